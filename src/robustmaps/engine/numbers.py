@@ -1,0 +1,71 @@
+"""Numbers as people write them: ``8/255`` is a number on the command line and in YAML."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from robustmaps.engine.errors import InputError
+
+_FRACTION = re.compile(r"\s*([^/\s]+)\s*(?:/\s*([^/\s]+)\s*)?")
+
+
+def parse_number(text: str | float, name: str = "value") -> float:
+    """Read a finite number or a fraction of two.
+
+    >>> parse_number("8/255") == 8 / 255
+    True
+
+    Raises:
+        InputError: the text is not a finite number or fraction.
+    """
+    try:
+        if isinstance(text, bool):
+            raise ValueError
+        if isinstance(text, int | float):
+            number = float(text)
+        else:
+            match = _FRACTION.fullmatch(text)
+            if match is None:
+                raise ValueError
+            number = float(match[1]) / float(match[2] or 1)
+        if not math.isfinite(number):
+            raise ValueError
+    except (ValueError, ZeroDivisionError, TypeError):
+        raise InputError(f"{name}={text!r}: expected a finite number or a fraction such as 8/255") from None
+    return number
+
+
+def check_eps(eps: float, norm: str) -> None:
+    """Refuse a budget that is no budget.
+
+    Args:
+        eps: the radius, in units of images in [0, 1].
+        norm: ``linf``, ``l2`` or ``l1``.
+
+    Raises:
+        InputError: ``eps`` is not positive and finite or, for l_inf, above 1.
+    """
+    if not isinstance(eps, int | float) or not math.isfinite(eps) or eps <= 0:
+        raise InputError(f"eps={eps!r}: expected a positive number in units of images in [0, 1], such as 8/255")
+    if norm == "linf" and eps > 1:
+        raise InputError(f"eps={eps}: expected a value in (0, 1] for l_inf; did you mean {eps:g}/255?")
+
+
+def check_at_least(name: str, value: float, least: float, *, exclusive: bool = False) -> None:
+    """Refuse a number below its bound; the error names the value and the bound."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < least or (exclusive and value == least):
+        raise InputError(f"{name}={value!r}: expected a number {'above' if exclusive else 'of at least'} {least:g}")
+
+
+def human(number: float, unit: str = "", base: Sequence[str] = ("", "k", "M", "G", "T", "P")) -> str:
+    """Three significant digits and an SI prefix.
+
+    >>> human(12_500_000, "FLOP")
+    '12.5 MFLOP'
+    """
+    scale = 0
+    while abs(number) >= 999.5 and scale < len(base) - 1:
+        number /= 1000
+        scale += 1
+    text = f"{number:.3g}"
+    return f"{text} {base[scale]}{unit}".rstrip()
