@@ -53,8 +53,10 @@ def check_eps(eps: float, norm: str) -> None:
 
 def check_at_least(name: str, value: float, least: float, *, exclusive: bool = False) -> None:
     """Refuse a number below its bound; the error names the value and the bound."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < least or (exclusive and value == least):
-        raise InputError(f"{name}={value!r}: expected a number {'above' if exclusive else 'of at least'} {least:g}")
+    bound = f"{'above' if exclusive else 'of at least'} {least:g}"
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if not number or value < least or (exclusive and value == least):
+        raise InputError(f"{name}={value!r}: expected a number {bound}")
 
 
 def human(number: float, unit: str = "", base: Sequence[str] = ("", "k", "M", "G", "T", "P")) -> str:

@@ -1,0 +1,156 @@
+"""Projected gradient descent and its one-step form."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks._base import check_batch
+from robustmaps.attacks._geometry import project, steepest, uniform_in_ball
+from robustmaps.attacks._losses import LOSSES
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import check_at_least, check_eps
+from robustmaps.engine.view import AttackView, plain_view
+
+Start = Literal["uniform", "normal", "none"]
+
+# TRADES starts its attack at the clean image plus 0.001 times Gaussian noise (arXiv 1901.08573, released code).
+_NORMAL_START_STD = 1e-3
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient descent (Madry et al., arXiv 1706.06083).
+
+    Each restart begins at a random point of the ball, goes ``steps`` times along the steepest direction of the loss and
+    projects back onto the ball and onto [0, 1].
+
+    >>> PGD(eps=8 / 255).step_length == 2 / 255
+    True
+
+    Attributes:
+        norm: ``linf`` or ``l2``.
+        eps: the radius of the ball, in units of images in [0, 1].
+        steps: gradient steps per restart.
+        step_size: the length of a step in ``norm``; None takes ``2.5 * eps / steps``.
+        restarts: independent starts; per sample the worst case is kept.
+        loss: ``ce`` (cross-entropy), ``kl`` (against the clean prediction) or ``margin``.
+        start: ``uniform`` in the ball, ``normal`` with standard deviation 0.001, or ``none``: the clean image.
+        early_stop: leave a sample as soon as it is misclassified, and return that iterate. Right for evaluation, where
+            it saves much of the work; training wants the last iterate.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    norm: Literal["linf", "l2"] = "linf"
+    eps: float = 8 / 255
+    steps: int = 10
+    step_size: float | None = None
+    restarts: int = 1
+    loss: Literal["ce", "kl", "margin"] = "ce"
+    start: Start = "uniform"
+    early_stop: bool = False
+
+    name = "pgd"
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise unknown("norm", self.norm, ["linf", "l2"])
+        if self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
+        if self.start not in ("uniform", "normal", "none"):
+            raise unknown("start", self.start, ["uniform", "normal", "none"])
+        check_eps(self.eps, self.norm)
+        check_at_least("steps", self.steps, 1)
+        check_at_least("restarts", self.restarts, 1)
+        if self.step_size is not None:
+            check_at_least("step_size", self.step_size, 0, exclusive=True)
+        if self.start == "none" and self.restarts > 1:
+            raise InputError(f"restarts={self.restarts} with start='none': every restart would be the same; use 1")
+        if self.start == "none" and self.loss == "kl":
+            raise InputError("loss='kl' with start='none': its gradient is zero at the clean image; use start='normal'")
+
+    @property
+    def step_length(self) -> float:
+        """The length of a step in ``norm``."""
+        return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+
+    def __call__(
+        self, model: nn.Module | AttackView, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Adversarial images for ``x``, shape (N, C, H, W).
+
+        Args:
+            model: a network, used in evaluation mode and left as it was, or a view of one.
+            x: images (N, C, H, W) in [0, 1].
+            y: true labels (N,).
+            generator: where the random starts come from, on the device of ``x``.
+
+        Raises:
+            InputError: images outside [0, 1], or labels that don't fit.
+        """
+        check_batch(x, y)
+        x = x.detach()
+        with plain_view(model) as view, torch.no_grad():
+            if self.restarts > 1 or self.early_stop:
+                return self._worst_case(view, x, y, generator)
+            target = LOSSES[self.loss].target(view, x, y)
+            x_adv = self._start(x, generator)
+            for _ in range(self.steps):
+                x_adv = self._step(x, x_adv, self._gradient(view, x_adv, target)[2])
+            return x_adv
+
+    def _start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.start == "none":
+            return x.clone()
+        if self.start == "normal":
+            noise = torch.empty_like(x).normal_(std=_NORMAL_START_STD, generator=generator)
+        else:
+            noise = uniform_in_ball(x, self.eps, self.norm, generator)
+        return project(x + noise, x, self.eps, self.norm)
+
+    def _gradient(self, view: AttackView, x_adv: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return view.gradient(x_adv, lambda logits: LOSSES[self.loss].value(logits, target))
+
+    def _step(self, x: Tensor, x_adv: Tensor, gradient: Tensor) -> Tensor:
+        return project(x_adv + self.step_length * steepest(gradient, self.norm), x, self.eps, self.norm)
+
+    def _worst_case(self, view: AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A misclassified image where one is found, else the last iterate of the restart with the highest loss."""
+        target = LOSSES[self.loss].target(view, x, y)
+        best = x.clone()
+        best_value = x.new_full((len(x),), -float("inf"))
+        alive = torch.arange(len(x), device=x.device)
+        for _ in range(self.restarts):
+            # Every restart draws for the whole batch, so that a sample's start does not depend on the others' fates.
+            start = self._start(x, generator)[alive]
+            x_adv, value = self._restart(view, x[alive], y[alive], target[alive], start)
+            better = value > best_value[alive]
+            best[alive[better]] = x_adv[better]
+            best_value[alive[better]] = value[better]
+            alive = alive[value < torch.inf]
+            if len(alive) == 0:
+                break
+        return best
+
+    def _restart(self, view: AttackView, x: Tensor, y: Tensor, target: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """One restart: the images and their loss, which is infinite where they are misclassified."""
+        result, result_value = start, torch.full_like(start[:, 0, 0, 0], torch.inf)
+        rows = torch.arange(len(x), device=x.device)
+        current = start
+        for _ in range(self.steps):
+            logits, _, gradient = self._gradient(view, current, target[rows])
+            if self.early_stop:
+                right = logits.argmax(1) == y[rows]
+                result[rows[~right]] = current[~right]
+                rows, current, gradient = rows[right], current[right], gradient[right]
+                if len(rows) == 0:
+                    return result, result_value
+            current = self._step(x[rows], current, gradient)
+        logits = view(current)
+        result[rows] = current
+        right = logits.argmax(1) == y[rows]
+        result_value[rows[right]] = LOSSES[self.loss].value(logits, target[rows])[right]
+        return result, result_value

@@ -1,0 +1,77 @@
+"""Which device, and which precision it is fast in."""
+
+import platform
+from typing import Literal
+
+import torch
+
+from robustmaps.engine.errors import InputError, unknown
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: no such device, or it is not available here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"]) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use 'cpu' or 'auto'"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device={name!r}: not available here; use 'cpu' or 'auto'")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices; elsewhere bf16 is emulated and slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    names = ("amx_bf16", "avx512_bf16") if platform.machine() in ("x86_64", "AMD64") else ("bf16",)
+    return any(capabilities.get(name, False) for name in names)
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """``auto`` takes bf16 where the hardware has it and fp32 elsewhere; a named precision is taken as it is.
+
+    Raises:
+        InputError: an unknown precision.
+    """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, PRECISIONS)
+    if name == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    return "bf16" if name == "bf16" else "fp32"
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """The device of a network's first parameter or buffer; the CPU for one that has neither."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself, for records: ``NVIDIA H100``, ``AMD EPYC, 2 threads``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,255 @@
+"""The attack view: what an attack sees of a network, and where its speed comes from.
+
+An attack needs logits and their gradient at the input, of the network in evaluation mode. The network itself pays for
+more: parameter gradients, batch-norms, a memory layout and a precision that suit training. So attacks run on a
+*view*: a copy with batch-norms folded into convolutions where that is exact, channels-last, in bfloat16 and compiled
+where asked. The network is never touched; its weights are copied over whenever a view is opened.
+"""
+
+import copy
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.engine.device import Precision
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.folding import FoldablePair, find_foldable, folded_parameters
+
+Objective = Callable[[Tensor], Tensor]
+"""From logits (N, K) to one value per sample (N,)."""
+
+# Relative to the largest logit. Folding only reorders roundings: float32 differences are near 1e-6, so anything near
+# this bound means that the network does something on the way that the one traced pass did not show.
+_FOLD_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How a view is made; every step can be left out, and each is tested against the plain network.
+
+    Attributes:
+        fold: fold batch-norms into the convolutions before them where that is exact.
+        channels_last: keep images and weights in channels-last order.
+        precision: ``fp32``, or ``bf16`` for bfloat16 under autocast (logits come back as float32).
+        compile: run through ``torch.compile``.
+    """
+
+    fold: bool = True
+    channels_last: bool = True
+    precision: Precision = "fp32"
+    compile: bool = False
+
+
+class AttackView:
+    """Logits of a network in evaluation mode, differentiable with respect to the images only.
+
+    Made by `AttackEngine.view` or `plain_view`, not by hand.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], *, channels_last: bool, autocast: bool, fixed_batch: bool):
+        self._forward = forward
+        self._channels_last = channels_last
+        self._autocast = autocast
+        self._fixed_batch = fixed_batch
+        self._largest = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Float32 logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        n = len(x)
+        if self._fixed_batch:
+            x = self._pad(x)
+        if self._channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        context: AbstractContextManager[object] = nullcontext()
+        if self._autocast:
+            context = torch.autocast(x.device.type, torch.bfloat16)
+        with context:
+            logits = self._forward(x)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"the network gave {shape} for {len(x)} images: expected logits of shape ({len(x)}, classes)"
+            )
+        return logits[:n].float()
+
+    def gradient(self, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, K), objective (N,) and its gradient (N, C, H, W) at ``x``, all detached."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = self(x)
+            value = objective(logits)
+            (gradient,) = torch.autograd.grad(value.sum(), x)
+        return logits.detach(), value.detach(), gradient
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Round the batch up to the largest seen, halved as often as fits: few sizes, so few compilations.
+
+        Samples do not see each other in evaluation mode, so the repeated ones change nothing.
+        """
+        n = len(x)
+        self._largest = max(self._largest, n)
+        size = self._largest
+        while size // 2 >= max(n, 8):
+            size //= 2
+        return x if size == n else x[torch.arange(size, device=x.device) % n]
+
+
+class AttackEngine:
+    """Makes views of one network, again and again as its weights change.
+
+    Args:
+        model: the network; it is never changed, and must not change its structure between two views.
+        options: how views are made.
+    """
+
+    def __init__(self, model: nn.Module, options: ViewOptions | None = None) -> None:
+        self.model = model
+        self.options = options or ViewOptions()
+        self.folded: tuple[FoldablePair, ...] = ()
+        self._shadow: nn.Module | None = None
+        self._view: AttackView | None = None
+        self._copyable = True
+        if self.options.compile:
+            require_compiler()
+
+    @contextmanager
+    def view(self, example: Tensor) -> Iterator[AttackView]:
+        """Open a view with the network's present weights.
+
+        Args:
+            example: a few images (N, C, H, W) in [0, 1] on the network's device; used when the first view is made, to
+                find what can be folded.
+        """
+        if self._copyable and self._view is None:
+            self._build(example)
+        if self._view is None or self._shadow is None:
+            with plain_view(self.model) as view:
+                yield view
+            return
+        _copy_weights(self.model, self._shadow, self.folded)
+        yield self._view
+
+    def _build(self, example: Tensor) -> None:
+        try:
+            shadow = _frozen_copy(self.model)
+        except (RuntimeError, TypeError, AttributeError):  # what copy.deepcopy raises for what it can't copy
+            warnings.warn(
+                "the network can't be copied, so attacks run on it as it is: not folded, not in bf16, not compiled",
+                stacklevel=4,
+            )
+            self._copyable = False
+            return
+        few = example[:8].detach()
+        if self.options.fold:
+            self.folded = tuple(find_foldable(shadow, few))
+        if self.folded:
+            with torch.no_grad():
+                expected = shadow(few)
+                for pair in self.folded:
+                    _merge(shadow, pair)
+                _copy_weights(self.model, shadow, self.folded)
+                if not _close(shadow(few), expected):
+                    self.folded = ()
+                    shadow = _frozen_copy(self.model)
+        if self.options.channels_last:
+            shadow = shadow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.options.precision == "bf16":
+            _store_in_bf16(shadow)
+        self._shadow = shadow
+        self._view = AttackView(
+            torch.compile(shadow, dynamic=False) if self.options.compile else shadow,
+            channels_last=self.options.channels_last,
+            autocast=self.options.precision == "bf16",
+            fixed_batch=self.options.compile,
+        )
+
+
+@contextmanager
+def plain_view(model: nn.Module | AttackView) -> Iterator[AttackView]:
+    """A view that runs the network itself, in float32 and evaluation mode, and puts everything back afterwards.
+
+    Training mode of every module and ``requires_grad`` of every parameter are restored, also after an exception. A view
+    passes through unchanged.
+    """
+    if isinstance(model, AttackView):
+        yield model
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    try:
+        model.eval()
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield AttackView(model, channels_last=False, autocast=False, fixed_batch=False)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def require_compiler() -> None:
+    """Refuse ``compile`` where PyTorch's compiler has no C++ compiler to call.
+
+    Raises:
+        InputError: there is no ``g++`` (or what the environment variable ``CXX`` names), and no CUDA device.
+    """
+    if not torch.cuda.is_available() and not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
+        raise InputError("compile=True: needs a C++ compiler on the PATH; install g++ or leave compile out")
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= _FOLD_TOLERANCE * b.abs().max().clamp(min=1.0))
+
+
+def _merge(shadow: nn.Module, pair: FoldablePair) -> None:
+    """Give the convolution a bias and take the batch-norm out; the values come with `_copy_weights`."""
+    convolution = _convolution(shadow, pair)
+    if convolution.bias is None:
+        convolution.bias = nn.Parameter(convolution.weight.new_zeros(convolution.out_channels), requires_grad=False)
+    parent, _, name = pair.norm.rpartition(".")
+    setattr(shadow.get_submodule(parent), name, nn.Identity())
+
+
+def _convolution(model: nn.Module, pair: FoldablePair) -> nn.Conv2d:
+    return cast(nn.Conv2d, model.get_submodule(pair.convolution))
+
+
+def _store_in_bf16(shadow: nn.Module) -> None:
+    """Convert the weights that autocast would convert again in every pass."""
+    for module in shadow.modules():
+        if type(module) in (nn.Conv2d, nn.Linear):
+            module.to(torch.bfloat16)
+
+
+@torch.no_grad()
+def _copy_weights(model: nn.Module, shadow: nn.Module, folded: tuple[FoldablePair, ...]) -> None:
+    """Bring the shadow's parameters and buffers up to date."""
+    sources = dict(model.named_modules())
+    merged: set[str] = set()
+    for pair in folded:
+        norm = cast(nn.BatchNorm2d, sources[pair.norm])
+        weight, bias = folded_parameters(_convolution(model, pair), norm)
+        target = _convolution(shadow, pair)
+        target.weight.copy_(weight)
+        cast(Tensor, target.bias).copy_(bias)
+        merged.update((pair.convolution, pair.norm))
+    for path, module in shadow.named_modules():
+        if path in merged:
+            continue
+        source = sources[path]
+        for values, originals in ((module._parameters, source._parameters), (module._buffers, source._buffers)):
+            for name, value in values.items():
+                original = originals[name]
+                if value is not None and original is not None:
+                    value.copy_(original)
