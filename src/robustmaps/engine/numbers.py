@@ -71,3 +71,15 @@ def human(number: float, unit: str = "", base: Sequence[str] = ("", "k", "M", "G
         scale += 1
     text = f"{number:.3g}"
     return f"{text} {base[scale]}{unit}".rstrip()
+
+
+def as_fraction(value: float) -> str:
+    """A budget as people write it: whole 255ths as a fraction, other numbers as they are.
+
+    >>> as_fraction(8 / 255), as_fraction(0.15)
+    ('8/255', '0.15')
+    """
+    levels = value * 255
+    if abs(levels - round(levels)) < 1e-9 and 0 < round(levels) < 255:
+        return f"{round(levels)}/255"
+    return f"{value:g}"

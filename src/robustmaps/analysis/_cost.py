@@ -1,0 +1,137 @@
+"""What a network costs: operations, parameters, memory for the backward pass, latency."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from robustmaps.engine.errors import InputError
+from robustmaps.models import FinalPooling
+
+_WARM_UP_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a network for one image.
+
+    Attributes:
+        flops: floating-point operations of a forward pass, two for a multiplication with addition, as
+            ``torch.utils.flop_counter`` counts them.
+        parameters: learned numbers, shared ones counted once.
+        activation_bytes: memory that one more image in the batch leaves allocated, after the forward pass, for the
+            backward pass of a training step, where every parameter gets a gradient: each saved storage once and
+            whole, without the image itself. A training step's peak adds what does not grow with the batch
+            (parameters, their gradients and the optimizer's state) and short-lived buffers.
+        map_size: (H, W) of the feature map before the final pooling, None where no map is pooled or flattened.
+        latency_s: median time of a forward pass in seconds, None where not measured.
+    """
+
+    flops: int
+    parameters: int
+    activation_bytes: int
+    map_size: tuple[int, int] | None
+    latency_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return {**asdict(self), "map_size": None if self.map_size is None else list(self.map_size)}
+
+
+def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int = 0) -> Cost:
+    """Measure what one image costs, in evaluation mode, and leave the model as it was.
+
+    Everything but the latency can be had of a model and an image on the ``meta`` device, where nothing is computed.
+
+    Args:
+        model: any network, on the example's device.
+        example: images (N, C, H, W); the first one is used.
+        latency_runs: forward passes to time; none where 0.
+
+    Raises:
+        InputError: no image, or a latency is asked for on the ``meta`` device.
+    """
+    if example.ndim != 4 or not len(example):
+        raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
+    if latency_runs and example.is_meta:
+        raise InputError(f"latency_runs={latency_runs}: nothing is computed on the meta device; expected 0")
+    image = example[:1].detach().clone()
+    with _as_trained(model):
+        flops, map_size = trace_forward(model, image)
+        pair = image.repeat(2, 1, 1, 1)
+        # The difference leaves out what is saved once per batch, such as parameters and batch-norm statistics.
+        activation_bytes = _saved_bytes(model, pair) - _saved_bytes(model, image)
+        latency_s = _latency_s(model, image, latency_runs) if latency_runs else None
+    return Cost(
+        flops=flops,
+        parameters=count_parameters(model),
+        activation_bytes=activation_bytes,
+        map_size=map_size,
+        latency_s=latency_s,
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Learned numbers of a model, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int, int] | None]:
+    """Operations of one forward pass and (H, W) of the map before the final pooling."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, FinalPooling() as pooling:
+        model(image)
+    return counter.get_total_flops(), pooling.map_size
+
+
+@contextmanager
+def _as_trained(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, gradients for all parameters, and afterwards what was before."""
+    modes = [(module, module.training) for module in model.modules()]
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    model.eval()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for module, training in modes:
+            module.training = training
+
+
+def _saved_bytes(model: nn.Module, images: torch.Tensor) -> int:
+    """Size of the storages that a forward pass saves for the backward pass, without the images'."""
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        # By the address of the storage object: on the meta device its data has none.
+        saved[storage._cdata] = storage
+        return tensor
+
+    with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
+        model(images.requires_grad_())
+    saved.pop(images.untyped_storage()._cdata, None)
+    return sum(storage.nbytes() for storage in saved.values())
+
+
+def _latency_s(model: nn.Module, image: torch.Tensor, runs: int) -> float:
+    def seconds() -> float:
+        start = time.perf_counter()
+        model(image)
+        if image.device.type != "cpu":
+            torch.accelerator.synchronize(image.device)
+        return time.perf_counter() - start
+
+    with torch.no_grad():
+        for _ in range(_WARM_UP_RUNS):
+            seconds()
+        return statistics.median(seconds() for _ in range(runs))

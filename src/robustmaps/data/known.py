@@ -1,0 +1,125 @@
+"""The data sets that have a name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """One line of the table of named data sets.
+
+    Attributes:
+        title: what it is, in a line.
+        train: number of training images (validation images are cut from them).
+        test: number of test images.
+        classes: number of classes.
+        channels: 1 or 3.
+        size: ``H x W`` as it is stored; ``varies`` where ``image_size`` must be given.
+        flip: whether a mirrored image is still of its class.
+        hub: the id on the Hugging Face hub; None for what is embedded.
+        mean: the published mean per channel; None to compute it.
+        std: likewise.
+    """
+
+    title: str
+    train: int
+    test: int
+    classes: int
+    channels: int
+    size: str
+    flip: bool
+    hub: "HubId | None" = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class HubId:
+    """Where a set lies on the Hugging Face hub; columns are found from the features where they are not given."""
+
+    repository: str
+    config: str | None = None
+    label: str | None = None
+    revision: str | None = None
+    data_dir: str | None = None
+
+
+KNOWN: dict[str, KnownSet] = {
+    "digits": KnownSet(
+        "scikit-learn's handwritten digits; embedded, nothing is downloaded", 1348, 449, 10, 1, "8 x 8", False
+    ),
+    "cifar10": KnownSet(
+        "CIFAR-10, small photographs",
+        50_000,
+        10_000,
+        10,
+        3,
+        "32 x 32",
+        True,
+        HubId("uoft-cs/cifar10"),
+        (0.4914, 0.4824, 0.4467),
+        (0.2471, 0.2435, 0.2617),
+    ),
+    "cifar100": KnownSet(
+        "CIFAR-100, small photographs, fine labels",
+        50_000,
+        10_000,
+        100,
+        3,
+        "32 x 32",
+        True,
+        HubId("uoft-cs/cifar100", label="fine_label"),
+        (0.5071, 0.4867, 0.4408),
+        (0.2675, 0.2565, 0.2761),
+    ),
+    "svhn": KnownSet(
+        "Street View House Numbers, cropped digits",
+        73_257,
+        26_032,
+        10,
+        3,
+        "32 x 32",
+        False,
+        HubId("ufldl-stanford/svhn", config="cropped_digits"),
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+    ),
+    "mnist": KnownSet(
+        "MNIST, handwritten digits", 60_000, 10_000, 10, 1, "28 x 28", False, HubId("ylecun/mnist"), (0.0,), (1.0,)
+    ),
+    "fashion_mnist": KnownSet(
+        "Fashion-MNIST, articles of clothing",
+        60_000,
+        10_000,
+        10,
+        1,
+        "28 x 28",
+        True,
+        HubId("zalando-datasets/fashion_mnist"),
+        (0.0,),
+        (1.0,),
+    ),
+    "tiny_imagenet": KnownSet(
+        "Tiny ImageNet, photographs of 200 classes",
+        100_000,
+        10_000,
+        200,
+        3,
+        "64 x 64",
+        True,
+        HubId("zh-plus/tiny-imagenet"),
+        (0.4601, 0.4330, 0.3732),
+        (0.2647, 0.2481, 0.2594),
+    ),
+    "imagenette": KnownSet(
+        "Imagenette, ten easy classes of ImageNet; pass image_size, such as 128",
+        9_469,
+        3_925,
+        10,
+        3,
+        "varies",
+        True,
+        HubId("frgfm/imagenette", revision="refs/convert/parquet", data_dir="160px"),
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    ),
+}

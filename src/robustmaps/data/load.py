@@ -1,0 +1,138 @@
+"""From what the user asked for to a data set of three splits."""
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robustmaps.data.augment import Augmentation
+from robustmaps.data.cache import fetch
+from robustmaps.data.contents import Progress
+from robustmaps.data.known import KNOWN
+from robustmaps.data.sets import Dataset, ImageSet
+from robustmaps.data.sources.resolve import resolve
+from robustmaps.data.splits import held_out, part_size
+from robustmaps.data.store import Stored
+from robustmaps.engine.errors import InputError
+
+
+def prepare(
+    spec: str | Path,
+    *,
+    cache_dir: Path | None = None,
+    image_size: int | None = None,
+    progress: Progress | None = None,
+    refresh: bool = False,
+) -> Stored:
+    """Decode a data set into the cache, if it isn't there yet, so that the next :func:`load` is instant.
+
+    Args:
+        spec: see :func:`load`.
+        cache_dir: the folder of the cache; ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps`` if not given.
+        image_size: resize the shorter side to so many pixels and crop the centre to a square.
+        progress: called with the number of images decoded and, where it is known, of all.
+        refresh: decode again what is there; for a hub set that changed, which can't be seen from here.
+
+    Raises:
+        InputError: the spec is unknown, or what it names is no usable data set.
+    """
+    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
+        raise InputError(f"image_size={image_size!r}: expected a number of pixels of at least 1")
+    return fetch(resolve(spec), cache_dir=cache_dir, image_size=image_size, progress=progress, refresh=refresh)
+
+
+def load(
+    spec: str | Path,
+    *,
+    validation: float = 0.1,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+    image_size: int | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Load a data set; the first time it is decoded into the cache.
+
+    Args:
+        spec: a name of :data:`~robustmaps.data.known.KNOWN` (``digits``, ``cifar10``, ...), ``hf:owner/name`` or
+            ``hf:FOLDER``, a folder or tar archive of class folders (under ``train/`` and ``test/``, or directly), a
+            folder of IDX files, or an ``.npz``.
+        validation: the part of the training images held out for choices made while training, a fraction below 1 or
+            a number of images; stratified. A source's own validation split is used instead, unless 0 is asked for.
+        seed: which images are held out. The test split never depends on it.
+        cache_dir: see :func:`prepare`.
+        image_size: see :func:`prepare`.
+        progress: see :func:`prepare`.
+
+    Raises:
+        InputError: the spec is unknown, what it names is no usable data set, or ``validation`` is out of range.
+    """
+    name = resolve(spec).name
+    stored = prepare(spec, cache_dir=cache_dir, image_size=image_size, progress=progress)
+    train, held, notes = _validation(stored, validation, seed)
+    known = KNOWN.get(str(spec))
+    _, channels, height, width = train.images.shape
+    return Dataset(
+        name=name,
+        train=train,
+        validation=held,
+        test=stored.splits["test"],
+        classes=stored.classes,
+        mean=(known and known.mean) or stored.mean,
+        std=(known and known.std) or stored.std,
+        augmentation=Augmentation.recommended(channels, height, width, flip=known.flip if known else None),
+        spec=str(spec),
+        fingerprint=stored.fingerprint,
+        notes=(*stored.notes, *notes),
+    )
+
+
+def describe(dataset: Dataset) -> dict[str, object]:
+    """What ``robustmaps data show`` prints: plain values, ready for JSON."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    counts = {split: Counter(images.labels.tolist()) for split, images in splits.items()}
+    return {
+        "name": dataset.name,
+        "spec": dataset.spec,
+        "fingerprint": dataset.fingerprint,
+        "images": {split: len(images) for split, images in splits.items()},
+        "channels": dataset.in_channels,
+        "height_px": dataset.image_size[0],
+        "width_px": dataset.image_size[1],
+        "classes": {
+            name: {split: counts[split][label] for split in splits} for label, name in enumerate(dataset.classes)
+        },
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "augmentation": {"pad": dataset.augmentation.pad, "flip": dataset.augmentation.flip},
+        "notes": list(dataset.notes),
+    }
+
+
+def _validation(stored: Stored, validation: float, seed: int) -> tuple[ImageSet, ImageSet, list[str]]:
+    train = stored.splits["train"]
+    count = part_size(validation, len(train), "validation")
+    if "validation" in stored.splits:
+        own = stored.splits["validation"]
+        if validation:
+            return train, own, [f"validation: the source's own split of {len(own)} images"]
+        return train, own.subset(torch.empty(0, dtype=torch.int64)), []
+    rows = held_out(train.labels, count, seed=seed, purpose="validation")
+    return *_take_out(train, rows), []
+
+
+def _take_out(images: ImageSet, rows: Tensor) -> tuple[ImageSet, ImageSet]:
+    """Divide a set into the others and these rows, without reading or copying the others.
+
+    The images at the end that stay move into the gaps, so that the rest is one view of the memory map; only the pages
+    written to take up memory. The given set is used up.
+    """
+    taken = images.subset(rows)
+    size = len(images) - len(rows)
+    stays = torch.ones(len(images), dtype=torch.bool)
+    stays[rows] = False
+    gaps = (~stays[:size]).nonzero()[:, 0]
+    movers = stays[size:].nonzero()[:, 0] + size
+    images.images[gaps] = images.images[movers]
+    images.labels[gaps] = images.labels[movers]
+    return ImageSet(images.images[:size], images.labels[:size]), taken

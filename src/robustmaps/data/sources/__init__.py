@@ -1,0 +1,1 @@
+"""The places that images come from, one file each."""

@@ -1,0 +1,100 @@
+"""NumPy archives."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.data.contents import UNSPLIT, Contents, Progress
+from robustmaps.data.sources.arrays import array_blocks, check_labels, numbered_classes
+from robustmaps.engine.errors import InputError
+
+_SPLIT_KEYS = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
+_WHOLE_KEYS = {UNSPLIT: ("images", "labels")}
+_CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Npz:
+    """``x_train, y_train, x_test, y_test``, or ``images, labels``; also ``classes``, the names of the classes.
+
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W), of bytes or of floats in [0, 1].
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    def identity(self) -> str:
+        """The path, the size and the modification time."""
+        status = self.path.stat()
+        return f"npz {self.path} {status.st_size} {status.st_mtime_ns}"
+
+    def read(self, image_size: int | None, progress: Progress | None) -> Contents:
+        """Read the arrays; nothing is unpickled."""
+        arrays = self._arrays()
+        keys = _WHOLE_KEYS if "images" in arrays else _SPLIT_KEYS
+        missing = [key for pair in keys.values() for key in pair if key not in arrays]
+        if missing:
+            raise InputError(
+                f"{self.path}: missing {', '.join(missing)}, found {', '.join(arrays) or 'nothing'}; "
+                "expected x_train, y_train, x_test, y_test, or images, labels"
+            )
+        classes = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else ()
+        blocks = []
+        shape: tuple[int, ...] | None = None
+        for split, (images_key, labels_key) in keys.items():
+            images = to_bytes(f"{self.path}: {images_key}", arrays[images_key])
+            labels = arrays[labels_key]
+            labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+            check_labels(f"{self.path}: {labels_key}", labels, images, len(classes) or None)
+            if shape not in (None, images.shape[1:]):
+                raise InputError(
+                    f"{self.path}: {images_key} has images of shape {images.shape[1:]}, the others {shape}"
+                )
+            shape = images.shape[1:]
+            classes = classes or numbered_classes(int(labels.max()) + 1)
+            blocks.append(array_blocks(split, images, labels, classes, image_size, progress))
+        return Contents(str(self.path), chain.from_iterable(blocks), classes)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        try:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+            raise InputError(f"{self.path}: can't be read as an .npz of plain arrays ({error})") from error
+
+
+def to_bytes(where: str, images: NDArray[Any]) -> NDArray[np.uint8]:
+    """Bring images to uint8, (N, C, H, W).
+
+    Raises:
+        InputError: the shape is no images', or the values are neither bytes nor floats in [0, 1].
+    """
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[1] not in _CHANNELS and images.shape[3] in _CHANNELS:
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] not in _CHANNELS or 0 in images.shape[1:]:
+        raise InputError(
+            f"{where}: wrong shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"{where}: type {images.dtype}; expected uint8, or floats in [0, 1]")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if np.isnan(low):
+        raise InputError(f"{where}: contains NaN; expected floats in [0, 1]")
+    if low < 0 or high > 1:
+        raise InputError(f"{where}: values from {low:g} to {high:g}; expected floats in [0, 1] (divide bytes by 255)")
+    rounded: NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
+    return rounded

@@ -1,0 +1,74 @@
+"""Which split and class an image belongs to, from the folders it lies in."""
+
+from robustmaps.data.contents import SPLIT_NAMES, UNSPLIT
+from robustmaps.engine.errors import InputError
+
+_IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_HIDDEN = (".", "__MACOSX")
+_EXPECTED = "expected train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is what systems leave behind (``.DS_Store``, ``__MACOSX``) rather than data."""
+    return name.startswith(_HIDDEN)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as an image's does; other files (a README, a list) are left aside."""
+    return name.lower().endswith(_IMAGE_SUFFIXES) and not is_hidden(name)
+
+
+class Tree:
+    """The folders of a source, each told once, in any order, as a path below the root with ``/`` between its parts.
+
+    The layout is ``[TOP/][SPLIT/]CLASS/IMAGE``, with at most one folder on top.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._folders: set[str] = set()
+        self._placed: dict[str, tuple[str, str]] = {}
+        self._top: str | None = None
+
+    def add_folder(self, folder: str) -> None:
+        """Note a folder, which must turn out to have an image somewhere below it."""
+        self._folders.add(folder)
+
+    def place(self, folder: str) -> tuple[str, str]:
+        """The split and the class name of the images that lie directly in a folder.
+
+        Raises:
+            InputError: the path doesn't fit the layout, or not that of the folders before it.
+        """
+        if folder not in self._placed:
+            self._placed[folder] = self._place(folder)
+        return self._placed[folder]
+
+    def finish(self) -> None:
+        """Check what can only be known when every image has been seen.
+
+        Raises:
+            InputError: a folder has no image, or the images lie directly in the folders of the splits.
+        """
+        labels = [label for split, label in self._placed.values() if split == UNSPLIT]
+        if labels and all(label.lower() in SPLIT_NAMES for label in labels):
+            raise InputError(f"{self._where}: the images in {labels[0]} lie in no class folder; {_EXPECTED}")
+        filled = set(self._placed)
+        for folder in self._placed:
+            parts = folder.split("/")
+            filled.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        empty = sorted(self._folders - filled)
+        if empty:
+            raise InputError(f"{self._where}: class folder {empty[0]} has no image; fill it or remove it")
+
+    def _place(self, folder: str) -> tuple[str, str]:
+        *above, label = folder.split("/")
+        if not label:
+            raise InputError(f"{self._where}: an image lies in no class folder; {_EXPECTED}")
+        split = SPLIT_NAMES.get(above[-1].lower(), UNSPLIT) if above else UNSPLIT
+        top = "/".join(above if split == UNSPLIT else above[:-1])
+        mixed = any((split == UNSPLIT) != (other == UNSPLIT) for other, _ in self._placed.values())
+        if mixed or "/" in top or top != (self._top if self._top is not None else top):
+            raise InputError(f"{self._where}: {folder} does not fit the other folders; {_EXPECTED}")
+        self._top = top
+        return split, label

@@ -1,0 +1,28 @@
+"""Mean and standard deviation of the pixels, channel by channel."""
+
+import torch
+from torch import Tensor
+
+_CHUNK = 2048
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and (population) standard deviation per channel, in units of images in [0, 1].
+
+    The sums are whole numbers and exact; a channel that never varies gets 1, so that dividing by it is harmless.
+
+    Args:
+        images: uint8, (N, C, H, W), read in chunks, so it may be a memory map.
+    """
+    channels = images.shape[1]
+    total = torch.zeros(channels, dtype=torch.int64)
+    squares = torch.zeros(channels, dtype=torch.int64)
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK]
+        total += chunk.sum((0, 2, 3), dtype=torch.int64)
+        squares += chunk.to(torch.int32).square_().sum((0, 2, 3), dtype=torch.int64)
+    count = images.numel() // channels
+    mean = total.double() / count
+    std = (squares.double() / count - mean.square()).clamp(min=0).sqrt()
+    std = torch.where(std > 0, std, 255.0)
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

@@ -1,0 +1,232 @@
+"""A folder that holds a decoded data set: what is written into it, how it is checked and opened."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robustmaps.data.contents import UNSPLIT, Contents
+from robustmaps.data.rows import RowFile, map_rows
+from robustmaps.data.sets import ImageSet
+from robustmaps.data.splits import held_out
+from robustmaps.data.statistics import channel_statistics
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_json
+
+#: Goes up when the meaning of a stored folder changes; folders of another version are rebuilt.
+VERSION = 1
+
+#: The share of a source without a test split that becomes one. The choice has a seed of its own, so that the test
+#: images are the same for every seed of the user's and never turn up in another run's training images.
+TEST_FRACTION = 0.25
+_TEST_SEED = 0
+
+_CHUNK = 1024
+_SAMPLES = 64
+_SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A decoded data set as it lies in its folder, before validation images are cut.
+
+    Attributes:
+        splits: ``train``, ``test`` and, where the source has one of its own, ``validation``.
+        classes: the class names in the order of the labels.
+        mean: per channel of the training images in [0, 1].
+        std: per channel, likewise.
+        notes: what the store did beyond decoding.
+        fingerprint: hash of images, labels and class names.
+    """
+
+    splits: dict[str, ImageSet]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def write(contents: Contents, folder: Path) -> None:
+    """Decode a source into an existing empty folder; ``meta.json`` is written last.
+
+    Raises:
+        InputError: the source is no usable data set.
+    """
+    where = contents.where
+    names = _write_images(contents, folder)
+    _require_splits(where, set(names))
+    classes = contents.classes or _sorted_classes({name for labels in names.values() for name in labels})
+    if len(classes) < 2:
+        raise InputError(
+            f"{where}: found {len(classes)} class {', '.join(classes)!r}, but a classifier needs at least two"
+        )
+    number = {name: label for label, name in enumerate(classes)}
+    for split, labels in names.items():
+        _save_labels(folder, split, np.array([number[name] for name in labels], dtype=np.int64))
+    notes = _settle_splits(folder, where, set(names))
+    _check_classes(folder, where, classes)
+
+    splits = {
+        split: read_split(folder, split) for split in ("train", "validation", "test") if _images(folder, split).exists()
+    }
+    mean, std = channel_statistics(splits["train"].images)
+    files = [path for split in splits for path in (_images(folder, split), _labels(folder, split))]
+    meta = {
+        "version": VERSION,
+        "splits": list(splits),
+        "classes": list(classes),
+        "mean": list(mean),
+        "std": list(std),
+        "notes": notes,
+        "fingerprint": _fingerprint(splits, classes),
+        "files": {path.name: {"bytes": path.stat().st_size, "checksum": quick_checksum(path)} for path in files},
+    }
+    write_json(folder / "meta.json", meta)
+
+
+def read(folder: Path) -> Stored | None:
+    """Open a stored folder; None if it is missing, unfinished, damaged or of another version.
+
+    Every file's size is checked, and a checksum of samples spread over it.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        intact = meta["version"] == VERSION and all(
+            (folder / name).stat().st_size == file["bytes"] and quick_checksum(folder / name) == file["checksum"]
+            for name, file in meta["files"].items()
+        )
+        if not intact:
+            return None
+        return Stored(
+            splits={split: read_split(folder, split) for split in meta["splits"]},
+            classes=tuple(meta["classes"]),
+            mean=tuple(meta["mean"]),
+            std=tuple(meta["std"]),
+            notes=tuple(meta["notes"]),
+            fingerprint=meta["fingerprint"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_split(folder: Path, split: str) -> ImageSet:
+    """Map the images of one split and read its labels."""
+    labels = np.load(_labels(folder, split), allow_pickle=False)
+    return ImageSet(torch.from_numpy(map_rows(_images(folder, split))), torch.from_numpy(labels))
+
+
+def quick_checksum(path: Path) -> int:
+    """CRC-32 of samples spread evenly from the first to the last byte of a file; of all of a small file."""
+    size = path.stat().st_size
+    checksum = 0
+    with path.open("rb") as file:
+        for sample in range(_SAMPLES):
+            file.seek(max(size - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
+            checksum = zlib.crc32(file.read(_SAMPLE_BYTES), checksum)
+    return checksum
+
+
+def _images(folder: Path, split: str) -> Path:
+    return folder / f"{split}-images.npy"
+
+
+def _labels(folder: Path, split: str) -> Path:
+    return folder / f"{split}-labels.npy"
+
+
+def _save_labels(folder: Path, split: str, labels: np.ndarray) -> None:
+    np.save(_labels(folder, split), labels, allow_pickle=False)
+
+
+def _write_images(contents: Contents, folder: Path) -> dict[str, list[str]]:
+    """Store the images of every split, all with as many channels as the most colourful; return the class names."""
+    files: dict[str, RowFile] = {}
+    names: dict[str, list[str]] = {}
+    with ExitStack() as stack:
+        for block in contents.blocks:
+            if block.split not in files:
+                files[block.split] = stack.enter_context(RowFile(_images(folder, block.split)))
+                names[block.split] = []
+            files[block.split].append(block.images)
+            names[block.split] += block.labels
+        channels = max((file.channels for file in files.values()), default=0)
+        for file in files.values():
+            if file.channels < channels:
+                file.widen()
+    return names
+
+
+def _sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort class names, numbers by their value: ``2`` before ``10``."""
+    return tuple(sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)))
+
+
+def _require_splits(where: str, found: set[str]) -> None:
+    if not found:
+        raise InputError(f"{where}: no images found")
+    if found == {UNSPLIT}:
+        return
+    if "train" not in found:
+        raise InputError(f"{where}: missing split train, found only {', '.join(sorted(found))}; add train")
+    if not found & {"test", "validation"}:
+        raise InputError(
+            f"{where}: missing split test, found only train; add test (or val, valid), "
+            "or give the images without a split to have a test split cut"
+        )
+
+
+def _settle_splits(folder: Path, where: str, found: set[str]) -> list[str]:
+    """Make sure that there is a test split, whatever the source called its own; return notes about it."""
+    if found == {UNSPLIT}:
+        _cut_test(folder, where)
+        return [f"test: a fixed, stratified {TEST_FRACTION:.0%} of the images, since the source has no test split"]
+    if "test" in found:
+        return []
+    _images(folder, "validation").rename(_images(folder, "test"))
+    _labels(folder, "validation").rename(_labels(folder, "test"))
+    return ["test: the source's validation split, since it has no test split"]
+
+
+def _cut_test(folder: Path, where: str) -> None:
+    whole = read_split(folder, UNSPLIT)
+    count = max(round(TEST_FRACTION * len(whole)), 1)
+    test = torch.zeros(len(whole), dtype=torch.bool)
+    try:
+        test[held_out(whole.labels, count, seed=_TEST_SEED, purpose="test")] = True
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    for split, mask in (("train", ~test), ("test", test)):
+        rows = mask.nonzero()[:, 0]
+        with RowFile(_images(folder, split)) as file:
+            for start in range(0, len(rows), _CHUNK):
+                file.append(whole.images[rows[start : start + _CHUNK]].numpy())
+        _save_labels(folder, split, whole.labels[rows].numpy())
+    _images(folder, UNSPLIT).unlink()
+    _labels(folder, UNSPLIT).unlink()
+
+
+def _check_classes(folder: Path, where: str, classes: tuple[str, ...]) -> None:
+    present = np.unique(np.load(_labels(folder, "train"), allow_pickle=False))
+    missing = [name for label, name in enumerate(classes) if label not in present]
+    if missing:
+        raise InputError(
+            f"{where}: class {missing[0]!r} has no training image "
+            f"({len(missing)} of {len(classes)} classes have none); add images or remove the class"
+        )
+
+
+def _fingerprint(splits: dict[str, ImageSet], classes: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(json.dumps([VERSION, classes]).encode())
+    for split, images in splits.items():
+        digest.update(json.dumps([split, list(images.images.shape)]).encode())
+        digest.update(images.labels.numpy().data)
+        for start in range(0, len(images), _CHUNK):
+            digest.update(images.images[start : start + _CHUNK].numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,29 @@
+"""Public names that are imported when they are first used, so that ``robustmaps --help`` need not wait for PyTorch."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def lazy(package: str, names: Mapping[str, Iterable[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package (PEP 562).
+
+    Args:
+        package: its ``__name__``.
+        names: per submodule the names that come from it; a submodule without names is itself public.
+    """
+    origin = {name: module for module, exported in names.items() for name in exported}
+    modules = {module for module, exported in names.items() if not exported}
+
+    def getattribute(name: str) -> Any:
+        if name in origin:
+            value = getattr(importlib.import_module(f"{package}.{origin[name]}"), name)
+        elif name in modules:
+            value = importlib.import_module(f"{package}.{name}")
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return getattribute, lambda: sorted({*origin, *modules})

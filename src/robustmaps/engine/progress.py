@@ -1,0 +1,32 @@
+"""What long work tells whoever is watching."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report: how far the work is, and its figures so far.
+
+    Attributes:
+        phase: what is being done, such as ``epoch 3/20`` or ``pgd``.
+        done: units done within the phase.
+        total: units in the phase.
+        unit: what is counted, such as ``images``.
+        figures: named numbers worth showing, such as ``loss`` and ``images_per_s``.
+        remaining_s: estimated seconds until all the work is done, None where unknown.
+    """
+
+    phase: str
+    done: int
+    total: int
+    unit: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    remaining_s: float | None = None
+
+
+Watcher = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """Watch nothing."""

@@ -1,0 +1,131 @@
+"""The result of an evaluation: a verdict per sample, and what follows from it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_json
+from robustmaps.evaluation._rates import Difference, Rate, paired_difference
+
+WRONG = "wrong"
+ROBUST = "robust"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Verdicts per sample and how they came about.
+
+    Attributes:
+        verdicts: per sample ``wrong`` (misclassified clean), ``robust``, or the name of the attack that broke it.
+        distances: per sample the norm of the perturbation that broke it; None where nothing did.
+        norm: the norm of the budget.
+        eps: the radius of the budget, in units of images in [0, 1].
+        attacks: the settings of each attack, in the order in which they ran.
+        images_sha256: hash of images and labels; only evaluations on the same images are compared.
+        seed: the seed of all random draws.
+        seconds: wall time.
+        warnings: what makes the figures doubtful, in words.
+        checkpoint_sha256: hash of the evaluated weights' file, None for a network in memory.
+        environment: what it ran on.
+    """
+
+    verdicts: tuple[str, ...]
+    distances: tuple[float | None, ...]
+    norm: str
+    eps: float
+    attacks: tuple[Mapping[str, Any], ...]
+    images_sha256: str
+    seed: int
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    checkpoint_sha256: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def clean_correct(self) -> NDArray[np.bool_]:
+        """Which samples are classified correctly without an attack, shape (N,)."""
+        return np.array([verdict != WRONG for verdict in self.verdicts])
+
+    @property
+    def robust_correct(self) -> NDArray[np.bool_]:
+        """Which samples withstood every attack, shape (N,)."""
+        return np.array([verdict == ROBUST for verdict in self.verdicts])
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """The share of samples classified correctly."""
+        return Rate(int(self.clean_correct.sum()), len(self.verdicts))
+
+    @property
+    def robust_accuracy(self) -> Rate:
+        """The share of samples that are classified correctly and withstood every attack."""
+        return Rate(int(self.robust_correct.sum()), len(self.verdicts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "format": _FORMAT,
+            "clean_accuracy": self.clean_accuracy.to_dict(),
+            "robust_accuracy": self.robust_accuracy.to_dict(),
+            "norm": self.norm,
+            "eps": self.eps,
+            "attacks": [dict(attack) for attack in self.attacks],
+            "samples": len(self.verdicts),
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "images_sha256": self.images_sha256,
+            "environment": dict(self.environment),
+            "verdicts": list(self.verdicts),
+            "distances": list(self.distances),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the evaluation as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Evaluation":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or is no evaluation.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(
+                verdicts=tuple(values["verdicts"]),
+                distances=tuple(values["distances"]),
+                attacks=tuple(values["attacks"]),
+                warnings=tuple(values["warnings"]),
+                **{
+                    name: values[name]
+                    for name in (
+                        *("norm", "eps", "images_sha256", "seed", "seconds"),
+                        *("checkpoint_sha256", "environment"),
+                    )
+                },
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not an evaluation written by robustmaps ({error!r})") from error
+
+
+def compare(a: Evaluation, b: Evaluation) -> Difference:
+    """The difference in robust accuracy of B over A, paired by image.
+
+    Raises:
+        InputError: the two were made on different images, or against different budgets.
+    """
+    if a.images_sha256 != b.images_sha256:
+        raise InputError("the evaluations were made on different images; evaluate both on the same samples")
+    if (a.norm, a.eps) != (b.norm, b.eps):
+        raise InputError(f"the budgets differ: {a.norm} {a.eps:g} against {b.norm} {b.eps:g}")
+    return paired_difference(a.robust_correct, b.robust_correct)

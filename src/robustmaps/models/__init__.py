@@ -1,0 +1,24 @@
+"""Layer 1: the paper's networks, each with a ``strides`` argument."""
+
+from robustmaps.models._classifier import Architecture
+from robustmaps.models._maps import FinalPooling
+from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
+from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides
+from robustmaps.models._strides import Strides, StridesLike
+
+__all__ = [
+    "UPSAMPLE_MODES",
+    "Architecture",
+    "FinalPooling",
+    "Network",
+    "Normalize",
+    "Strides",
+    "StridesLike",
+    "architecture",
+    "create",
+    "default_strides",
+    "feature_map_size",
+    "names",
+    "parse_strides",
+    "upsampling",
+]

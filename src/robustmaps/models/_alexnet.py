@@ -1,0 +1,50 @@
+"""AlexNet (arXiv:1404.5997) for small images: a 5x5 stem, 2x2 max pools, global average pooling and a small head."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from robustmaps.models._classifier import Architecture, Classifier
+from robustmaps.models._strides import Strides
+
+
+def alexnet(strides: Strides, in_channels: int, num_classes: int) -> Classifier:
+    """Five convolutions with max pools behind the first, second and fifth, and a head of three layers.
+
+    Args:
+        strides: strides of the first convolution and of the three max pools. A pool of stride 1 stays, and takes one
+            pixel off each side length.
+        in_channels: channels of the images.
+        num_classes: logits.
+    """
+    conv1, pool1, pool2, pool5 = strides
+    features = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(in_channels, 64, 5, conv1, padding=2),
+        relu1=nn.ReLU(inplace=True),
+        pool1=nn.MaxPool2d(2, pool1),
+        conv2=nn.Conv2d(64, 192, 5, padding=2),
+        relu2=nn.ReLU(inplace=True),
+        pool2=nn.MaxPool2d(2, pool2),
+        conv3=nn.Conv2d(192, 384, 3, padding=1),
+        relu3=nn.ReLU(inplace=True),
+        conv4=nn.Conv2d(384, 256, 3, padding=1),
+        relu4=nn.ReLU(inplace=True),
+        conv5=nn.Conv2d(256, 256, 3, padding=1),
+        relu5=nn.ReLU(inplace=True),
+        pool5=nn.MaxPool2d(2, pool5),
+    )
+    head = nn.Sequential(
+        nn.Dropout(),
+        nn.Linear(256, 512),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(512, 512),
+        nn.ReLU(inplace=True),
+        nn.Linear(512, num_classes),
+    )
+    return Classifier(nn.Sequential(features), head)
+
+
+ARCHITECTURES = {
+    "alexnet": Architecture("AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet),
+}

@@ -1,0 +1,79 @@
+"""What the families share: features, global average pooling and a head, and the row of the table of networks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from robustmaps.models._strides import Strides
+
+
+class Classifier(nn.Module):
+    """Features (N, C, H, W), their average over the map (N, C), and a head that turns it into logits (N, classes).
+
+    Global average pooling is what lets every network take images of any size and any strides.
+    """
+
+    def __init__(self, features: nn.Sequential, head: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = head
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (N, classes) of normalised images (N, C, H, W)."""
+        logits: torch.Tensor = self.head(self.pool(self.features(x)).flatten(1))
+        return logits
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the table of networks.
+
+    Attributes:
+        family: the name of the family as papers write it.
+        strides: the default stride of each downsampling step.
+        steps: what the strides belong to, such as ``one per group``.
+        build: makes the body from strides, input channels and classes.
+    """
+
+    family: str
+    strides: Strides
+    steps: str
+    build: Callable[[Strides, int, int], Classifier]
+
+
+def residual_groups(
+    block: Callable[[int, int, int], nn.Module],
+    *,
+    in_channels: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    strides: Strides,
+) -> dict[str, nn.Module]:
+    """Groups of residual blocks; the first block of a group has its stride and changes the width.
+
+    Args:
+        block: makes a block from input channels, output channels and stride.
+        in_channels: channels that enter the first group.
+        widths: output channels of each group.
+        depths: blocks of each group.
+        strides: stride of each group.
+    """
+    groups: dict[str, nn.Module] = {}
+    for number, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True), start=1):
+        blocks = [block(in_channels, width, stride), *(block(width, width, 1) for _ in range(depth - 1))]
+        groups[f"group{number}"] = nn.Sequential(*blocks)
+        in_channels = width
+    return groups
+
+
+def conv(in_channels: int, out_channels: int, kernel_px: int, stride: int = 1, *, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias whose padding keeps the map's size at stride 1."""
+    return nn.Conv2d(in_channels, out_channels, kernel_px, stride, kernel_px // 2, groups=groups, bias=False)

@@ -1,0 +1,100 @@
+"""PreActResNet (arXiv:1603.05027) for small images: batch-norm and ReLU come before each convolution."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from robustmaps.models._classifier import Architecture, Classifier, conv, residual_groups
+from robustmaps.models._strides import Strides
+
+
+class PreActResidual(nn.Module):
+    """A path beside a shortcut: ``path(preact(x)) + shortcut``.
+
+    The shortcut is x itself where the shape stays and a 1x1 convolution of ``preact(x)`` where it changes.
+    """
+
+    def __init__(self, path: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.preact = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
+        self.path = path
+        changes = stride != 1 or in_channels != out_channels
+        self.projection = conv(in_channels, out_channels, 1, stride) if changes else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        activated = self.preact(x)
+        shortcut = x if self.projection is None else self.projection(activated)
+        out: torch.Tensor = self.path(activated) + shortcut
+        return out
+
+
+def basic(in_channels: int, out_channels: int, stride: int) -> PreActResidual:
+    """Two 3x3 convolutions."""
+    path = nn.Sequential(
+        conv(in_channels, out_channels, 3, stride),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        conv(out_channels, out_channels, 3),
+    )
+    return PreActResidual(path, in_channels, out_channels, stride)
+
+
+def bottleneck(in_channels: int, out_channels: int, stride: int) -> PreActResidual:
+    """A 3x3 convolution of a quarter of the channels, which carries the stride, between two 1x1 ones."""
+    inner = out_channels // 4
+    path = nn.Sequential(
+        conv(in_channels, inner, 1),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(inplace=True),
+        conv(inner, inner, 3, stride),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(inplace=True),
+        conv(inner, out_channels, 1),
+    )
+    return PreActResidual(path, in_channels, out_channels, stride)
+
+
+def preact_resnet(
+    strides: Strides,
+    in_channels: int,
+    num_classes: int,
+    *,
+    block: Callable[[int, int, int], PreActResidual],
+    stem: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+) -> Classifier:
+    """Stem, groups of blocks, a last batch-norm and ReLU, linear head.
+
+    Args:
+        strides: stride of each group.
+        in_channels: channels of the images.
+        num_classes: logits.
+        block: makes a block from input channels, output channels and stride.
+        stem: channels of the first convolution.
+        widths: output channels of each group.
+        depths: blocks of each group.
+    """
+    groups = residual_groups(block, in_channels=stem, widths=widths, depths=depths, strides=strides)
+    last = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True))
+    features = nn.Sequential(OrderedDict(stem=conv(in_channels, stem, 3), **groups, last=last))
+    return Classifier(features, nn.Linear(widths[-1], num_classes))
+
+
+def _row(
+    block: Callable[[int, int, int], PreActResidual], widths: Sequence[int], depths: Sequence[int]
+) -> Architecture:
+    build = partial(preact_resnet, block=block, stem=64, widths=widths, depths=depths)
+    return Architecture("PreActResNet", Strides((1, 2, 2, 2)), "one per group", build)
+
+
+ARCHITECTURES = {
+    "preactresnet18": _row(basic, (64, 128, 256, 512), (2, 2, 2, 2)),
+    "preactresnet34": _row(basic, (64, 128, 256, 512), (3, 4, 6, 3)),
+    "preactresnet50": _row(bottleneck, (256, 512, 1024, 2048), (3, 4, 6, 3)),
+    "preactresnet101": _row(bottleneck, (256, 512, 1024, 2048), (3, 4, 23, 3)),
+}

@@ -1,0 +1,93 @@
+"""The table of networks and the one function that makes them."""
+
+from collections.abc import Sequence
+
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.models import _alexnet, _preact_resnet, _resnet, _vgg, _wide_resnet
+from robustmaps.models._classifier import Architecture
+from robustmaps.models._network import Network, Normalize, upsampling
+from robustmaps.models._strides import Strides, StridesLike
+
+ARCHITECTURES: dict[str, Architecture] = {
+    **_alexnet.ARCHITECTURES,
+    **_vgg.ARCHITECTURES,
+    **_resnet.ARCHITECTURES,
+    **_preact_resnet.ARCHITECTURES,
+    **_wide_resnet.ARCHITECTURES,
+}
+
+
+def names() -> list[str]:
+    """The names that ``create`` knows, family by family."""
+    return list(ARCHITECTURES)
+
+
+def architecture(name: str) -> Architecture:
+    """The table's row of that name.
+
+    Raises:
+        InputError: no such network; the message has the nearest match.
+    """
+    if name not in ARCHITECTURES:
+        raise unknown("model", name, ARCHITECTURES)
+    return ARCHITECTURES[name]
+
+
+def default_strides(name: str) -> Strides:
+    """The strides of that network where none are given.
+
+    >>> str(default_strides("resnet18"))
+    '1222'
+    """
+    return architecture(name).strides
+
+
+def parse_strides(name: str, value: StridesLike | None) -> Strides:
+    """Read strides for that network, its default ones where None.
+
+    >>> str(parse_strides("resnet18", None)), str(parse_strides("resnet18", (1, 1, 2, 2)))
+    ('1222', '1122')
+
+    Raises:
+        InputError: not one digit from 1 to 9 for each step; the message has the expected length and an example.
+    """
+    row = architecture(name)
+    return Strides.parse(value, default=row.strides, network=name, steps=row.steps)
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int = 10,
+    strides: StridesLike | None = None,
+    in_channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    upsample: float = 1,
+    upsample_mode: str = "nearest",
+) -> Network:
+    """Make an untrained network.
+
+    >>> network = create("resnet18", strides="1122", upsample=2)
+
+    Args:
+        name: one of ``names()``.
+        num_classes: logits.
+        strides: the stride of each downsampling step, such as ``"1122"`` or ``(1, 1, 2, 2)``; the network's own
+            where None.
+        in_channels: channels of the images.
+        mean: the images' mean by channel, 0 where None.
+        std: the images' standard deviation by channel, 1 where None.
+        upsample: factor, at least 1, by which the normalised images are enlarged.
+        upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
+
+    Raises:
+        InputError: a name, strides or a value that the network can't have.
+    """
+    parsed = parse_strides(name, strides)
+    for count_name, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"{count_name}={count!r}: expected a whole number of at least 1")
+    normalize = Normalize(in_channels, mean, std)
+    body = architecture(name).build(parsed, in_channels, num_classes)
+    return Network(normalize, upsampling(upsample, upsample_mode), body)

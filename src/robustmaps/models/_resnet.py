@@ -1,0 +1,116 @@
+"""ResNet (arXiv:1512.03385) and ResNeXt (arXiv:1611.05431) for small images: a 3x3 stem of stride 1, no max pooling."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from robustmaps.models._classifier import Architecture, Classifier, conv, residual_groups
+from robustmaps.models._strides import Strides
+
+
+class Residual(nn.Module):
+    """A path beside a shortcut: ``relu(path(x) + shortcut(x))``.
+
+    The shortcut is the identity where the shape stays and a 1x1 convolution with batch-norm where it changes.
+    """
+
+    def __init__(self, path: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.path = path
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        out: torch.Tensor = self.relu(self.path(x) + self.shortcut(x))
+        return out
+
+
+def basic(in_channels: int, out_channels: int, stride: int) -> Residual:
+    """Two 3x3 convolutions."""
+    path = nn.Sequential(
+        conv(in_channels, out_channels, 3, stride),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        conv(out_channels, out_channels, 3),
+        nn.BatchNorm2d(out_channels),
+    )
+    return Residual(path, in_channels, out_channels, stride)
+
+
+def bottleneck(in_channels: int, out_channels: int, stride: int, *, reduction: int = 4, groups: int = 1) -> Residual:
+    """A 3x3 convolution of ``out_channels / reduction`` channels, which carries the stride, between two 1x1 ones."""
+    inner = out_channels // reduction
+    path = nn.Sequential(
+        conv(in_channels, inner, 1),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(inplace=True),
+        conv(inner, inner, 3, stride, groups=groups),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(inplace=True),
+        conv(inner, out_channels, 1),
+        nn.BatchNorm2d(out_channels),
+    )
+    return Residual(path, in_channels, out_channels, stride)
+
+
+def resnet(
+    strides: Strides,
+    in_channels: int,
+    num_classes: int,
+    *,
+    block: Callable[[int, int, int], Residual],
+    stem: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+) -> Classifier:
+    """Stem, groups of blocks, linear head.
+
+    Args:
+        strides: stride of each group.
+        in_channels: channels of the images.
+        num_classes: logits.
+        block: makes a block from input channels, output channels and stride.
+        stem: channels of the first convolution.
+        widths: output channels of each group.
+        depths: blocks of each group.
+    """
+    first = nn.Sequential(conv(in_channels, stem, 3), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
+    groups = residual_groups(block, in_channels=stem, widths=widths, depths=depths, strides=strides)
+    return Classifier(nn.Sequential(OrderedDict(stem=first, **groups)), nn.Linear(widths[-1], num_classes))
+
+
+def _narrow(depth: int) -> Architecture:
+    """Three groups of (depth - 2) / 6 basic blocks, 16 to 64 channels wide (section 4.2 of the ResNet paper)."""
+    build = partial(resnet, block=basic, stem=16, widths=(16, 32, 64), depths=((depth - 2) // 6,) * 3)
+    return Architecture("ResNet", Strides((1, 2, 2)), "one per group", build)
+
+
+def _wide(
+    family: str, block: Callable[[int, int, int], Residual], widths: Sequence[int], depths: Sequence[int]
+) -> Architecture:
+    """Four groups behind a stem of 64 channels (table 1 of the ResNet paper, the stem made for small images)."""
+    build = partial(resnet, block=block, stem=64, widths=widths, depths=depths)
+    return Architecture(family, Strides((1, 2, 2, 2)), "one per group", build)
+
+
+ARCHITECTURES = {
+    "resnet8": _narrow(8),
+    "resnet20": _narrow(20),
+    "resnet32": _narrow(32),
+    "resnet44": _narrow(44),
+    "resnet56": _narrow(56),
+    "resnet110": _narrow(110),
+    "resnet18": _wide("ResNet", basic, (64, 128, 256, 512), (2, 2, 2, 2)),
+    "resnet34": _wide("ResNet", basic, (64, 128, 256, 512), (3, 4, 6, 3)),
+    "resnet50": _wide("ResNet", bottleneck, (256, 512, 1024, 2048), (3, 4, 6, 3)),
+    "resnet101": _wide("ResNet", bottleneck, (256, 512, 1024, 2048), (3, 4, 23, 3)),
+    "resnext50_32x4d": _wide(
+        "ResNeXt", partial(bottleneck, reduction=2, groups=32), (256, 512, 1024, 2048), (3, 4, 6, 3)
+    ),
+}

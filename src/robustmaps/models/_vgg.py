@@ -1,0 +1,68 @@
+"""VGG (arXiv:1409.1556) with global average pooling and a small head; the paper's VGG-16 is ``vgg16_bn``.
+
+That VGG-16 means the one with batch-norm is how the published code trains it (github.com/MTandHJ/rcm, README).
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+
+from torch import nn
+
+from robustmaps.models._classifier import Architecture, Classifier
+from robustmaps.models._strides import Strides
+
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+def vgg(strides: Strides, in_channels: int, num_classes: int, *, depths: Sequence[int], batch_norm: bool) -> Classifier:
+    """Five groups of 3x3 convolutions, each with a max pool behind it, and a head of three layers.
+
+    Args:
+        strides: stride of the max pool behind each group; a pool of stride 1 is left out.
+        in_channels: channels of the images.
+        num_classes: logits.
+        depths: convolutions of each group.
+        batch_norm: put a batch-norm behind each convolution.
+    """
+    groups: dict[str, nn.Module] = {}
+    for number, (width, depth, stride) in enumerate(zip(WIDTHS, depths, strides, strict=True), start=1):
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers.append(nn.Conv2d(in_channels, width, 3, padding=1))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.ReLU(inplace=True))
+            in_channels = width
+        if stride > 1:
+            layers.append(nn.MaxPool2d(stride))
+        groups[f"group{number}"] = nn.Sequential(*layers)
+    head = nn.Sequential(
+        nn.Linear(512, 256),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(256, 256),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(256, num_classes),
+    )
+    return Classifier(nn.Sequential(OrderedDict(groups)), head)
+
+
+def _row(depths: Sequence[int], *, batch_norm: bool = False) -> Architecture:
+    """One column of table 1 of the VGG paper (A, B, D, E)."""
+    return Architecture(
+        "VGG", Strides((2, 2, 2, 2, 2)), "one per max pool", partial(vgg, depths=depths, batch_norm=batch_norm)
+    )
+
+
+ARCHITECTURES = {
+    "vgg11": _row((1, 1, 2, 2, 2)),
+    "vgg13": _row((2, 2, 2, 2, 2)),
+    "vgg16": _row((2, 2, 3, 3, 3)),
+    "vgg19": _row((2, 2, 4, 4, 4)),
+    "vgg11_bn": _row((1, 1, 2, 2, 2), batch_norm=True),
+    "vgg13_bn": _row((2, 2, 2, 2, 2), batch_norm=True),
+    "vgg16_bn": _row((2, 2, 3, 3, 3), batch_norm=True),
+    "vgg19_bn": _row((2, 2, 4, 4, 4), batch_norm=True),
+}

@@ -1,0 +1,23 @@
+"""Layer 4: the training loop, checkpoints and averaged weights."""
+
+from typing import TYPE_CHECKING
+
+from robustmaps.engine.lazy import lazy
+
+if TYPE_CHECKING:
+    from robustmaps.training._fit import Fit, fit
+    from robustmaps.training._folder import RunFolder, load_weights, save_weights
+    from robustmaps.training._loop import Diverged, Interrupted
+    from robustmaps.training._options import TrainOptions
+
+__all__ = ["Diverged", "Fit", "Interrupted", "RunFolder", "TrainOptions", "fit", "load_weights", "save_weights"]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "_fit": ["Fit", "fit"],
+        "_folder": ["RunFolder", "load_weights", "save_weights"],
+        "_loop": ["Diverged", "Interrupted"],
+        "_options": ["TrainOptions"],
+    },
+)

@@ -1,0 +1,118 @@
+"""Training, as one call."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustmaps.attacks import Attack
+from robustmaps.data import Dataset
+from robustmaps.defenses import Defense
+from robustmaps.engine.environment import describe_environment
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.random import derive_seed
+from robustmaps.training._events import open_events
+from robustmaps.training._folder import RunFolder
+from robustmaps.training._loop import Loop
+from robustmaps.training._options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training yielded.
+
+    Attributes:
+        history: per epoch the training and validation figures.
+        best_epoch: the epoch, from 1, whose weights the network now has.
+        seconds: time spent training and validating, over all sittings.
+        folder: the run folder, None where none was asked for.
+    """
+
+    history: tuple[Mapping[str, Any], ...]
+    best_epoch: int
+    seconds: float
+    folder: Path | None
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    defense: Defense,
+    options: TrainOptions | None = None,
+    *,
+    validation_attack: Attack | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    description: Mapping[str, str] | None = None,
+    watcher: Watcher = ignore,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fit:
+    """Train a network in place; it ends with the weights of the best epoch.
+
+    The best epoch is the one with the highest accuracy on the validation images: under attack where there is a
+    validation attack, clean otherwise, the earlier one where they tie. Without validation images it is the last. The
+    test images are not looked at.
+
+    The same arguments give the same weights, bit for bit on the CPU with the same number of threads, also when the run
+    was killed and resumed on the way. PyTorch's global random state is left as it was.
+
+    Args:
+        model: from images in [0, 1] to logits; moved to the chosen device.
+        data: its ``train`` and ``validation`` splits and its ``augmentation`` are used.
+        defense: the loss to train with.
+        options: the hyper-parameters.
+        validation_attack: what validation attacks with; by default the defence's own attack.
+        out: the run folder; None keeps nothing.
+        resume: go on from the checkpoint in ``out`` if there is one.
+        description: strings stored in the header of ``best.safetensors``.
+        watcher: called about twice a second.
+        should_stop: asked after each step; True saves a checkpoint and raises `Interrupted`.
+
+    Raises:
+        InputError: no training images; ``out`` holds a run and ``resume`` is False; or that run had other settings.
+        Interrupted: ``should_stop`` said so.
+        Diverged: the loss became NaN or infinite.
+    """
+    options = options or TrainOptions()
+    if len(data.train) == 0:
+        raise InputError(f"{data.name}: there are no training images")
+    folder = None if out is None else RunFolder(out)
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(folder.locked())
+            if folder.last.exists() and not resume:
+                raise InputError(f"{folder.path} already holds a run; resume it, or choose another folder")
+        loop = Loop(
+            model,
+            data,
+            defense,
+            options,
+            validation_attack or defense.attack,
+            folder,
+            description or {},
+            watcher,
+            should_stop,
+        )
+        stack.enter_context(torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []))
+        stack.callback(model.train, model.training)
+        torch.manual_seed(derive_seed(options.seed, "fit"))
+        events = stack.enter_context(
+            open_events(folder.path / "tensorboard" if folder is not None and options.tensorboard else None)
+        )
+        if folder is not None:
+            if folder.last.exists():
+                loop.load(folder)
+            folder.write_environment(describe_environment(loop.device))
+            loop.log(f"training from epoch {loop.state.epoch + 1}, step {loop.state.step} of {loop.steps}")
+        loop.run(events)
+        model.load_state_dict(loop.best_weights)
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        loop.log(f"finished; best epoch {loop.state.best_epoch}")
+    return Fit(
+        tuple(loop.state.history), loop.state.best_epoch, loop.state.seconds, None if folder is None else folder.path
+    )

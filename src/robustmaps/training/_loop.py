@@ -1,0 +1,277 @@
+"""The training loop: one for every defence, and it survives being killed."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks import Attack
+from robustmaps.data import Dataset, batches
+from robustmaps.defenses import Defense
+from robustmaps.engine.device import resolve_device, resolve_precision
+from robustmaps.engine.progress import Progress, Watcher
+from robustmaps.engine.random import derive_seed, stream
+from robustmaps.engine.view import AttackEngine, ViewOptions
+from robustmaps.evaluation import evaluate
+from robustmaps.training._average import AveragedWeights
+from robustmaps.training._events import NoEvents, TensorBoardEvents
+from robustmaps.training._folder import RunFolder
+from robustmaps.training._options import TrainOptions
+from robustmaps.training._schedule import parse_schedule
+from robustmaps.training._state import State, Sums, check_settings, settings
+from robustmaps.training._trainee import Trainee
+
+_REPORT_EVERY_S = 0.5
+
+
+class Interrupted(Exception):  # noqa: N818 - the run is sound, only not finished
+    """Training was asked to stop; the run folder, if there is one, holds all that is needed to go on."""
+
+
+class Diverged(RuntimeError):  # noqa: N818 - says what happened
+    """The loss is no longer a number. The last checkpoint is from before that."""
+
+
+class Loop:
+    """A run in progress; `fit` says what the arguments mean."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        defense: Defense,
+        options: TrainOptions,
+        validation_attack: Attack | None,
+        folder: RunFolder | None,
+        description: Mapping[str, str],
+        watcher: Watcher,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.device = resolve_device(options.device)
+        precision = resolve_precision(options.precision, self.device)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trainee = Trainee(model, precision, options.compile, options.batch_size)
+        self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
+        self.data, self.defense, self.options = data, defense, options
+        self.train = data.train.to(self.device)
+        self.validation_attack = _stopping_early(validation_attack)
+        self.folder, self.description = folder, description
+        self.watcher, self.should_stop = watcher, should_stop
+        self.optimizer = _optimizer(model, options)
+        self.schedule = parse_schedule(options.schedule, options.epochs)
+        self.average = AveragedWeights(model, options.ema) if options.ema else None
+        # The network that is validated and kept as best, and what attacks it.
+        self.judged = model if self.average is None else self.average.model
+        self.judge = self.engine if self.average is None else AttackEngine(self.judged, self.engine.options)
+        # A last batch of one image has no batch statistics where the map is a single pixel.
+        self.drop_last = len(self.train) > 1 and len(self.train) % options.batch_size == 1
+        whole, rest = divmod(len(self.train), options.batch_size)
+        self.steps = whole + (rest > 0 and not self.drop_last)
+        self.state, self.sums = State(), Sums(self.device)
+        self.best_weights: dict[str, Tensor] = {}
+        self.settings = settings(model, data, defense, options)
+
+    def run(self, events: NoEvents | TensorBoardEvents) -> None:
+        """Train to the end."""
+        while self.state.epoch < self.options.epochs:
+            self._train_epoch()
+            record = self._close_epoch()
+            events.write(record)
+
+    def _train_epoch(self) -> None:
+        state, options = self.state, self.options
+        self.trainee.train()
+        began, before, first = time.perf_counter(), state.epoch_seconds, state.step
+        saved = reported = time.monotonic()
+        remaining = batches(
+            self.train,
+            options.batch_size,
+            seed=options.seed,
+            epoch=state.epoch,
+            augmentation=self.data.augmentation,
+            device=self.device,
+            start_step=state.step,
+            drop_last=self.drop_last,
+        )
+        for x, y in remaining:
+            self._step(x, y)
+            state.step += 1
+            elapsed = time.perf_counter() - began
+            state.epoch_seconds = before + elapsed
+            now = time.monotonic()
+            if now - reported >= _REPORT_EVERY_S:
+                reported = now
+                self.watcher(self._progress(elapsed / (state.step - first)))
+            if now - saved >= options.checkpoint_every_s:
+                self.save()
+                saved = time.monotonic()
+            self._stop_if_asked()
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        state = self.state
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.lr * self.schedule(state.epoch + state.step / self.steps)
+        generator = stream(self.options.seed, "attack", state.epoch, state.step, device=self.device)
+        with self.engine.view(x) if self.defense.attack is not None else nullcontext() as view:
+            loss = self.defense.loss(self.trainee, x, y, view=view, generator=generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.value.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        self.sums.add(len(x), loss.value.detach(), loss.clean_correct, loss.robust_correct)
+
+    def _progress(self, step_s: float) -> Progress:
+        state, options = self.state, self.options
+        figures = self._finite_figures()
+        steps_left = (options.epochs - state.epoch) * self.steps - state.step
+        validations_left = math.ceil((options.epochs - state.epoch) / options.validate_every)
+        validation_s = next((r["validation_s"] for r in reversed(state.history) if "validation_s" in r), 0.0)
+        return Progress(
+            f"epoch {state.epoch + 1}/{options.epochs}",
+            state.step,
+            self.steps,
+            "steps",
+            {**figures, "images_per_s": options.batch_size / step_s},
+            steps_left * step_s + validations_left * validation_s,
+        )
+
+    def _close_epoch(self) -> dict[str, Any]:
+        state, options = self.state, self.options
+        last = state.epoch + 1 == options.epochs
+        record: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **{f"train_{name}": value for name, value in self._finite_figures().items()},
+            "train_s": state.epoch_seconds,
+            "images_per_s": self.sums.images / max(state.epoch_seconds, 1e-9),
+        }
+        score: list[float] = []
+        if len(self.data.validation) and (last or (state.epoch + 1) % options.validate_every == 0):
+            score = self._validate(record)
+        state.history.append(record)
+        state.seconds += state.epoch_seconds + record.get("validation_s", 0.0)
+        state.epoch, state.step, state.epoch_seconds = state.epoch + 1, 0, 0.0
+        self.sums = Sums(self.device)
+        if score > state.best_score or (last and not state.best_epoch):
+            state.best_epoch, state.best_score = state.epoch, score
+            self.best_weights = {name: value.detach().clone() for name, value in self.judged.state_dict().items()}
+            self.save_best()
+        self.save()
+        self.log(" ".join(f"{name}={value:.4g}" for name, value in record.items()))
+        return record
+
+    def _validate(self, record: dict[str, Any]) -> list[float]:
+        """Write the validation figures into the record; returns what epochs are compared by."""
+
+        def watch(progress: Progress) -> None:
+            self.watcher(replace(progress, phase=f"epoch {self.state.epoch + 1}/{self.options.epochs} validation"))
+            self._stop_if_asked()
+
+        attacks = [] if self.validation_attack is None else [self.validation_attack]
+        evaluation = evaluate(
+            self.judged,
+            *self.data.validation.tensors(),
+            attacks,
+            batch_size=2 * self.options.batch_size,
+            seed=derive_seed(self.options.seed, "validation"),
+            engine=self.judge,
+            watcher=watch,
+        )
+        clean, robust = evaluation.clean_accuracy.value, evaluation.robust_accuracy.value
+        record["validation_clean_accuracy"] = clean
+        if attacks:
+            record["validation_robust_accuracy"] = robust
+        record["validation_s"] = evaluation.seconds
+        return [robust, clean]
+
+    def _finite_figures(self) -> dict[str, float]:
+        figures = self.sums.figures()
+        if not math.isfinite(figures["loss"]):
+            place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
+            self.log(f"diverged at {place}")
+            hint = " or precision fp32" if self.engine.options.precision == "bf16" else ""
+            raise Diverged(
+                f"the loss became {figures['loss']} at {place}; try a smaller lr than {self.options.lr:g}{hint}"
+            )
+        return figures
+
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            self.save()
+            place = f"epoch {self.state.epoch + 1} of {self.options.epochs}, step {self.state.step} of {self.steps}"
+            self.log(f"stopped at {place}")
+            raise Interrupted(place)
+
+    def log(self, text: str) -> None:
+        """Add a line to the run's log."""
+        if self.folder is not None:
+            self.folder.log(text)
+
+    def save_best(self) -> None:
+        """Write the best weights."""
+        if self.folder is not None:
+            self.folder.save_best(self.best_weights, {**self.description, "epoch": str(self.state.best_epoch)})
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the loss is no longer a number."""
+        if self.folder is None:
+            return
+        self._finite_figures()
+        average = self.average
+        self.folder.save_last(
+            {
+                "settings": self.settings,
+                "state": asdict(self.state),
+                "sums": self.sums.to_dict(),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": None if average is None else average.model.state_dict(),
+                "average_steps": 0 if average is None else average.steps,
+                "best_weights": self.best_weights,
+                "random": torch.get_rng_state(),
+                "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            }
+        )
+        self.folder.write_history(self.state.history)
+
+    def load(self, folder: RunFolder) -> None:
+        """Take up the run in the folder."""
+        checkpoint = folder.load_last(self.device)
+        check_settings(folder.path, checkpoint["settings"], self.settings)
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        if self.average is not None:
+            self.average.model.load_state_dict(checkpoint["average"])
+            self.average.steps = checkpoint["average_steps"]
+        self.state = State(**checkpoint["state"])
+        self.sums.load(checkpoint["sums"])
+        self.best_weights = checkpoint["best_weights"]
+        torch.set_rng_state(checkpoint["random"].cpu())
+        if checkpoint["random_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint["random_cuda"].cpu(), self.device)
+        # Both follow from the checkpoint; a crash may have come between it and them.
+        folder.write_history(self.state.history)
+        if self.state.best_epoch:
+            self.save_best()
+
+
+def _optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=options.lr, weight_decay=options.weight_decay)
+
+
+def _stopping_early(attack: Attack | None) -> Attack | None:
+    """The attack as validation wants it: done with a sample once it is broken, where the attack can do that."""
+    settings: Any = attack
+    if is_dataclass(settings) and hasattr(settings, "early_stop"):
+        settings = replace(settings, early_stop=True)  # type: ignore[type-var]
+    return cast(Attack | None, settings)

@@ -1,0 +1,96 @@
+"""Where a run is, and what it was set to do."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.data import Dataset
+from robustmaps.defenses import Defense
+from robustmaps.engine.errors import InputError
+from robustmaps.training._options import INCIDENTAL, TrainOptions
+
+
+@dataclass
+class State:
+    """The counters of a run; with the weights, the optimizer's and the random state they are a checkpoint.
+
+    Attributes:
+        epoch: epochs completed.
+        step: steps done in the present epoch.
+        seconds: time spent in completed epochs.
+        epoch_seconds: time spent in the present one.
+        best_epoch: the best epoch so far, from 1; 0 before there is one.
+        best_score: its validation figures, the most important first.
+        history: a record per completed epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    best_epoch: int = 0
+    best_score: list[float] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Sums:
+    """Loss and counts of the present epoch, kept on the device so that no step waits for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss, self._clean, self._robust = (torch.zeros((), device=device) for _ in range(3))
+        self.images = self._clean_images = self._robust_images = 0
+
+    def add(self, images: int, loss: Tensor, clean: Tensor | None, robust: Tensor | None) -> None:
+        """Take in a step: its mean loss, and how many of its images were right."""
+        self.images += images
+        self._loss += loss * images
+        if clean is not None:
+            self._clean += clean
+            self._clean_images += images
+        if robust is not None:
+            self._robust += robust
+            self._robust_images += images
+
+    def figures(self) -> dict[str, float]:
+        """Mean loss and accuracies so far; accuracies only where they were seen."""
+        figures = {"loss": float(self._loss) / max(self.images, 1)}
+        if self._clean_images:
+            figures["clean_accuracy"] = float(self._clean) / self._clean_images
+        if self._robust_images:
+            figures["robust_accuracy"] = float(self._robust) / self._robust_images
+        return figures
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return dict(vars(self))
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Take up what `to_dict` gave."""
+        vars(self).update(values)
+
+
+def settings(model: nn.Module, data: Dataset, defense: Defense, options: TrainOptions) -> dict[str, str]:
+    """What decides where a run ends up, as text; a run is only continued with the same."""
+    chosen = {name: value for name, value in asdict(options).items() if name not in INCIDENTAL}
+    shapes = [f"{name}{list(p.shape)}" for name, p in model.named_parameters()]
+    return {
+        **{name: str(value) for name, value in chosen.items()},
+        "defense": repr(defense) if is_dataclass(defense) else defense.name,
+        "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images)",
+        "augmentation": repr(data.augmentation),
+        "parameters": f"{sum(p.numel() for p in model.parameters())} in {len(shapes)} tensors",
+    }
+
+
+def check_settings(where: object, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to continue a run as another one.
+
+    Raises:
+        InputError: names each setting that differs, with both values.
+    """
+    changes = [f"{name}: {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
+    if changes:
+        raise InputError(f"{where} was started with other settings ({'; '.join(changes)}); use another folder")

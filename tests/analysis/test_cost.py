@@ -1,0 +1,176 @@
+"""Costs against figures worked out by hand, on any network, without a trace left on it."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from robustmaps import models
+from robustmaps.analysis import catalog, measure_cost
+from robustmaps.engine.errors import InputError
+
+
+class Pooled(nn.Module):
+    """A convolution whose map is pooled by a function."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.pool = pool
+
+    def forward(self, x):
+        return self.pool(self.conv(x))
+
+
+class SqueezeThenFlat(nn.Module):
+    def forward(self, x):
+        gate = F.adaptive_avg_pool2d(x, 1).sigmoid()
+        return (x[:, :, ::2] * gate).mean((2, 3))
+
+
+def small_network() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
+
+
+def test_a_small_network_worked_out_by_hand():
+    cost = measure_cost(small_network(), torch.rand(2, 3, 8, 8))
+    assert cost.flops == 2 * (3 * 8 * 9 * 64 + 8 * 16 * 9 * 16 + 16 * 5)
+    assert cost.parameters == 3 * 8 * 9 + 2 * 8 + (8 * 16 * 9 + 16) + (16 * 5 + 5)
+    # fp32: the first convolution's map (for batch-norm), the activated map (for ReLU and the second convolution,
+    # once), and the linear layer's 16 inputs. The second convolution's map is averaged, for which nothing is kept.
+    assert cost.activation_bytes == 4 * (8 * 64 + 8 * 64 + 16)
+    assert cost.map_size == (4, 4)
+    assert cost.latency_s is None
+
+
+def test_resnet8_worked_out_by_hand():
+    stem, group1 = 3 * 16 * 9 * 32**2, 2 * 16 * 16 * 9 * 32**2
+    group2 = (16 * 32 * 9 + 32 * 32 * 9 + 16 * 32) * 16**2
+    group3 = (32 * 64 * 9 + 64 * 64 * 9 + 32 * 64) * 8**2
+    cost = measure_cost(models.create("resnet8"), torch.rand(1, 3, 32, 32))
+    assert cost.flops == 2 * (stem + group1 + group2 + group3 + 64 * 10)
+    assert cost.map_size == (8, 8)
+
+
+def test_shapes_alone_give_the_same_cost():
+    with torch.device("meta"):
+        dry = measure_cost(models.create("resnet8", upsample=2), torch.empty(1, 3, 32, 32))
+    assert dry == measure_cost(models.create("resnet8", upsample=2), torch.rand(1, 3, 32, 32))
+
+
+def test_enlarging_quadruples_operations_and_memory():
+    plain, enlarged = (
+        measure_cost(models.create("resnet8", upsample=factor), torch.rand(1, 3, 16, 16)) for factor in (1, 2)
+    )
+    assert plain.parameters == enlarged.parameters
+    assert enlarged.flops == pytest.approx(4 * plain.flops, rel=1e-3)
+    assert enlarged.activation_bytes == pytest.approx(4 * plain.activation_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(training):
+    model = small_network().train(training)
+    model[1].train(not training)
+    model[0].requires_grad_(False)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    example = torch.rand(2, 3, 8, 8)
+    cost = measure_cost(model, example)
+    assert (model.training, model[1].training) == (training, not training)
+    assert [p.requires_grad for p in model.parameters()] == [False, *[True] * 6]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not example.requires_grad
+    assert cost == measure_cost(model.requires_grad_(True).eval(), example)
+
+
+def test_the_model_is_left_as_it_was_after_an_error():
+    model = small_network().requires_grad_(False)
+    with pytest.raises(RuntimeError, match="channels"):
+        measure_cost(model, torch.rand(1, 4, 8, 8))
+    assert all(module.training for module in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_gradients_need_not_be_on():
+    with torch.no_grad():
+        assert measure_cost(small_network(), torch.rand(1, 3, 8, 8)).activation_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("pool", "size"),
+    [
+        (nn.AdaptiveAvgPool2d(1), (4, 6)),
+        (nn.AdaptiveMaxPool2d(1), (4, 6)),
+        (nn.Sequential(nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten()), (4, 6)),
+        (nn.AvgPool2d((4, 6)), (4, 6)),
+        (lambda x: x.mean((2, 3)), (4, 6)),
+        (lambda x: x.mean(dim=[-1, -2], keepdim=True), (4, 6)),
+        (lambda x: x.amax((2, 3)), (4, 6)),
+        (nn.Flatten(), (4, 6)),
+        (lambda x: F.avg_pool2d(x, 2).flatten(1), (2, 3)),
+        (SqueezeThenFlat(), (2, 6)),
+        (lambda x: x, None),
+        (lambda x: x.amax(), None),
+    ],
+)
+def test_map_size_of_any_network(pool, size):
+    assert measure_cost(Pooled(pool), torch.rand(1, 3, 8, 12)).map_size == size
+
+
+def test_latency_is_measured_on_request():
+    cost = measure_cost(small_network(), torch.rand(1, 3, 8, 8), latency_runs=3)
+    assert cost.latency_s is not None
+    assert 0 < cost.latency_s < 1
+
+
+def test_costs_go_through_json():
+    cost = measure_cost(small_network(), torch.rand(1, 3, 8, 8))
+    assert json.loads(json.dumps(cost.to_dict())) == {
+        "flops": cost.flops,
+        "parameters": cost.parameters,
+        "activation_bytes": cost.activation_bytes,
+        "map_size": [4, 4],
+        "latency_s": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "runs", "message"),
+    [
+        ((3, 8, 8), 0, r"example of shape \(3, 8, 8\): expected images"),
+        ((0, 3, 8, 8), 0, "at least one"),
+        ((1, 3, 8, 8), 2, "latency_runs=2: nothing is computed on the meta device"),
+    ],
+)
+def test_unusable_examples_are_refused(shape, runs, message):
+    with pytest.raises(InputError, match=message):
+        measure_cost(small_network().to("meta"), torch.empty(shape, device="meta"), latency_runs=runs)
+
+
+def test_catalog_lists_networks_with_their_sizes():
+    narrow, wide = catalog(["resnet8", "wrn34_20"])
+    assert narrow.to_dict() == {
+        "name": "resnet8",
+        "family": "ResNet",
+        "strides": "122",
+        "parameters": 78042,
+        "flops": 25003264,
+        "map_size": [8, 8],
+    }
+    assert (wide.family, wide.map_size, wide.parameters) == ("Wide ResNet", (8, 8), 184_531_674)
+
+
+def test_catalog_refuses_unknown_names():
+    with pytest.raises(InputError, match="did you mean 'resnet8'"):
+        catalog(["resnet9"])
