@@ -1,4 +1,4 @@
-"""The one error type for bad input, and the nearest match for a misspelt name."""
+"""The error type for bad input, the nearest match for a misspelt name, and the exception of a run that was stopped."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,10 @@ from difflib import get_close_matches
 
 class InputError(ValueError):
     """A value that the caller gave can't be used; the message names it, what was expected and how to fix it."""
+
+
+class Interrupted(Exception):  # noqa: N818 - the work is sound, only not finished
+    """Work was asked to stop, and has saved all that is needed to go on."""
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:

@@ -6,24 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
-def lazy(package: str, names: Mapping[str, Iterable[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(
+    package: str, names: Mapping[str, Iterable[str]], modules: Iterable[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` of a package (PEP 562).
 
     Args:
         package: its ``__name__``.
-        names: per submodule the names that come from it; a submodule without names is itself public.
+        names: per submodule the names that come from it.
+        modules: submodules that are public themselves.
     """
     origin = {name: module for module, exported in names.items() for name in exported}
-    modules = {module for module, exported in names.items() if not exported}
+    public = frozenset(modules)
 
     def getattribute(name: str) -> Any:
         if name in origin:
             value = getattr(importlib.import_module(f"{package}.{origin[name]}"), name)
-        elif name in modules:
+        elif name in public:
             value = importlib.import_module(f"{package}.{name}")
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         setattr(sys.modules[package], name, value)
         return value
 
-    return getattribute, lambda: sorted({*origin, *modules})
+    return getattribute, lambda: sorted({*origin, *public})

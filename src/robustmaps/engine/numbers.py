@@ -59,6 +59,12 @@ def check_at_least(name: str, value: float, least: float, *, exclusive: bool = F
         raise InputError(f"{name}={value!r}: expected a number {bound}")
 
 
+def check_whole(name: str, value: int, least: int) -> None:
+    """Refuse what is not a whole number or is below its bound."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}={value!r}: expected a whole number of at least {least}")
+
+
 def human(number: float, unit: str = "", base: Sequence[str] = ("", "k", "M", "G", "T", "P")) -> str:
     """Three significant digits and an SI prefix.
 

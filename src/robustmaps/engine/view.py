@@ -59,6 +59,12 @@ class AttackView:
         self._fixed_batch = fixed_batch
         self._largest = 0
 
+    @property
+    def module(self) -> nn.Module | None:
+        """The network that runs, as it is in memory; None where it is compiled, in reduced precision or no module."""
+        altered = self._autocast or self._fixed_batch
+        return self._forward if isinstance(self._forward, nn.Module) and not altered else None
+
     def __call__(self, x: Tensor) -> Tensor:
         """Float32 logits (N, K) of images (N, C, H, W) in [0, 1]."""
         n = len(x)
@@ -66,10 +72,8 @@ class AttackView:
             x = self._pad(x)
         if self._channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        context: AbstractContextManager[object] = nullcontext()
-        if self._autocast:
-            context = torch.autocast(x.device.type, torch.bfloat16)
-        with context:
+        # Said in both directions: a caller's own autocast must not lower the precision of a float32 view.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._autocast):
             logits = self._forward(x)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -80,8 +84,9 @@ class AttackView:
 
     def gradient(self, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K), objective (N,) and its gradient (N, C, H, W) at ``x``, all detached."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
+        with _outside_inference_mode(), torch.enable_grad():
+            x = x.detach().clone() if x.is_inference() else x.detach()
+            x.requires_grad_()
             logits = self(x)
             value = objective(logits)
             (gradient,) = torch.autograd.grad(value.sum(), x)
@@ -126,14 +131,15 @@ class AttackEngine:
             example: a few images (N, C, H, W) in [0, 1] on the network's device; used when the first view is made, to
                 find what can be folded.
         """
-        if self._copyable and self._view is None:
-            self._build(example)
-        if self._view is None or self._shadow is None:
-            with plain_view(self.model) as view:
-                yield view
-            return
-        _copy_weights(self.model, self._shadow, self.folded)
-        yield self._view
+        with _outside_inference_mode():
+            if self._copyable and self._view is None:
+                self._build(example)
+            if self._view is None or self._shadow is None:
+                with plain_view(self.model) as view:
+                    yield view
+                return
+            _copy_weights(self.model, self._shadow, self.folded)
+            yield self._view
 
     def _build(self, example: Tensor) -> None:
         try:
@@ -147,16 +153,11 @@ class AttackEngine:
             return
         few = example[:8].detach()
         if self.options.fold:
-            self.folded = tuple(find_foldable(shadow, few))
-        if self.folded:
-            with torch.no_grad():
-                expected = shadow(few)
-                for pair in self.folded:
+            pairs = tuple(find_foldable(shadow, few))
+            if pairs and _folds_exactly(shadow, pairs, few):
+                self.folded = pairs
+                for pair in pairs:
                     _merge(shadow, pair)
-                _copy_weights(self.model, shadow, self.folded)
-                if not _close(shadow(few), expected):
-                    self.folded = ()
-                    shadow = _frozen_copy(self.model)
         if self.options.channels_last:
             shadow = shadow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.options.precision == "bf16":
@@ -178,7 +179,8 @@ def plain_view(model: nn.Module | AttackView) -> Iterator[AttackView]:
     passes through unchanged.
     """
     if isinstance(model, AttackView):
-        yield model
+        with _outside_inference_mode():
+            yield model
         return
     modes = [(module, module.training) for module in model.modules()]
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -186,7 +188,8 @@ def plain_view(model: nn.Module | AttackView) -> Iterator[AttackView]:
         model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
-        yield AttackView(model, channels_last=False, autocast=False, fixed_batch=False)
+        with _outside_inference_mode():
+            yield AttackView(model, channels_last=False, autocast=False, fixed_batch=False)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -204,12 +207,45 @@ def require_compiler() -> None:
         raise InputError("compile=True: needs a C++ compiler on the PATH; install g++ or leave compile out")
 
 
+def _outside_inference_mode() -> AbstractContextManager[object]:
+    """Attacks need gradients, also where the caller wants none for himself."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
 def _frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= _FOLD_TOLERANCE * b.abs().max().clamp(min=1.0))
+
+
+@torch.no_grad()
+def _folds_exactly(shadow: nn.Module, pairs: tuple[FoldablePair, ...], x: Tensor) -> bool:
+    """Whether a copy with the pairs folded gives the same logits on ``x``.
+
+    It is tried with other statistics than the network has: those of a fresh batch-norm are nearly the identity, which
+    would hide every mistake until training has moved them.
+    """
+    unfolded, folded = _frozen_copy(shadow), _frozen_copy(shadow)
+    for pair in pairs:
+        _disturb(cast(nn.BatchNorm2d, unfolded.get_submodule(pair.norm)))
+        _merge(folded, pair)
+    _copy_weights(unfolded, folded, pairs)
+    try:
+        with torch.autocast(x.device.type, enabled=False):
+            return _close(folded(x), unfolded(x))
+    except (AttributeError, TypeError):  # the network reads more of the batch-norm, or returns no tensor
+        return False
+
+
+def _disturb(norm: nn.BatchNorm2d) -> None:
+    factor = torch.linspace(0.5, 1.5, norm.num_features, device=cast(Tensor, norm.running_mean).device)
+    cast(Tensor, norm.running_mean).add_(cast(Tensor, norm.running_var).sqrt() * (factor - 0.75))
+    cast(Tensor, norm.running_var).mul_(factor)
+    if norm.affine:
+        norm.weight.mul_(factor).add_(0.1)
+        norm.bias.add_(0.1 * factor)
 
 
 def _merge(shadow: nn.Module, pair: FoldablePair) -> None:

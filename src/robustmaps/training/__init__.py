@@ -5,12 +5,24 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
+    from robustmaps.engine.errors import Interrupted
     from robustmaps.training._fit import Fit, fit
     from robustmaps.training._folder import RunFolder, load_weights, save_weights
-    from robustmaps.training._loop import Diverged, Interrupted
+    from robustmaps.training._loop import Diverged
     from robustmaps.training._options import TrainOptions
+    from robustmaps.training._trainee import Trainee
 
-__all__ = ["Diverged", "Fit", "Interrupted", "RunFolder", "TrainOptions", "fit", "load_weights", "save_weights"]
+__all__ = [
+    "Diverged",
+    "Fit",
+    "Interrupted",
+    "RunFolder",
+    "TrainOptions",
+    "Trainee",
+    "fit",
+    "load_weights",
+    "save_weights",
+]
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -19,5 +31,6 @@ __getattr__, __dir__ = lazy(
         "_folder": ["RunFolder", "load_weights", "save_weights"],
         "_loop": ["Diverged", "Interrupted"],
         "_options": ["TrainOptions"],
+        "_trainee": ["Trainee"],
     },
 )

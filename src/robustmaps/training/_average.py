@@ -1,9 +1,11 @@
 """Averaged weights."""
 
 import copy
+from collections.abc import Iterator
+from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class AveragedWeights:
@@ -27,9 +29,13 @@ class AveragedWeights:
         """Take in the present weights."""
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        present = model.state_dict()
-        for name, average in self.model.state_dict().items():
+        # By tensor and not by name: a tensor that has two names must not be averaged twice.
+        for average, present in zip(_tensors(self.model), _tensors(model), strict=True):
             if average.is_floating_point():
-                average.lerp_(present[name], 1 - decay)
+                average.lerp_(present, 1 - decay)
             else:
-                average.copy_(present[name])
+                average.copy_(present)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())

@@ -87,6 +87,9 @@ def fit(
             stack.enter_context(folder.locked())
             if folder.last.exists() and not resume:
                 raise InputError(f"{folder.path} already holds a run; resume it, or choose another folder")
+        # The loop works in channels-last order and leaves gradients behind; neither is the caller's.
+        stack.callback(model.zero_grad, set_to_none=True)
+        stack.callback(_make_contiguous, model)
         loop = Loop(
             model,
             data,
@@ -111,8 +114,11 @@ def fit(
             loop.log(f"training from epoch {loop.state.epoch + 1}, step {loop.state.step} of {loop.steps}")
         loop.run(events)
         model.load_state_dict(loop.best_weights)
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         loop.log(f"finished; best epoch {loop.state.best_epoch}")
     return Fit(
         tuple(loop.state.history), loop.state.best_epoch, loop.state.seconds, None if folder is None else folder.path
     )
+
+
+def _make_contiguous(model: nn.Module) -> None:
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

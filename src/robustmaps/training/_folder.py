@@ -54,7 +54,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, so that no two processes train in it.
+        """Hold the folder, so that no two processes train in it; what a killed one left half written is removed.
 
         Raises:
             InputError: another process holds it.
@@ -66,6 +66,9 @@ class RunFolder:
         except Timeout:
             raise InputError(f"{self.path}: another process is training this run; wait for it or stop it") from None
         try:
+            for name in (self.last.name, self.best.name):
+                for partial in self.path.glob(f".{name}.*.tmp"):
+                    partial.unlink()
             yield
         finally:
             lock.release()
@@ -102,9 +105,11 @@ class RunFolder:
             InputError: the file is damaged.
         """
         try:
-            state: dict[str, Any] = torch.load(self.last, map_location=device, weights_only=True)
+            state = torch.load(self.last, map_location=device, weights_only=True)
         except Exception as error:  # torch.load raises many types for a damaged file
             raise InputError(f"{self.last}: can't be read as a checkpoint ({type(error).__name__}: {error})") from error
+        if not isinstance(state, dict) or "settings" not in state:
+            raise InputError(f"{self.last}: not a checkpoint written by robustmaps")
         return state
 
     def save_best(self, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches
 from robustmaps.defenses import Defense
 from robustmaps.engine.device import resolve_device, resolve_precision
+from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.engine.view import AttackEngine, ViewOptions
@@ -27,10 +28,6 @@ from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._trainee import Trainee
 
 _REPORT_EVERY_S = 0.5
-
-
-class Interrupted(Exception):  # noqa: N818 - the run is sound, only not finished
-    """Training was asked to stop; the run folder, if there is one, holds all that is needed to go on."""
 
 
 class Diverged(RuntimeError):  # noqa: N818 - says what happened
@@ -74,7 +71,7 @@ class Loop:
         self.steps = whole + (rest > 0 and not self.drop_last)
         self.state, self.sums = State(), Sums(self.device)
         self.best_weights: dict[str, Tensor] = {}
-        self.settings = settings(model, data, defense, options)
+        self.settings = settings(model, data, defense, options, validation_attack)
 
     def run(self, events: NoEvents | TensorBoardEvents) -> None:
         """Train to the end."""
@@ -104,7 +101,7 @@ class Loop:
             elapsed = time.perf_counter() - began
             state.epoch_seconds = before + elapsed
             now = time.monotonic()
-            if now - reported >= _REPORT_EVERY_S:
+            if now - reported >= _REPORT_EVERY_S or state.step == self.steps:
                 reported = now
                 self.watcher(self._progress(elapsed / (state.step - first)))
             if now - saved >= options.checkpoint_every_s:

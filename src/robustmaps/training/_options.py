@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.training._schedule import parse_schedule
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -17,21 +17,21 @@ class TrainOptions:
     Attributes:
         epochs: passes over the training images.
         batch_size: images per step.
-        optimizer: ``sgd`` (with momentum), ``adam`` or ``adamw``.
+        optimizer: sgd (with momentum), adam or adamw.
         lr: the peak learning rate.
         momentum: of SGD.
         weight_decay: applied to all parameters.
-        schedule: ``step`` (divided by 10 after 10/11 and 21/22 of the run, the paper's 100 and 105 of 110 epochs),
-            ``step:100,150`` (at these epochs), ``step:60,120,160@0.2`` (times 0.2), ``cosine``, ``one-cycle`` or
-            ``constant``.
+        schedule: step (divided by 10 after 10/11 and 21/22 of the run, the paper's 100 and 105 of 110 epochs),
+            step:100,150 (at these epochs), step:60,120,160@0.2 (times 0.2), cosine, one-cycle or
+            constant.
         ema: decay of averaged weights, such as 0.999, which are then validated and saved as best; 0 for none.
         seed: of every random draw.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: ``auto`` (bf16 where the hardware has it), ``fp32`` or ``bf16``.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto (bf16 where the hardware has it), fp32 or bf16.
         compile: run attack and training step through torch.compile; pays off after a minute of training.
         validate_every: epochs between two validations; the last epoch is always validated.
         checkpoint_every_s: seconds between two checkpoints within an epoch.
-        tensorboard: also write TensorBoard events (needs ``pip install 'robustmaps[tensorboard]'``).
+        tensorboard: also write TensorBoard events (needs pip install 'robustmaps[tensorboard]').
 
     Raises:
         InputError: a value out of its range.
@@ -54,14 +54,14 @@ class TrainOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least("epochs", self.epochs, 1)
-        check_at_least("batch_size", self.batch_size, 1)
+        check_whole("epochs", self.epochs, 1)
+        check_whole("batch_size", self.batch_size, 1)
         check_at_least("lr", self.lr, 0, exclusive=True)
         check_at_least("momentum", self.momentum, 0)
         check_at_least("weight_decay", self.weight_decay, 0)
-        check_at_least("validate_every", self.validate_every, 1)
+        check_whole("validate_every", self.validate_every, 1)
         check_at_least("checkpoint_every_s", self.checkpoint_every_s, 0)
-        check_at_least("seed", self.seed, 0)
+        check_whole("seed", self.seed, 0)
         if self.optimizer not in ("sgd", "adam", "adamw"):
             raise unknown("optimizer", self.optimizer, ["sgd", "adam", "adamw"])
         if not 0 <= self.ema < 1:

@@ -1,12 +1,15 @@
 """Where a run is, and what it was set to do."""
 
+import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
 from robustmaps.engine.errors import InputError
@@ -72,17 +75,27 @@ class Sums:
         vars(self).update(values)
 
 
-def settings(model: nn.Module, data: Dataset, defense: Defense, options: TrainOptions) -> dict[str, str]:
+def settings(
+    model: nn.Module, data: Dataset, defense: Defense, options: TrainOptions, validation_attack: Attack | None
+) -> dict[str, str]:
     """What decides where a run ends up, as text; a run is only continued with the same."""
     chosen = {name: value for name, value in asdict(options).items() if name not in INCIDENTAL}
-    shapes = [f"{name}{list(p.shape)}" for name, p in model.named_parameters()]
+    parameters = [f"{name}{list(p.shape)}" for name, p in model.named_parameters()]
+    # Strides and upsampling change no parameter, but the text of the modules.
+    structure = hashlib.sha256("\n".join([_text(model), *parameters]).encode()).hexdigest()
     return {
         **{name: str(value) for name, value in chosen.items()},
-        "defense": repr(defense) if is_dataclass(defense) else defense.name,
+        "defense": _text(defense),
+        "validation_attack": _text(validation_attack),
         "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images)",
         "augmentation": repr(data.augmentation),
-        "parameters": f"{sum(p.numel() for p in model.parameters())} in {len(shapes)} tensors",
+        "model": f"{type(model).__name__} of structure {structure[:12]}",
     }
+
+
+def _text(value: object) -> str:
+    """Its ``repr`` without addresses, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def check_settings(where: object, before: Mapping[str, str], now: Mapping[str, str]) -> None:

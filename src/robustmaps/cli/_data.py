@@ -1,0 +1,145 @@
+"""``robustmaps data list|prepare|show``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._watch import watching
+from robustmaps.engine.errors import InputError, unknown
+
+DESCRIPTION = {
+    "list": "List the data sets that have a name, and the other forms that --data takes.",
+    "prepare": "Decode a data set into the cache, so that training starts at once.",
+    "show": "Show what a data set holds: sizes, classes, statistics; with --picture, a PNG of some images.",
+}
+_FORMS = (
+    ("hf:OWNER/NAME", "any image classification set of the Hugging Face hub"),
+    ("FOLDER or ARCHIVE.tar[.gz|.xz]", "folders of images by class, below train/ and test/"),
+    ("FOLDER", "IDX files, such as train-images-idx3-ubyte.gz"),
+    ("FILE.npz", "arrays x_train, y_train, x_test, y_test"),
+)
+
+
+@dataclass(frozen=True)
+class ListArguments:
+    """Options of the list.
+
+    Attributes:
+        json: print the list as one JSON object.
+    """
+
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class PrepareArguments:
+    """Options of preparing.
+
+    Attributes:
+        data: a name or a path; see `robustmaps data list`.
+        image_size: resize images to this many pixels a side.
+        refresh: decode again what is cached already.
+        json: print the result as one JSON object.
+    """
+
+    data: tyro.conf.Positional[str]
+    image_size: int | None = None
+    refresh: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class ShowArguments:
+    """Options of showing.
+
+    Attributes:
+        data: a name or a path; see `robustmaps data list`.
+        image_size: resize images to this many pixels a side.
+        validation: the part of the training images held out.
+        picture: a PNG to write, with some test images of each class.
+        json: print the result as one JSON object.
+    """
+
+    data: tyro.conf.Positional[str]
+    image_size: int | None = None
+    validation: float = 0.1
+    picture: Path | None = None
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    actions = {"list": _list, "prepare": _prepare, "show": _show}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: robustmaps data {list,prepare,show} [options]\n")
+        print("\n".join(f"  {action:<8} {what}" for action, what in DESCRIPTION.items()))
+        if not arguments:
+            raise InputError(f"data: expected an action, one of {', '.join(actions)}")
+        return
+    action, *rest = arguments
+    if action not in actions:
+        raise unknown("action of data", action, actions)
+    actions[action](rest)
+
+
+def _list(arguments: Sequence[str]) -> None:
+    given = parse(ListArguments, arguments, "data list", DESCRIPTION["list"])
+    from robustmaps.data import KNOWN
+
+    rows = [(name, s.title, str(s.classes), f"{s.train:,}", f"{s.test:,}", s.size) for name, s in KNOWN.items()]
+    values = {
+        name: {"title": s.title, "classes": s.classes, "train": s.train, "test": s.test, "size": s.size}
+        for name, s in KNOWN.items()
+    }
+    Output(given.json).result(
+        {"known": values, "forms": dict(_FORMS)},
+        rich_table(("--data", "what", "classes", "train", "test", "pixels"), rows, texts=2),
+        rich_table(("or", "what"), _FORMS, texts=2),
+    )
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    given = parse(PrepareArguments, arguments, "data prepare", DESCRIPTION["prepare"])
+    from robustmaps.data import prepare
+
+    with watching() as watch:
+        stored = prepare(given.data, image_size=given.image_size, refresh=given.refresh, progress=watch.decoding)
+    sizes = {split: len(images) for split, images in stored.splits.items()}
+    Output(given.json).result(
+        {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
+        f"{given.data} is ready: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " images",
+    )
+
+
+def _show(arguments: Sequence[str]) -> None:
+    given = parse(ShowArguments, arguments, "data show", DESCRIPTION["show"])
+    from robustmaps.data import describe, load
+
+    with watching() as watch:
+        data = load(given.data, image_size=given.image_size, validation=given.validation, progress=watch.decoding)
+    about: dict[str, Any] = describe(data)
+    written = []
+    if given.picture is not None:
+        from robustmaps.report import plot_samples
+
+        plot_samples(given.picture, data)
+        about["picture"] = str(given.picture)
+        written = [f"Picture: {given.picture}"]
+    splits = list(about["images"])
+    rows = [(name, *(f"{count:,}" for count in counts.values())) for name, counts in about["classes"].items()]
+    rows.append(("all", *(f"{count:,}" for count in about["images"].values())))
+    statistics = "; ".join(f"{name} {', '.join(f'{v:.4f}' for v in about[name])}" for name in ("mean", "std"))
+    Output(given.json).result(
+        about,
+        f"{data.name}: {data.in_channels} x {about['height_px']} x {about['width_px']}, {data.num_classes} classes",
+        rich_table(("class", *splits), rows),
+        f"Per channel, in [0, 1]: {statistics}",
+        f"Training images are shifted by up to {data.augmentation.pad} pixels"
+        + (" and mirrored." if data.augmentation.flip else "."),
+        *(f"Note: {note}" for note in data.notes),
+        *written,
+    )

@@ -1,0 +1,97 @@
+"""The entry point: find the verb, run it, turn what happens into an exit code."""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+
+from robustmaps._version import __version__
+from robustmaps.engine.errors import InputError, Interrupted, unknown
+
+OK, FAILURE, BAD_INPUT = 0, 1, 2
+
+VERBS = {
+    "demo": "train a small CNN and its enlarged twin on real images, attack both, compare",
+    "train": "train a network, standard or adversarially",
+    "evaluate": "attack a trained network and write a verdict per image",
+    "data": "list, prepare or show data sets",
+    "models": "list the networks with strides, parameters and FLOPs",
+}
+
+_EPILOGUE = """\
+robustmaps VERB --help says more. Every verb takes --json.
+Exit codes: 0 done, 2 bad input, 1 anything else."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return _run(arguments)
+    except InputError as error:
+        return _say(f"error: {error}", BAD_INPUT)
+    except Interrupted as stop:
+        return _say(str(stop), FAILURE)
+    except KeyboardInterrupt:
+        return _say("interrupted", FAILURE)
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except OSError as error:
+        return _say(f"failed: {error}", FAILURE)
+    except Exception as error:  # noqa: BLE001 - the last resort of a program
+        if type(error).__module__.startswith("robustmaps"):
+            return _say(f"failed: {error}", FAILURE)
+        traceback.print_exc()
+        return _say(f"failed: {type(error).__name__}: {error}", FAILURE)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return OK if arguments else BAD_INPUT
+    if arguments[0] in ("-V", "--version"):
+        print(f"robustmaps {__version__}")
+        return OK
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    module = importlib.import_module(f"robustmaps.cli._{verb}")
+    module.run(rest)
+    return OK
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: robustmaps VERB [options]",
+            "",
+            "Make convolutional classifiers more robust by larger feature maps, and prove what it gained.",
+            "",
+            *lines,
+            "",
+            _EPILOGUE,
+        ]
+    )
+
+
+def _say(message: str, code: int) -> int:
+    print(f"robustmaps: {message}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"robustmaps: warning: {message}", file=sys.stderr)
+
+
+def _as_interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt

@@ -1,0 +1,48 @@
+"""``robustmaps models``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from robustmaps.cli._shared import Output, parse, rich_table
+
+DESCRIPTION = "List the networks with their default strides, parameters and FLOPs."
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the list.
+
+    Attributes:
+        image_size: pixels a side of the image for which FLOPs and map sizes are given.
+        classes: number of classes.
+        json: print the list as one JSON object.
+    """
+
+    image_size: int = 32
+    classes: int = 10
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    given = parse(Arguments, arguments, "models", DESCRIPTION)
+    from robustmaps.analysis import catalog
+    from robustmaps.engine.numbers import human
+
+    entries = catalog(image_px=given.image_size, num_classes=given.classes)
+    rows = [
+        (
+            entry.name,
+            entry.family,
+            str(entry.strides),
+            human(entry.parameters),
+            human(entry.flops, "FLOP"),
+            "x".join(map(str, entry.map_size or ())),
+        )
+        for entry in entries
+    ]
+    size = given.image_size
+    Output(given.json).result(
+        {"image_size": size, "models": [entry.to_dict() for entry in entries]},
+        rich_table(("model", "family", "strides", "parameters", f"forward, {size} px", "last map"), rows, texts=3),
+    )

@@ -1,0 +1,127 @@
+"""What the verbs share: parsing, output, stopping."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from robustmaps.engine.numbers import as_fraction, parse_number
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: Sequence[str], verb: str, description: str, default: T | None = None) -> T:
+    """Read a verb's arguments into its dataclass; exits with code 2 and a hint where they don't fit."""
+    registry = ConstructorRegistry()
+    registry.primitive_rule(_float_rule)
+    with registry:
+        given: T = tyro.cli(
+            kind,
+            prog=f"robustmaps {verb}",
+            description=description,
+            args=list(arguments),
+            default=tyro.MISSING_NONPROP if default is None else default,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
+        )
+    return given
+
+
+def take_option(arguments: Sequence[str], flag: str) -> tuple[list[str], str | None]:
+    """Take ``flag VALUE``, ``flag=VALUE`` or a bare ``flag`` out of the arguments.
+
+    Returns:
+        The other arguments, and the value: None where the flag is not there, empty where it stands alone.
+    """
+    rest: list[str] = []
+    value: str | None = None
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if argument == flag:
+            value = remaining.pop(0) if remaining and not remaining[0].startswith("-") else ""
+        elif argument.startswith(f"{flag}="):
+            value = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    return rest, value
+
+
+def _float_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
+    """Any float may be written as a fraction."""
+    if info.type is not float:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=lambda args: parse_number(args[0]),
+        is_instance=lambda value: isinstance(value, float | int),
+        str_from_instance=lambda value: [as_fraction(value)],
+    )
+
+
+class Output:
+    """Where results go: one JSON object or text on standard output. All else goes to standard error.
+
+    Args:
+        as_json: whether ``--json`` was given.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Console(soft_wrap=True, highlight=False)
+
+    def result(self, values: Mapping[str, Any], *texts: object) -> None:
+        """Print the result: ``values`` as JSON, or the texts, of which tables may be some."""
+        if self._as_json:
+            print(json.dumps(values, allow_nan=False))
+            return
+        for text in texts:
+            if isinstance(text, RichTable):
+                self._console.print(text, soft_wrap=False)
+            else:
+                self._console.print(str(text), markup=False)
+
+    @property
+    def as_json(self) -> bool:
+        """Whether the result is one JSON object."""
+        return self._as_json
+
+
+def rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> RichTable:
+    """A table for the terminal: the first ``texts`` columns hold words, the others figures, aligned to the right."""
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < texts else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    return table
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Within the block Ctrl-C and SIGTERM ask for a stop instead of raising; a second one raises KeyboardInterrupt."""
+    asked = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("robustmaps: stopping after this step; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

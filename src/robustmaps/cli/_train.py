@@ -1,0 +1,93 @@
+"""``robustmaps train``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from robustmaps.cli._shared import Output, parse, stop_on_signal, take_option
+from robustmaps.cli._watch import watching
+from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.experiments import RunConfig, read_config, to_mapping
+
+DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
+names; options on the command line win. --resume goes on where the run of this configuration stopped (and starts it if
+there is none); --resume RUN does so for the run in that folder."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of training.
+
+    Attributes:
+        run: what decides the run.
+        config: a YAML file with any of the options below.
+        out: the folder that holds the runs.
+        resume: go on with a run instead of refusing to overwrite it: a run folder, or nothing for the run that the
+            other options name.
+        json: print the result as one JSON object.
+    """
+
+    run: RunConfig = field(default_factory=RunConfig)
+    config: Path | None = None
+    out: Path = Path("runs")
+    resume: str | None = None
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    default = Arguments()
+    rest, config = take_option(arguments, "--config")
+    rest, resume = take_option(rest, "--resume")
+    if config == "":
+        raise InputError("--config: expected a YAML file, such as --config run.yaml")
+    if config is not None:
+        default = Arguments(run=read_config(config), config=Path(config))
+    if resume:
+        run_config = Path(resume) / "config.yaml"
+        if not run_config.exists():
+            raise InputError(f"--resume {resume}: not a run folder, it has no config.yaml")
+        default = Arguments(run=read_config(run_config), out=Path(resume).resolve().parent)
+    given = parse(Arguments, rest, "train", DESCRIPTION, default)
+    _train(given, resume)
+
+
+def _train(given: Arguments, resume: str | None) -> None:
+    from robustmaps.experiments import folder_of, train
+
+    folder = folder_of(given.run, given.out)
+    if resume and folder.resolve() != Path(resume).resolve():
+        raise InputError(f"--resume {resume}: the other options name another run, {folder.name}; leave them out")
+    with stop_on_signal() as should_stop, watching() as watch:
+        try:
+            done = train(
+                given.run,
+                given.out,
+                resume=resume is not None,
+                watcher=watch,
+                decoding=watch.decoding,
+                should_stop=should_stop,
+            )
+        except Interrupted as place:
+            raise Interrupted(f"stopped at {place}; go on with:\n  robustmaps train --resume {folder}") from None
+    best = done.fit.history[done.fit.best_epoch - 1]
+    values = {
+        "run": str(done.folder),
+        "config": to_mapping(done.config),
+        "best_epoch": done.fit.best_epoch,
+        "seconds": done.fit.seconds,
+        "best": dict(best),
+        "last": dict(done.fit.history[-1]),
+    }
+    figures = ", ".join(
+        f"{name} {100 * best[f'validation_{name}_accuracy']:.1f} %"
+        for name in ("clean", "robust")
+        if f"validation_{name}_accuracy" in best
+    )
+    Output(given.json).result(
+        values,
+        f"Trained in {done.fit.seconds:.0f} s. Best epoch {done.fit.best_epoch}"
+        + (f": validation accuracy {figures}." if figures else "."),
+        f"Run folder: {done.folder}",
+        f"Next: robustmaps evaluate {done.folder}",
+    )

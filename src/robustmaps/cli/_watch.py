@@ -1,0 +1,106 @@
+"""Progress for a person: a live bar on a terminal, a plain line now and then elsewhere. Always on standard error."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+
+from robustmaps.engine.progress import Progress
+
+_PLAIN_EVERY_S = 10.0
+_LABELS = {"loss": "loss", "clean_accuracy": "clean", "robust_accuracy": "robust", "images_per_s": "img/s"}
+
+
+class Watch:
+    """Shows progress of one or several tasks.
+
+    Args:
+        bars: the live display, None for plain lines.
+    """
+
+    def __init__(self, bars: Bars | None) -> None:
+        self._bars = bars
+        self._rows: dict[str, TaskID] = {}
+        self._began = time.monotonic()
+        self._last: dict[str, tuple[str, float]] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a report of the only task."""
+        self.of("", progress)
+
+    def of(self, title: str, progress: Progress) -> None:
+        """Show a report of the task with that title."""
+        label = ": ".join(filter(None, (title, progress.phase)))
+        if self._bars is None:
+            self._plain(title, label, progress)
+            return
+        if title not in self._rows:
+            self._rows[title] = self._bars.add_task(label, eta="", figures="")
+        self._bars.update(
+            self._rows[title],
+            description=label,
+            completed=progress.done,
+            total=progress.total,
+            figures=_figures(progress.figures),
+            eta=_eta(progress.remaining_s),
+        )
+
+    def decoding(self, done: int, total: int | None) -> None:
+        """Show how many images have been decoded."""
+        self(Progress("decoding images", done, total or done, "images"))
+
+    def _plain(self, title: str, label: str, progress: Progress) -> None:
+        now = time.monotonic()
+        phase, when = self._last.get(title, ("", self._began))
+        # Of one task every phase is told when it ends; several would drown each other.
+        finished = not title and progress.done == progress.total and progress.phase != phase
+        if now - when < _PLAIN_EVERY_S and not finished:
+            return
+        self._last[title] = (progress.phase, now)
+        parts = (
+            f"{label}: {progress.done}/{progress.total} {progress.unit}",
+            _figures(progress.figures),
+            _eta(progress.remaining_s),
+        )
+        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """A display for the block."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield Watch(None)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        TextColumn("{task.fields[eta]}", markup=False),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        yield Watch(bars)
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    shown = []
+    for name, value in figures.items():
+        text = (
+            f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+        )
+        shown.append(f"{_LABELS.get(name, name)} {text}")
+    return "  ".join(shown)
+
+
+def _eta(remaining_s: float | None) -> str:
+    if remaining_s is None:
+        return ""
+    minutes, seconds = divmod(round(remaining_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{clock} left"

@@ -1,0 +1,224 @@
+"""The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
+
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import as_fraction, check_eps, parse_number
+from robustmaps.training import TrainOptions
+
+Fraction = Annotated[float, "a number or a fraction such as 8/255"]
+"""A float that is written as a fraction on the command line and in YAML."""
+
+# Keys that say where and how often, not what: they are no part of a run's identity.
+_INCIDENTAL = ("device", "checkpoint_every_s", "tensorboard")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+        model: a network's name; see `robustmaps models`.
+        strides: the stride of each downsampling step, such as 1122; the network's own if left out.
+        upsample: factor by which images are enlarged before the network.
+        upsample_mode: how they are enlarged.
+    """
+
+    model: str = "resnet8"
+    strides: str | None = None
+    upsample: float = 1.0
+    upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images.
+
+    Attributes:
+        data: digits, cifar10, hf:OWNER/NAME, or the path of a folder, archive, IDX folder or .npz; see
+            `robustmaps data list`.
+        validation: the part of the training images held out for choosing the best epoch; a fraction, or a number.
+        image_size: resize images to this many pixels a side.
+        augment: whether training images are shifted and flipped as suits the data set.
+    """
+
+    data: str = "digits"
+    validation: float = 0.1
+    image_size: int | None = None
+    augment: Literal["auto", "none"] = "auto"
+
+
+@dataclass(frozen=True)
+class DefenseConfig:
+    """The defence, and the attack that it trains against.
+
+    Attributes:
+        defense: standard, or at for adversarial training.
+        norm: the norm of the budget.
+        eps: its radius, for images in [0, 1].
+        steps: steps of the training attack.
+        step_size: length of a step; 2.5 * eps / steps if left out.
+    """
+
+    defense: Literal["standard", "at"] = "at"
+    norm: Literal["linf", "l2"] = "linf"
+    eps: Fraction = 8 / 255
+    steps: int = 10
+    step_size: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps, self.norm)
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """An attack for evaluation; what is left out comes from the run's own configuration.
+
+    Attributes:
+        attack: pgd or fgsm.
+        norm: the norm of the budget.
+        eps: its radius, for images in [0, 1].
+        steps: gradient steps per restart.
+        step_size: length of a step; 2.5 * eps / steps if left out.
+        restarts: independent random starts; the worst case counts.
+        loss: what the attack climbs.
+    """
+
+    attack: Literal["pgd", "fgsm"] = "pgd"
+    norm: Literal["linf", "l2"] | None = None
+    eps: Fraction | None = None
+    steps: int = 20
+    step_size: Fraction | None = None
+    restarts: int = 5
+    loss: Literal["ce", "margin", "kl"] = "ce"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    defense: DefenseConfig = field(default_factory=DefenseConfig)
+    training: TrainOptions = field(default_factory=TrainOptions)
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder: readable, and different for every configuration.
+
+        >>> RunConfig().name.rpartition("-")[0]
+        'digits-resnet8-at-seed0'
+        """
+        model, defense = self.model, self.defense
+        source = Path(self.data.data.removeprefix("hf:")).name.partition(".")[0]
+        parts = [
+            "".join(c if c.isalnum() or c in "_-" else "_" for c in source),
+            model.model + (f"-{model.strides}" if model.strides else ""),
+            *(
+                [f"up{model.upsample:g}{'' if model.upsample_mode == 'nearest' else model.upsample_mode}"]
+                * (model.upsample != 1)
+            ),
+            defense.defense,
+            f"seed{self.training.seed}",
+            self.hash,
+        ]
+        return "-".join(parts)
+
+    @property
+    def hash(self) -> str:
+        """Eight hexadecimal digits that follow from everything that decides where the run ends up."""
+        decisive = {key: value for key, value in to_mapping(self).items() if key not in _INCIDENTAL}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Flat keys and plain values, budgets as fractions; what `from_mapping` reads."""
+    flat: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            flat.update(to_mapping(value))
+        elif item.name in ("eps", "step_size") and value is not None:
+            flat[item.name] = as_fraction(value) if parse_number(as_fraction(value)) == value else value
+        else:
+            flat[item.name] = value
+    return flat
+
+
+def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
+    """A configuration from flat keys; what is not given stays as in ``base``.
+
+    Raises:
+        InputError: an unknown key, with the nearest match; or a value of the wrong type or out of its range.
+    """
+    base = base or RunConfig()
+    sections = {item.name: getattr(base, item.name) for item in fields(base)}
+    owner = {item.name: section for section, value in sections.items() for item in fields(value)}
+    given: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in owner:
+            raise unknown(f"key in {where}", key, owner)
+        kind = get_type_hints(type(sections[owner[name]]), include_extras=True)[name]
+        given[owner[name]][name] = _convert(value, kind, f"{where}: {key}")
+    changed = {
+        section: type(value)(**{**{f.name: getattr(value, f.name) for f in fields(value)}, **given[section]})
+        for section, value in sections.items()
+    }
+    return RunConfig(**changed)
+
+
+def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
+    """Read a YAML file of flat keys.
+
+    Raises:
+        InputError: the file is missing, is no mapping, or holds unknown keys or bad values.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
+    return from_mapping(values, base, str(path))
+
+
+def write_config(config: RunConfig) -> str:
+    """The configuration as YAML that `read_config` reads back to the same."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False)
+
+
+def _convert(value: Any, kind: Any, what: str) -> Any:
+    """A YAML value as the type of its field."""
+    if get_origin(kind) in (Union, types.UnionType):
+        if value is None:
+            return None
+        kind = next(option for option in get_args(kind) if option is not type(None))
+    if get_origin(kind) is Annotated:
+        return parse_number(value, what)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise unknown(what, value, map(str, get_args(kind)))
+        return value
+    if kind is float:
+        return parse_number(value, what)
+    if kind is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # strides: 1122 is a number to YAML
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{what}={value!r}: expected {_A_TYPE[kind]}")
+    return value
+
+
+_A_TYPE = {int: "a whole number", str: "text", bool: "true or false"}

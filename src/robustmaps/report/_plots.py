@@ -1,0 +1,144 @@
+"""Plots as PNG files, with titles, units and legends."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from robustmaps.data import Dataset
+from robustmaps.engine.files import atomic
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+}
+
+
+def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> None:
+    """Validation accuracy over epochs: clean dashed, robust solid, the mean over seeds with the span of the seeds.
+
+    Args:
+        path: the PNG to write.
+        histories: per variant the histories of its runs.
+        title: what is shown.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for colour, (name, runs) in zip(_COLOURS, histories.items(), strict=False):
+            for key, style, label in (
+                ("validation_clean_accuracy", "--", "clean"),
+                ("validation_robust_accuracy", "-", "robust"),
+            ):
+                _curve(
+                    axes,
+                    [[(r["epoch"], r[key]) for r in run if key in r] for run in runs],
+                    colour,
+                    style,
+                    f"{name}, {label}",
+                )
+        axes.set(xlabel="epoch", ylabel="validation accuracy (%)", title=title, ylim=(0, 100))
+        axes.legend(loc="lower right")
+        _save(figure, path)
+
+
+def _curve(axes: Axes, runs: list[list[tuple[int, float]]], colour: str, style: str, label: str) -> None:
+    if not runs or not all(runs):
+        return
+    epochs = [epoch for epoch, _ in runs[0]]
+    values = 100 * np.array([[value for _, value in run] for run in runs])
+    axes.plot(epochs, values.mean(0), style, color=colour, label=label)
+    if len(runs) > 1:
+        axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
+
+
+@dataclass(frozen=True)
+class AttackedImage:
+    """One image under attack.
+
+    Attributes:
+        clean: (C, H, W) in [0, 1].
+        attacked: the same shape.
+        predictions: class names before and after.
+        truth: the true class.
+    """
+
+    clean: NDArray[np.float32]
+    attacked: NDArray[np.float32]
+    predictions: tuple[str, str]
+    truth: str
+
+
+def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]], eps: float, title: str) -> None:
+    """Per network a row of images, and below each the same image attacked, with the prediction.
+
+    Args:
+        path: the PNG to write.
+        rows: per network its images, the same number for each.
+        eps: the budget; the perturbation is shown with grey for no change and white for ``+eps``.
+        title: what is shown.
+    """
+    columns = len(next(iter(rows.values())))
+    kinds = ("clean", "perturbation", "attacked")
+    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(1.15 * columns + 1.3, 1.42 * len(kinds) * len(rows) + 0.7), layout="constrained")
+        grid = figure.subplots(len(kinds) * len(rows), columns, squeeze=False)
+        for block, (name, images) in enumerate(rows.items()):
+            for column, image in enumerate(images):
+                change = 0.5 + (image.attacked - image.clean) / (2 * eps)
+                shown = (image.clean, change, image.attacked)
+                for offset, (kind, picture) in enumerate(zip(kinds, shown, strict=True)):
+                    axes = grid[len(kinds) * block + offset, column]
+                    axes.imshow(_as_picture(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                    axes.set(xticks=[], yticks=[])
+                    if column == 0:
+                        axes.set_ylabel(f"{name}\n{kind}" if offset == 1 else kind, fontsize=8)
+                    if kind != "perturbation":
+                        _name_guess(axes, image.predictions[offset // 2], image.truth)
+        figure.suptitle(title, fontsize=10)
+        _save(figure, path)
+
+
+def plot_samples(path: str | Path, data: Dataset, per_class: int = 8, classes: int = 10) -> None:
+    """Some test images of the first classes, a row per class."""
+    names = data.classes[:classes]
+    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(0.8 * per_class + 1.5, 0.85 * len(names) + 0.5), layout="constrained")
+        grid = figure.subplots(len(names), per_class, squeeze=False)
+        for label, name in enumerate(names):
+            rows = (data.test.labels == label).nonzero()[:per_class, 0]
+            pictures = data.test.subset(rows).tensors()[0].numpy()
+            for column, axes in enumerate(grid[label]):
+                axes.set(xticks=[], yticks=[])
+                if column < len(pictures):
+                    axes.imshow(_as_picture(pictures[column]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            grid[label, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        figure.suptitle(f"{data.name}: test images", fontsize=10)
+        _save(figure, path)
+
+
+def _name_guess(axes: Axes, guess: str, truth: str) -> None:
+    mark, colour = ("✓", "#006644") if guess == truth else ("✗", "#B00020")
+    axes.set_title(f"{guess} {mark}", fontsize=8, color=colour, pad=2)
+
+
+def _as_picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    return image[0].clip(0, 1) if len(image) == 1 else image.transpose(1, 2, 0).clip(0, 1)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=150)
