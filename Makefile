@@ -13,16 +13,18 @@ BIN := .venv/bin
 
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# Peers of the tests only. Their own requirements would replace PyTorch's CPU build or contradict each other.
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps torchattacks torchvision timm
 	touch $@
 
 demo: .venv/.installed
 	$(BIN)/robustmaps demo
 
 test: .venv/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-slow: .venv/.installed-dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto -m slow
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -69,7 +69,8 @@ def ours(model: nn.Module, x: Tensor, y: Tensor, options: ViewOptions) -> Callab
     return step
 
 
-def seconds(step: Callable[[], None], device: torch.device) -> float:
+def seconds(step: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call."""
     began = time.perf_counter()
     step()
     if device.type == "cuda":
@@ -85,6 +86,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet8")
     parser.add_argument("--strides")
@@ -141,10 +143,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"device": device_name(device), "matmul_peak_flops": peak, "rows": rows}))
         return
-    print(
-        f"{arguments.model}, batch {arguments.batch_size}, {arguments.rounds} rounds, {device_name(device)}, ", end=""
-    )
-    print(f"torch {torch.__version__}; {'bf16' if bf16 else 'fp32'} matmul peak {peak / 1e9:.0f} GFLOP/s\n")
+    setting = f"{arguments.model}, batch {arguments.batch_size}, {arguments.rounds} rounds, {device_name(device)}"
+    print(f"{setting}, torch {torch.__version__}; {'bf16' if bf16 else 'fp32'} matmul peak {peak / 1e9:.0f} GFLOP/s\n")
     print("| step | median | images/s | times published | share of peak |\n| --- | --- | --- | --- | --- |")
     for name, row in rows.items():
         print(

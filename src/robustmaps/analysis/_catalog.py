@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from robustmaps import models
-from robustmaps.analysis._cost import count_parameters, trace_forward
+from robustmaps.models._cost import count_parameters, trace_forward
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,26 @@
 """Layer 2: attacks, as frozen values called on a batch: ``attack(model, x, y) -> x_adv``."""
 
 from robustmaps.attacks._apgd import APGD
+from robustmaps.attacks._autoattack import AutoAttack
 from robustmaps.attacks._base import Attack, check_batch, check_labels
+from robustmaps.attacks._fab import FAB
 from robustmaps.attacks._fgsm import FGSM
 from robustmaps.attacks._geometry import norms, project
 from robustmaps.attacks._pgd import PGD
+from robustmaps.attacks._runs import WatchedAttack
+from robustmaps.attacks._square import Square
 
-__all__ = ["APGD", "FGSM", "PGD", "Attack", "check_batch", "check_labels", "norms", "project"]
+__all__ = [
+    "APGD",
+    "FAB",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "AutoAttack",
+    "Square",
+    "WatchedAttack",
+    "check_batch",
+    "check_labels",
+    "norms",
+    "project",
+]

@@ -59,7 +59,7 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise InputError("x holds no images: expected at least one")
     low, high = (float(bound) for bound in x.detach().aminmax())
     if not (low >= 0.0 and high <= 1.0):
-        hint = "; divide by 255" if high > 2 else "; normalisation belongs inside the model"
+        hint = "" if low != low else "; divide by 255" if high > 2 else "; normalisation belongs inside the model"
         raise InputError(f"x spans [{low:.4g}, {high:.4g}]: expected images in [0, 1]{hint}")
 
 

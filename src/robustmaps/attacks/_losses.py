@@ -8,6 +8,12 @@ from torch import Tensor
 
 from robustmaps.engine.view import AttackView
 
+Value = Callable[[Tensor, Tensor], Tensor]
+"""From logits (N, K) and what they are compared with (first dimension N) to the loss per sample (N,)."""
+
+# Keeps the ratio finite where all logits are equal.
+_NO_SPREAD = 1e-12
+
 
 @dataclass(frozen=True)
 class AttackLoss:
@@ -15,17 +21,46 @@ class AttackLoss:
 
     Attributes:
         target: from a view, clean images and labels (N,) to what the logits are compared with, first dimension N.
-        value: from logits (N, K) and target to the loss per sample (N,).
+        value: from logits and target to the loss per sample.
     """
 
     target: Callable[[AttackView, Tensor, Tensor], Tensor]
-    value: Callable[[Tensor, Tensor], Tensor]
+    value: Value
 
 
 def logit_margin(logits: Tensor, y: Tensor) -> Tensor:
     """Largest other logit minus the true one, shape (N,): positive exactly where the network is wrong."""
     true = logits.gather(1, y[:, None]).squeeze(1)
     return logits.scatter(1, y[:, None], -float("inf")).amax(1) - true
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio, which rescaling the logits does not change (arXiv 2003.01690, equation 6).
+
+    It compares with the third largest logit; of two classes there is none, and the logit margin takes its place.
+    """
+    margin = logit_margin(logits, y)
+    if logits.shape[1] < 3:
+        return margin
+    top = logits.topk(3, dim=1).values
+    return margin / (top[:, 0] - top[:, 2] + _NO_SPREAD)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The ratio that rises towards one wrong class (arXiv 2003.01690, equation 7).
+
+    It needs four classes: of three, the scale comes from the third alone; of two, it is the logit margin.
+    """
+    margin = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    if logits.shape[1] < 3:
+        return margin
+    top = logits.topk(min(4, logits.shape[1]), dim=1).values
+    return margin / (top[:, 0] - top[:, 2:].mean(1) + _NO_SPREAD)
+
+
+def likeliest_wrong(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The ``count`` wrong classes with the largest logits, in falling order, shape (N, count)."""
+    return logits.scatter(1, y[:, None], -float("inf")).topk(count, dim=1).indices
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -37,7 +72,8 @@ def _kl_divergence(logits: Tensor, clean_log_probabilities: Tensor) -> Tensor:
 
 
 def _labels(view: AttackView, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
-    return y
+    # Autograd can't keep labels that were made in inference mode; a copy it can.
+    return y.clone()
 
 
 def _clean_log_probabilities(view: AttackView, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001

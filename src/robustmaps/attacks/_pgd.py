@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustmaps.attacks._base import check_batch
+from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import project, steepest, uniform_in_ball
-from robustmaps.attacks._losses import LOSSES
+from robustmaps.attacks._losses import LOSSES, Value
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.numbers import check_at_least, check_eps
+from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
 Start = Literal["uniform", "normal", "none"]
@@ -63,8 +63,8 @@ class PGD:
         if self.start not in ("uniform", "normal", "none"):
             raise unknown("start", self.start, ["uniform", "normal", "none"])
         check_eps(self.eps, self.norm)
-        check_at_least("steps", self.steps, 1)
-        check_at_least("restarts", self.restarts, 1)
+        check_whole("steps", self.steps, 1)
+        check_whole("restarts", self.restarts, 1)
         if self.step_size is not None:
             check_at_least("step_size", self.step_size, 0, exclusive=True)
         if self.start == "none" and self.restarts > 1:
@@ -93,14 +93,26 @@ class PGD:
         """
         check_batch(x, y)
         x = x.detach()
+        loss = self._checked_loss(y)
         with plain_view(model) as view, torch.no_grad():
             if self.restarts > 1 or self.early_stop:
-                return self._worst_case(view, x, y, generator)
+                return self._worst_case(view, loss, x, y, generator)
             target = LOSSES[self.loss].target(view, x, y)
             x_adv = self._start(x, generator)
             for _ in range(self.steps):
-                x_adv = self._step(x, x_adv, self._gradient(view, x_adv, target)[2])
+                x_adv = self._step(x, x_adv, _gradient(view, loss, x_adv, target)[1])
             return x_adv
+
+    def _checked_loss(self, y: Tensor) -> Value:
+        """The loss; labels are read once, not in every step, since reading them makes a GPU wait."""
+        highest = int(y.max())
+
+        def value(logits: Tensor, target: Tensor) -> Tensor:
+            if highest >= logits.shape[1]:
+                check_labels(y, logits.shape[1])
+            return LOSSES[self.loss].value(logits, target)
+
+        return value
 
     def _start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.start == "none":
@@ -111,13 +123,12 @@ class PGD:
             noise = uniform_in_ball(x, self.eps, self.norm, generator)
         return project(x + noise, x, self.eps, self.norm)
 
-    def _gradient(self, view: AttackView, x_adv: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return view.gradient(x_adv, lambda logits: LOSSES[self.loss].value(logits, target))
-
     def _step(self, x: Tensor, x_adv: Tensor, gradient: Tensor) -> Tensor:
         return project(x_adv + self.step_length * steepest(gradient, self.norm), x, self.eps, self.norm)
 
-    def _worst_case(self, view: AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _worst_case(
+        self, view: AttackView, loss: Value, x: Tensor, y: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
         """A misclassified image where one is found, else the last iterate of the restart with the highest loss."""
         target = LOSSES[self.loss].target(view, x, y)
         best = x.clone()
@@ -126,7 +137,7 @@ class PGD:
         for _ in range(self.restarts):
             # Every restart draws for the whole batch, so that a sample's start does not depend on the others' fates.
             start = self._start(x, generator)[alive]
-            x_adv, value = self._restart(view, x[alive], y[alive], target[alive], start)
+            x_adv, value = self._restart(view, loss, x[alive], y[alive], target[alive], start)
             better = value > best_value[alive]
             best[alive[better]] = x_adv[better]
             best_value[alive[better]] = value[better]
@@ -135,13 +146,15 @@ class PGD:
                 break
         return best
 
-    def _restart(self, view: AttackView, x: Tensor, y: Tensor, target: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    def _restart(
+        self, view: AttackView, loss: Value, x: Tensor, y: Tensor, target: Tensor, start: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """One restart: the images and their loss, which is infinite where they are misclassified."""
         result, result_value = start, torch.full_like(start[:, 0, 0, 0], torch.inf)
         rows = torch.arange(len(x), device=x.device)
         current = start
         for _ in range(self.steps):
-            logits, _, gradient = self._gradient(view, current, target[rows])
+            logits, gradient = _gradient(view, loss, current, target[rows])
             if self.early_stop:
                 right = logits.argmax(1) == y[rows]
                 result[rows[~right]] = current[~right]
@@ -152,5 +165,10 @@ class PGD:
         logits = view(current)
         result[rows] = current
         right = logits.argmax(1) == y[rows]
-        result_value[rows[right]] = LOSSES[self.loss].value(logits, target[rows])[right]
+        result_value[rows[right]] = loss(logits, target[rows])[right]
         return result, result_value
+
+
+def _gradient(view: AttackView, loss: Value, x_adv: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    logits, _, gradient = view.gradient(x_adv, lambda logits: loss(logits, target))
+    return logits, gradient

@@ -26,7 +26,7 @@ class Arguments:
 
     out: Path = Path("runs/demo")
     seeds: int = 3
-    epochs: int = 15
+    epochs: int = 10
     jobs: int | None = None
     json: bool = False
 

@@ -5,20 +5,24 @@ maps of the known images and new values where the change arrives give the same l
 Query attacks that change small windows thousands of times live off it.
 """
 
-import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from robustmaps.engine.regions import Region, Window
 from robustmaps.engine.view import AttackView
 
 # Logits of the trial window against a full pass, relative to the largest logit; roundings differ by some 1e-6.
 _TOLERANCE = 1e-4
+
+# Multiplications for a small window, relative to a full pass; above it there is little to win.
+_WORTHWHILE = 0.75
 
 # Kept maps may take this much memory; beyond it a full pass is the better use.
 _MOST_BYTES = 2 << 30
@@ -46,47 +50,15 @@ _POINTWISE_FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
 _TRACE_ERRORS = (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError, KeyError, IndexError)
 
 
-class Region(NamedTuple):
-    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right``, the ends not included."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def of(self, maps: Tensor) -> Tensor:
-        """A view of that part of maps (N, C, H, W)."""
-        return maps[:, :, self.top : self.bottom, self.left : self.right]
-
-    def within(self, other: "Region") -> "Region":
-        """The same region, counted from the corner of another."""
-        return Region(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)
-
-    def cut(self, other: "Region") -> "Region":
-        """What both have in common."""
-        return Region(
-            max(self.top, other.top),
-            min(self.bottom, other.bottom),
-            max(self.left, other.left),
-            min(self.right, other.right),
-        )
-
-    def join(self, other: "Region") -> "Region":
-        """The smallest region that holds both."""
-        return Region(
-            min(self.top, other.top),
-            max(self.bottom, other.bottom),
-            min(self.left, other.left),
-            max(self.right, other.right),
-        )
-
-
 @dataclass(frozen=True)
 class _Change:
     """New values (N, C, h, w) of a node's maps within a region."""
 
     region: Region
     values: Tensor
+
+
+_Step = Callable[[], _Change]
 
 
 class Incremental:
@@ -96,99 +68,133 @@ class Incremental:
     """
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
-        self._traced = fx.symbolic_trace(module)
-        self._modules = dict(self._traced.named_modules())
-        self._nodes = [node for node in self._traced.graph.nodes if node.users or node.op == "output"]
-        keeper = _Keeper(self._traced)
-        self.logits: Tensor = keeper.run(images)
-        self._kept: dict[fx.Node, Any] = {node: keeper.env[node] for node in self._nodes if node in keeper.env}
+        traced = fx.symbolic_trace(module)
+        self._modules = dict(traced.named_modules())
+        keeper = _Keeper(traced)
+        keeper.run(images)
+        self._values: dict[fx.Node, Any] = keeper.env
+        self._steps: dict[fx.Node, _Step] = {}
+        self._dense: list[fx.Node] = []
+        # Nodes whose maps are read beyond what has just changed; only those are kept.
+        self._read: set[fx.Node] = set()
+        for node in traced.graph.nodes:
+            self._plan(node)
+        self._sizes = {node: self._values[node].shape[2:] for node in self._steps}
+        self._constants = {node: value for node, value in self._values.items() if node.op == "get_attr"}
+        self._kept: dict[fx.Node, Tensor] = {node: self._values[node] for node in self._read}
+        self._full_cost = self._cost(self._values)
+        del self._values
         self._changes: dict[fx.Node, _Change] = {}
 
     @property
     def bytes(self) -> int:
         """Memory that the kept maps take."""
-        kept = {value.data_ptr(): value.nbytes for value in self._kept.values() if isinstance(value, Tensor)}
-        return sum(kept.values())
+        return sum(maps.nbytes for maps in self._kept.values())
+
+    @property
+    def cost(self) -> float:
+        """Multiplications that the last proposal spared no convolution, relative to a full pass."""
+        return self._cost({node: change.values for node, change in self._changes.items()}) / max(self._full_cost, 1)
 
     def propose(self, patch: Tensor, top: int, left: int) -> Tensor:
         """Logits (N, K) of the known images with ``patch`` (N, C, h, w) in the window whose corner is given."""
         region = Region(top, top + patch.shape[2], left, left + patch.shape[3])
         self._changes = {}
+        for node, step in self._steps.items():
+            self._changes[node] = _Change(region, patch) if node.op == "placeholder" else step()
         dense: dict[fx.Node, Any] = {}
-        for node in self._nodes:
-            if node.op == "placeholder":
-                self._changes[node] = _Change(region, patch)
-            elif node.op == "output":
-                return self._dense(node.args[0], dense)
-            elif node.op == "get_attr":
-                dense[node] = self._kept[node]
-            else:
-                change = self._local(node)
-                if change is None:
-                    dense[node] = self._run(node, dense)
-                else:
-                    self._changes[node] = change
-        raise AssertionError("a traced graph ends with its output")
+        for node in self._dense:
+            dense[node] = self._run(node, dense)
+        logits: Tensor = dense[node]
+        return logits
 
     def accept(self, rows: Tensor) -> None:
         """Make the last proposal known for these rows."""
-        for node, change in self._changes.items():
-            change.region.of(self._kept[node])[rows] = change.values[rows]
+        for node, kept in self._kept.items():
+            change = self._changes[node]
+            change.region.of(kept)[rows] = change.values[rows]
 
     def keep(self, rows: Tensor) -> None:
         """Forget all images but these rows."""
-        for node in self._nodes:
-            if node.op not in ("get_attr", "output") and isinstance(self._kept.get(node), Tensor):
-                self._kept[node] = self._kept[node][rows]
+        self._kept = {node: kept[rows] for node, kept in self._kept.items()}
 
-    def _local(self, node: fx.Node) -> _Change | None:
-        """What the change of a node's inputs does to its maps, None where it can't be told region by region."""
-        changed = [argument for argument in node.all_input_nodes if argument in self._changes]
-        if not changed or any(a not in self._changes and a.op != "get_attr" for a in node.all_input_nodes):
+    def _plan(self, node: fx.Node) -> None:
+        """Find out how a node follows a change of its inputs: region by region, or as a whole."""
+        inputs = node.all_input_nodes
+        local = [source for source in inputs if source in self._steps]
+        step: _Step | None = None
+        if node.op == "placeholder":
+            step = self._no_step
+        elif node.op == "get_attr" or not (node.users or node.op == "output"):
+            return
+        elif local and all(source in self._steps or source.op == "get_attr" for source in inputs):
+            step = self._layer(node, local[0]) if node.op == "call_module" else self._function(node, local)
+        if step is not None:
+            self._steps[node] = step
+        else:
+            self._dense.append(node)
+            self._read.update(local)
+
+    def _layer(self, node: fx.Node, source: fx.Node) -> _Step | None:
+        module = self._modules[str(node.target)]
+        window = Window.of(module)
+        if window is not None:
+            self._read.add(source)
+            return partial(self._slide, node, source, window, _without_border(module))
+        if type(module) is nn.Upsample:
+            factor = module.scale_factor
+            # Nearest-neighbour upsampling by a whole factor repeats pixels; every other kind mixes neighbours.
+            if module.mode != "nearest" or not isinstance(factor, float) or not factor.is_integer():
+                return None
+            return partial(self._point, source, module, int(factor))
+        if type(module) not in _POINTWISE_MODULES:
             return None
-        if node.op == "call_module":
-            module = self._modules[str(node.target)]
-            source = self._changes[changed[0]]
-            window = _Window.of(module)
-            if window is not None:
-                return self._slide(node, changed[0], module, window)
-            if type(module) in _POINTWISE_MODULES:
-                values = source.values.clone() if getattr(module, "inplace", False) else source.values
-                return _Change(source.region, module(values))
-            return None
+        return partial(self._point, source, _out_of_place(module), 1)
+
+    def _function(self, node: fx.Node, local: list[fx.Node]) -> _Step | None:
         function = _POINTWISE_FUNCTIONS.get(node.target)
-        constants = (self._kept[a] for a in node.all_input_nodes if a.op == "get_attr")
+        constants = [self._values[source] for source in node.all_input_nodes if source.op == "get_attr"]
         if function is None or not all(_same_everywhere(constant) for constant in constants):
             return None
-        region = self._changes[changed[0]].region
-        for other in changed[1:]:
+        if len(local) > 1:
+            self._read.update(local)
+        return partial(self._join, node, local, function)
+
+    def _no_step(self) -> _Change:
+        raise AssertionError("the input changes by proposal")
+
+    def _point(self, source: fx.Node, function: Callable[[Tensor], Tensor], factor: int) -> _Change:
+        """Every pixel for itself, where it may become several."""
+        change = self._changes[source]
+        region = change.region if factor == 1 else Region(*(side * factor for side in change.region))
+        return _Change(region, function(change.values))
+
+    def _join(self, node: fx.Node, local: list[fx.Node], function: Callable[..., Tensor]) -> _Change:
+        """Pixels of several maps with one another, or with constants."""
+        region = self._changes[local[0]].region
+        for other in local[1:]:
             region = region.join(self._changes[other].region)
         arguments, keywords = fx.node.map_arg(
-            (node.args, node.kwargs), lambda a: self._part(a, region) if a in self._changes else self._kept[a]
+            (node.args, node.kwargs), lambda a: self._part(a, region) if a in self._steps else self._constants[a]
         )
         return _Change(region, function(*arguments, **keywords))
 
-    def _slide(self, node: fx.Node, source: fx.Node, module: nn.Module, window: "_Window") -> _Change:
+    def _slide(self, node: fx.Node, source: fx.Node, window: Window, layer: Callable[[Tensor], Tensor]) -> _Change:
         """The outputs that see the change, from the inputs that they see."""
-        before = self._changes[source].region
-        height, width = self._kept[node].shape[2:]
+        before, (height, width) = self._changes[source].region, self._sizes[node]
         rows = window.reached(0, before.top, before.bottom, height)
         columns = window.reached(1, before.left, before.right, width)
-        values = self._part(source, Region(*window.seen(0, *rows), *window.seen(1, *columns)))
-        if isinstance(module, nn.Conv2d):
-            weight, bias = module.weight, module.bias
-            values = F.conv2d(values, weight, bias, module.stride, 0, module.dilation, module.groups)
-        else:
-            values = module(values)
-        return _Change(Region(*rows, *columns), values)
+        seen = Region(*window.seen(0, *rows), *window.seen(1, *columns))
+        return _Change(Region(*rows, *columns), layer(self._part(source, seen)))
 
     def _part(self, node: fx.Node, region: Region) -> Tensor:
         """A node's maps within a region, the change put in and zeros beyond the border."""
-        change, kept = self._changes[node], self._kept[node]
+        change = self._changes[node]
         if change.region == region:
             return change.values
-        inside = region.cut(Region(0, kept.shape[2], 0, kept.shape[3]))
-        values = inside.of(kept).clone(memory_format=torch.preserve_format)
+        height, width = self._sizes[node]
+        inside = region.cut(Region(0, height, 0, width))
+        values = inside.of(self._kept[node]).clone()
         common = inside.cut(change.region)
         if common.top < common.bottom and common.left < common.right:
             common.within(inside).of(values).copy_(common.within(change.region).of(change.values))
@@ -199,43 +205,50 @@ class Incremental:
 
     def _run(self, node: fx.Node, dense: dict[fx.Node, Any]) -> Any:
         """A node on whole tensors."""
-        arguments, keywords = self._dense((node.args, node.kwargs), dense)
+
+        def whole(source: fx.Node) -> Any:
+            if source in self._steps:
+                height, width = self._sizes[source]
+                return self._part(source, Region(0, height, 0, width))
+            return self._constants[source] if source.op == "get_attr" else dense[source]
+
+        arguments, keywords = fx.node.map_arg((node.args, node.kwargs), whole)
+        if node.op == "output":
+            return arguments[0]
         if node.op == "call_module":
             return self._modules[str(node.target)](*arguments, **keywords)
         if node.op == "call_method":
             return getattr(arguments[0], str(node.target))(*arguments[1:], **keywords)
         return node.target(*arguments, **keywords)  # type: ignore[operator]
 
-    def _dense(self, values: Any, dense: dict[fx.Node, Any]) -> Any:
-        def whole(node: fx.Node) -> Any:
-            if node in self._changes:
-                height, width = self._kept[node].shape[2:]
-                return self._part(node, Region(0, height, 0, width))
-            return dense[node]
-
-        return fx.node.map_arg(values, whole)
+    def _cost(self, values: Mapping[fx.Node, Any]) -> int:
+        """Multiplications of the convolutions that have these outputs."""
+        layers = ((self._modules.get(str(node.target)), maps) for node, maps in values.items())
+        return sum(layer.weight[0].numel() * maps.numel() for layer, maps in layers if isinstance(layer, nn.Conv2d))
 
 
 def incremental(view: AttackView, images: Tensor) -> Incremental | None:
     """The maps of ``images`` (N, C, H, W), or None where the network can't be run window by window.
 
-    That is so for views in reduced precision or compiled, for networks that symbolic tracing can't follow, and for
-    those whose logits of a trial window differ from a full pass's.
+    That is so for views in reduced precision or compiled, for networks that symbolic tracing can't follow, for those
+    whose logits of a trial window differ from a full pass's, and where a window soon reaches all of the maps.
     """
     if view.module is None:
         return None
     images = images.clone(memory_format=torch.channels_last)
     try:
         known = Incremental(view.module, images)
-        side = max(min(images.shape[2:]) // 4, 1)
-        patch = 1 - images[:, :, :side, 1 : 1 + side]
-        trial = images.clone()
-        trial[:, :, :side, 1 : 1 + side] = patch
+        # A window of an eighth of the image's side, in the middle, where it reaches furthest.
+        side, top, left = max(min(images.shape[2:]) // 8, 1), images.shape[2] // 2, images.shape[3] // 2
+        window = Region(top, top + side, left, left + side)
+        patch, trial = 1 - window.of(images), images.clone()
+        window.of(trial).copy_(patch)
         expected = view(trial)
-        error = (known.propose(patch, 0, 1) - expected).abs().max() / expected.abs().max().clamp(min=1.0)
+        error = (known.propose(patch, top, left) - expected).abs().max() / expected.abs().max().clamp(min=1.0)
     except _TRACE_ERRORS:
         return None
-    return known if bool(error <= _TOLERANCE) and known.bytes <= _MOST_BYTES else None
+    useful = known.cost <= _WORTHWHILE and known.bytes <= _MOST_BYTES
+    return known if useful and bool(error <= _TOLERANCE) else None
 
 
 class _Keeper(fx.Interpreter):
@@ -250,44 +263,16 @@ class _Keeper(fx.Interpreter):
         return super().call_module(target, args, kwargs)
 
 
-class _Window(NamedTuple):
-    """What a convolution or a pooling sees, in rows and columns."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-
-    @staticmethod
-    def of(module: nn.Module) -> "_Window | None":
-        """The window of a layer whose border, if it has one, is of zeros."""
-        if (type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)) or (
-            type(module) is nn.MaxPool2d and not module.ceil_mode and not module.return_indices
-        ):
-            settings = (module.kernel_size, module.stride, module.padding, module.dilation)
-        elif type(module) is nn.AvgPool2d and not module.ceil_mode:
-            settings = (module.kernel_size, module.stride, module.padding, 1)
-        else:
-            return None
-        window = _Window(*(_pair(value) for value in settings))
-        return window if type(module) is nn.Conv2d or window.padding == (0, 0) else None
-
-    def reached(self, axis: int, begin: int, end: int, length: int) -> tuple[int, int]:
-        """Outputs that see inputs ``begin`` to ``end``; at least one, so that no tensor is empty."""
-        stride, padding = self.stride[axis], self.padding[axis]
-        span = self.dilation[axis] * (self.kernel[axis] - 1)
-        first = min(max(math.ceil((begin + padding - span) / stride), 0), length - 1)
-        return first, max(min((end - 1 + padding) // stride + 1, length), first + 1)
-
-    def seen(self, axis: int, begin: int, end: int) -> tuple[int, int]:
-        """Inputs that outputs ``begin`` to ``end`` see, where negative ones and those past the end are border."""
-        stride, padding = self.stride[axis], self.padding[axis]
-        span = self.dilation[axis] * (self.kernel[axis] - 1)
-        return begin * stride - padding, (end - 1) * stride - padding + span + 1
+def _without_border(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A convolution that takes its border as part of the input; poolings have none."""
+    if not isinstance(layer, nn.Conv2d):
+        return layer
+    weight, bias, stride, dilation, groups = layer.weight, layer.bias, layer.stride, layer.dilation, layer.groups
+    return lambda x: F.conv2d(x, weight, bias, stride, 0, dilation, groups)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def _out_of_place(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    return (lambda x: layer(x.clone())) if getattr(layer, "inplace", False) else layer
 
 
 def _same_everywhere(constant: Any) -> bool:

@@ -71,8 +71,8 @@ def evaluate(
         stack.enter_context(torch.no_grad())
         cascade = _Cascade(view, plain, x, y, device, batch_size, seed, watcher)
         cascade.classify()
-        for stage in attacks:
-            cascade.run(stage)
+        for position, stage in enumerate(attacks):
+            cascade.run(stage, position)
     return Evaluation(
         verdicts=tuple(cascade.verdicts),
         distances=tuple(cascade.distances),
@@ -123,12 +123,12 @@ class _Cascade:
                 if wrong:
                     self.verdicts[row] = WRONG
 
-    def run(self, attack: Attack) -> None:
-        """Attack the samples that still stand."""
+    def run(self, attack: Attack, position: int) -> None:
+        """Attack the samples that still stand; the attack's place in the order tells its random draws from others'."""
         standing = [row for row, verdict in enumerate(self.verdicts) if verdict == ROBUST]
         began, done = time.perf_counter(), 0
         for rows, x, y in self._batches(standing):
-            for row, distance in zip(rows, self._attack_batch(attack, rows, x, y), strict=True):
+            for row, distance in zip(rows, self._attack_batch(attack, position, rows, x, y), strict=True):
                 if distance is not None:
                     self.verdicts[row], self.distances[row] = attack.name, distance
             done += len(rows)
@@ -145,11 +145,11 @@ class _Cascade:
                 )
             )
 
-    def _attack_batch(self, attack: Attack, rows: list[int], x: Tensor, y: Tensor) -> list[float | None]:
+    def _attack_batch(self, attack: Attack, position: int, rows: list[int], x: Tensor, y: Tensor) -> list[float | None]:
         """Per sample the distance at which it is broken, or None."""
 
         def attempt(view: AttackView, keep: Tensor, purpose: str) -> tuple[Tensor, Tensor, Tensor]:
-            generator = stream(self.seed, attack.name, purpose, rows[0], device=self.device)
+            generator = stream(self.seed, attack.name, position, purpose, rows[0], device=self.device)
             x_adv = self._inside(attack, x[keep], attack(view, x[keep], y[keep], generator=generator))
             broken = self.plain(x_adv).argmax(1) != y[keep]
             claimed = view(x_adv).argmax(1) != y[keep] if view is not self.plain else broken
@@ -205,7 +205,7 @@ def _settings(name: str, attack: Any) -> dict[str, Any]:
 
 
 def _fingerprint(x: Tensor, y: Tensor) -> str:
-    digest = hashlib.sha256(repr((tuple(x.shape), x.dtype)).encode())
-    digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+    digest = hashlib.sha256(repr(tuple(x.shape)).encode())
+    digest.update(x.detach().cpu().float().contiguous().numpy().tobytes())
     digest.update(y.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

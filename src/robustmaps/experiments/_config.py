@@ -147,7 +147,8 @@ def to_mapping(config: Any) -> dict[str, Any]:
         if is_dataclass(value):
             flat.update(to_mapping(value))
         elif item.name in ("eps", "step_size") and value is not None:
-            flat[item.name] = as_fraction(value) if parse_number(as_fraction(value)) == value else value
+            fraction = as_fraction(value)
+            flat[item.name] = fraction if "/" in fraction and parse_number(fraction) == value else value
         else:
             flat[item.name] = value
     return flat

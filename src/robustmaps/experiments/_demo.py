@@ -144,7 +144,7 @@ def demo(
     out: str | Path = "runs/demo",
     *,
     seeds: int = SEEDS,
-    epochs: int = 15,
+    epochs: int = 10,
     jobs: int | None = None,
     watcher: Callable[[str, Progress], None] = lambda _, __: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -188,7 +188,13 @@ def _config(upsample: float, seed: int, epochs: int) -> RunConfig:
         DataConfig(data="digits"),
         DefenseConfig(eps=EPS, steps=5),
         TrainOptions(
-            epochs=epochs, schedule="one-cycle", seed=seed, device="cpu", precision="fp32", checkpoint_every_s=10
+            epochs=epochs,
+            batch_size=64,
+            schedule="one-cycle",
+            seed=seed,
+            device="cpu",
+            precision="fp32",
+            checkpoint_every_s=10,
         ),
     )
 

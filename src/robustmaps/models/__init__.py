@@ -1,6 +1,7 @@
 """Layer 1: the paper's networks, each with a ``strides`` argument."""
 
 from robustmaps.models._classifier import Architecture
+from robustmaps.models._cost import Cost, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
 from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides
@@ -9,6 +10,7 @@ from robustmaps.models._strides import Strides, StridesLike
 __all__ = [
     "UPSAMPLE_MODES",
     "Architecture",
+    "Cost",
     "FinalPooling",
     "Network",
     "Normalize",
@@ -18,6 +20,7 @@ __all__ = [
     "create",
     "default_strides",
     "feature_map_size",
+    "measure_cost",
     "names",
     "parse_strides",
     "upsampling",

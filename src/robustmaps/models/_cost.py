@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps.engine.errors import InputError
-from robustmaps.models import FinalPooling
+from robustmaps.models._maps import FinalPooling
 
 _WARM_UP_RUNS = 3
 

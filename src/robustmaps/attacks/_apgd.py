@@ -1,0 +1,231 @@
+"""Auto-PGD: projected gradient ascent that finds its own step sizes."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._climb import Climb, MomentumStepper, SparseStepper, Stepper
+from robustmaps.attacks._geometry import on_sphere, project
+from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
+from robustmaps.attacks._runs import Clock, fork, seeds, select, waves
+from robustmaps.engine.errors import unknown
+from robustmaps.engine.numbers import check_at_least, check_eps
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.view import AttackView, plain_view
+
+Norm = Literal["linf", "l2", "l1"]
+NORMS = ("linf", "l2", "l1")
+
+_NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "dlr-t": "apgd-t"}
+
+# Larger balls first, with their share of the steps (arXiv 2103.01208, section 3.3).
+_SHRINKING_RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
+
+
+@dataclass(frozen=True)
+class APGD:
+    """Auto-PGD (Croce & Hein, arXiv 2003.01690), for l1 as in "Mind the box" (arXiv 2103.01208).
+
+    A sample is left as soon as it is misclassified; where none of its runs gets there, the iterate that comes closest
+    is returned. Samples that are wrong from the start come back as they are.
+
+    Attributes:
+        norm: ``linf``, ``l2`` or ``l1``.
+        eps: the radius of the ball, in units of images in [0, 1].
+        steps: gradient steps per run.
+        restarts: random starts, for each target where there are targets.
+        loss: ``ce`` (cross-entropy), ``dlr`` (difference of logits ratio) or ``dlr-t`` (towards one wrong class after
+            the other). With fewer than three classes, four for ``dlr-t``, the losses that remain defined take their
+            place, with a warning.
+        targets: for ``dlr-t`` the number of classes to aim at, the likeliest first; all wrong ones if there are fewer.
+        rho: a step is halved where the loss rose in no more than this part of the steps.
+        eot: passes whose logits and gradients are averaged, for randomised networks.
+        shrinking_radii: climb in balls of three and two times ``eps`` first; None does so for l1, as the paper.
+        batch_size: runs made at once, where several targets or restarts are put together.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+    steps: int = 100
+    restarts: int = 1
+    loss: Literal["ce", "dlr", "dlr-t"] = "ce"
+    targets: int = 9
+    rho: float = 0.75
+    eot: int = 1
+    shrinking_radii: bool | None = None
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        if self.loss not in _NAMES:
+            raise unknown("loss", self.loss, _NAMES)
+        check_eps(self.eps, self.norm)
+        for name in ("steps", "restarts", "targets", "eot", "batch_size"):
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("rho", self.rho, 0, exclusive=True)
+
+    @property
+    def name(self) -> str:
+        """``apgd-ce``, ``apgd-dlr`` or ``apgd-t``."""
+        return _NAMES[self.loss]
+
+    def __call__(
+        self,
+        model: nn.Module | AttackView,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        watcher: Watcher = ignore,
+    ) -> Tensor:
+        """Adversarial images for ``x``, shape (N, C, H, W).
+
+        Args:
+            model: a network, used in evaluation mode and left as it was, or a view of one.
+            x: images (N, C, H, W) in [0, 1].
+            y: true labels (N,).
+            generator: where the seed of the random starts comes from. A run's start depends on the seed, on the
+                sample's place in the batch and on the variant, not on how other samples fare.
+            watcher: gets reports in gradient steps.
+
+        Raises:
+            InputError: images outside [0, 1], or labels that don't fit.
+        """
+        check_batch(x, y)
+        with plain_view(model) as view, torch.no_grad():
+            logits = view(x)
+            check_labels(y, logits.shape[1])
+            self._check_classes(logits.shape[1])
+            attempt = _Attempt(self, view, x.detach(), y, logits, seeds(self._variants(logits), generator), watcher)
+            return attempt.run()
+
+    def steppers(self) -> list[Stepper]:
+        """The rules of the climb, one for each radius."""
+        if self.shrinking_radii or (self.shrinking_radii is None and self.norm == "l1"):
+            phases = [(factor * self.eps, max(round(part * self.steps), 1)) for factor, part in _SHRINKING_RADII]
+        else:
+            phases = [(self.eps, self.steps)]
+        if self.norm == "l1":
+            return [SparseStepper(radius, steps) for radius, steps in phases]
+        return [MomentumStepper(self.norm, radius, steps, self.rho) for radius, steps in phases]
+
+    def objective(self, y: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
+        """From logits (N, K) to the loss per sample (N,)."""
+        if self.loss == "ce":
+            return lambda logits: F.cross_entropy(logits, y, reduction="none")
+        if self.loss == "dlr":
+            return lambda logits: dlr(logits, y)
+        return lambda logits: targeted_dlr(logits, y, target)
+
+    def _variants(self, logits: Tensor) -> int:
+        return self.restarts * (min(self.targets, logits.shape[1] - 1) if self.loss == "dlr-t" else 1)
+
+    def _check_classes(self, num_classes: int) -> None:
+        needed = {"ce": 2, "dlr": 3, "dlr-t": 4}[self.loss]
+        if num_classes < needed:
+            warnings.warn(
+                f"{self.name}: its loss needs {needed} classes and the network has {num_classes}; "
+                "the logit margin, or a ratio to the third logit, takes its place",
+                stacklevel=3,
+            )
+
+
+@dataclass
+class _Attempt:
+    """One call of `APGD`."""
+
+    attack: APGD
+    view: AttackView
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    seeds: list[int]
+    watcher: Watcher
+
+    def __post_init__(self) -> None:
+        self.result = self.x.clone()
+        self.margin = self.x.new_full((len(self.x),), -float("inf"))
+        self.standing = self.logits.argmax(1) == self.y
+        self.targets = likeliest_wrong(self.logits, self.y, len(self.seeds) // self.attack.restarts)
+
+    def run(self) -> Tensor:
+        """Climb with every sample and variant until the sample is broken."""
+        steppers = self.attack.steppers()
+        runs = int(self.standing.sum()) * len(self.seeds)
+        clock = Clock(self.attack.name, sum(stepper.steps for stepper in steppers), runs, self.watcher)
+        for sample, variant, waiting in waves(self.standing, len(self.seeds), self.attack.batch_size):
+            target = self.targets[sample, variant % self.targets.shape[1]]
+            current = self._starts(sample, variant, steppers[0].eps)
+            clock.start(waiting)
+            for stepper in steppers:
+                climb = self._begin(stepper, sample, target, current, warm=stepper is not steppers[0])
+                # Only what is found in the last ball counts.
+                climb = self._climb(stepper, climb, clock, counts=stepper is steppers[-1])
+                sample, target, current = climb.sample, climb.target, climb.best
+            self._keep_closest(climb)
+        return self.result
+
+    def _starts(self, sample: Tensor, variant: Tensor, radius: float) -> Tensor:
+        """Random points on the sphere; each variant draws for all samples, whoever still stands."""
+        start = torch.empty_like(self.x[sample])
+        for number in sorted(set(variant.tolist())):
+            rows = variant == number
+            generator = fork(self.seeds[number], self.x.device)
+            start[rows] = on_sphere(self.x, radius, self.attack.norm, generator)[sample[rows]]
+        return self.x[sample] + start
+
+    def _begin(self, stepper: Stepper, sample: Tensor, target: Tensor, current: Tensor, *, warm: bool) -> Climb:
+        x = self.x[sample]
+        climb = Climb.start(sample, target, x, project(current, x, stepper.eps, self.attack.norm))
+        self._judge(climb)
+        stepper.begin(climb, warm=warm)
+        return climb
+
+    def _judge(self, climb: Climb) -> None:
+        objective = self.attack.objective(self.y[climb.sample], climb.target)
+        logits, loss, gradient = self.view.gradient(climb.current, objective)
+        for _ in range(self.attack.eot - 1):
+            again = self.view.gradient(climb.current, objective)
+            logits, loss, gradient = logits + again[0], loss + again[1], gradient + again[2]
+        climb.record(gradient, loss, logits.argmax(1) != self.y[climb.sample])
+
+    def _climb(self, stepper: Stepper, climb: Climb, clock: Clock, *, counts: bool) -> Climb:
+        """Climb within one ball; what is left are the runs of samples that still stand."""
+        for done in range(stepper.steps):
+            if counts:
+                climb = self._drop_broken(climb)
+            if len(climb) == 0:
+                return climb
+            climb.move(stepper.next(climb, done))
+            self._judge(climb)
+            clock.tick(len(climb))
+        return self._drop_broken(climb) if counts else climb
+
+    def _drop_broken(self, climb: Climb) -> Climb:
+        """Note the samples that a run has just broken, and leave all their runs."""
+        if not climb.wrong.any():
+            return climb
+        fallen = climb.sample[climb.wrong]
+        self.result[fallen] = climb.current[climb.wrong]
+        self.standing[fallen] = False
+        return select(climb, self.standing[climb.sample])
+
+    def _keep_closest(self, climb: Climb) -> None:
+        """Of samples that stand, keep the best iterate of whichever run came closest to breaking it."""
+        if len(climb) == 0:
+            return
+        margin = logit_margin(self.view(climb.best), self.y[climb.sample])
+        closest = self.margin.scatter_reduce(0, climb.sample, margin, "amax")
+        rows = (margin == closest[climb.sample]) & (margin > self.margin[climb.sample])
+        self.result[climb.sample[rows]] = climb.best[rows]
+        self.margin = closest

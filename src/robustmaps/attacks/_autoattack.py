@@ -1,0 +1,171 @@
+"""AutoAttack: a fixed order of attacks, each on the samples that the ones before left standing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks._apgd import APGD
+from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._fab import FAB
+from robustmaps.attacks._runs import WatchedAttack, fork, seeds
+from robustmaps.attacks._square import Square
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import check_at_least, check_eps
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.view import AttackView, plain_view
+
+Norm = Literal["linf", "l2", "l1"]
+NORMS = ("linf", "l2", "l1")
+
+Make = Callable[["AutoAttack"], WatchedAttack]
+
+
+def _apgd(
+    attack: "AutoAttack",
+    loss: Literal["ce", "dlr", "dlr-t"],
+    *,
+    steps: int = 100,
+    restarts: int = 1,
+    targets: int = 9,
+    eot: int = 1,
+) -> WatchedAttack:
+    return APGD(attack.norm, attack.eps, steps, restarts, loss, targets, eot=eot, batch_size=attack.batch_size)
+
+
+def _fab(attack: "AutoAttack", *, targeted: bool, restarts: int = 1) -> WatchedAttack:
+    return FAB(attack.norm, attack.eps, restarts=restarts, targeted=targeted, batch_size=attack.batch_size)
+
+
+def _square(attack: "AutoAttack") -> WatchedAttack:
+    return Square(attack.norm, attack.eps)
+
+
+# The attacks by name, with the parameters published for AutoAttack (arXiv 2003.01690, for l1 arXiv 2103.01208): 100
+# steps, 5000 queries, at most 9 targets.
+STAGES: dict[str, Make] = {
+    "apgd-ce": partial(_apgd, loss="ce"),
+    "apgd-dlr": partial(_apgd, loss="dlr"),
+    "apgd-t": partial(_apgd, loss="dlr-t"),
+    "fab": partial(_fab, targeted=False),
+    "fab-t": partial(_fab, targeted=True),
+    "square": _square,
+}
+
+_STANDARD: tuple[Make, ...] = tuple(STAGES[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
+
+VERSIONS: dict[str, tuple[Make, ...]] = {
+    "standard": _STANDARD,
+    "plus": (
+        partial(_apgd, loss="ce", restarts=5),
+        partial(_apgd, loss="dlr", restarts=5),
+        partial(_fab, targeted=False, restarts=5),
+        _square,
+        STAGES["apgd-t"],
+        STAGES["fab-t"],
+    ),
+    # For networks that draw random numbers: gradients averaged over 20 passes.
+    "rand": (partial(_apgd, loss="ce", eot=20), partial(_apgd, loss="dlr", eot=20)),
+    "rapid": (partial(_apgd, loss="ce", steps=10), partial(_apgd, loss="dlr-t", steps=20, targets=3)),
+}
+
+# In l1 the published standard version restarts more and aims at fewer classes (arXiv 2103.01208, section 4).
+_STANDARD_L1: tuple[Make, ...] = (
+    partial(_apgd, loss="ce", restarts=5),
+    partial(_apgd, loss="dlr-t", targets=5),
+    STAGES["fab-t"],
+    _square,
+)
+
+
+@dataclass(frozen=True)
+class AutoAttack:
+    """AutoAttack (Croce & Hein, arXiv 2003.01690): attacks in order, each on what the ones before left standing.
+
+    >>> [stage.name for stage in AutoAttack(eps=8 / 255).stages]
+    ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+
+    Attributes:
+        norm: ``linf``, ``l2`` or ``l1``.
+        eps: the radius, in units of images in [0, 1].
+        version: ``standard``; ``plus``, which takes several times as long; ``rand``, for randomised networks;
+            ``rapid``, a few percent of the work for everyday use; or names of attacks: ``("apgd-ce", "square")``.
+        batch_size: runs made at once, where several targets or restarts are put together.
+
+    Raises:
+        InputError: a value out of its range or an unknown name.
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+    version: str | Sequence[str] = "standard"
+    batch_size: int = 256
+
+    name = "autoattack"
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        check_eps(self.eps, self.norm)
+        check_at_least("batch_size", self.batch_size, 1)
+        if isinstance(self.version, str):
+            if self.version not in VERSIONS:
+                raise unknown("version", self.version, VERSIONS)
+            return
+        object.__setattr__(self, "version", tuple(self.version))
+        if not self.version:
+            raise InputError(f"version=(): expected one of {', '.join(VERSIONS)}, or names of attacks")
+        for name in self.version:
+            if name not in STAGES:
+                raise unknown("attack", name, STAGES)
+
+    @property
+    def stages(self) -> tuple[WatchedAttack, ...]:
+        """The attacks in their order; the numbers of targets shrink to the network's classes when they are called."""
+        if not isinstance(self.version, str):
+            makers = tuple(STAGES[name] for name in self.version)
+        elif self.version == "standard" and self.norm == "l1":
+            makers = _STANDARD_L1
+        else:
+            makers = VERSIONS[self.version]
+        return tuple(make(self) for make in makers)
+
+    def __call__(
+        self,
+        model: nn.Module | AttackView,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        watcher: Watcher = ignore,
+    ) -> Tensor:
+        """Adversarial images for ``x``, shape (N, C, H, W); those that nothing broke come back unchanged.
+
+        Args:
+            model: a network, used in evaluation mode and left as it was, or a view of one.
+            x: images (N, C, H, W) in [0, 1].
+            y: true labels (N,).
+            generator: where the stages' seeds come from.
+            watcher: gets each stage's reports.
+
+        Raises:
+            InputError: images outside [0, 1], or labels that don't fit.
+        """
+        check_batch(x, y)
+        result = x.detach().clone()
+        with plain_view(model) as view, torch.no_grad():
+            logits = view(x)
+            check_labels(y, logits.shape[1])
+            standing = (logits.argmax(1) == y).nonzero().squeeze(1)
+            stages = self.stages
+            for stage, seed in zip(stages, seeds(len(stages), generator), strict=True):
+                if len(standing) == 0:
+                    break
+                x_adv = stage(view, x[standing], y[standing], generator=fork(seed, x.device), watcher=watcher)
+                broken = view(x_adv).argmax(1) != y[standing]
+                result[standing[broken]] = x_adv[broken]
+                standing = standing[~broken]
+        return result

@@ -1,0 +1,216 @@
+"""Fast adaptive boundary attack: the smallest perturbation that changes the class."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._geometry import norms, on_sphere, per_image
+from robustmaps.attacks._halfspace import to_hyperplane
+from robustmaps.attacks._losses import likeliest_wrong, logit_margin
+from robustmaps.attacks._runs import Clock, fork, seeds, select, waves
+from robustmaps.engine.errors import unknown
+from robustmaps.engine.numbers import check_at_least, check_eps
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.view import AttackView, plain_view
+
+NORMS = ("linf", "l2", "l1")
+
+# Keeps distances to a hyperplane finite where the gradient vanishes.
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class FAB:
+    """Fast adaptive boundary attack (Croce & Hein, arXiv 1907.02044).
+
+    Each step goes to the decision boundary as the gradient draws it, with a pull back to the clean image; once across,
+    it goes back part of the way and on, so that the perturbation shrinks.
+
+    Attributes:
+        norm: ``linf``, ``l2`` or ``l1``.
+        eps: the radius within which a perturbation counts, in units of images in [0, 1].
+        steps: gradient steps per run.
+        restarts: the first from the clean image, the others from random points nearby.
+        targeted: aim at one wrong class after the other, with one gradient per step, instead of whichever boundary
+            looks nearest, which takes a gradient per class.
+        targets: the number of classes to aim at, the likeliest first; all wrong ones if there are fewer.
+        minimal: go on to the smallest perturbation, and return it even where it is longer than ``eps``. Else a sample
+            is left at the first one within ``eps``, and comes back unchanged where there is none.
+        alpha_max: the largest weight of the clean image.
+        eta: how far beyond the boundary a step aims.
+        beta: what part of a perturbation is kept after the boundary was crossed.
+        batch_size: runs made at once, where several targets or restarts are put together.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    norm: Literal["linf", "l2", "l1"] = "linf"
+    eps: float = 8 / 255
+    steps: int = 100
+    restarts: int = 1
+    targeted: bool = False
+    targets: int = 9
+    minimal: bool = False
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        check_eps(self.eps, self.norm)
+        for name in ("steps", "restarts", "targets", "batch_size"):
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("alpha_max", self.alpha_max, 0)
+        check_at_least("eta", self.eta, 1)
+        check_at_least("beta", self.beta, 0)
+
+    @property
+    def name(self) -> str:
+        """``fab`` or ``fab-t``."""
+        return "fab-t" if self.targeted else "fab"
+
+    def __call__(
+        self,
+        model: nn.Module | AttackView,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        watcher: Watcher = ignore,
+    ) -> Tensor:
+        """Adversarial images for ``x``, shape (N, C, H, W); see `APGD`.
+
+        Raises:
+            InputError: images outside [0, 1], or labels that don't fit.
+        """
+        check_batch(x, y)
+        with plain_view(model) as view, torch.no_grad():
+            logits = view(x)
+            check_labels(y, logits.shape[1])
+            return _Attempt(self, view, x.detach(), y, logits, generator, watcher).run()
+
+
+@dataclass
+class _Search:
+    """Runs along the boundary, one per row: which sample, which target, the clean image and the present iterate."""
+
+    sample: Tensor
+    target: Tensor
+    x: Tensor
+    current: Tensor
+
+
+@dataclass
+class _Attempt:
+    """One call of `FAB`."""
+
+    attack: FAB
+    view: AttackView
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    generator: torch.Generator | None
+    watcher: Watcher
+
+    def __post_init__(self) -> None:
+        self.result = self.x.clone()
+        self.distance = self.x.new_full((len(self.x),), torch.inf)
+        self.standing = self.logits.argmax(1) == self.y
+        count = min(self.attack.targets, self.logits.shape[1] - 1) if self.attack.targeted else 1
+        self.targets = likeliest_wrong(self.logits, self.y, count)
+        self.seeds = seeds(count * self.attack.restarts, self.generator)
+
+    def run(self) -> Tensor:
+        """Search with every sample, target and restart; what the perturbation is allowed to be ends it early."""
+        attack = self.attack
+        clock = Clock(attack.name, attack.steps, int(self.standing.sum()) * len(self.seeds), self.watcher)
+        for sample, variant, waiting in waves(self.standing, len(self.seeds), attack.batch_size):
+            clock.start(waiting)
+            target = self.targets[sample, variant % self.targets.shape[1]]
+            search = _Search(sample, target, self.x[sample], self._starts(sample, variant))
+            for _ in range(attack.steps):
+                self._step(search)
+                search = self._drop_broken(search)
+                if len(search.sample) == 0:
+                    break
+                clock.tick(len(search.sample))
+        return self.result
+
+    def _starts(self, sample: Tensor, variant: Tensor) -> Tensor:
+        """The clean image, or a random point at half the smaller of ``eps`` and the distance found so far."""
+        start = self.x[sample]
+        for number in range(self.targets.shape[1], len(self.seeds)):
+            rows = variant == number
+            if rows.any():
+                noise = on_sphere(self.x, 0.5, self.attack.norm, fork(self.seeds[number], self.x.device))[sample[rows]]
+                radius = self.distance[sample[rows]].clamp(max=self.attack.eps)
+                start[rows] = (start[rows] + per_image(radius) * noise).clamp_(0.0, 1.0)
+        return start
+
+    def _step(self, search: _Search) -> None:
+        """Algorithm 1 of the paper: to the boundary, mixed with the projection of the clean image."""
+        attack, x, current = self.attack, search.x, search.current
+        margin, normal = self._boundary(search)
+        # The hyperplane is <normal, z - current> = -margin; seen from the clean image the gap is another one.
+        gap = -margin - (normal * (x - current)).flatten(1).sum(1)
+        steps = to_hyperplane(
+            torch.cat([current, x]), torch.cat([normal, normal]), torch.cat([-margin, gap]), attack.norm
+        )
+        lengths = norms(steps, attack.norm).clamp(min=1e-8)
+        (from_current, from_clean), (near, far) = steps.chunk(2), lengths.chunk(2)
+        pull = per_image((near / (near + far)).clamp(max=attack.alpha_max))
+        ahead = (current + attack.eta * from_current) * (1 - pull) + (x + attack.eta * from_clean) * pull
+        search.current = ahead.clamp_(0.0, 1.0)
+
+    def _boundary(self, search: _Search) -> tuple[Tensor, Tensor]:
+        """Margin of the aimed-at class over the true one (R,), negative while right, and its gradient."""
+        y = self.y[search.sample]
+        if self.attack.targeted:
+            return self._margin(search.current, y, search.target)
+        return self._nearest_boundary(search.current, y)
+
+    def _nearest_boundary(self, current: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The boundary that is nearest when each class's margin is taken as linear (equation 7)."""
+        dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[self.attack.norm]
+        classes = self.logits.shape[1]
+        nearest = current.new_full((len(current),), torch.inf)
+        margin, gradient = torch.zeros_like(nearest), torch.zeros_like(current)
+        for step in range(1, classes):
+            value, slope = self._margin(current, y, (y + step) % classes)
+            distance = value.abs() / (norms(slope, dual) + _TINY)
+            nearer = distance < nearest
+            nearest = torch.where(nearer, distance, nearest)
+            margin = torch.where(nearer, value, margin)
+            gradient = torch.where(per_image(nearer), slope, gradient)
+        return margin, gradient
+
+    def _margin(self, current: Tensor, y: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        def difference(logits: Tensor) -> Tensor:
+            return (logits.gather(1, other[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+
+        _, margin, gradient = self.view.gradient(current, difference)
+        return margin, gradient
+
+    def _drop_broken(self, search: _Search) -> _Search:
+        """Note what crossed the boundary and step back from there; leave the samples that need no more."""
+        across = (logit_margin(self.view(search.current), self.y[search.sample]) > 0).nonzero().squeeze(1)
+        if len(across) == 0:
+            return search
+        sample, found = search.sample[across], search.current[across]
+        length = norms(found - search.x[across], self.attack.norm)
+        shortest = self.distance.scatter_reduce(0, sample, length, "amin")
+        limit = torch.inf if self.attack.minimal else self.attack.eps
+        keep = (length == shortest[sample]) & (length < self.distance[sample]) & (length <= limit)
+        self.result[sample[keep]] = found[keep]
+        self.distance = shortest
+        search.current[across] = search.x[across] + self.attack.beta * (found - search.x[across])
+        if self.attack.minimal or not keep.any():
+            return search
+        self.standing[sample[keep]] = False
+        return select(search, self.standing[search.sample])

@@ -1,0 +1,94 @@
+"""Runs of an attack: one per sample and variant (a restart, a target), put together so that batches stay full."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks._base import Attack
+from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.view import AttackView
+
+
+@runtime_checkable
+class WatchedAttack(Attack, Protocol):
+    """An attack that tells how far it is: after every few steps ``watcher`` gets a report in attack steps."""
+
+    def __call__(
+        self,
+        model: nn.Module | AttackView,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        watcher: Watcher = ignore,
+    ) -> Tensor:
+        """Adversarial images for ``x``."""
+        ...
+
+
+def waves(standing: Tensor, variants: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Runs to be made at once: sample numbers and variants, each (R,) with R at most ``batch_size``, and how many wait.
+
+    All samples' first variants come first. ``standing`` (N,) is read again before each wave, so that a sample that fell
+    in one wave is missing from the next.
+    """
+    samples = torch.arange(len(standing), device=standing.device).repeat(variants)
+    kinds = torch.arange(variants, device=standing.device).repeat_interleave(len(standing))
+    while True:
+        left = standing[samples]
+        samples, kinds = samples[left], kinds[left]
+        if len(samples) == 0:
+            return
+        size = -(-len(samples) // -(-len(samples) // batch_size))
+        yield samples[:size], kinds[:size], len(samples) - size
+        samples, kinds = samples[size:], kinds[size:]
+
+
+def seeds(count: int, generator: torch.Generator | None) -> list[int]:
+    """Seeds for ``count`` variants, which are all the attack takes from ``generator``."""
+    device = "cpu" if generator is None else generator.device
+    return torch.randint(2**62, (count,), generator=generator, device=device).tolist()
+
+
+def fork(seed: int, device: torch.device) -> torch.Generator:
+    """The generator of one variant; what it draws depends neither on the other variants nor on who still stands."""
+    generator = torch.Generator(device=device)
+    generator.manual_seed(seed)
+    return generator
+
+
+@dataclass
+class Clock:
+    """Tells a watcher how many steps of all runs are done; the steps that a broken sample is spared count as done."""
+
+    name: str
+    steps: int
+    runs: int
+    watcher: Watcher
+
+    def __post_init__(self) -> None:
+        self._waiting = self._done = 0
+
+    def start(self, waiting: int) -> None:
+        """A wave begins and leaves this many runs waiting."""
+        self._waiting, self._done = waiting, 0
+
+    def tick(self, active: int) -> None:
+        """A step of the wave is done, and this many of its runs go on."""
+        self._done += 1
+        if self._done % 10 == 0 or self._done == self.steps:
+            total = self.runs * self.steps
+            left = self._waiting * self.steps + active * (self.steps - self._done)
+            self.watcher(Progress(self.name, total - left, total, "steps"))
+
+
+State = TypeVar("State")
+
+
+def select(state: State, rows: Tensor) -> State:
+    """A dataclass of tensors with the same first dimension, reduced to those rows."""
+    values: dict[str, Any] = {field.name: getattr(state, field.name)[rows] for field in fields(state)}  # type: ignore[arg-type]
+    return replace(state, **values)  # type: ignore[type-var]

@@ -1,0 +1,181 @@
+"""The one verb of the package: a new network with larger maps, and an account of what it costs."""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.enlarge._advice import advise, nothing_to_relax
+from robustmaps.enlarge._enlargement import Enlargement, Side, Step
+from robustmaps.enlarge._study import Study, View, check_images
+from robustmaps.enlarge._surgery import Upsampling, operate
+from robustmaps.enlarge._trace import logits
+from robustmaps.models import UPSAMPLE_MODES
+
+Where = str | int | Sequence[int]
+"""``"first"``, ``"last"``, the number of a step (negative from the end), or several numbers."""
+
+
+class EnlargeWarning(UserWarning):
+    """An enlargement that the theory gives little hope for, or that costs the network its view of the image."""
+
+
+def enlarge(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    upsample: float = 1,
+    upsample_mode: str = "nearest",
+    factor: int | None = None,
+    where: Where | None = None,
+    dilate: bool = False,
+    labels: Tensor | None = None,
+    latency_runs: int = 5,
+) -> tuple[nn.Module, Enlargement]:
+    """A new network whose last map is larger, with the weights of the given one, which is left as it is.
+
+    The network is traced, so it may be anybody's: modules, functional calls, branches. Its state dict has the same
+    names and values as before.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> larger, enlargement = enlarge(network, torch.rand(1, 3, 32, 32), factor=2, where="last")
+    >>> enlargement.before.cost.map_size, enlargement.after.cost.map_size
+    ((16, 16), (32, 32))
+
+    Args:
+        model: a classifier of images that gives logits (N, classes), alone or as ``logits`` in what it returns.
+        example: images (N, C, H, W) as the network is to get them. The first one is traced and timed; all of them
+            are classified where ``dilate`` or ``labels`` asks for a comparison.
+        upsample: factor by which images are enlarged in front of the network.
+        upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
+        factor: what the strides of the chosen steps are divided by; 2 where only ``where`` is given.
+        where: which downsampling steps: ``"first"`` or ``"last"`` of those that can be relaxed, a number, or several.
+            May be left out where only one can be relaxed.
+        dilate: spread the taps of all later convolutions and pools, so that the given network's values stay in the
+            larger map and a trained network keeps its function.
+        labels: (N,), to report accuracy before and after.
+        latency_runs: passes to time; none where 0.
+
+    Returns:
+        The new network and what was changed.
+
+    Raises:
+        InputError: nothing was asked for, nothing can be enlarged, or steps have to be named; the message lists them.
+
+    Warns:
+        EnlargeWarning: the theory promises nothing here, or the receptive field no longer covers the image.
+    """
+    factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate)
+    study = Study(model, example[:1])
+    steps = study.steps(max(factor, 2))
+    chosen = _choose(study, steps, where) if factor > 1 else ()
+    upsampling = Upsampling(upsample, upsample_mode) if upsample != 1 else None
+    changes = study.changes(chosen, factor, dilate=dilate, upsampled=upsampling is not None)
+    view = study.rehearse(changes, upsampling)
+    if isinstance(view, str):
+        raise InputError(f"{type(model).__name__} can't be enlarged this way: {view}")
+    enlarged = operate(copy.deepcopy(model), study.trace, changes, upsampling)
+    before = _side(study, model, study.view, latency_runs)
+    after = _side(study, enlarged, view, latency_runs)
+    agreement = None
+    if dilate or labels is not None:
+        old, new = _decisions(model, example), _decisions(enlarged, example)
+        agreement = _share(old, new)
+        if labels is not None:
+            before, after = replace(before, accuracy=_share(old, labels)), replace(after, accuracy=_share(new, labels))
+    enlargement = Enlargement(
+        network=type(model).__name__,
+        image_size=study.trace.image_size,
+        upsample=upsample,
+        upsample_mode=upsample_mode,
+        factor=factor,
+        where=tuple(chosen),
+        dilate=dilate,
+        head=study.view.kind,
+        steps=tuple(steps),
+        before=before,
+        after=after,
+        agreement=agreement,
+    )
+    enlargement = replace(enlargement, warnings=tuple(advise(enlargement)))
+    for text in enlargement.warnings:
+        warnings.warn(text, EnlargeWarning, stacklevel=2)
+    return enlarged, enlargement
+
+
+def _check(
+    example: Tensor, upsample: float, mode: str, factor: int | None, where: Where | None, *, dilate: bool
+) -> int:
+    """Refuse arguments that can't be meant; return the factor, 1 for none."""
+    check_images(example)
+    check_at_least("upsample", upsample, 1)
+    if mode not in UPSAMPLE_MODES:
+        raise unknown("upsample mode", mode, UPSAMPLE_MODES)
+    if factor is None:
+        factor = 1 if where is None else 2
+    if not isinstance(factor, int) or isinstance(factor, bool) or factor < 1:
+        raise InputError(f"factor={factor!r}: expected a whole number of at least 1")
+    if factor == 1 and where is not None:
+        raise InputError(f"where={where!r} with factor=1: expected a factor of at least 2")
+    if factor == 1 and dilate:
+        raise InputError("dilate=True without a step to relax: give factor=2 and where")
+    if factor == 1 and upsample == 1:
+        raise InputError("nothing to do: give upsample=2, or factor=2 with where='last'")
+    return factor
+
+
+def _choose(study: Study, steps: Sequence[Step], where: Where | None) -> tuple[int, ...]:
+    """The numbers of the steps that were asked for, in order.
+
+    Raises:
+        InputError: none can be relaxed, one of these can't, or they have to be named.
+    """
+    free = [step.index for step in steps if step.obstacle is None]
+    if not free:
+        raise InputError(nothing_to_relax(type(study.model).__name__, steps, study.view.kind))
+    listing = "\n".join(f"  {step}" + (f" (can't: {step.obstacle})" if step.obstacle else "") for step in steps)
+    if where is None:
+        if len(free) > 1:
+            raise InputError(f"where is needed: {len(free)} steps can be relaxed; name one or several of\n{listing}")
+        where = free[0]
+    if isinstance(where, str):
+        if where not in ("first", "last"):
+            raise InputError(f"where={where!r}: expected 'first', 'last', or numbers out of\n{listing}")
+        return (free[0 if where == "first" else -1],)
+    numbers = [where] if isinstance(where, int) else list(where)
+    chosen: set[int] = set()
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool) or not -len(steps) <= number < len(steps):
+            raise InputError(f"where={where!r}: there is no step {number!r}; expected numbers out of\n{listing}")
+        step = steps[number]
+        if step.obstacle is not None:
+            raise InputError(f"step {step.index} can't be relaxed: {step.obstacle}; the steps are\n{listing}")
+        chosen.add(step.index)
+    if not chosen:
+        raise InputError(f"where={where!r}: expected at least one of\n{listing}")
+    return tuple(sorted(chosen))
+
+
+def _side(study: Study, model: nn.Module, view: View, latency_runs: int) -> Side:
+    cost = replace(study.cost(model, latency_runs), map_size=view.map_size)
+    return Side(cost=cost, effective_stride=view.stride, field_px=view.field_px)
+
+
+@torch.no_grad()
+def _decisions(model: nn.Module, images: Tensor) -> Tensor:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        return logits(model(images)).argmax(1)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _share(a: Tensor, b: Tensor) -> float:
+    return (a == b.to(a.device)).float().mean().item()

@@ -1,0 +1,207 @@
+"""What was changed on a network, and what it costs: a frozen value that prints as a table and goes to JSON."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from robustmaps.engine.numbers import human
+from robustmaps.enlarge._head import HeadKind
+from robustmaps.enlarge._windows import Pair
+from robustmaps.models import Cost
+
+
+@dataclass(frozen=True)
+class Step:
+    """A downsampling step of the given network.
+
+    Attributes:
+        index: its number, from the image on; what ``where`` takes.
+        stride: in height and width.
+        before: size of the maps that come in.
+        after: size of the maps that come out.
+        branches: every call that makes the step: the path of its module and the function.
+        obstacle: why it can't be relaxed, None where it can.
+    """
+
+    index: int
+    stride: Pair
+    before: Pair
+    after: Pair
+    branches: tuple[str, ...]
+    obstacle: str | None = None
+
+    def __str__(self) -> str:
+        more = f" and {len(self.branches) - 1} more" if len(self.branches) > 1 else ""
+        size = f"{by(self.before)} to {by(self.after)}"
+        return f"{self.index}: {size}, stride {stride_text(self.stride)}, {self.branches[0]}{more}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A network before or after the enlargement, for one image.
+
+    Attributes:
+        cost: operations, parameters, memory, latency and the size of the last map.
+        effective_stride: how far apart, in pixels of the image, neighbours of the last map look; None where no last
+            map was found.
+        field_px: height and width of what a pixel of the last map sees, in pixels of the image; infinite behind
+            attention, None where no last map was found.
+        accuracy: on the labelled examples, None where there were none.
+    """
+
+    cost: Cost
+    effective_stride: tuple[float, float] | None
+    field_px: tuple[float, float] | None
+    accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON; an infinite receptive field is null."""
+        stride, field_px = self.effective_stride, self.field_px
+        return {
+            "cost": self.cost.to_dict(),
+            "effective_stride": None if stride is None else list(stride),
+            "field_px": None if field_px is None or math.inf in field_px else list(field_px),
+            "accuracy": self.accuracy,
+        }
+
+
+@dataclass(frozen=True)
+class Enlargement:
+    """What was changed on a network, with its costs before and after.
+
+    Attributes:
+        network: the class of the network.
+        image_size: height and width of the images.
+        upsample: factor by which images are enlarged.
+        upsample_mode: how.
+        factor: what the strides of the relaxed steps were divided by.
+        where: the relaxed steps, by index.
+        dilate: whether later windows were spread so that the given network's function stays.
+        head: what the network does with its last map.
+        steps: every downsampling step of the given network.
+        before: the given network.
+        after: the new one.
+        agreement: share of the examples on which both decide for the same class, None where not measured.
+        warnings: what speaks against this enlargement, in words.
+    """
+
+    network: str
+    image_size: Pair
+    upsample: float
+    upsample_mode: str
+    factor: int
+    where: tuple[int, ...]
+    dilate: bool
+    head: HeadKind | None
+    steps: tuple[Step, ...]
+    before: Side
+    after: Side
+    agreement: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The arguments of ``enlarge`` that repeat it."""
+        recipe: dict[str, Any] = {}
+        if self.upsample != 1:
+            recipe |= {"upsample": self.upsample, "upsample_mode": self.upsample_mode}
+        if self.where:
+            recipe |= {"factor": self.factor, "where": list(self.where), "dilate": self.dilate}
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "network": self.network,
+            "image_size": list(self.image_size),
+            "recipe": self.recipe,
+            "head": self.head,
+            "steps": [
+                {
+                    "index": step.index,
+                    "stride": list(step.stride),
+                    "before": list(step.before),
+                    "after": list(step.after),
+                    "branches": list(step.branches),
+                    "relaxed": step.index in self.where,
+                    "obstacle": step.obstacle,
+                }
+                for step in self.steps
+            ],
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "agreement": self.agreement,
+            "warnings": list(self.warnings),
+        }
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        parts = [self._title(), table(self._step_rows()), table(self._cost_rows())]
+        if self.agreement is not None:
+            parts.append(f"Same decision before and after on {self.agreement:.1%} of the examples.")
+        return "\n\n".join([*parts, *(f"Warning: {warning}" for warning in self.warnings)])
+
+    def _title(self) -> str:
+        done = []
+        if self.upsample != 1:
+            done.append(f"images upsampled by {self.upsample:g} ({self.upsample_mode})")
+        if self.where:
+            steps = ", ".join(map(str, self.where))
+            done.append(f"strides of step {steps} divided by {self.factor}{', dilated' if self.dilate else ''}")
+        return f"{self.network}, images of {by(self.image_size)}: {'; '.join(done)}"
+
+    def _step_rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [("step", "stride", "map", "change", "made by")]
+        for step in self.steps:
+            change = "relaxed" if step.index in self.where else "kept" if step.obstacle is None else "can't be relaxed"
+            sizes = f"{by(step.before)} to {by(step.after)}"
+            first, *others = step.branches
+            by_whom = f"{first} (+{len(others)})" if others else first
+            rows.append((str(step.index), stride_text(step.stride), sizes, change, by_whom))
+        return rows
+
+    def _cost_rows(self) -> list[tuple[str, ...]]:
+        a, b = self.before, self.after
+        rows: list[tuple[str, ...]] = [
+            ("", "before", "after", "ratio"),
+            ("map before the final pooling", by(a.cost.map_size), by(b.cost.map_size), ""),
+            ("effective stride", stride_text(a.effective_stride), stride_text(b.effective_stride), ""),
+            ("receptive field (px)", by(a.field_px), by(b.field_px), ""),
+            _row("operations", a.cost.flops, b.cost.flops, "FLOP"),
+            _row("parameters", a.cost.parameters, b.cost.parameters, ""),
+            _row("activation memory an image", a.cost.activation_bytes, b.cost.activation_bytes, "B"),
+        ]
+        if a.cost.latency_s is not None and b.cost.latency_s is not None:
+            ratio = f"{b.cost.latency_s / a.cost.latency_s:.2f}x"
+            rows.append(("latency (ms)", f"{a.cost.latency_s * 1e3:.2f}", f"{b.cost.latency_s * 1e3:.2f}", ratio))
+        if a.accuracy is not None and b.accuracy is not None:
+            rows.append(("clean accuracy", f"{a.accuracy:.1%}", f"{b.accuracy:.1%}", ""))
+        return rows
+
+
+def by(size: tuple[float, float] | None) -> str:
+    """``14x14``; a dash where there is no size."""
+    return "-" if size is None else f"{size[0]:g}x{size[1]:g}"
+
+
+def stride_text(stride: tuple[float, float] | None) -> str:
+    """One number where both axes have the same stride."""
+    return f"{stride[0]:g}" if stride is not None and stride[0] == stride[1] else by(stride)
+
+
+def _row(name: str, before: int, after: int, unit: str) -> tuple[str, ...]:
+    ratio = f"{after / before:.2f}x" if before else ""
+    return name, human(before, unit), human(after, unit), ratio
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows in columns as wide as their widest cell."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,204 @@
+"""Where to enlarge: all enlargements within a budget, and those of them that no other one beats."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import check_at_least, human
+from robustmaps.enlarge._enlargement import Step, by, stride_text, table
+from robustmaps.enlarge._study import Study, View, check_images
+from robustmaps.enlarge._surgery import Upsampling, operate
+from robustmaps.models import Cost
+
+Measure = Literal["flops", "memory", "latency"]
+MEASURES = ("flops", "memory", "latency")
+_LATENCY_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Option:
+    """One enlargement, or the given network.
+
+    Attributes:
+        upsample: factor by which images are enlarged, by nearest neighbours.
+        where: the steps whose strides are halved.
+        cost: for one image.
+        relative: the cost that the budget is about, relative to the given network.
+        effective_stride: how far apart neighbours of the last map look, in pixels of the image.
+        gain: what a perturbation gains, None where not measured.
+        best: whether no other option is as good in cost, map size and gain and better in one of them.
+    """
+
+    upsample: float
+    where: tuple[int, ...]
+    cost: Cost
+    relative: float
+    effective_stride: tuple[float, float] | None
+    gain: float | None = None
+    best: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return {
+            "upsample": self.upsample,
+            "where": list(self.where),
+            "cost": self.cost.to_dict(),
+            "relative": self.relative,
+            "effective_stride": None if self.effective_stride is None else list(self.effective_stride),
+            "gain": self.gain,
+            "best": self.best,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The enlargements of a network within a budget.
+
+    Attributes:
+        measure: what the budget limits.
+        budget: how many times the given network's cost may be spent.
+        dilate: whether later windows are spread.
+        steps: the downsampling steps of the network.
+        options: the given network and its enlargements, the cheapest first.
+    """
+
+    measure: Measure
+    budget: float
+    dilate: bool
+    steps: tuple[Step, ...]
+    options: tuple[Option, ...]
+
+    @property
+    def front(self) -> tuple[Option, ...]:
+        """The options that no other one beats."""
+        return tuple(option for option in self.options if option.best)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "measure": self.measure,
+            "budget": self.budget,
+            "dilate": self.dilate,
+            "steps": [str(step) for step in self.steps],
+            "options": [option.to_dict() for option in self.options],
+        }
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [
+            ("", "upsample", "where", self.measure, "map", "effective stride", "operations", "gain")
+        ]
+        for o in self.options:
+            where = ",".join(map(str, o.where)) or "-"
+            gain = "-" if o.gain is None else f"{o.gain:.3g}"
+            size, stride = by(o.cost.map_size), stride_text(o.effective_stride)
+            operations = human(o.cost.flops, "FLOP")
+            cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", size, stride, operations, gain)
+            rows.append(("*" if o.best else "", *cells))
+        steps = "\n".join(f"  step {step}" for step in self.steps)
+        return f"{table(rows)}\n\n* beaten by no other within {self.budget:g}x {self.measure}\n{steps}"
+
+
+def plan(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    budget: float = 2.0,
+    measure: Measure = "flops",
+    upsamples: Sequence[float] = (1, 2),
+    dilate: bool = False,
+    gain: Callable[[nn.Module], float] | None = None,
+) -> Plan:
+    """All ways to halve strides and to upsample that stay within a budget.
+
+    Options whose effective stride would fall below 1 are left out: they cost more and buy nothing.
+
+    Args:
+        model: any classifier of images; it stays as it is.
+        example: images (N, C, H, W); the first one is used.
+        budget: how many times the given network's cost may be spent.
+        measure: ``flops``, ``memory`` (activations) or ``latency``.
+        upsamples: factors to try.
+        dilate: whether later windows are spread.
+        gain: what a perturbation gains on a network, the smaller the better; measured on each option where given.
+
+    Raises:
+        InputError: a budget below 1, an unknown measure, or a network that can't take the example.
+    """
+    check_images(example)
+    check_at_least("budget", budget, 1)
+    if measure not in MEASURES:
+        raise unknown("measure", measure, MEASURES)
+    study = Study(model, example[:1])
+    steps = study.steps(2)
+    cost = _cost(study, model, measure)
+    own = Option(1, (), cost, 1.0, study.view.stride, None if gain is None else gain(model))
+    options = [own]
+    for upsample in upsamples:
+        options += _within(study, steps, own, upsample, budget, measure, gain, dilate=dilate)
+    options.sort(key=lambda option: option.relative)
+    marked = tuple(replace(o, best=not any(_beats(other, o) for other in options)) for o in options)
+    return Plan(measure, budget, dilate, tuple(steps), marked)
+
+
+def _within(
+    study: Study,
+    steps: Sequence[Step],
+    own: Option,
+    upsample: float,
+    budget: float,
+    measure: Measure,
+    gain: Callable[[nn.Module], float] | None,
+    *,
+    dilate: bool,
+) -> Iterator[Option]:
+    """The options with one factor of upsampling; a set of steps is tried only where its subsets fit the budget."""
+    free = [step.index for step in steps if step.obstacle is None]
+    upsampling = None if upsample == 1 else Upsampling(upsample, "nearest")
+    over: list[set[int]] = []
+    for where in (chosen for count in range(len(free) + 1) for chosen in combinations(free, count)):
+        if (not where and upsampling is None) or any(beyond <= set(where) for beyond in over):
+            continue
+        changes = study.changes(where, 2, dilate=dilate, upsampled=upsampling is not None)
+        view = study.rehearse(changes, upsampling)
+        if isinstance(view, str) or _below_floor(view):
+            over.append(set(where))
+            continue
+        enlarged = operate(copy.deepcopy(study.model), study.trace, changes, upsampling)
+        cost = replace(_cost(study, enlarged, measure), map_size=view.map_size)
+        relative = _spent(cost, measure) / _spent(own.cost, measure)
+        if relative > budget:
+            over.append(set(where))
+            continue
+        yield Option(upsample, where, cost, relative, view.stride, None if gain is None else gain(enlarged))
+
+
+def _cost(study: Study, model: nn.Module, measure: Measure) -> Cost:
+    cost = study.cost(model, latency_runs=_LATENCY_RUNS if measure == "latency" else 0)
+    return replace(cost, map_size=study.view.map_size) if model is study.model else cost
+
+
+def _spent(cost: Cost, measure: Measure) -> float:
+    if measure == "latency" and cost.latency_s is None:
+        raise InputError("a latency budget needs a network and an image on a real device")
+    return {"flops": cost.flops, "memory": cost.activation_bytes, "latency": cost.latency_s or 0.0}[measure]
+
+
+def _below_floor(view: View) -> bool:
+    return view.stride is not None and max(view.stride) < 1
+
+
+def _beats(a: Option, b: Option) -> bool:
+    """Whether ``a`` is nowhere worse than ``b`` and somewhere better."""
+    ours, theirs = _merits(a), _merits(b)
+    return ours != theirs and all(x <= y for x, y in zip(ours, theirs, strict=True))
+
+
+def _merits(option: Option) -> tuple[float, float, float]:
+    """Cost, size of the map, gain: the smaller the better."""
+    height, width = option.cost.map_size or (0, 0)
+    return option.relative, -height * width, option.gain or 0.0

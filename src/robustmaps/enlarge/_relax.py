@@ -1,0 +1,151 @@
+"""Which calls of a network have to run differently so that chosen steps downsample less."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from robustmaps.enlarge._flow import leading_inputs, size_of, unpadded
+from robustmaps.enlarge._head import find_head, pools_whole_map
+from robustmaps.enlarge._replacements import AveragedTo, Relaxed, Replacement, Spread, WholeMap
+from robustmaps.enlarge._steps import Transition, find_transitions
+from robustmaps.enlarge._trace import IMAGE, Call, Trace
+from robustmaps.enlarge._windows import POOLS, Pair, Window, read_window, spatial_pad
+
+
+@dataclass(frozen=True)
+class Change:
+    """A call of a trace and what is to happen instead."""
+
+    call: Call
+    replacement: Replacement
+
+
+def relax(trace: Trace, chosen: Iterable[Transition], factor: int, *, dilate: bool) -> list[Change]:
+    """The changes that divide the strides of the chosen steps.
+
+    Args:
+        trace: of the given network.
+        chosen: steps of that trace.
+        factor: what their strides are divided by, on each axis that has a stride.
+        dilate: whether later windows are spread so that the given network's values stay in the map.
+    """
+    factors: dict[int, Pair] = {}
+    keep: set[int] = set()
+    for transition in chosen:
+        windows = {call.index: _window(call) for call in transition.calls}
+        for index, window in windows.items():
+            before = factors.get(index, (1, 1))  # a branch may span several steps
+            factors[index] = (
+                before[0] * _divisor(window.stride[0], factor),
+                before[1] * _divisor(window.stride[1], factor),
+            )
+        if not _agree(trace, transition, factors):
+            keep |= set(windows)
+    spacing = _spacings(trace, factors) if dilate else {}
+    changes = []
+    for call in trace.calls:
+        replacement = _replacement(trace, call, factors, spacing, keep=call.index in keep, dilate=dilate)
+        if replacement is not None:
+            changes.append(Change(call, replacement))
+    return changes
+
+
+def fix_head(trace: Trace, *, after: Iterable[Call] | None = None) -> list[Change]:
+    """The changes that let pools and layers of a fixed size take a larger map.
+
+    Args:
+        trace: of the given network.
+        after: only what follows these calls; everything where None.
+    """
+    reached = set(range(len(trace.calls))) if after is None else _reached(trace, {call.index for call in after})
+    head = find_head(trace)
+    steps = {call.index for transition in find_transitions(trace) for call in transition.calls}
+    changes: list[Change] = []
+    for call in trace.calls:
+        if call.index not in reached or call.index in steps:
+            continue
+        if call.name in POOLS and pools_whole_map(call):
+            changes.append(Change(call, WholeMap()))
+        elif head is not None and call is head.call and head.kind == "flatten" and head.map is call.inputs[0]:
+            changes.append(Change(call, AveragedTo(head.map_size)))
+    return changes
+
+
+def _replacement(
+    trace: Trace,
+    call: Call,
+    factors: Mapping[int, Pair],
+    spacing: Mapping[int, Pair],
+    *,
+    keep: bool,
+    dilate: bool,
+) -> Replacement | None:
+    factor = factors.get(call.index, (1, 1))
+    apart = _incoming(call, spacing)
+    if apart != (1, 1) and spatial_pad(call) is not None:
+        return Spread(apart)
+    window = read_window(call)
+    if window is None or (factor == (1, 1) and (apart == (1, 1) or pools_whole_map(call) or _is_pointwise(window))):
+        return None
+    relaxed = _relaxed(trace, call, window, factor, dilate=dilate)
+    return replace(relaxed, spacing=apart, keep_size=relaxed.keep_size or keep)
+
+
+def _relaxed(trace: Trace, call: Call, window: Window, factor: Pair, *, dilate: bool) -> Relaxed:
+    """A window whose size follows the kind of size that it had: pools, and what padding kept full, keep theirs."""
+    full, margin = unpadded(trace, call.inputs[0])
+    size, result = size_of(full.shape), size_of(call.shape)
+    kept = all(result[axis] == -(-size[axis] // window.stride[axis]) for axis in (0, 1))
+    pools = call.name in POOLS and factor != (1, 1)
+    return Relaxed(window, factor, keep_size=kept or pools, margin=margin, exact=dilate)
+
+
+def _agree(trace: Trace, transition: Transition, factors: Mapping[int, Pair]) -> bool:
+    """Whether all branches of a step come out at the same size when each follows its own kind of size."""
+    sizes = set()
+    for call in transition.calls:
+        if _window(call).stride != transition.stride:
+            continue  # a branch that takes further steps at once
+        relaxed = _relaxed(trace, call, _window(call), factors[call.index], dilate=False)
+        given = size_of(call.inputs[0].shape)
+        sizes.add((relaxed.size(0, given[0]), relaxed.size(1, given[1])))
+    return len(sizes) == 1
+
+
+def _spacings(trace: Trace, factors: Mapping[int, Pair]) -> dict[int, Pair]:
+    """How far apart the given network's pixels stand in the result of each call."""
+    spacing: dict[int, Pair] = {IMAGE: (1, 1)}
+    for call in trace.calls:
+        down, right = _incoming(call, spacing)
+        factor = factors.get(call.index, (1, 1))
+        whole = len(call.shape) < 4 or (call.index not in factors and pools_whole_map(call))
+        spacing[call.index] = (1, 1) if whole else (down * factor[0], right * factor[1])
+    return spacing
+
+
+def _incoming(call: Call, spacing: Mapping[int, Pair]) -> Pair:
+    apart = [spacing.get(v.source, (1, 1)) for v in leading_inputs(call) if v.source is not None]
+    return max(a[0] for a in apart), max(a[1] for a in apart)
+
+
+def _reached(trace: Trace, start: set[int]) -> set[int]:
+    reached = set(start)
+    for call in trace.calls:
+        if any(value.source in reached for value in call.inputs):
+            reached.add(call.index)
+    return reached
+
+
+def _window(call: Call) -> Window:
+    window = read_window(call)
+    if window is None:
+        raise TypeError(f"{call} slides no window")
+    return window
+
+
+def _is_pointwise(window: Window) -> bool:
+    return window == Window((1, 1), (1, 1), dilation=window.dilation)
+
+
+def _divisor(stride: int, factor: int) -> int:
+    """The factor, on an axis that has a stride; 1 on one that has none."""
+    return factor if stride > 1 else 1

@@ -1,0 +1,233 @@
+"""Surgery: a copy of a network in which some calls run differently, with the same weights under the same names.
+
+Where an attribute says it all (the stride of an ``nn.Conv2d``), the attribute is changed. Any other call is caught on
+its way to PyTorch: the smallest module around it gets a subclass of its own class whose ``forward`` runs under a mode
+that replaces the call. So functional calls and shared pools count like modules, nothing is wrapped, and paths, state
+dicts, ``isinstance`` and attributes stay as they were.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from robustmaps.enlarge._relax import Change
+from robustmaps.enlarge._replacements import Relaxed, Replacement
+from robustmaps.enlarge._trace import Call, Trace, function_name
+
+_LAYERS = "_enlarge_layers"
+_UPSAMPLE = "_enlarge_upsample"
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Replace the call of that number, among the calls of that function, within one run of a module."""
+
+    function: str
+    number: int
+    replacement: Replacement
+
+    def __str__(self) -> str:
+        return f"{self.function}[{self.number}] as {self.replacement}"
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """Images are enlarged by a factor before the network sees them."""
+
+    factor: float
+    mode: str
+
+    def __str__(self) -> str:
+        return f"images upsampled by {self.factor:g} ({self.mode})"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Images (N, C, factor * H, factor * W)."""
+        corners = None if self.mode == "nearest" else False
+        return F.interpolate(x, scale_factor=self.factor, mode=self.mode, align_corners=corners)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The rewrites of one module.
+
+    Attributes:
+        rewrites: of calls within the module.
+        counts: how many calls of each rewritten function one run of the module makes.
+    """
+
+    rewrites: tuple[Rewrite, ...]
+    counts: tuple[tuple[str, int], ...]
+
+
+def operate(model: nn.Module, trace: Trace, changes: Iterable[Change], upsampling: Upsampling | None) -> nn.Module:
+    """Apply changes to a network in place, and return it.
+
+    Args:
+        model: a copy that may be changed.
+        trace: of the network that it is a copy of.
+        changes: at most one for each call.
+        upsampling: of the images, none where None.
+    """
+    rewrites = []
+    for change in changes:
+        if not (_runs_once(trace, change.call) and _set_attributes(model, change)):
+            rewrites.append(change)
+    for path, layer in _scopes(trace, rewrites).items():
+        module = model.get_submodule(path)
+        _subclass(module)
+        setattr(module, _LAYERS, (*getattr(module, _LAYERS, ()), layer))
+    if upsampling is not None:
+        _subclass(model)
+        setattr(model, _UPSAMPLE, (upsampling, *getattr(model, _UPSAMPLE, ())))
+    return model
+
+
+class _Rewriting(TorchFunctionMode):
+    """While active, counts calls by function and replaces some."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self._replacements = {(r.function, r.number): r.replacement for r in layer.rewrites}
+        self._expected = dict(layer.counts)
+        self._count = dict.fromkeys(self._expected, 0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the function or what replaces it."""
+        name = function_name(func)
+        if name not in self._expected:
+            return func(*args, **(kwargs or {}))
+        replacement = self._replacements.get((name, self._count[name]))
+        self._count[name] += 1
+        return func(*args, **(kwargs or {})) if replacement is None else replacement(func, args, kwargs or {})
+
+    def check(self, module: nn.Module) -> None:
+        """Refuse a run that made other calls than the traced one, since the wrong ones may have been replaced."""
+        if self._count != self._expected:
+            raise RuntimeError(
+                f"{type(module).__name__} made {self._count} calls where it made {self._expected} when it was enlarged; "
+                "its calls can't be told apart if their number changes (in training mode, with the size of the image)"
+            )
+
+
+@cache
+def _enlarged_class(base: type[nn.Module]) -> type[nn.Module]:
+    """A subclass that runs under its instance's rewrites."""
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        for upsampling in getattr(self, _UPSAMPLE, ()):
+            args, kwargs = _on_images(upsampling, args, kwargs)
+        modes = [_Rewriting(layer) for layer in reversed(getattr(self, _LAYERS, ()))]
+        with ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode)
+            result = base.forward(self, *args, **kwargs)
+        for mode in modes:
+            mode.check(self)
+        return result
+
+    def reduce(self: nn.Module, _: object) -> tuple[Any, ...]:
+        return _blank, (base,), self.__dict__.copy()
+
+    def extra_repr(self: nn.Module) -> str:
+        changes = [
+            *getattr(self, _UPSAMPLE, ()),
+            *(rewrite for layer in getattr(self, _LAYERS, ()) for rewrite in layer.rewrites),
+        ]
+        return ", ".join(filter(None, [base.extra_repr(self), *map(str, changes)]))
+
+    methods = {"forward": forward, "__reduce_ex__": reduce, "extra_repr": extra_repr}
+    body = {**methods, "__module__": base.__module__, "__doc__": base.__doc__, "_enlarge_base": base}
+    return type(f"Enlarged{base.__name__}", (base,), body)
+
+
+def _blank(base: type[nn.Module]) -> nn.Module:
+    """What unpickling and copying fill with state."""
+    cls = _enlarged_class(base)  # type: ignore[arg-type]
+    return cls.__new__(cls)
+
+
+def _subclass(module: nn.Module) -> None:
+    if not hasattr(type(module), "_enlarge_base"):
+        module.__class__ = _enlarged_class(type(module))  # type: ignore[arg-type]
+
+
+def _on_images(
+    upsampling: Upsampling, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a network with the images among them, the first tensor (N, C, H, W), enlarged."""
+    done = False
+
+    def enlarge(value: Any) -> Any:
+        nonlocal done
+        if done or not (isinstance(value, Tensor) and value.ndim == 4):
+            return value
+        done = True
+        return upsampling(value)
+
+    return tuple(map(enlarge, args)), {name: enlarge(value) for name, value in kwargs.items()}
+
+
+def _runs_once(trace: Trace, call: Call) -> bool:
+    return bool(call.frames) and trace.runs[call.path] == 1
+
+
+def _set_attributes(model: nn.Module, change: Change) -> bool:
+    """Change the attributes of the module that made the call, where they can express it; tell whether they can."""
+    relaxed, module = change.replacement, model.get_submodule(change.call.path)
+    if not isinstance(relaxed, Relaxed) or not relaxed.is_symmetric():
+        return False
+    new = relaxed.new_window
+    # The exact classes: a subclass may read its attributes in other places too.
+    if type(module) is nn.Conv2d and module.padding_mode == "zeros":
+        module.stride, module.padding, module.dilation = new.stride, new.lead, new.dilation
+        return True
+    # PyTorch refuses more padding than half a kernel, whatever its dilation.
+    if type(module) is nn.MaxPool2d and all(2 * new.lead[axis] <= new.kernel[axis] for axis in (0, 1)):
+        module.stride, module.padding, module.dilation = new.stride, new.lead, new.dilation
+        return True
+    if type(module) is nn.AvgPool2d and new.dilation == (1, 1):
+        module.stride, module.padding = new.stride, new.lead
+        return True
+    return False
+
+
+def _scopes(trace: Trace, changes: Iterable[Change]) -> dict[str, Layer]:
+    """The rewrites of each module that needs any, by its path.
+
+    The module is the innermost around the call that runs once in a pass, so that calls can be told apart by counting.
+    Modules are chosen so that none lies inside another: a replacement's own calls are never counted by an outer mode.
+    """
+    scope_of = {change.call: _scope(trace, change.call) for change in changes}
+    scopes = set(scope_of.values())
+    outermost = {s for s in scopes if not any(s != t and _inside(s, t) for t in scopes)}
+    layers: dict[str, list[Rewrite]] = {}
+    for change in changes:
+        scope = next(s for s in outermost if _inside(scope_of[change.call], s))
+        number = _count(trace.log[: change.call.position], change.call.name, scope)
+        layers.setdefault(scope, []).append(Rewrite(change.call.name, number, change.replacement))
+    return {
+        scope: Layer(
+            tuple(rewrites), tuple((name, _count(trace.log, name, scope)) for name in {r.function for r in rewrites})
+        )
+        for scope, rewrites in layers.items()
+    }
+
+
+def _count(log: Iterable[tuple[str, tuple[str, ...]]], function: str, scope: str) -> int:
+    return sum(name == function and scope in frames for name, frames in log)
+
+
+def _scope(trace: Trace, call: Call) -> str:
+    return next(path for path in reversed(call.frames) if trace.runs[path] == 1)
+
+
+def _inside(path: str, outer: str) -> bool:
+    return outer in ("", path) or path.startswith(outer + ".")

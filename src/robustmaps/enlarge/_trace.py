@@ -1,0 +1,255 @@
+"""One forward pass, recorded: every operation with its arguments, its place in the network, where its data came from.
+
+Operations are caught where PyTorch dispatches its functions (``__torch_function__``), so a functional call in the
+middle of a ``forward`` counts as much as a module. The level lies above autograd, so what is recorded here can also be
+changed here, which is what the surgery does.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from robustmaps.engine.errors import InputError
+
+IMAGE = -1
+"""Stands for the image where the index of the call that made a tensor is meant."""
+
+RUN_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
+"""What networks raise when a map has a size that they can't take."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor among the arguments: its shape and the index of the call that made it, None for a parameter."""
+
+    shape: torch.Size
+    source: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operation of the pass.
+
+    Attributes:
+        index: position among the calls that depend on the image.
+        position: position among all calls.
+        name: the function's name, such as ``conv2d`` or ``__getitem__``.
+        args: positional arguments, with a `Value` for each tensor.
+        kwargs: keyword arguments, likewise.
+        shape: of the (first) result.
+        frames: the paths of the modules around the call, from the network to the innermost.
+    """
+
+    index: int
+    position: int
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    shape: torch.Size
+    frames: tuple[str, ...]
+
+    @cached_property
+    def inputs(self) -> tuple[Value, ...]:
+        """The tensors among the arguments that depend on the image."""
+        return tuple(v for v in tree_leaves((self.args, dict(self.kwargs))) if _depends(v))
+
+    @property
+    def path(self) -> str:
+        """The path of the module that made the call."""
+        return self.frames[-1] if self.frames else ""
+
+    def __str__(self) -> str:
+        return f"{self.path or '(network)'}: {self.name}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A recorded pass.
+
+    Attributes:
+        calls: those that depend on the image, in the order in which they ran.
+        log: all calls, by the function's name and the modules around it.
+        image: shape of the image (1, C, H, W).
+        output: the logits.
+        runs: how many times each module ran, by path.
+        shapes_only: whether the pass computed shapes and no values.
+    """
+
+    calls: tuple[Call, ...]
+    log: tuple[tuple[str, tuple[str, ...]], ...]
+    image: torch.Size
+    output: Value
+    runs: Mapping[str, int]
+    shapes_only: bool
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image[2], self.image[3]
+
+
+class Recorder(TorchFunctionMode):
+    """While active, records calls, and in full those that depend on an image."""
+
+    def __init__(self, model: nn.Module, image: Tensor) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.log: list[tuple[str, tuple[str, ...]]] = []
+        self.runs: Counter[str] = Counter()
+        self._frames: list[str] = []
+        self._source: dict[int, int] = {}
+        # A tensor's identity is its address, so none may be freed during the pass.
+        self._alive: list[Tensor] = []
+        self._note(image, IMAGE)
+        for path, module in model.named_modules():
+            module.register_forward_pre_hook(self._enter(path), prepend=True)
+            module.register_forward_hook(self._leave, always_call=True)
+
+    def source(self, tensor: Tensor) -> int | None:
+        """The index of the call that made a tensor, None where it does not depend on the image."""
+        return self._source.get(id(tensor))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the function and note it where it made a tensor from the image."""
+        kwargs = kwargs or {}
+        known = tree_map(self._value, (args, kwargs))  # before the call, which may change a tensor in place
+        name = function_name(func)
+        self.log.append((name, tuple(self._frames)))
+        position = len(self.log) - 1
+        result = _run(name, func, args, kwargs)
+        made = [args[0]] if name == "__setitem__" else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        if made and any(_depends(v) for v in tree_leaves(known)):
+            index = len(self.calls)
+            self.calls.append(Call(index, position, name, known[0], known[1], made[0].shape, tuple(self._frames)))
+            for tensor in made:
+                self._note(tensor, index)
+        return result
+
+    def _note(self, tensor: Tensor, source: int) -> None:
+        self._source[id(tensor)] = source
+        self._alive.append(tensor)
+
+    def _value(self, leaf: Any) -> Any:
+        return Value(leaf.shape, self.source(leaf)) if isinstance(leaf, Tensor) else leaf
+
+    def _enter(self, path: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            self._frames.append(path)
+            self.runs[path] += 1
+
+        return hook
+
+    def _leave(self, *_: object) -> None:
+        self._frames.pop()
+
+
+def function_name(func: Callable[..., Any]) -> str:
+    """The name under which a function of PyTorch is recorded and replaced."""
+    return getattr(func, "__name__", str(func)).partition(".")[0]
+
+
+def shape_copy(model: nn.Module) -> nn.Module:
+    """A copy on the ``meta`` device, where only shapes are computed; the weights are not copied."""
+    tensors = chain(model.parameters(), model.buffers())
+    memo: dict[int, Any] = {id(t): _meta(t) for t in tensors}
+    return copy.deepcopy(model, memo)
+
+
+def trace(model: nn.Module, image: Tensor) -> Trace:
+    """Record what a network does with an image, in evaluation mode; it stays as it is.
+
+    The pass runs with shapes only where the network allows it, and in earnest on a copy where it does not (a network
+    that looks at values on the way).
+
+    Args:
+        model: any network.
+        image: one image (1, C, H, W).
+
+    Raises:
+        InputError: the network can't take the image, or gives no logits (1, classes).
+    """
+    scripted = [path or "(network)" for path, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+    if scripted:
+        raise InputError(f"{scripted[0]} is scripted, so its calls can't be seen or changed; pass the original network")
+    try:
+        return record(shape_copy(model), image, shapes_only=True)
+    except RUN_ERRORS:
+        pass
+    try:
+        return record(copy.deepcopy(model), image, shapes_only=False)
+    except InputError:
+        raise
+    except RUN_ERRORS as error:
+        raise InputError(
+            f"{type(model).__name__} can't take images of shape {tuple(image.shape[1:])}: {first_line(error)}"
+        ) from error
+
+
+def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
+    """Record a pass of a network that is thrown away afterwards: hooks stay on it.
+
+    Args:
+        model: a copy, made by `shape_copy` for shapes only.
+        image: one image (1, C, H, W).
+        shapes_only: whether to compute shapes and no values.
+    """
+    model.eval()
+    image = image.detach().to("meta") if shapes_only else image.detach().clone()
+    recorder = Recorder(model, image)
+    with torch.no_grad(), recorder:
+        result = model(image)
+    output = logits(result)
+    value = Value(output.shape, recorder.source(output))
+    if value.source is None:
+        raise InputError(
+            f"{type(model).__name__} gives logits that no recorded operation made from the image, so there is nothing "
+            "to change"
+        )
+    return Trace(tuple(recorder.calls), tuple(recorder.log), image.shape, value, dict(recorder.runs), shapes_only)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line of moderate length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:159] + "…"
+
+
+def logits(result: object) -> Tensor:
+    """The logits in what a network returned: a tensor, the entry ``logits``, or the first tensor of several.
+
+    Raises:
+        InputError: there is no tensor (N, classes).
+    """
+    if isinstance(result, Mapping) and "logits" in result:
+        result = result["logits"]
+    tensors = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+    if not tensors or tensors[0].ndim != 2:
+        shapes = [tuple(t.shape) for t in tensors]
+        raise InputError(f"the network gave {shapes or type(result).__name__}: expected logits (N, classes)")
+    return tensors[0]
+
+
+def _run(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if name == "batch_norm" and args and args[0].is_meta:
+        return torch.empty_like(args[0])  # PyTorch takes most of a pass to find out that the shape stays
+    return func(*args, **kwargs)
+
+
+def _depends(value: object) -> bool:
+    return isinstance(value, Value) and value.source is not None
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    shapes = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(shapes, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shapes

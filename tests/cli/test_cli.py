@@ -1,0 +1,140 @@
+"""The command, as a person or a script meets it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from robustmaps import __version__
+from robustmaps.cli import main
+
+FAST = "--eps 0.1 --steps 1 --batch-size 256 --device cpu --precision fp32"
+TRAIN = ["train", *FAST.split(), "--epochs", "1"]
+
+
+def robustmaps(*arguments, **kwargs):
+    command = [sys.executable, "-m", "robustmaps", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def test_help_and_version_need_no_torch():
+    code = "import sys; from robustmaps.cli import main; c = main(sys.argv[1:]); print('torch' in sys.modules, c)"
+    for arguments in (["--help"], ["--version"]):
+        out = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+        assert out.endswith("False 0\n")
+    assert robustmaps("--version").stdout == f"robustmaps {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "demo", "models"])
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], ""),
+        (["trian"], "unknown verb 'trian'; did you mean 'train'"),
+        (["train", "--model", "resnet19"], "did you mean 'resnet18'"),
+        (["train", "--model", "resnet18", "--strides", "122"], "expected 4 digits"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["train", "--config", "missing.yaml"], "missing.yaml: can't be read"),
+        (["train", "--resume", "nowhere"], "not a run folder"),
+        (["evaluate", "nowhere"], "there is no such file"),
+        (["data", "shwo"], "did you mean 'show'"),
+        (["models", "--image-size", "1"], "image"),
+    ],
+)
+def test_bad_input_is_code_2_and_says_why(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["train", "--modle", "resnet8"], "--model"), (["train", "--eps", "8"], "8/255"), (["train", "--lr", "x"], "x")],
+)
+def test_bad_options_are_code_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_train_evaluate_as_json(tmp_path, capsys):
+    out = ["--out", str(tmp_path), "--json"]
+    assert main([*TRAIN, *out]) == 0
+    captured = capsys.readouterr()
+    trained = json.loads(captured.out)
+    assert trained["best_epoch"] == 1
+    assert trained["config"]["eps"] == 0.1
+    assert main([*TRAIN, *out]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["evaluate", trained["run"], "--steps", "1", "--restarts", "1", "--samples", "50", "--json"]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert len(evaluated["verdicts"]) == 50
+    assert evaluated["eps"] == 0.1
+    assert main(["train", "--resume", trained["run"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == trained["run"]
+    assert main(["train", "--resume", trained["run"], "--seed", "1"]) == 2
+    assert "name another run" in capsys.readouterr().err
+
+
+def test_options_win_over_the_file(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("epochs: 7\neps: 0.1\nsteps: 1\nbatch_size: 256\n")
+    assert main(["train", "--config", str(path), "--epochs", "1", "--out", str(tmp_path), "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["epochs"], config["eps"]) == (1, 0.1)
+
+
+def test_models_and_data_as_json(capsys, tmp_path):
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
+    assert rows["resnet18"]["strides"] == "1222"
+    assert main(["data", "list", "--json"]) == 0
+    assert "digits" in json.loads(capsys.readouterr().out)["known"]
+    assert main(["data", "show", "digits", "--json", "--picture", str(tmp_path / "a.png")]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == {"train": 1213, "validation": 135, "test": 449}
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["data", "prepare", "digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"]["test"] == 449
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
+    arguments = [*TRAIN[:-1], "500", "--out", str(tmp_path), "--schedule", "constant"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "robustmaps", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        deadline = time.monotonic() + 100
+        while not list(tmp_path.glob("*/metrics.jsonl")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert out == ""
+    said = re.search(r"robustmaps train --resume (\S+)", err)
+    assert said is not None
+    assert str(tmp_path) in said[1]
+    log = next(tmp_path.glob("*/log.txt")).read_text()
+    assert "stopped at epoch" in log

@@ -1,0 +1,65 @@
+"""``plan``: what fits a budget, and what beats what."""
+
+import json
+
+import pytest
+import torch
+
+from robustmaps import models
+from robustmaps.engine.errors import InputError
+from robustmaps.enlarge import enlarge, plan
+
+IMAGE = torch.rand(1, 3, 32, 32)
+
+
+def test_all_options_within_the_budget_the_cheapest_first() -> None:
+    found = plan(models.create("resnet8"), IMAGE, budget=4.5)
+    options = [(option.upsample, option.where) for option in found.options]
+    assert options == [(1, ()), (1, (1,)), (1, (0,)), (2, ())]
+    assert [option.relative for option in found.options] == sorted(option.relative for option in found.options)
+    assert all(option.relative <= 4.5 for option in found.options)
+    assert found.options[0].relative == 1
+    assert found.options[0].best
+
+
+def test_costs_are_those_of_the_enlarged_networks() -> None:
+    network = models.create("resnet8").eval()
+    for option in plan(network, IMAGE, budget=3, upsamples=(1,)).options[1:]:
+        with pytest.warns(UserWarning, match="receptive field"):
+            _, enlargement = enlarge(network, IMAGE, factor=2, where=option.where, latency_runs=0)
+        assert option.cost == enlargement.after.cost
+        assert option.effective_stride == enlargement.after.effective_stride
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    found = plan(models.create("resnet8"), IMAGE, budget=10)
+    for option in found.front:
+        assert not any(
+            other.relative < option.relative and other.cost.map_size >= option.cost.map_size for other in found.options
+        )
+    last, first = ({o.where: o for o in found.options if o.upsample == 1}[where] for where in ((1,), (0,)))
+    assert last.relative < first.relative
+    assert last.best
+    assert not first.best
+
+
+def test_a_smaller_gain_counts() -> None:
+    network = models.create("resnet8")
+    found = plan(network, IMAGE, budget=3, upsamples=(1,), gain=lambda model: float(model is not network))
+    assert [option.gain for option in found.options] == [0, 1, 1]
+    found = plan(network, IMAGE, budget=3, upsamples=(1,), measure="memory", gain=lambda _: 1.0)
+    assert "memory" in str(found)
+    assert json.loads(json.dumps(found.to_dict()))["options"][0]["gain"] == 1
+
+
+def test_nothing_below_the_floor() -> None:
+    found = plan(models.create("resnet8"), IMAGE, budget=1e6, upsamples=(1, 2, 4, 8), dilate=True)
+    assert min(max(option.effective_stride) for option in found.options) == 1
+
+
+def test_refusals() -> None:
+    network = models.create("resnet8")
+    with pytest.raises(InputError, match=r"budget=0.5: expected a number of at least 1"):
+        plan(network, IMAGE, budget=0.5)
+    with pytest.raises(InputError, match="unknown measure 'flop'; did you mean 'flops'"):
+        plan(network, IMAGE, measure="flop")
