@@ -1,4 +1,4 @@
-"""Networks whose best attacks are known in closed form, slow references, and the peers that results are compared with."""
+"""Networks whose best attacks are known in closed form, slow references, and the peers to compare with."""
 
 from typing import Any
 

@@ -178,10 +178,12 @@ class SparseStepper(Stepper):
     def next(self, climb: Climb, done: int) -> Tensor:
         """Equal steps in the entries of largest gradient, projected onto the ball and the box."""
         self._check(climb, done)
-        slope = climb.gradient.abs().flatten(1)
+        # Entries that the box stops are no use, and would take the place of others among the few that move.
+        stopped = torch.where(climb.gradient > 0, climb.current >= 1, climb.current <= 0)
+        slope = climb.gradient.abs().masked_fill(stopped, 0.0).flatten(1)
         size = slope.shape[1]
-        rank = ((1 - climb.sparsity) * size).clamp(0, size - 1).long()
-        least = slope.sort(dim=1).values.gather(1, rank[:, None])
+        count = (climb.sparsity * size).long().clamp(1, size)
+        least = slope.sort(dim=1).values.gather(1, (size - count)[:, None])
         direction = (climb.gradient.flatten(1).sign() * (slope >= least)).view_as(climb.x)
         length = climb.step_size / norms(direction, "l1").clamp(min=1.0)
         return project(climb.current + per_image(length) * direction, climb.x, self.eps, "l1")

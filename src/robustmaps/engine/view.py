@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from robustmaps.engine.device import Precision
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.folding import FoldablePair, find_foldable, folded_parameters
+from robustmaps.engine.modes import modes_restored
 
 Objective = Callable[[Tensor], Tensor]
 """From logits (N, K) to one value per sample (N,)."""
@@ -182,17 +183,14 @@ def plain_view(model: nn.Module | AttackView) -> Iterator[AttackView]:
         with _outside_inference_mode():
             yield model
         return
-    modes = [(module, module.training) for module in model.modules()]
     trainable = [p for p in model.parameters() if p.requires_grad]
     try:
-        model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
-        with _outside_inference_mode():
+        with modes_restored(model), _outside_inference_mode():
+            model.eval()
             yield AttackView(model, channels_last=False, autocast=False, fixed_batch=False)
     finally:
-        for module, mode in modes:
-            module.training = mode
         for parameter in trainable:
             parameter.requires_grad_(True)
 

@@ -8,8 +8,16 @@ from robustmaps.enlarge._head import HeadKind
 _THEORY = "docs/theory.md"
 
 
-def advise(enlargement: Enlargement) -> Iterator[str]:
-    """What speaks against an enlargement."""
+def advise(enlargement: Enlargement, not_spread: Sequence[str]) -> Iterator[str]:
+    """What speaks against an enlargement.
+
+    Args:
+        enlargement: which one.
+        not_spread: calls through which dilation could not be carried.
+    """
+    if not_spread:
+        more = f" and {len(not_spread) - 1} more" if len(not_spread) > 1 else ""
+        yield f"dilation can't be carried through {not_spread[0]}{more}: behind it the network's function is not kept"
     yield from _head(enlargement)
     yield from _stride(enlargement)
     yield from _field(enlargement)

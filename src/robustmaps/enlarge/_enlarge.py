@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarge._advice import advise, nothing_to_relax
 from robustmaps.enlarge._enlargement import Enlargement, Side, Step
@@ -102,7 +103,9 @@ def enlarge(
         after=after,
         agreement=agreement,
     )
-    enlargement = replace(enlargement, warnings=tuple(advise(enlargement)))
+    enlargement = replace(
+        enlargement, warnings=tuple(advise(enlargement, study.not_spread(chosen, factor) if dilate else ()))
+    )
     for text in enlargement.warnings:
         warnings.warn(text, EnlargeWarning, stacklevel=2)
     return enlarged, enlargement
@@ -168,13 +171,9 @@ def _side(study: Study, model: nn.Module, view: View, latency_runs: int) -> Side
 
 @torch.no_grad()
 def _decisions(model: nn.Module, images: Tensor) -> Tensor:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
+    with modes_restored(model):
         model.eval()
         return logits(model(images)).argmax(1)
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _share(a: Tensor, b: Tensor) -> float:

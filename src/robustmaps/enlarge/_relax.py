@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from robustmaps.enlarge._flow import leading_inputs, size_of, unpadded
+from robustmaps.enlarge._flow import RESAMPLERS, leading_inputs, size_of, unpadded
 from robustmaps.enlarge._head import find_head, pools_whole_map
 from robustmaps.enlarge._replacements import AveragedTo, Relaxed, Replacement, Spread, WholeMap
 from robustmaps.enlarge._steps import Transition, find_transitions
@@ -28,18 +28,10 @@ def relax(trace: Trace, chosen: Iterable[Transition], factor: int, *, dilate: bo
         factor: what their strides are divided by, on each axis that has a stride.
         dilate: whether later windows are spread so that the given network's values stay in the map.
     """
-    factors: dict[int, Pair] = {}
-    keep: set[int] = set()
-    for transition in chosen:
-        windows = {call.index: _window(call) for call in transition.calls}
-        for index, window in windows.items():
-            before = factors.get(index, (1, 1))  # a branch may span several steps
-            factors[index] = (
-                before[0] * _divisor(window.stride[0], factor),
-                before[1] * _divisor(window.stride[1], factor),
-            )
-        if not _agree(trace, transition, factors):
-            keep |= set(windows)
+    chosen = list(chosen)
+    factors = _factors(chosen, factor)
+    disagreeing = [transition for transition in chosen if not _agree(trace, transition, factors)]
+    keep = {call.index for transition in disagreeing for call in transition.calls}
     spacing = _spacings(trace, factors) if dilate else {}
     changes = []
     for call in trace.calls:
@@ -47,6 +39,17 @@ def relax(trace: Trace, chosen: Iterable[Transition], factor: int, *, dilate: bo
         if replacement is not None:
             changes.append(Change(call, replacement))
     return changes
+
+
+def not_spread(trace: Trace, chosen: Iterable[Transition], factor: int) -> list[Call]:
+    """The calls through which dilation can't be carried: they resample a spread map, or make tokens of it."""
+    spacing = _spacings(trace, _factors(chosen, factor))
+    spread = [call for call in trace.calls if _incoming(call, spacing) != (1, 1)]
+    return [
+        call
+        for call in spread
+        if (call.name in RESAMPLERS and not pools_whole_map(call)) or (len(call.shape) == 3 and not _pools(call))
+    ]
 
 
 def fix_head(trace: Trace, *, after: Iterable[Call] | None = None) -> list[Change]:
@@ -68,6 +71,17 @@ def fix_head(trace: Trace, *, after: Iterable[Call] | None = None) -> list[Chang
         elif head is not None and call is head.call and head.kind == "flatten" and head.map is call.inputs[0]:
             changes.append(Change(call, AveragedTo(head.map_size)))
     return changes
+
+
+def _factors(chosen: Iterable[Transition], factor: int) -> dict[int, Pair]:
+    """What the stride of each call of the chosen steps is divided by; a branch may span several of them."""
+    factors: dict[int, Pair] = {}
+    for transition in chosen:
+        for call in transition.calls:
+            down, right = factors.get(call.index, (1, 1))
+            stride = _window(call).stride
+            factors[call.index] = (down * _divisor(stride[0], factor), right * _divisor(stride[1], factor))
+    return factors
 
 
 def _replacement(
@@ -140,6 +154,11 @@ def _window(call: Call) -> Window:
     if window is None:
         raise TypeError(f"{call} slides no window")
     return window
+
+
+def _pools(call: Call) -> bool:
+    """Whether a call leaves one number per channel and row, or per channel: part of a pool over the whole map."""
+    return call.shape.numel() <= call.inputs[0].shape.numel() // max(size_of(call.inputs[0].shape))
 
 
 def _is_pointwise(window: Window) -> bool:

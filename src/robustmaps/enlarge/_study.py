@@ -10,7 +10,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.enlarge._enlargement import Step, by
 from robustmaps.enlarge._flow import sights
 from robustmaps.enlarge._head import Head, HeadKind, find_head
-from robustmaps.enlarge._relax import Change, fix_head, relax
+from robustmaps.enlarge._relax import Change, fix_head, not_spread, relax
 from robustmaps.enlarge._steps import Transition, find_transitions
 from robustmaps.enlarge._surgery import Upsampling, operate
 from robustmaps.enlarge._trace import RUN_ERRORS, Trace, first_line, record, shape_copy, trace
@@ -66,6 +66,10 @@ class Study:
         start = None if upsampled else [call for transition in chosen for call in transition.calls]
         changes = [*relax(self.trace, chosen, factor, dilate=dilate), *fix_head(self.trace, after=start)]
         return list({change.call.index: change for change in changes}.values())
+
+    def not_spread(self, where: Iterable[int], factor: int) -> list[str]:
+        """The calls behind which dilation does not keep the network's function."""
+        return list(map(str, not_spread(self.trace, [self.transitions[i] for i in where], factor)))
 
     def rehearse(self, changes: Iterable[Change], upsampling: Upsampling | None) -> View | str:
         """Try changes: what becomes of the last map, or why they break the network."""

@@ -112,8 +112,8 @@ class _Rewriting(TorchFunctionMode):
         """Refuse a run that made other calls than the traced one, since the wrong ones may have been replaced."""
         if self._count != self._expected:
             raise RuntimeError(
-                f"{type(module).__name__} made {self._count} calls where it made {self._expected} when it was enlarged; "
-                "its calls can't be told apart if their number changes (in training mode, with the size of the image)"
+                f"{type(module).__name__} made {self._count} calls where it made {self._expected} when it was "
+                "enlarged; its calls can't be told apart if their number changes, in training mode for one"
             )
 
 
@@ -215,7 +215,8 @@ def _scopes(trace: Trace, changes: Iterable[Change]) -> dict[str, Layer]:
         layers.setdefault(scope, []).append(Rewrite(change.call.name, number, change.replacement))
     return {
         scope: Layer(
-            tuple(rewrites), tuple((name, _count(trace.log, name, scope)) for name in {r.function for r in rewrites})
+            tuple(rewrites),
+            tuple((name, _count(trace.log, name, scope)) for name in sorted({r.function for r in rewrites})),
         )
         for scope, rewrites in layers.items()
     }

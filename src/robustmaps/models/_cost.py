@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import modes_restored
 from robustmaps.models._maps import FinalPooling
 
 _WARM_UP_RUNS = 3
@@ -93,18 +94,16 @@ def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int
 @contextmanager
 def _as_trained(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients for all parameters, and afterwards what was before."""
-    modes = [(module, module.training) for module in model.modules()]
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
-    model.eval()
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
-        yield
+        with modes_restored(model):
+            model.eval()
+            yield
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
-        for module, training in modes:
-            module.training = training
 
 
 def _saved_bytes(model: nn.Module, images: torch.Tensor) -> int:

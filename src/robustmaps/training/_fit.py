@@ -14,6 +14,7 @@ from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
 from robustmaps.engine.environment import describe_environment
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.training._events import open_events
@@ -102,7 +103,7 @@ def fit(
             should_stop,
         )
         stack.enter_context(torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []))
-        stack.callback(model.train, model.training)
+        stack.enter_context(modes_restored(model))
         torch.manual_seed(derive_seed(options.seed, "fit"))
         events = stack.enter_context(
             open_events(folder.path / "tensorboard" if folder is not None and options.tensorboard else None)
