@@ -1,4 +1,4 @@
-"""Networks whose best attacks are known in closed form, slow references, and the peers to compare with."""
+"""Networks whose best attacks are known in closed form, slow references, and peers to compare with."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ class TwoPlanes(nn.Module):
     def __init__(self, pixels: int, *, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(pixels, generator=generator) / pixels**0.5)
-        self.bias = nn.Parameter(torch.randn((), generator=generator) * 0.1)
+        self.weight = nn.Buffer(torch.randn(pixels, generator=generator) / pixels**0.5)
+        self.bias = nn.Buffer(torch.randn((), generator=generator) * 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         value = x.flatten(1) @ self.weight + self.bias
@@ -40,7 +40,7 @@ def shortest(network: TwoPlanes, x: Tensor, norm: str) -> Tensor:
         _shortest(weight, float(value), image.double().numpy(), norm)
         for value, image in zip(network.value(x), x.flatten(1), strict=True)
     ]
-    return torch.tensor(lengths)
+    return torch.tensor(lengths, dtype=x.dtype)
 
 
 def lowest_value(network: TwoPlanes, x: Tensor, norm: str, eps: float) -> Tensor:
@@ -51,26 +51,28 @@ def lowest_value(network: TwoPlanes, x: Tensor, norm: str, eps: float) -> Tensor
     for sign, image in zip(signs, x.flatten(1).double().numpy(), strict=True):
         change = _solve(sign * weight, image, norm, eps=eps)
         lowest.append(sign * (weight @ image + float(network.bias)) + change)
-    return torch.tensor(lowest)
+    return torch.tensor(lowest, dtype=x.dtype)
 
 
 def _shortest(weight: np.ndarray, value: float, image: np.ndarray, norm: str) -> float:
-    """Bisection over the radius for l_inf and l1, over the multiplier for l2."""
-    slope = np.sign(value) * weight
-    room = np.where(slope > 0, image, 1 - image)
+    """A linear program for l_inf and l1, bisection over the multiplier for l2."""
+    slope, pixels = np.sign(value) * weight, len(weight)
     if norm == "l2":
+        room = np.where(slope > 0, image, 1 - image)
         low, high = 0.0, 1e4
         for _ in range(200):
             middle = (low + high) / 2
-            low, high = (
-                (middle, high) if abs(slope) @ np.minimum(middle * abs(slope), room) < abs(value) else (low, middle)
-            )
+            reached = abs(slope) @ np.minimum(middle * abs(slope), room)
+            low, high = (middle, high) if reached < abs(value) else (low, middle)
         return float(np.linalg.norm(np.minimum(high * abs(slope), room)))
-    low, high = 0.0, float(len(weight))
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if abs(value) + _solve(slope, image, norm, eps=middle) > 0 else (low, middle)
-    return high
+    # Unknowns: the positive and the negative part of the perturbation, and the largest entry.
+    bounds = [(0, 1 - p) for p in image] + [(0, p) for p in image] + [(0, 1)]
+    crosses = np.concatenate([slope, -slope, [0.0]])[None]
+    below = np.hstack([np.eye(2 * pixels), -np.ones((2 * pixels, 1))])
+    cost = np.zeros(2 * pixels + 1)
+    cost[slice(-1, None) if norm == "linf" else slice(0, -1)] = 1.0
+    limits = np.concatenate([[-abs(value)], np.zeros(2 * pixels)])
+    return float(linprog(cost, A_ub=np.vstack([crosses, below]), b_ub=limits, bounds=bounds).fun)
 
 
 def _solve(slope: np.ndarray, image: np.ndarray, norm: str, eps: float) -> float:

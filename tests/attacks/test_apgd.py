@@ -16,7 +16,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize(("norm", "eps", "slack"), [("linf", 0.02, 1e-5), ("l1", 0.3, 0.01)])
+@pytest.mark.parametrize(("norm", "eps", "slack"), [("linf", 0.02, 1e-5), ("l1", 0.3, 1e-4)])
 @pytest.mark.parametrize("loss", ["ce", "dlr-t"])
 @pytest.mark.filterwarnings("ignore:apgd-t")
 def test_apgd_reaches_the_optimum_of_a_linear_network_with_the_box_in_the_way(norm, eps, slack, loss):
@@ -147,14 +147,22 @@ def test_bad_values(values, message):
         APGD(**values)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.12), ("l2", 0.9)])
-@pytest.mark.parametrize("loss", ["ce", "dlr-t"])
+@pytest.mark.parametrize(
+    ("norm", "eps", "loss"),
+    [
+        ("linf", 0.12, "ce"),
+        ("l2", 0.9, "ce"),
+        pytest.param("linf", 0.12, "dlr-t", marks=pytest.mark.slow),
+        pytest.param("l2", 0.9, "dlr-t", marks=pytest.mark.slow),
+    ],
+)
 def test_as_strong_as_torchattacks(norm, eps, loss, robust_network, digits_test):
-    x, y = digits_test[0][:150], digits_test[1][:150]
+    x, y = digits_test[0][:100], digits_test[1][:100]
     ours = APGD(norm, eps, loss=loss)(robust_network, x, y, generator=generator())
     if loss == "ce":
         peer = torchattacks.APGD(robust_network, norm=PEER_NORMS[norm], eps=eps, steps=100)
     else:
         peer = torchattacks.APGDT(robust_network, norm=PEER_NORMS[norm], eps=eps, steps=100, n_classes=10)
     difference = broken(robust_network, ours, y).sum() - broken(robust_network, peer(x, y), y).sum()
-    assert -1 <= difference <= 3
+    # Another seed moves either by up to two of these images.
+    assert abs(difference) <= 2

@@ -24,8 +24,7 @@ def build_with_weights(name: str) -> tuple[nn.Module, tuple[int, int]]:
     module = {"pytorchcv": "pytorchcv.model_provider"}.get(library, library)
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    if library != "transformers":
-        define_torchvision_operators()
+    define_torchvision_operators()
     model, size = _BUILDERS[library](pytest.importorskip(module), network)
     return model.eval(), size
 

@@ -13,7 +13,7 @@ from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._climb import Climb, MomentumStepper, SparseStepper, Stepper
 from robustmaps.attacks._geometry import on_sphere, project
 from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
-from robustmaps.attacks._runs import Clock, fork, seeds, select, waves
+from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
 from robustmaps.engine.progress import Watcher, ignore
@@ -215,9 +215,10 @@ class _Attempt:
         """Note the samples that a run has just broken, and leave all their runs."""
         if not climb.wrong.any():
             return climb
-        fallen = climb.sample[climb.wrong]
-        self.result[fallen] = climb.current[climb.wrong]
-        self.standing[fallen] = False
+        wrong = climb.wrong.nonzero().squeeze(1)
+        wrong = wrong[one_each(climb.sample[wrong])]
+        self.result[climb.sample[wrong]] = climb.current[wrong]
+        self.standing[climb.sample[wrong]] = False
         return select(climb, self.standing[climb.sample])
 
     def _keep_closest(self, climb: Climb) -> None:
@@ -226,6 +227,7 @@ class _Attempt:
             return
         margin = logit_margin(self.view(climb.best), self.y[climb.sample])
         closest = self.margin.scatter_reduce(0, climb.sample, margin, "amax")
-        rows = (margin == closest[climb.sample]) & (margin > self.margin[climb.sample])
+        rows = ((margin == closest[climb.sample]) & (margin > self.margin[climb.sample])).nonzero().squeeze(1)
+        rows = rows[one_each(climb.sample[rows])]
         self.result[climb.sample[rows]] = climb.best[rows]
         self.margin = closest

@@ -10,7 +10,7 @@ from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import norms, on_sphere, per_image
 from robustmaps.attacks._halfspace import to_hyperplane
 from robustmaps.attacks._losses import likeliest_wrong, logit_margin
-from robustmaps.attacks._runs import Clock, fork, seeds, select, waves
+from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
 from robustmaps.engine.progress import Watcher, ignore
@@ -206,11 +206,14 @@ class _Attempt:
         length = norms(found - search.x[across], self.attack.norm)
         shortest = self.distance.scatter_reduce(0, sample, length, "amin")
         limit = torch.inf if self.attack.minimal else self.attack.eps
-        keep = (length == shortest[sample]) & (length < self.distance[sample]) & (length <= limit)
+        keep = (
+            ((length == shortest[sample]) & (length < self.distance[sample]) & (length <= limit)).nonzero().squeeze(1)
+        )
+        keep = keep[one_each(sample[keep])]
         self.result[sample[keep]] = found[keep]
         self.distance = shortest
         search.current[across] = search.x[across] + self.attack.beta * (found - search.x[across])
-        if self.attack.minimal or not keep.any():
+        if self.attack.minimal or len(keep) == 0:
             return search
         self.standing[sample[keep]] = False
         return select(search, self.standing[search.sample])

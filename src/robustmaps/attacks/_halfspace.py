@@ -8,6 +8,9 @@ _TINY = 1e-12
 # Newton's method on a concave, piecewise linear function ends exactly, on images in two to five rounds.
 _ROUNDS = 30
 
+# What may be left of a gap, relative to it: the precision of a sum in float32.
+_CLOSED = 1e-5
+
 
 def to_hyperplane(x: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tensor:
     """The shortest perturbation in ``norm`` that changes ``<normal, x>`` by ``gap`` and keeps ``x`` within [0, 1].
@@ -22,32 +25,41 @@ def to_hyperplane(x: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tensor:
         norm: ``linf``, ``l2`` or ``l1``.
     """
     direction = (normal * gap.sign()[:, None, None, None]).sign().flatten(1)
-    room = torch.where(direction > 0, 1 - x.flatten(1), x.flatten(1))
+    flat = x.flatten(1)
+    room = torch.where(direction > 0, 1 - flat, flat)
     slope = normal.flatten(1).abs()
-    if norm == "l1":
-        length = _fill_steepest(slope, room, gap.abs())
+    if norm == "linf":
+        length = _move_together(slope, room, gap.abs())
+    elif norm == "l2":
+        # An entry moves as fast as it is steep, and stops the sooner.
+        length = slope * _move_together(slope.square(), room / slope.clamp(min=_TINY), gap.abs())
     else:
-        rate = torch.ones_like(slope) if norm == "linf" else slope
-        length = _move_together(slope, rate, room, gap.abs())
+        length = _fill_steepest(slope, room, gap.abs())
     return (direction * length).view_as(x)
 
 
-def _move_together(slope: Tensor, rate: Tensor, room: Tensor, gap: Tensor) -> Tensor:
-    """Entries move at their rates until the box stops them: ``min(t * rate, room)``, with the ``t`` closing the gap.
+def _move_together(gain: Tensor, stop: Tensor, gap: Tensor) -> Tensor:
+    """For how long each entry moves, when all set out together until the box stops them or the gap is closed.
 
-    What is gained, ``sum(slope * min(t * rate, room))``, is concave in ``t``, so Newton's method from zero never
-    overshoots and each round fixes more entries to the box, until none is left to fix.
+    What is gained by a time, ``sum(gain * min(time, stop))``, is concave: Newton from zero never overshoots, and
+    each round moves the time past some stops, until none lies between it and the end.
     """
-    gain = slope * rate
-    time = (gap / gain.sum(1).clamp(min=_TINY))[:, None]
+    time = torch.zeros_like(gap)[:, None]
+    reached = torch.zeros_like(gap)
     for _ in range(_ROUNDS):
-        free = time * rate < room
-        missing = gap - (slope * room).masked_fill(free, 0.0).sum(1)
-        later = (missing / gain.masked_fill(~free, 0.0).sum(1).clamp(min=_TINY))[:, None]
-        if not bool((later > time * (1 + 1e-6)).any()):
+        speed = _dot(gain, (stop > time).to(gain.dtype))
+        step = ((gap - reached) / speed.clamp(min=_TINY))[:, None]
+        time = time + torch.where(speed[:, None] > 0, step.clamp(min=0.0), 0.0)
+        length = torch.minimum(stop, time)
+        reached = _dot(gain, length)
+        if not bool(((gap - reached > _CLOSED * gap) & (speed > 0)).any()):
             break
-        time = torch.maximum(time, later)
-    return torch.minimum(time * rate, room)
+    return length
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar products row by row, (R,), without the product in memory."""
+    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
 
 
 def _fill_steepest(slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:

@@ -60,6 +60,15 @@ def fork(seed: int, device: torch.device) -> torch.Generator:
     return generator
 
 
+def one_each(samples: Tensor) -> Tensor:
+    """Where each sample number (R,) occurs first: of two images written for one sample, parts of both could arrive."""
+    order = samples.argsort(stable=True)
+    ordered = samples[order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return order[first]
+
+
 @dataclass
 class Clock:
     """Tells a watcher how many steps of all runs are done; the steps that a broken sample is spared count as done."""

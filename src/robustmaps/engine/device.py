@@ -74,4 +74,5 @@ def device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return device.type
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads != 1)}"

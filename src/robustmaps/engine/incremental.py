@@ -6,7 +6,7 @@ Query attacks that change small windows thousands of times live off it.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,7 +82,12 @@ class Incremental:
         self._sizes = {node: self._values[node].shape[2:] for node in self._steps}
         self._constants = {node: value for node, value in self._values.items() if node.op == "get_attr"}
         self._kept: dict[fx.Node, Tensor] = {node: self._values[node] for node in self._read}
-        self._full_cost = self._cost(self._values)
+        # Of every convolution: multiplications for one output, and outputs of a full pass.
+        self._outputs = {
+            node: (self._modules[str(node.target)].weight[0].numel(), self._values[node].numel())
+            for node in traced.graph.nodes
+            if node.op == "call_module" and isinstance(self._modules[str(node.target)], nn.Conv2d)
+        }
         del self._values
         self._changes: dict[fx.Node, _Change] = {}
 
@@ -93,8 +98,11 @@ class Incremental:
 
     @property
     def cost(self) -> float:
-        """Multiplications that the last proposal spared no convolution, relative to a full pass."""
-        return self._cost({node: change.values for node, change in self._changes.items()}) / max(self._full_cost, 1)
+        """Multiplications of the last proposal's convolutions, relative to a full pass."""
+        sizes = {node: self._changes[node].values.numel() for node in self._outputs if node in self._changes}
+        spent = sum(each * sizes.get(node, full) for node, (each, full) in self._outputs.items())
+        everything = sum(each * full for each, full in self._outputs.values())
+        return float(spent / everything) if everything else 1.0
 
     def propose(self, patch: Tensor, top: int, left: int) -> Tensor:
         """Logits (N, K) of the known images with ``patch`` (N, C, h, w) in the window whose corner is given."""
@@ -220,11 +228,6 @@ class Incremental:
         if node.op == "call_method":
             return getattr(arguments[0], str(node.target))(*arguments[1:], **keywords)
         return node.target(*arguments, **keywords)  # type: ignore[operator]
-
-    def _cost(self, values: Mapping[fx.Node, Any]) -> int:
-        """Multiplications of the convolutions that have these outputs."""
-        layers = ((self._modules.get(str(node.target)), maps) for node, maps in values.items())
-        return sum(layer.weight[0].numel() * maps.numel() for layer, maps in layers if isinstance(layer, nn.Conv2d))
 
 
 def incremental(view: AttackView, images: Tensor) -> Incremental | None:

@@ -12,7 +12,7 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarge._advice import advise, nothing_to_relax
-from robustmaps.enlarge._enlargement import Enlargement, Side, Step
+from robustmaps.enlarge._enlargement import Enlargement, Side
 from robustmaps.enlarge._study import Study, View, check_images
 from robustmaps.enlarge._surgery import Upsampling, operate
 from robustmaps.enlarge._trace import logits
@@ -72,9 +72,8 @@ def enlarge(
         EnlargeWarning: the theory promises nothing here, or the receptive field no longer covers the image.
     """
     factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate)
-    study = Study(model, example[:1])
-    steps = study.steps(max(factor, 2))
-    chosen = _choose(study, steps, where) if factor > 1 else ()
+    study = Study(model, example[:1], max(factor, 2))
+    chosen = _choose(study, where) if factor > 1 else ()
     upsampling = Upsampling(upsample, upsample_mode) if upsample != 1 else None
     changes = study.changes(chosen, factor, dilate=dilate, upsampled=upsampling is not None)
     view = study.rehearse(changes, upsampling)
@@ -98,7 +97,7 @@ def enlarge(
         where=tuple(chosen),
         dilate=dilate,
         head=study.view.kind,
-        steps=tuple(steps),
+        steps=tuple(study.steps),
         before=before,
         after=after,
         agreement=agreement,
@@ -132,12 +131,13 @@ def _check(
     return factor
 
 
-def _choose(study: Study, steps: Sequence[Step], where: Where | None) -> tuple[int, ...]:
+def _choose(study: Study, where: Where | None) -> tuple[int, ...]:
     """The numbers of the steps that were asked for, in order.
 
     Raises:
         InputError: none can be relaxed, one of these can't, or they have to be named.
     """
+    steps = study.steps
     free = [step.index for step in steps if step.obstacle is None]
     if not free:
         raise InputError(nothing_to_relax(type(study.model).__name__, steps, study.view.kind))

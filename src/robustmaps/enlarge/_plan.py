@@ -133,21 +133,19 @@ def plan(
     check_at_least("budget", budget, 1)
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
-    study = Study(model, example[:1])
-    steps = study.steps(2)
+    study = Study(model, example[:1], factor=2)
     cost = _cost(study, model, measure)
     own = Option(1, (), cost, 1.0, study.view.stride, None if gain is None else gain(model))
     options = [own]
     for upsample in upsamples:
-        options += _within(study, steps, own, upsample, budget, measure, gain, dilate=dilate)
+        options += _within(study, own, upsample, budget, measure, gain, dilate=dilate)
     options.sort(key=lambda option: option.relative)
     marked = tuple(replace(o, best=not any(_beats(other, o) for other in options)) for o in options)
-    return Plan(measure, budget, dilate, tuple(steps), marked)
+    return Plan(measure, budget, dilate, tuple(study.steps), marked)
 
 
 def _within(
     study: Study,
-    steps: Sequence[Step],
     own: Option,
     upsample: float,
     budget: float,
@@ -157,7 +155,7 @@ def _within(
     dilate: bool,
 ) -> Iterator[Option]:
     """The options with one factor of upsampling; a set of steps is tried only where its subsets fit the budget."""
-    free = [step.index for step in steps if step.obstacle is None]
+    free = [step.index for step in study.steps if step.obstacle is None]
     upsampling = None if upsample == 1 else Upsampling(upsample, "nearest")
     over: list[set[int]] = []
     for where in (chosen for count in range(len(free) + 1) for chosen in combinations(free, count)):

@@ -43,23 +43,23 @@ def find_transitions(trace: Trace) -> list[Transition]:
         step = _shrinks(trace, call)
         if step is not None and not _pools_to_gate(call, readers):
             groups[step].append(call)
-    transitions = [Transition(before, stride, tuple(calls)) for (before, stride), calls in groups.items()]
-    return _spread_over_steps(transitions)
+    return [Transition(before, stride, tuple(calls)) for (before, stride), calls in groups.items()]
 
 
-def _spread_over_steps(transitions: Sequence[Transition]) -> list[Transition]:
-    """Give a branch that takes several steps at once to each of these steps."""
-    steps = list(transitions)
+def spread_over_steps(transitions: Sequence[Transition]) -> list[Transition]:
+    """Give a branch that takes several steps at once to each of these steps: a shortcut around two stages."""
+    calls = {transition: list(transition.calls) for transition in transitions}
     for wide in transitions:
         narrow = [t for t in transitions if t is not wide and _lies_within(t, wide)]
         strides = (math.prod(t.stride[0] for t in narrow), math.prod(t.stride[1] for t in narrow))
         if len(narrow) > 1 and strides == wide.stride:
-            steps.remove(wide)
+            del calls[wide]
             for part in narrow:
-                at = steps.index(part)
-                calls = sorted((*part.calls, *wide.calls), key=lambda call: call.index)
-                steps[at] = replace(part, calls=tuple(calls))
-    return steps
+                calls[part] += wide.calls
+    return [
+        replace(transition, calls=tuple(sorted(members, key=lambda call: call.index)))
+        for transition, members in calls.items()
+    ]
 
 
 def _lies_within(narrow: Transition, wide: Transition) -> bool:

@@ -1,7 +1,7 @@
 """What can be changed on a network: its steps, found by tracing it, and whether each can go, found by trying."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from robustmaps.enlarge._enlargement import Step, by
 from robustmaps.enlarge._flow import sights
 from robustmaps.enlarge._head import Head, HeadKind, find_head
 from robustmaps.enlarge._relax import Change, fix_head, not_spread, relax
-from robustmaps.enlarge._steps import Transition, find_transitions
+from robustmaps.enlarge._steps import Transition, find_transitions, spread_over_steps
 from robustmaps.enlarge._surgery import Upsampling, operate
 from robustmaps.enlarge._trace import RUN_ERRORS, Trace, first_line, record, shape_copy, trace
 from robustmaps.enlarge._windows import Pair, read_window
@@ -44,25 +44,36 @@ class View:
 
 
 class Study:
-    """A network, an image, and what was found out about them."""
+    """A network, an image, and what was found out about them.
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
+    Attributes:
+        model: the network.
+        image: one image (1, C, H, W).
+        trace: of the network with the image.
+        view: what becomes of its last map.
+        transitions: the downsampling steps.
+        steps: the same for the record, each tried on its own.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor, factor: int) -> None:
+        """Trace the network, and try each step with its strides divided by a factor."""
         self.model = model
         self.image = image
         self.trace = trace(model, image)
         self.view = look(self.trace)
         self.transitions = find_transitions(self.trace)
-
-    def steps(self, factor: int) -> list[Step]:
-        """The downsampling steps, each tried on its own with strides divided by a factor."""
-        return [
-            Step(i, t.stride, t.before, t.after, tuple(map(str, t.calls)), self._obstacle(t, factor))
-            for i, t in enumerate(self.transitions)
-        ]
+        self.steps = self._try(self.transitions, factor)
+        joined = spread_over_steps(self.transitions)
+        if len(joined) < len(self.transitions):
+            steps = self._try(joined, factor)
+            if _free(steps) > _free(self.steps):
+                self.transitions, self.steps = joined, steps
 
     def changes(self, where: Iterable[int], factor: int, *, dilate: bool, upsampled: bool) -> list[Change]:
         """What has to change for some steps to be relaxed, and the images upsampled."""
-        chosen = [self.transitions[i] for i in where]
+        return self._changes([self.transitions[i] for i in where], factor, dilate=dilate, upsampled=upsampled)
+
+    def _changes(self, chosen: Sequence[Transition], factor: int, *, dilate: bool, upsampled: bool) -> list[Change]:
         start = None if upsampled else [call for transition in chosen for call in transition.calls]
         changes = [*relax(self.trace, chosen, factor, dilate=dilate), *fix_head(self.trace, after=start)]
         return list({change.call.index: change for change in changes}.values())
@@ -94,14 +105,19 @@ class Study:
             return measure_cost(model, self.image, latency_runs=latency_runs)
         return measure_cost(shape_copy(model), self.image.to("meta"))
 
+    def _try(self, transitions: Sequence[Transition], factor: int) -> list[Step]:
+        return [
+            Step(i, t.stride, t.before, t.after, tuple(map(str, t.calls)), self._obstacle(t, factor))
+            for i, t in enumerate(transitions)
+        ]
+
     def _obstacle(self, transition: Transition, factor: int) -> str | None:
         if any(read_window(call) is None for call in transition.calls):
             names = sorted({call.name for call in transition.calls if read_window(call) is None})
             return f"{', '.join(names)} has no stride that could be changed"
         if any(stride > 1 and stride % factor for stride in transition.stride):
             return f"its stride {transition.stride} is no multiple of {factor}"
-        changes = self.changes([self.transitions.index(transition)], factor, dilate=False, upsampled=False)
-        result = self.rehearse(changes, None)
+        result = self.rehearse(self._changes([transition], factor, dilate=False, upsampled=False), None)
         return result if isinstance(result, str) else None
 
 
@@ -118,6 +134,10 @@ def look(recorded: Trace) -> View:
         return View(None, None, None)
     sight = sights(recorded)[head.map.source]
     return View(head, sight.stride_px, sight.field_px)
+
+
+def _free(steps: Iterable[Step]) -> int:
+    return sum(step.obstacle is None for step in steps)
 
 
 def _grew(before: Pair | None, after: Pair | None) -> bool:
