@@ -15,7 +15,19 @@ from robustmaps._version import __version__
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps import analysis, attacks, data, defenses, engine, evaluation, experiments, models, report, training
+    from robustmaps import (
+        analysis,
+        attacks,
+        data,
+        defenses,
+        engine,
+        enlarge,
+        evaluation,
+        experiments,
+        models,
+        report,
+        training,
+    )
     from robustmaps.engine.errors import InputError
     from robustmaps.evaluation import Evaluation, compare, evaluate
     from robustmaps.training import TrainOptions, fit
@@ -31,6 +43,7 @@ __all__ = [
     "data",
     "defenses",
     "engine",
+    "enlarge",
     "evaluate",
     "evaluation",
     "experiments",
@@ -48,7 +61,7 @@ __getattr__, __dir__ = lazy(
         "training": ["TrainOptions", "fit"],
     },
     modules=[
-        *("analysis", "attacks", "data", "defenses", "engine", "evaluation", "experiments", "models", "report"),
-        "training",
+        *("analysis", "attacks", "data", "defenses", "engine", "enlarge", "evaluation", "experiments", "models"),
+        *("report", "training"),
     ],
 )
