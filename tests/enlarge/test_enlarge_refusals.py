@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from enlarge_networks import Attention, FixedMerge, SharedPool, plain
+from enlarge_networks import Attention, FixedMerge, Gated, SharedPool, plain
 from torch import nn
 
 from robustmaps.engine.errors import InputError
@@ -87,6 +87,8 @@ def test_dilation_that_ends_at_a_layer_without_taps() -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.Upsample(scale_factor=2), *plain(padding=1))
     with pytest.warns(EnlargeWarning, match="dilation can't be carried through 1: interpolate: behind it"):
         enlarge(network, IMAGE, factor=2, where=0, dilate=True, latency_runs=0)
+    with pytest.warns(EnlargeWarning, match="dilation can't be carried through squeeze: avg_pool2d: behind it"):
+        enlarge(Gated(), IMAGE[:, :1], factor=2, where=0, dilate=True, latency_runs=0)
 
 
 def test_attention_over_a_fixed_number_of_patches() -> None:

@@ -13,9 +13,12 @@ from torch import nn
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:
     """The network and an image for it, on the ``meta`` device; skips the test where the library is missing."""
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            network, size = build_with_weights(name)
+    except NotImplementedError:  # a network whose initialisation looks at values
         network, size = build_with_weights(name)
-        return network, torch.empty(1, 3, *size)
+    return network.to("meta"), torch.empty(1, 3, *size, device="meta")
 
 
 def build_with_weights(name: str) -> tuple[nn.Module, tuple[int, int]]:
@@ -58,7 +61,8 @@ def _timm(library: object, name: str) -> tuple[nn.Module, tuple[int, int]]:
 def _transformers(library: object, name: str) -> tuple[nn.Module, tuple[int, int]]:
     config = library.AutoConfig.for_model(name)
     size = getattr(config, "image_size", 224)
-    return library.AutoModelForImageClassification.from_config(config), (size, size)
+    model = library.AutoModelForImageClassification.from_config(config)
+    return model, (size, size) if isinstance(size, int) else (224, 224)
 
 
 _BUILDERS = {"pytorchcv": _pytorchcv, "torchvision": _torchvision, "timm": _timm, "transformers": _transformers}

@@ -17,7 +17,7 @@ def advise(enlargement: Enlargement, not_spread: Sequence[str]) -> Iterator[str]
     """
     if not_spread:
         more = f" and {len(not_spread) - 1} more" if len(not_spread) > 1 else ""
-        yield f"dilation can't be carried through {not_spread[0]}{more}: behind it the network's function is not kept"
+        yield f"dilation can't be carried through {not_spread[0]}{more}: behind it the function is kept roughly at best"
     yield from _head(enlargement)
     yield from _stride(enlargement)
     yield from _field(enlargement)

@@ -42,13 +42,18 @@ def relax(trace: Trace, chosen: Iterable[Transition], factor: int, *, dilate: bo
 
 
 def not_spread(trace: Trace, chosen: Iterable[Transition], factor: int) -> list[Call]:
-    """The calls through which dilation can't be carried: they resample a spread map, or make tokens of it."""
+    """The calls behind which dilation can't keep the function.
+
+    They resample a spread map, make tokens of it, or average it for a gate, which then sees the new pixels as well.
+    """
+    head = find_head(trace)
     spacing = _spacings(trace, _factors(chosen, factor))
     spread = [call for call in trace.calls if _incoming(call, spacing) != (1, 1)]
     return [
         call
         for call in spread
-        if (call.name in RESAMPLERS and not pools_whole_map(call)) or (len(call.shape) == 3 and not _pools(call))
+        if (head is None or call is not head.call)
+        and (call.name in RESAMPLERS or pools_whole_map(call) or (len(call.shape) == 3 and not _pools(call)))
     ]
 
 
