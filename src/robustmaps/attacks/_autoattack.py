@@ -93,7 +93,7 @@ class AutoAttack:
         eps: the radius, in units of images in [0, 1].
         version: ``standard``; ``plus``, which takes several times as long; ``rand``, for randomised networks;
             ``rapid``, a few percent of the work for everyday use; or names of attacks: ``("apgd-ce", "square")``.
-        batch_size: runs made at once, where several targets or restarts are put together.
+        batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
 
     Raises:
         InputError: a value out of its range or an unknown name.
@@ -102,7 +102,7 @@ class AutoAttack:
     norm: Norm = "linf"
     eps: float = 8 / 255
     version: str | Sequence[str] = "standard"
-    batch_size: int = 256
+    batch_size: int | None = None
 
     name = "autoattack"
 
@@ -110,7 +110,8 @@ class AutoAttack:
         if self.norm not in NORMS:
             raise unknown("norm", self.norm, NORMS)
         check_eps(self.eps, self.norm)
-        check_at_least("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            check_at_least("batch_size", self.batch_size, 1)
         if isinstance(self.version, str):
             if self.version not in VERSIONS:
                 raise unknown("version", self.version, VERSIONS)

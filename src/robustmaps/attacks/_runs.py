@@ -29,12 +29,18 @@ class WatchedAttack(Attack, Protocol):
         ...
 
 
-def waves(standing: Tensor, variants: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+# Runs at once where the caller leaves it open. On a CPU more of them leave the caches: of 16 to 256 on a
+# ResNet-8, 64 and 128 were fastest, by a fifth against 256. A GPU wants to be filled.
+_CPU_RUNS, _GPU_RUNS = 64, 512
+
+
+def waves(standing: Tensor, variants: int, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Runs to be made at once: sample numbers and variants, each (R,) with R at most ``batch_size``, and how many wait.
 
     All samples' first variants come first. ``standing`` (N,) is read again before each wave, so that a sample that fell
     in one wave is missing from the next.
     """
+    batch_size = batch_size or (_CPU_RUNS if standing.device.type == "cpu" else _GPU_RUNS)
     samples = torch.arange(len(standing), device=standing.device).repeat(variants)
     kinds = torch.arange(variants, device=standing.device).repeat_interleave(len(standing))
     while True:
