@@ -91,11 +91,6 @@ class Output:
             else:
                 self._console.print(str(text), markup=False)
 
-    @property
-    def as_json(self) -> bool:
-        """Whether the result is one JSON object."""
-        return self._as_json
-
 
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> RichTable:
     """A table for the terminal: the first ``texts`` columns hold words, the others figures, aligned to the right."""

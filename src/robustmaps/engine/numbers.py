@@ -2,10 +2,10 @@
 
 import math
 import re
-from collections.abc import Sequence
 
 from robustmaps.engine.errors import InputError
 
+_PREFIXES = ("", "k", "M", "G", "T", "P")
 _FRACTION = re.compile(r"\s*([^/\s]+)\s*(?:/\s*([^/\s]+)\s*)?")
 
 
@@ -65,18 +65,18 @@ def check_whole(name: str, value: int, least: int) -> None:
         raise InputError(f"{name}={value!r}: expected a whole number of at least {least}")
 
 
-def human(number: float, unit: str = "", base: Sequence[str] = ("", "k", "M", "G", "T", "P")) -> str:
+def human(number: float, unit: str = "") -> str:
     """Three significant digits and an SI prefix.
 
     >>> human(12_500_000, "FLOP")
     '12.5 MFLOP'
     """
     scale = 0
-    while abs(number) >= 999.5 and scale < len(base) - 1:
+    while abs(number) >= 999.5 and scale < len(_PREFIXES) - 1:
         number /= 1000
         scale += 1
     text = f"{number:.3g}"
-    return f"{text} {base[scale]}{unit}".rstrip()
+    return f"{text} {_PREFIXES[scale]}{unit}".rstrip()
 
 
 def as_fraction(value: float) -> str:

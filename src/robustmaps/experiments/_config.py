@@ -12,13 +12,10 @@ import yaml
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import as_fraction, check_eps, parse_number
-from robustmaps.training import TrainOptions
+from robustmaps.training import INCIDENTAL, TrainOptions
 
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
 """A float that is written as a fraction on the command line and in YAML."""
-
-# Keys that say where and how often, not what: they are no part of a run's identity.
-_INCIDENTAL = ("device", "checkpoint_every_s", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """Eight hexadecimal digits that follow from everything that decides where the run ends up."""
-        decisive = {key: value for key, value in to_mapping(self).items() if key not in _INCIDENTAL}
+        decisive = {key: value for key, value in to_mapping(self).items() if key not in INCIDENTAL}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -149,7 +149,9 @@ def evaluate_checkpoint(
         watcher=watcher,
     )
     evaluation = replace(evaluation, checkpoint_sha256=sha256(checkpoint.path))
-    target = Path(out) if out is not None else checkpoint.path.parent / "evaluation" / _file_name(evaluation, split)
+    target = (
+        Path(out) if out is not None else RunFolder(checkpoint.path.parent).evaluations / _file_name(evaluation, split)
+    )
     evaluation.save(target)
     return EvaluatedRun(evaluation, target)
 

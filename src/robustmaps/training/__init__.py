@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from robustmaps.training._fit import Fit, fit
     from robustmaps.training._folder import RunFolder, load_weights, save_weights
     from robustmaps.training._loop import Diverged
-    from robustmaps.training._options import TrainOptions
+    from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._trainee import Trainee
 
 __all__ = [
+    "INCIDENTAL",
     "Diverged",
     "Fit",
     "Interrupted",
@@ -30,7 +31,7 @@ __getattr__, __dir__ = lazy(
         "_fit": ["Fit", "fit"],
         "_folder": ["RunFolder", "load_weights", "save_weights"],
         "_loop": ["Diverged", "Interrupted"],
-        "_options": ["TrainOptions"],
+        "_options": ["INCIDENTAL", "TrainOptions"],
         "_trainee": ["Trainee"],
     },
 )
