@@ -147,22 +147,24 @@ def test_bad_values(values, message):
         APGD(**values)
 
 
-@pytest.mark.parametrize(
-    ("norm", "eps", "loss"),
-    [
-        ("linf", 0.12, "ce"),
-        ("l2", 0.9, "ce"),
-        pytest.param("linf", 0.12, "dlr-t", marks=pytest.mark.slow),
-        pytest.param("l2", 0.9, "dlr-t", marks=pytest.mark.slow),
-    ],
-)
-def test_as_strong_as_torchattacks(norm, eps, loss, robust_network, digits_test):
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.12), ("l2", 0.9)])
+def test_as_strong_as_torchattacks(norm, eps, robust_network, digits_test):
     x, y = digits_test[0][:100], digits_test[1][:100]
-    ours = APGD(norm, eps, loss=loss)(robust_network, x, y, generator=generator())
-    if loss == "ce":
-        peer = torchattacks.APGD(robust_network, norm=PEER_NORMS[norm], eps=eps, steps=100)
-    else:
-        peer = torchattacks.APGDT(robust_network, norm=PEER_NORMS[norm], eps=eps, steps=100, n_classes=10)
+    ours = APGD(norm, eps)(robust_network, x, y, generator=generator())
+    peer = torchattacks.APGD(robust_network, norm=PEER_NORMS[norm], eps=eps, steps=100)
     difference = broken(robust_network, ours, y).sum() - broken(robust_network, peer(x, y), y).sum()
     # Another seed moves either by up to two of these images.
     assert abs(difference) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.12), ("l2", 0.9)])
+def test_targeted_as_strong_as_torchattacks(norm, eps, robust_network, digits_test):
+    x, y = digits_test[0][:400], digits_test[1][:400]
+    difference = 0.0
+    for seed in range(3):
+        ours = APGD(norm, eps, loss="dlr-t")(robust_network, x, y, generator=torch.Generator().manual_seed(seed))
+        peer = torchattacks.APGDT(robust_network, norm=PEER_NORMS[norm], eps=eps, steps=100, n_classes=10, seed=seed)
+        difference += float(broken(robust_network, ours, y).sum() - broken(robust_network, peer(x, y), y).sum()) / 3
+    # One seed moves either by up to five of these images; over three the means differ by less than one.
+    assert abs(difference) <= 4
