@@ -15,7 +15,7 @@ SOURCE = Path(robustmaps.__file__).parent
 LAYERS = [
     {"engine"},
     {"models", "data"},
-    {"attacks", "enlarge"},
+    {"attacks", "enlarging"},
     {"defenses", "analysis"},
     {"evaluation"},
     {"training"},

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         data,
         defenses,
         engine,
-        enlarge,
+        enlarging,
         evaluation,
         experiments,
         models,
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
         training,
     )
     from robustmaps.engine.errors import InputError
+    from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge, plan
     from robustmaps.evaluation import Evaluation, compare, evaluate
     from robustmaps.training import TrainOptions, fit
 
 __all__ = [
+    "EnlargeWarning",
+    "Enlargement",
     "Evaluation",
     "InputError",
     "TrainOptions",
@@ -44,11 +47,13 @@ __all__ = [
     "defenses",
     "engine",
     "enlarge",
+    "enlarging",
     "evaluate",
     "evaluation",
     "experiments",
     "fit",
     "models",
+    "plan",
     "report",
     "training",
 ]
@@ -57,11 +62,12 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "engine.errors": ["InputError"],
+        "enlarging": ["EnlargeWarning", "Enlargement", "enlarge", "plan"],
         "evaluation": ["Evaluation", "compare", "evaluate"],
         "training": ["TrainOptions", "fit"],
     },
     modules=[
-        *("analysis", "attacks", "data", "defenses", "engine", "enlarge", "evaluation", "experiments", "models"),
-        *("report", "training"),
+        *("analysis", "attacks", "data", "defenses", "engine", "enlarging", "evaluation", "experiments"),
+        *("models", "report", "training"),
     ],
 )

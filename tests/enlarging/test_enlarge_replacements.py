@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from robustmaps.enlarge._replacements import AveragedTo, Relaxed, Spread, WholeMap
-from robustmaps.enlarge._windows import Window
+from robustmaps.enlarging._replacements import AveragedTo, Relaxed, Spread, WholeMap
+from robustmaps.enlarging._windows import Window
 
 
 @st.composite

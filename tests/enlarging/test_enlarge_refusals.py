@@ -6,7 +6,7 @@ from enlarge_networks import Attention, FixedMerge, Gated, SharedPool, plain
 from torch import nn
 
 from robustmaps.engine.errors import InputError
-from robustmaps.enlarge import EnlargeWarning, enlarge
+from robustmaps.enlarging import EnlargeWarning, enlarge
 
 IMAGE = torch.rand(1, 3, 32, 32)
 

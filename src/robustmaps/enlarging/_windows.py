@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from robustmaps.enlarge._trace import Call, Value
+from robustmaps.enlarging._trace import Call, Value
 
 Pair = tuple[int, int]
 """A number for the height and one for the width."""

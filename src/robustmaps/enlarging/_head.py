@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from robustmaps.enlarge._flow import size_of
-from robustmaps.enlarge._trace import IMAGE, Call, Trace, Value
-from robustmaps.enlarge._windows import POOLS, Pair, pair, read_window
+from robustmaps.enlarging._flow import size_of
+from robustmaps.enlarging._trace import IMAGE, Call, Trace, Value
+from robustmaps.enlarging._windows import POOLS, Pair, pair, read_window
 
 HeadKind = Literal["average", "max", "flatten", "other"]
 

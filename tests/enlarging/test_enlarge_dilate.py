@@ -7,9 +7,9 @@ from last_map import last_map, randomise
 from torch import nn
 
 from robustmaps import models
-from robustmaps.enlarge import enlarge
+from robustmaps.enlarging import enlarge
 
-pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarge.EnlargeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
 
 
 def padding_free(pool: nn.Module, stride: int = 2) -> nn.Sequential:

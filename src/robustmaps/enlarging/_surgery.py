@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from robustmaps.enlarge._relax import Change
-from robustmaps.enlarge._replacements import Relaxed, Replacement
-from robustmaps.enlarge._trace import Call, Trace, function_name
+from robustmaps.enlarging._relax import Change
+from robustmaps.enlarging._replacements import Relaxed, Replacement
+from robustmaps.enlarging._trace import Call, Trace, function_name
 
 _LAYERS = "_enlarge_layers"
 _UPSAMPLE = "_enlarge_upsample"

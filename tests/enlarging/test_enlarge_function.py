@@ -10,10 +10,10 @@ from enlarge_networks import Branches, Functional, Gated, OptionA, SharedPool, S
 from torch import nn
 
 from robustmaps import models
-from robustmaps.enlarge import Enlargement, EnlargeWarning
-from robustmaps.enlarge import enlarge as enlarge_and_time
+from robustmaps.enlarging import Enlargement, EnlargeWarning
+from robustmaps.enlarging import enlarge as enlarge_and_time
 
-pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarge.EnlargeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

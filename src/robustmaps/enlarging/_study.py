@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
-from robustmaps.enlarge._enlargement import Step, by
-from robustmaps.enlarge._flow import sights
-from robustmaps.enlarge._head import Head, HeadKind, find_head
-from robustmaps.enlarge._relax import Change, fix_head, not_spread, relax
-from robustmaps.enlarge._steps import Transition, find_transitions, spread_over_steps
-from robustmaps.enlarge._surgery import Upsampling, operate
-from robustmaps.enlarge._trace import RUN_ERRORS, Trace, first_line, record, shape_copy, trace
-from robustmaps.enlarge._windows import Pair, read_window
+from robustmaps.enlarging._enlargement import Step, by
+from robustmaps.enlarging._flow import sights
+from robustmaps.enlarging._head import Head, HeadKind, find_head
+from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
+from robustmaps.enlarging._steps import Transition, find_transitions, spread_over_steps
+from robustmaps.enlarging._surgery import Upsampling, operate
+from robustmaps.enlarging._trace import RUN_ERRORS, Trace, first_line, record, shape_copy, trace
+from robustmaps.enlarging._windows import Pair, read_window
 from robustmaps.models import Cost, measure_cost
 
 

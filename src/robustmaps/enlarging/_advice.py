@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from robustmaps.enlarge._enlargement import Enlargement, Step, by, stride_text
-from robustmaps.enlarge._head import HeadKind
+from robustmaps.enlarging._enlargement import Enlargement, Step, by, stride_text
+from robustmaps.enlarging._head import HeadKind
 
 _THEORY = "docs/theory.md"
 

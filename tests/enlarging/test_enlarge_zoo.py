@@ -9,7 +9,7 @@ from last_map import last_map, randomise
 from zoo import build, build_with_weights
 
 from robustmaps.engine.errors import InputError
-from robustmaps.enlarge import enlarge
+from robustmaps.enlarging import enlarge
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # other people's networks, other people's warnings
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from robustmaps.enlarge._flow import RESAMPLERS, consumers, leading_inputs, pixels_in_channels, size_of, unpadded
-from robustmaps.enlarge._head import find_head, is_small_step, pools_whole_map
-from robustmaps.enlarge._trace import Call, Trace
-from robustmaps.enlarge._windows import Pair, read_window
+from robustmaps.enlarging._flow import RESAMPLERS, consumers, leading_inputs, pixels_in_channels, size_of, unpadded
+from robustmaps.enlarging._head import find_head, is_small_step, pools_whole_map
+from robustmaps.enlarging._trace import Call, Trace
+from robustmaps.enlarging._windows import Pair, read_window
 
 
 @dataclass(frozen=True)

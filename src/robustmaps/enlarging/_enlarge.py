@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least
-from robustmaps.enlarge._advice import advise, nothing_to_relax
-from robustmaps.enlarge._enlargement import Enlargement, Side
-from robustmaps.enlarge._study import Study, View, check_images
-from robustmaps.enlarge._surgery import Upsampling, operate
-from robustmaps.enlarge._trace import logits
+from robustmaps.enlarging._advice import advise, nothing_to_relax
+from robustmaps.enlarging._enlargement import Enlargement, Side
+from robustmaps.enlarging._study import Study, View, check_images
+from robustmaps.enlarging._surgery import Upsampling, operate
+from robustmaps.enlarging._trace import logits
 from robustmaps.models import UPSAMPLE_MODES
 
 Where = str | int | Sequence[int]

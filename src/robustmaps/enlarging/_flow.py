@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from robustmaps.enlarge._trace import IMAGE, Call, Trace, Value
-from robustmaps.enlarge._windows import Pair, bind, margin, pair, read_window
+from robustmaps.enlarging._trace import IMAGE, Call, Trace, Value
+from robustmaps.enlarging._windows import Pair, bind, margin, pair, read_window
 
 _MIXERS = ("scaled_dot_product_attention", "multi_head_attention_forward", "softmax")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least, human
-from robustmaps.enlarge._enlargement import Step, by, stride_text, table
-from robustmaps.enlarge._study import Study, View, check_images
-from robustmaps.enlarge._surgery import Upsampling, operate
+from robustmaps.enlarging._enlargement import Step, by, stride_text, table
+from robustmaps.enlarging._study import Study, View, check_images
+from robustmaps.enlarging._surgery import Upsampling, operate
 from robustmaps.models import Cost
 
 Measure = Literal["flops", "memory", "latency"]

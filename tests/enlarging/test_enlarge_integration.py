@@ -9,9 +9,9 @@ from torch.func import functional_call
 
 from robustmaps import models
 from robustmaps.engine.view import AttackEngine, ViewOptions
-from robustmaps.enlarge import enlarge
+from robustmaps.enlarging import enlarge
 
-pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarge.EnlargeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
 
 IMAGES = torch.rand(4, 3, 32, 32)
 

@@ -8,9 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps import models
-from robustmaps.enlarge import Enlargement, enlarge
+from robustmaps.enlarging import Enlargement, enlarge
 
-pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarge.EnlargeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
 
 IMAGES = torch.rand(2, 3, 32, 32)
 

@@ -7,7 +7,7 @@ import torch
 
 from robustmaps import models
 from robustmaps.engine.errors import InputError
-from robustmaps.enlarge import enlarge, plan
+from robustmaps.enlarging import enlarge, plan
 
 IMAGE = torch.rand(1, 3, 32, 32)
 
