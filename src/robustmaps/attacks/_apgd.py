@@ -13,6 +13,7 @@ from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._climb import Climb, MomentumStepper, SparseStepper, Stepper
 from robustmaps.attacks._geometry import on_sphere, project
 from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
+from robustmaps.attacks._outlook import check_patience, hopeless, is_due
 from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
@@ -48,6 +49,8 @@ class APGD:
         eot: passes whose logits and gradients are averaged, for randomised networks.
         shrinking_radii: climb in balls of three and two times ``eps`` first; None does so for l1, as the paper.
         batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
+        patience: a run is given up once it would end short of an error even if its margin rose this many times as
+            fast as over its last fifth; None for no such end.
 
     Raises:
         InputError: a value out of its range.
@@ -63,6 +66,7 @@ class APGD:
     eot: int = 1
     shrinking_radii: bool | None = None
     batch_size: int | None = None
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -75,6 +79,7 @@ class APGD:
         if self.batch_size is not None:
             check_at_least("batch_size", self.batch_size, 1)
         check_at_least("rho", self.rho, 0, exclusive=True)
+        check_patience(self.patience)
 
     @property
     def name(self) -> str:
@@ -199,13 +204,14 @@ class _Attempt:
         for _ in range(self.attack.eot - 1):
             again = self.view.gradient(climb.current, objective)
             logits, loss, gradient = logits + again[0], loss + again[1], gradient + again[2]
-        climb.record(gradient, loss, logits.argmax(1) != self.y[climb.sample])
+        y = self.y[climb.sample]
+        climb.record(gradient, loss, logits.argmax(1) != y, logit_margin(logits, y))
 
     def _climb(self, stepper: Stepper, climb: Climb, clock: Clock, *, counts: bool) -> Climb:
         """Climb within one ball; what is left are the runs of samples that still stand."""
         for done in range(stepper.steps):
             if counts:
-                climb = self._drop_broken(climb)
+                climb = self._drop_hopeless(self._drop_broken(climb), done, stepper.steps)
             if len(climb) == 0:
                 return climb
             climb.move(stepper.next(climb, done))
@@ -222,6 +228,17 @@ class _Attempt:
         self.result[climb.sample[wrong]] = climb.current[wrong]
         self.standing[climb.sample[wrong]] = False
         return select(climb, self.standing[climb.sample])
+
+    def _drop_hopeless(self, climb: Climb, done: int, steps: int) -> Climb:
+        """Give up the runs that won't get there; their samples stay with the others."""
+        if not is_due(done, steps):
+            return climb
+        lost = hopeless(climb.margin, climb.noted_margin, done, steps, self.attack.patience)
+        climb.noted_margin = climb.margin.clone()
+        if not lost.any():
+            return climb
+        self._keep_closest(select(climb, lost))
+        return select(climb, ~lost)
 
     def _keep_closest(self, climb: Climb) -> None:
         """Of samples that stand, keep the best iterate of whichever run came closest to breaking it."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustmaps.attacks._apgd import APGD
 from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._fab import FAB
+from robustmaps.attacks._outlook import check_patience
 from robustmaps.attacks._runs import WatchedAttack, fork, seeds
 from robustmaps.attacks._square import Square
 from robustmaps.engine.errors import InputError, unknown
@@ -33,20 +34,38 @@ def _apgd(
     targets: int = 9,
     eot: int = 1,
 ) -> WatchedAttack:
-    return APGD(attack.norm, attack.eps, steps, restarts, loss, targets, eot=eot, batch_size=attack.batch_size)
+    return APGD(
+        attack.norm,
+        attack.eps,
+        steps,
+        restarts,
+        loss,
+        targets,
+        eot=eot,
+        batch_size=attack.batch_size,
+        # Averages over few passes of a randomised network tell too little about prospects.
+        patience=attack.patience if eot == 1 else None,
+    )
 
 
 def _fab(attack: "AutoAttack", *, targeted: bool, restarts: int = 1) -> WatchedAttack:
-    return FAB(attack.norm, attack.eps, restarts=restarts, targeted=targeted, batch_size=attack.batch_size)
+    return FAB(
+        attack.norm,
+        attack.eps,
+        restarts=restarts,
+        targeted=targeted,
+        batch_size=attack.batch_size,
+        patience=attack.patience,
+    )
 
 
 def _square(attack: "AutoAttack") -> WatchedAttack:
-    return Square(attack.norm, attack.eps)
+    return Square(attack.norm, attack.eps, patience=attack.patience)
 
 
 # The attacks by name, with the parameters published for AutoAttack (arXiv 2003.01690, for l1 arXiv 2103.01208): 100
 # steps, 5000 queries, at most 9 targets.
-STAGES: dict[str, Make] = {
+PARTS: dict[str, Make] = {
     "apgd-ce": partial(_apgd, loss="ce"),
     "apgd-dlr": partial(_apgd, loss="dlr"),
     "apgd-t": partial(_apgd, loss="dlr-t"),
@@ -55,7 +74,7 @@ STAGES: dict[str, Make] = {
     "square": _square,
 }
 
-_STANDARD: tuple[Make, ...] = tuple(STAGES[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
+_STANDARD: tuple[Make, ...] = tuple(PARTS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
 
 VERSIONS: dict[str, tuple[Make, ...]] = {
     "standard": _STANDARD,
@@ -64,8 +83,8 @@ VERSIONS: dict[str, tuple[Make, ...]] = {
         partial(_apgd, loss="dlr", restarts=5),
         partial(_fab, targeted=False, restarts=5),
         _square,
-        STAGES["apgd-t"],
-        STAGES["fab-t"],
+        PARTS["apgd-t"],
+        PARTS["fab-t"],
     ),
     # For networks that draw random numbers: gradients averaged over 20 passes.
     "rand": (partial(_apgd, loss="ce", eot=20), partial(_apgd, loss="dlr", eot=20)),
@@ -76,9 +95,12 @@ VERSIONS: dict[str, tuple[Make, ...]] = {
 _STANDARD_L1: tuple[Make, ...] = (
     partial(_apgd, loss="ce", restarts=5),
     partial(_apgd, loss="dlr-t", targets=5),
-    STAGES["fab-t"],
+    PARTS["fab-t"],
     _square,
 )
+
+
+_RAPID_CAVEAT = "autoattack rapid: TODO"
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,7 @@ class AutoAttack:
         version: ``standard``; ``plus``, which takes several times as long; ``rand``, for randomised networks;
             ``rapid``, a few percent of the work for everyday use; or names of attacks: ``("apgd-ce", "square")``.
         batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
+        patience: runs without prospect are given up, see `APGD`; None makes every step of the published attack.
 
     Raises:
         InputError: a value out of its range or an unknown name.
@@ -103,6 +126,7 @@ class AutoAttack:
     eps: float = 8 / 255
     version: str | Sequence[str] = "standard"
     batch_size: int | None = None
+    patience: float | None = 3.0
 
     name = "autoattack"
 
@@ -112,6 +136,7 @@ class AutoAttack:
         check_eps(self.eps, self.norm)
         if self.batch_size is not None:
             check_at_least("batch_size", self.batch_size, 1)
+        check_patience(self.patience)
         if isinstance(self.version, str):
             if self.version not in VERSIONS:
                 raise unknown("version", self.version, VERSIONS)
@@ -120,19 +145,24 @@ class AutoAttack:
         if not self.version:
             raise InputError(f"version=(): expected one of {', '.join(VERSIONS)}, or names of attacks")
         for name in self.version:
-            if name not in STAGES:
-                raise unknown("attack", name, STAGES)
+            if name not in PARTS:
+                raise unknown("attack", name, PARTS)
 
     @property
     def stages(self) -> tuple[WatchedAttack, ...]:
         """The attacks in their order; the numbers of targets shrink to the network's classes when they are called."""
         if not isinstance(self.version, str):
-            makers = tuple(STAGES[name] for name in self.version)
+            makers = tuple(PARTS[name] for name in self.version)
         elif self.version == "standard" and self.norm == "l1":
             makers = _STANDARD_L1
         else:
             makers = VERSIONS[self.version]
         return tuple(make(self) for make in makers)
+
+    @property
+    def caveat(self) -> str | None:
+        """What belongs beside every figure of this version: how far ``rapid`` is from ``standard``."""
+        return _RAPID_CAVEAT if self.version == "rapid" else None
 
     def __call__(
         self,

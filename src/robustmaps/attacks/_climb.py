@@ -29,6 +29,7 @@ class Climb:
         halved: whether the last check shrank the step, (R,).
         support: entries that the perturbation used at the last check, (R,); for l1.
         sparsity: part of all entries that a step changes, (R,); for l1.
+        margin: the largest logit margin so far, (R,), and what it was when progress was last noted.
     """
 
     sample: Tensor
@@ -48,6 +49,8 @@ class Climb:
     halved: Tensor
     support: Tensor
     sparsity: Tensor
+    margin: Tensor
+    noted_margin: Tensor
 
     @classmethod
     def start(cls, sample: Tensor, target: Tensor, x: Tensor, current: Tensor) -> "Climb":
@@ -72,6 +75,8 @@ class Climb:
             halved=torch.ones_like(sample, dtype=torch.bool),
             support=blank,
             sparsity=blank,
+            margin=lowest,
+            noted_margin=lowest,
         )
 
     def __len__(self) -> int:
@@ -81,9 +86,10 @@ class Climb:
         """Go to the next iterate, which `record` has yet to judge."""
         self.previous, self.current = self.current, iterate
 
-    def record(self, gradient: Tensor, loss: Tensor, wrong: Tensor) -> None:
+    def record(self, gradient: Tensor, loss: Tensor, wrong: Tensor, margin: Tensor) -> None:
         """Note what the network said about ``current``."""
         self.gradient, self.wrong = gradient, wrong
+        self.margin = torch.maximum(self.margin, margin)
         self.rises = self.rises + (loss > self.loss)
         self.loss = loss
         better = (loss > self.best_loss).nonzero().squeeze(1)

@@ -10,6 +10,7 @@ from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import norms, on_sphere, per_image
 from robustmaps.attacks._halfspace import to_hyperplane
 from robustmaps.attacks._losses import likeliest_wrong, logit_margin
+from robustmaps.attacks._outlook import check_patience, hopeless, is_due
 from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
@@ -43,6 +44,8 @@ class FAB:
         eta: how far beyond the boundary a step aims.
         beta: what part of a perturbation is kept after the boundary was crossed.
         batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
+        patience: a run is given up once its perturbation would stay longer than ``eps`` even if it shrank this many
+            times as fast as over its last fifth; None, or ``minimal``, for no such end.
 
     Raises:
         InputError: a value out of its range.
@@ -59,6 +62,7 @@ class FAB:
     eta: float = 1.05
     beta: float = 0.9
     batch_size: int | None = None
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -71,6 +75,7 @@ class FAB:
         check_at_least("alpha_max", self.alpha_max, 0)
         check_at_least("eta", self.eta, 1)
         check_at_least("beta", self.beta, 0)
+        check_patience(self.patience)
 
     @property
     def name(self) -> str:
@@ -100,12 +105,18 @@ class FAB:
 
 @dataclass
 class _Search:
-    """Runs along the boundary, one per row: which sample, which target, the clean image and the present iterate."""
+    """Runs along the boundary, one per row: which sample, which target, the clean image and the present iterate.
+
+    ``shortest`` is the smallest perturbation so far, infinite before the boundary was crossed, and ``noted`` what it
+    was when progress was last noted.
+    """
 
     sample: Tensor
     target: Tensor
     x: Tensor
     current: Tensor
+    shortest: Tensor
+    noted: Tensor
 
 
 @dataclass
@@ -135,10 +146,11 @@ class _Attempt:
         for sample, variant, waiting in waves(self.standing, len(self.seeds), attack.batch_size):
             clock.start(waiting)
             target = self.targets[sample, variant % self.targets.shape[1]]
-            search = _Search(sample, target, self.x[sample], self._starts(sample, variant))
-            for _ in range(attack.steps):
+            endless = self.x.new_full((len(sample),), torch.inf)
+            search = _Search(sample, target, self.x[sample], self._starts(sample, variant), endless, endless)
+            for done in range(1, attack.steps + 1):
                 self._step(search)
-                search = self._drop_broken(search)
+                search = self._drop_hopeless(self._drop_broken(search), done)
                 if len(search.sample) == 0:
                     break
                 clock.tick(len(search.sample))
@@ -206,6 +218,7 @@ class _Attempt:
             return search
         sample, found = search.sample[across], search.current[across]
         length = norms(found - search.x[across], self.attack.norm)
+        search.shortest = search.shortest.index_put((across,), torch.minimum(search.shortest[across], length))
         shortest = self.distance.scatter_reduce(0, sample, length, "amin")
         limit = torch.inf if self.attack.minimal else self.attack.eps
         keep = (
@@ -219,3 +232,12 @@ class _Attempt:
             return search
         self.standing[sample[keep]] = False
         return select(search, self.standing[search.sample])
+
+    def _drop_hopeless(self, search: _Search, done: int) -> _Search:
+        """Give up the runs whose perturbation won't get short enough."""
+        if self.attack.minimal or not is_due(done, self.attack.steps):
+            return search
+        spare, before = (self.attack.eps - length for length in (search.shortest, search.noted))
+        lost = hopeless(spare, before, done, self.attack.steps, self.attack.patience)
+        search.noted = search.shortest.clone()
+        return select(search, ~lost) if lost.any() else search

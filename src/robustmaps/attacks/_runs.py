@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks._base import Attack
+from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import AttackView
 
@@ -29,18 +30,13 @@ class WatchedAttack(Attack, Protocol):
         ...
 
 
-# Runs at once where the caller leaves it open. On a CPU more of them leave the caches: of 16 to 256 on a
-# ResNet-8, 64 and 128 were fastest, by a fifth against 256. A GPU wants to be filled.
-_CPU_RUNS, _GPU_RUNS = 64, 512
-
-
 def waves(standing: Tensor, variants: int, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Runs to be made at once: sample numbers and variants, each (R,) with R at most ``batch_size``, and how many wait.
 
     All samples' first variants come first. ``standing`` (N,) is read again before each wave, so that a sample that fell
     in one wave is missing from the next.
     """
-    batch_size = batch_size or (_CPU_RUNS if standing.device.type == "cpu" else _GPU_RUNS)
+    batch_size = batch_size or usual_batch(standing.device)
     samples = torch.arange(len(standing), device=standing.device).repeat(variants)
     kinds = torch.arange(variants, device=standing.device).repeat_interleave(len(standing))
     while True:

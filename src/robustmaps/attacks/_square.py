@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import norms, per_image, project
 from robustmaps.attacks._losses import logit_margin
+from robustmaps.attacks._outlook import check_patience, hopeless, is_due
 from robustmaps.attacks._runs import Clock, fork, seeds
 from robustmaps.attacks._windows import Window, bump, tile_px, tiles, windows
 from robustmaps.engine.errors import unknown
@@ -37,6 +38,8 @@ class Square:
         queries: forward passes per sample and restart.
         restarts: independent searches.
         p_init: part of the image that the first windows cover.
+        patience: a search is given up once it would end short of an error even if its margin rose this many times as
+            fast as over its last fifth; None for no such end.
 
     Raises:
         InputError: a value out of its range.
@@ -47,6 +50,7 @@ class Square:
     queries: int = 5000
     restarts: int = 1
     p_init: float = 0.8
+    patience: float | None = None
 
     name = "square"
 
@@ -57,6 +61,7 @@ class Square:
         check_at_least("queries", self.queries, 1)
         check_at_least("restarts", self.restarts, 1)
         check_at_least("p_init", self.p_init, 0, exclusive=True)
+        check_patience(self.patience)
 
     def __call__(
         self,
@@ -96,15 +101,20 @@ class Square:
         y = y[rows]
         margin = logit_margin(search.logits, y)
         result, result_margin, place = search.best.clone(), margin.clone(), torch.arange(len(rows), device=x.device)
-        for window in windows(self.queries - 1, x.shape, self.p_init, search.least_px, search.odd, generator):
-            broken = margin > 0
-            if broken.any():
-                result[place[broken]], result_margin[place[broken]] = search.best[broken], margin[broken]
-                left = (~broken).nonzero().squeeze(1)
-                y, margin, place = y[left], margin[left], place[left]
+        noted = margin.clone()
+        proposals = windows(self.queries - 1, x.shape, self.p_init, search.least_px, search.odd, generator)
+        for done, window in enumerate(proposals, start=1):
+            ended = margin > 0
+            if is_due(done, self.queries):
+                ended |= hopeless(margin, noted, done, self.queries, self.patience)
+                noted = margin.clone()
+            if ended.any():
+                result[place[ended]], result_margin[place[ended]] = search.best[ended], margin[ended]
+                left = (~ended).nonzero().squeeze(1)
+                y, margin, noted, place = y[left], margin[left], noted[left], place[left]
+                search.keep(left)
                 if len(place) == 0:
                     break
-                search.keep(left)
             value = logit_margin(search.propose(window), y)
             better = (value > margin).nonzero().squeeze(1)
             if len(better):

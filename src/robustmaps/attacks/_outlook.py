@@ -1,0 +1,37 @@
+"""When a run is given up: what it has won of late, drawn out to its end, does not reach an error."""
+
+from torch import Tensor
+
+from robustmaps.engine.numbers import check_at_least
+
+# Prospects are judged at the end of each fifth of a run but the first, whose gains are those of the start.
+_PARTS = 5
+
+
+def check_patience(patience: float | None) -> None:
+    """Refuse a negative patience; None is an endless one."""
+    if patience is not None:
+        check_at_least("patience", patience, 0)
+
+
+def is_due(done: int, steps: int) -> bool:
+    """Whether progress is to be noted after that many steps."""
+    return done % max(steps // _PARTS, 1) == 0
+
+
+def hopeless(value: Tensor, before: Tensor, done: int, steps: int, patience: float | None) -> Tensor:
+    """Which runs would end short of an error, even if they won ``patience`` times as much per step as of late.
+
+    Args:
+        value: how far each run is, (R,); at zero its sample is broken. Minus infinity where that is not known.
+        before: the same when progress was last noted.
+        done: steps done.
+        steps: steps of a whole run.
+        patience: None for an endless one.
+    """
+    window = max(steps // _PARTS, 1)
+    if patience is None or done < 2 * window:
+        return value.new_zeros(value.shape, dtype=value.dtype).bool()
+    gain = (value - before) / window
+    # Where nothing is known the difference is NaN, and the run goes on.
+    return value + patience * (steps - done) * gain < 0
