@@ -13,6 +13,7 @@ from robustmaps.experiments import (
     AttackConfig,
     DefenseConfig,
     ModelConfig,
+    Options,
     RunConfig,
     evaluate_checkpoint,
     read_config,
@@ -58,10 +59,10 @@ def test_resuming_a_finished_run_gives_its_weights(run):
 
 
 def test_evaluation_of_a_folder_and_of_its_weights_alone_agree(run, tmp_path):
-    whole = evaluate_checkpoint(run.folder, ATTACK, samples=60, device="cpu")
+    whole = evaluate_checkpoint(run.folder, ATTACK, Options(samples=60, device="cpu"))
     alone = tmp_path / "weights.safetensors"
     shutil.copy(run.folder / "best.safetensors", alone)
-    again = evaluate_checkpoint(alone, ATTACK, samples=60, device="cpu", out=tmp_path / "result.json")
+    again = evaluate_checkpoint(alone, ATTACK, Options(samples=60, device="cpu"), out=tmp_path / "result.json")
     assert whole.evaluation.verdicts == again.evaluation.verdicts
     assert whole.path.parent == run.folder / "evaluation"
     assert Evaluation.load(again.path).checkpoint_sha256 == whole.evaluation.checkpoint_sha256
@@ -69,9 +70,9 @@ def test_evaluation_of_a_folder_and_of_its_weights_alone_agree(run, tmp_path):
 
 
 def test_evaluations_with_other_settings_have_other_files(run):
-    first = evaluate_checkpoint(run.folder, ATTACK, samples=20, device="cpu")
-    second = evaluate_checkpoint(run.folder, AttackConfig(attack="fgsm", eps=0.2), samples=20, device="cpu")
-    third = evaluate_checkpoint(run.folder, ATTACK, samples=20, device="cpu", seed=1)
+    first = evaluate_checkpoint(run.folder, ATTACK, Options(samples=20, device="cpu"))
+    second = evaluate_checkpoint(run.folder, AttackConfig(attack="fgsm", eps=(0.2,)), Options(samples=20, device="cpu"))
+    third = evaluate_checkpoint(run.folder, ATTACK, Options(samples=20, device="cpu", seed=1))
     assert len({first.path, second.path, third.path}) == 3
     assert second.evaluation.eps == 0.2
 

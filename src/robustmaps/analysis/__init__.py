@@ -1,6 +1,72 @@
-"""Layer 3: what a network costs."""
+"""Layer 3: what a network costs, what it sees, and what a perturbation gains on it."""
 
+from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, StageReport, budget_text, short_names
+from robustmaps.analysis._analyze import analyze, analyze_both, feature_maps
 from robustmaps.analysis._catalog import CatalogEntry, catalog
+from robustmaps.analysis._comparison import Comparison
+from robustmaps.analysis._estimate import Estimate, estimate, ratio
+from robustmaps.analysis._gain import first_order_gain, reached_gain
+from robustmaps.analysis._laboratory import (
+    BASIC,
+    POOLS,
+    Laboratory,
+    Point,
+    Sample,
+    Series,
+    Variation,
+    fit_exponent,
+    laboratory,
+    measure,
+    standard_variations,
+)
+from robustmaps.analysis._passes import Share
+from robustmaps.analysis._receptive import effective_field_px
+from robustmaps.analysis._stages import Stage
+from robustmaps.analysis._summaries import feature_gain, margin_gain, margin_gains
+from robustmaps.analysis._toy import Toy, ToyNetwork, Weights, linear_average_gain, predicted_gain, random_weights
 from robustmaps.models import Cost, measure_cost
 
-__all__ = ["CatalogEntry", "Cost", "catalog", "measure_cost"]
+__all__ = [
+    "BASIC",
+    "POOLS",
+    "Analysis",
+    "CatalogEntry",
+    "Comparison",
+    "Cost",
+    "Estimate",
+    "FeatureGain",
+    "Laboratory",
+    "MarginGain",
+    "Point",
+    "Sample",
+    "Series",
+    "Share",
+    "Stage",
+    "StageReport",
+    "Toy",
+    "ToyNetwork",
+    "Variation",
+    "Weights",
+    "analyze",
+    "analyze_both",
+    "budget_text",
+    "catalog",
+    "effective_field_px",
+    "estimate",
+    "feature_gain",
+    "feature_maps",
+    "first_order_gain",
+    "fit_exponent",
+    "laboratory",
+    "linear_average_gain",
+    "margin_gain",
+    "margin_gains",
+    "measure",
+    "measure_cost",
+    "predicted_gain",
+    "random_weights",
+    "ratio",
+    "reached_gain",
+    "short_names",
+    "standard_variations",
+]

@@ -24,6 +24,7 @@ def parse(kind: type[T], arguments: Sequence[str], verb: str, description: str, 
     """Read a verb's arguments into its dataclass; exits with code 2 and a hint where they don't fit."""
     registry = ConstructorRegistry()
     registry.primitive_rule(_float_rule)
+    registry.primitive_rule(_floats_rule)
     with registry:
         given: T = tyro.cli(
             kind,
@@ -66,6 +67,19 @@ def _float_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | No
         instance_from_str=lambda args: parse_number(args[0]),
         is_instance=lambda value: isinstance(value, float | int),
         str_from_instance=lambda value: [as_fraction(value)],
+    )
+
+
+def _floats_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[float, ...]] | None:
+    """Several floats are written with commas."""
+    if info.type != tuple[float, ...]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT[,FLOAT...]",
+        instance_from_str=lambda args: tuple(parse_number(part) for part in args[0].split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(as_fraction, value)) or "none"],
     )
 
 

@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
+from robustmaps.cli._shared import rich_table
 from robustmaps.engine.progress import Progress
 
 _PLAIN_EVERY_S = 10.0
 _LABELS = {"loss": "loss", "clean_accuracy": "clean", "robust_accuracy": "robust", "images_per_s": "img/s"}
+# Told by the rest of the line.
+_HIDDEN = ("attacked", "elapsed_s")
 
 
 class Watch:
@@ -87,9 +91,59 @@ def watching() -> Iterator[Watch]:
         yield Watch(bars)
 
 
+class CascadeTable:
+    """Shows an evaluation as a table, a row per attack, that is kept up to date.
+
+    Args:
+        live: the display.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._rows: dict[str, Progress] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a report."""
+        self._rows[progress.phase] = progress
+        columns = ("attack", "attacked", "survivors", "robust accuracy", "elapsed", "left")
+        rows = [self._row(row) for row in self._rows.values()]
+        self._live.update(rich_table(columns, rows))
+
+    def decoding(self, done: int, total: int | None) -> None:
+        """Show how many images have been decoded."""
+        self(Progress("decoding images", done, total or done, "images"))
+
+    @staticmethod
+    def _row(progress: Progress) -> tuple[str, ...]:
+        figures, count = progress.figures, f"{progress.done}/{progress.total}"
+        if "survivors" not in figures:
+            return (progress.phase, count, "", "", "", _clock(progress.remaining_s))
+        return (
+            progress.phase,
+            count,
+            f"{figures['survivors']:.0f}",
+            f"{100 * figures['robust_accuracy']:.1f} %",
+            _clock(figures["elapsed_s"]),
+            "" if progress.done == progress.total else _clock(progress.remaining_s),
+        )
+
+
+@contextmanager
+def attacking() -> Iterator[CascadeTable | Watch]:
+    """A display of an evaluation for the block: a live table on a terminal, plain lines elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield Watch(None)
+        return
+    with Live(console=console, transient=True, refresh_per_second=4) as live:
+        yield CascadeTable(live)
+
+
 def _figures(figures: Mapping[str, float]) -> str:
     shown = []
     for name, value in figures.items():
+        if name in _HIDDEN:
+            continue
         text = (
             f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.3g}" if value < 100 else f"{value:.0f}"
         )
@@ -98,9 +152,12 @@ def _figures(figures: Mapping[str, float]) -> str:
 
 
 def _eta(remaining_s: float | None) -> str:
-    if remaining_s is None:
+    return "" if remaining_s is None else f"{_clock(remaining_s)} left"
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
         return ""
-    minutes, seconds = divmod(round(remaining_s), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{clock} left"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

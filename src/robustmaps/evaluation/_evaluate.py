@@ -1,26 +1,24 @@
-"""The cascade: each attack works on the samples that are still standing, and no attack is taken at its word."""
+"""Attack a network, and return a verdict per sample."""
 
-import hashlib
 import time
-import warnings as python_warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from robustmaps.attacks import Attack, check_batch, check_labels, norms, project
+from robustmaps.attacks import Attack, check_batch
 from robustmaps.engine.device import device_name, device_of, resolve_precision
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.progress import Progress, Watcher, ignore
-from robustmaps.engine.random import stream
-from robustmaps.engine.view import AttackEngine, AttackView, ViewOptions, plain_view
+from robustmaps.engine.memory import fitting_batch
+from robustmaps.engine.numbers import check_whole
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
+from robustmaps.evaluation._cascade import Cascade
 from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation
-
-# Rounding of float32 images and distances; an excess above it is the attack's fault, and is cut off and reported.
-_BUDGET_TOLERANCE = 1e-5
+from robustmaps.evaluation._identity import caveats, images_sha256, settings, stages, weights_sha256
+from robustmaps.evaluation._state import Found, StateFolder
 
 
 def evaluate(
@@ -29,11 +27,14 @@ def evaluate(
     y: Tensor,
     attack: Attack | Sequence[Attack],
     *,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     seed: int = 0,
     precision: str = "auto",
     compile: bool = False,  # noqa: A002
     engine: AttackEngine | None = None,
+    state: str | Path | None = None,
+    adversarials: Tensor | None = None,
+    smaller: Evaluation | None = None,
     watcher: Watcher = ignore,
 ) -> Evaluation:
     """Attack a network and return a verdict per sample.
@@ -42,170 +43,121 @@ def evaluate(
     evaluation mode, misclassifies an image that lies within the budget and within [0, 1]. Where the view and the plain
     network disagree, the sample is attacked again on the plain one. The network is left as it was.
 
+    >>> evaluate(model, x, y, AutoAttack(eps=8 / 255), state="state").robust_accuracy  # doctest: +SKIP
+    46.0 % [43.0, 49.1]
+
     Args:
         model: from images (N, C, H, W) in [0, 1] to logits (N, K), on any device.
         x: images (N, C, H, W) in [0, 1], float; batches are moved to the network's device.
         y: labels (N,), int64.
         attack: one attack, or several that are tried in order on what is left; an empty list finds clean accuracy.
-        batch_size: images attacked at once.
+            AutoAttack counts as the attacks that it is made of.
+        batch_size: images at once. None: as many as suit the device and fit into its memory. It is halved where
+            memory runs out.
         seed: of every random draw.
         precision: of the view: ``auto``, ``fp32`` or ``bf16``.
         compile: run the view through ``torch.compile``.
         engine: an engine for ``model`` to use instead of a new one; ``precision`` and ``compile`` are then its own.
+        state: a folder that keeps what is found, batch by batch. The same call goes on from there, to the same result.
+        adversarials: a tensor like ``x`` to receive the images that broke their sample; it must survive with ``state``.
+        smaller: an evaluation of the same network and images with a smaller budget, whose broken samples stay so.
         watcher: called as the work goes on.
 
     Raises:
-        InputError: bad images, labels or settings; or attacks with different budgets.
+        InputError: bad images, labels or settings; attacks with different budgets; a state of something else.
     """
-    began = time.perf_counter()
-    attacks = _as_list(attack)
+    attacks = stages(attack)
     check_batch(x, y)
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
+    if adversarials is not None and adversarials.shape != x.shape:
+        raise InputError(f"adversarials has shape {tuple(adversarials.shape)}: expected that of x, {tuple(x.shape)}")
     device = device_of(model)
     if engine is None:
-        options = ViewOptions(precision=resolve_precision(precision, device), compile=compile)
-        engine = AttackEngine(model, options)
+        engine = AttackEngine(model, ViewOptions(precision=resolve_precision(precision, device), compile=compile))
+    images, described = images_sha256(x, y), [settings(stage) for stage in attacks]
+    folder = None
+    if state is not None:
+        identity = {"network": weights_sha256(model), "set of images": images, "attack": described, "seed": seed}
+        folder = StateFolder(state, identity)
+    example = x[:8].float().to(device)
+    _try(model, example)
     with ExitStack() as stack:
         # The view first: its copy is made while the network is as the caller left it.
-        view = stack.enter_context(engine.view(x[:8].to(device)))
+        view = stack.enter_context(engine.view(example))
         plain = stack.enter_context(plain_view(model))
+        found = folder.load() if folder else None
+        begun = found is not None
+        if found is None:
+            found = _nothing(len(x), batch_size or fitting_batch(plain, example), smaller, images)
+        elif batch_size is not None:
+            found.batch_size = batch_size
+        keep = stack.enter_context(_timed(found, folder))
         stack.enter_context(torch.no_grad())
-        cascade = _Cascade(view, plain, x, y, device, batch_size, seed, watcher)
-        cascade.classify()
-        for position, stage in enumerate(attacks):
-            cascade.run(stage, position)
+        cascade = Cascade(view, plain, x, y, device, seed, found, adversarials, keep, watcher)
+        if not begun:
+            cascade.classify()
+            keep()
+        for position, one in enumerate(attacks):
+            cascade.run(one, position)
     return Evaluation(
-        verdicts=tuple(cascade.verdicts),
-        distances=tuple(cascade.distances),
+        verdicts=tuple(found.verdicts),
+        distances=tuple(found.distances),
         norm=attacks[0].norm if attacks else "none",
         eps=attacks[0].eps if attacks else 0.0,
-        attacks=tuple(_settings(stage.name, stage) for stage in attacks),
-        images_sha256=_fingerprint(x, y),
+        attacks=tuple(described),
+        images_sha256=images,
         seed=seed,
-        seconds=time.perf_counter() - began,
-        warnings=tuple(cascade.warnings),
+        seconds=found.seconds,
+        stages=tuple(stage.to_dict() for stage in found.stages),
+        warnings=(*found.warnings, *caveats(attack)),
         environment={
             "device": device_name(device),
             "torch": torch.__version__,
             "precision": engine.options.precision,
+            "batch_size": found.batch_size,
         },
     )
 
 
-@dataclass
-class _Cascade:
-    """The state of one evaluation."""
-
-    view: AttackView
-    plain: AttackView
-    x: Tensor
-    y: Tensor
-    device: torch.device
-    batch_size: int
-    seed: int
-    watcher: Watcher
-
-    def __post_init__(self) -> None:
-        self.verdicts = [ROBUST] * len(self.x)
-        self.distances: list[float | None] = [None] * len(self.x)
-        self.warnings: list[str] = []
-
-    def classify(self) -> None:
-        """Find the samples that are wrong without an attack."""
-        for rows, x, y in self._batches(list(range(len(self.x)))):
-            logits = self.plain(x)
-            check_labels(y, logits.shape[1])
-            if rows[0] == 0 and _are_probabilities(logits):
-                self._warn(
-                    "the network seems to return probabilities: losses saturate and attacks look weaker than they are; "
-                    "return logits"
-                )
-            for row, wrong in zip(rows, (logits.argmax(1) != y).tolist(), strict=True):
-                if wrong:
-                    self.verdicts[row] = WRONG
-
-    def run(self, attack: Attack, position: int) -> None:
-        """Attack the samples that still stand; the attack's place in the order tells its random draws from others'."""
-        standing = [row for row, verdict in enumerate(self.verdicts) if verdict == ROBUST]
-        began, done = time.perf_counter(), 0
-        for rows, x, y in self._batches(standing):
-            for row, distance in zip(rows, self._attack_batch(attack, position, rows, x, y), strict=True):
-                if distance is not None:
-                    self.verdicts[row], self.distances[row] = attack.name, distance
-            done += len(rows)
-            elapsed = time.perf_counter() - began
-            rate = self.verdicts.count(ROBUST) / len(self.verdicts)
-            self.watcher(
-                Progress(
-                    attack.name,
-                    done,
-                    len(standing),
-                    "images",
-                    {"robust_accuracy": rate, "images_per_s": done / elapsed},
-                    elapsed / done * (len(standing) - done),
-                )
-            )
-
-    def _attack_batch(self, attack: Attack, position: int, rows: list[int], x: Tensor, y: Tensor) -> list[float | None]:
-        """Per sample the distance at which it is broken, or None."""
-
-        def attempt(view: AttackView, keep: Tensor, purpose: str) -> tuple[Tensor, Tensor, Tensor]:
-            generator = stream(self.seed, attack.name, position, purpose, rows[0], device=self.device)
-            x_adv = self._inside(attack, x[keep], attack(view, x[keep], y[keep], generator=generator))
-            broken = self.plain(x_adv).argmax(1) != y[keep]
-            claimed = view(x_adv).argmax(1) != y[keep] if view is not self.plain else broken
-            return broken, claimed & ~broken, norms(x_adv - x[keep], attack.norm)
-
-        everything = torch.arange(len(x), device=x.device)
-        broken, disputed, distance = attempt(self.view, everything, "view")
-        if disputed.any():
-            again = everything[disputed]
-            broken[again], _, distance[again] = attempt(self.plain, again, "plain")
-        return [d if b else None for b, d in zip(broken.tolist(), distance.tolist(), strict=True)]
-
-    def _inside(self, attack: Attack, x: Tensor, x_adv: Tensor) -> Tensor:
-        """The attack's images, forced into the budget and into [0, 1]."""
-        if x_adv.shape != x.shape or not bool(x_adv.isfinite().all()):
-            raise InputError(
-                f"attack {attack.name!r} returned images of shape {tuple(x_adv.shape)}, finite: "
-                f"{bool(x_adv.isfinite().all())}; expected finite images of shape {tuple(x.shape)}"
-            )
-        excess = float((norms(x_adv - x, attack.norm) - attack.eps).max())
-        outside = float((x_adv - x_adv.clamp(0, 1)).abs().max())
-        if max(excess, outside) > _BUDGET_TOLERANCE:
-            self._warn(
-                f"attack {attack.name!r} left its budget by {max(excess, outside):.3g}; its images were cut back"
-            )
-        return project(x_adv.detach().float(), x, attack.eps, attack.norm)
-
-    def _batches(self, rows: list[int]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        for start in range(0, len(rows), self.batch_size):
-            part = rows[start : start + self.batch_size]
-            yield part, self.x[part].float().to(self.device), self.y[part].to(self.device)
-
-    def _warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
-            python_warnings.warn(message, stacklevel=4)
+def _try(model: nn.Module, example: Tensor) -> None:
+    """Run the network once, so that one that doesn't take these images says so before all else."""
+    try:
+        with plain_view(model) as plain, torch.no_grad():
+            plain(example[:1])
+    except Exception as error:
+        error.add_note(f"The network raised this on an image of shape {tuple(example.shape[1:])}.")
+        raise
 
 
-def _as_list(attack: Attack | Sequence[Attack]) -> list[Attack]:
-    attacks = list(attack) if isinstance(attack, Sequence) else [attack]
-    budgets = {(stage.norm, stage.eps) for stage in attacks}
-    if len(budgets) > 1:
-        raise InputError(f"attacks with budgets {sorted(budgets)}: expected one budget for all")
-    return attacks
+def _nothing(samples: int, batch_size: int, smaller: Evaluation | None, images: str) -> Found:
+    """What is known before the first attack."""
+    if smaller is None:
+        return Found([ROBUST] * samples, [None] * samples, batch_size)
+    if smaller.images_sha256 != images:
+        raise InputError("smaller: is of other images; give an evaluation of the same ones")
+    broken = [verdict not in (ROBUST, WRONG) for verdict in smaller.verdicts]
+    return Found(
+        [verdict if b else ROBUST for verdict, b in zip(smaller.verdicts, broken, strict=True)],
+        [distance if b else None for distance, b in zip(smaller.distances, broken, strict=True)],
+        batch_size,
+    )
 
 
-def _are_probabilities(logits: Tensor) -> bool:
-    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all())
+@contextmanager
+def _timed(found: Found, folder: StateFolder | None) -> Iterator[Callable[[], None]]:
+    """What keeps ``found`` up to date on disk; an exception is told where it is kept."""
+    before, began = found.seconds, time.perf_counter()
 
+    def keep() -> None:
+        found.seconds = before + time.perf_counter() - began
+        if folder is not None:
+            folder.save(found)
 
-def _settings(name: str, attack: Any) -> dict[str, Any]:
-    return {"name": name, **(asdict(attack) if is_dataclass(attack) else {})}  # type: ignore[arg-type]
-
-
-def _fingerprint(x: Tensor, y: Tensor) -> str:
-    digest = hashlib.sha256(repr(tuple(x.shape)).encode())
-    digest.update(x.detach().cpu().float().contiguous().numpy().tobytes())
-    digest.update(y.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    try:
+        yield keep
+    except Exception as error:
+        if folder is not None and found.seconds > before:
+            error.add_note(f"What was found until then is kept in {folder.path}; the same call goes on from there.")
+        raise
+    found.seconds = before + time.perf_counter() - began

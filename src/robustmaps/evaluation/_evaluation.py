@@ -31,6 +31,7 @@ class Evaluation:
         images_sha256: hash of images and labels; only evaluations on the same images are compared.
         seed: the seed of all random draws.
         seconds: wall time.
+        stages: per attack how many samples it attacked and broke, and the seconds that it took.
         warnings: what makes the figures doubtful, in words.
         checkpoint_sha256: hash of the evaluated weights' file, None for a network in memory.
         environment: what it ran on.
@@ -44,6 +45,7 @@ class Evaluation:
     images_sha256: str
     seed: int
     seconds: float
+    stages: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     checkpoint_sha256: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Evaluation:
             "norm": self.norm,
             "eps": self.eps,
             "attacks": [dict(attack) for attack in self.attacks],
+            "stages": [dict(stage) for stage in self.stages],
             "samples": len(self.verdicts),
             "seed": self.seed,
             "seconds": self.seconds,
@@ -105,6 +108,7 @@ class Evaluation:
                 verdicts=tuple(values["verdicts"]),
                 distances=tuple(values["distances"]),
                 attacks=tuple(values["attacks"]),
+                stages=tuple(values.get("stages", ())),
                 warnings=tuple(values["warnings"]),
                 **{
                     name: values[name]

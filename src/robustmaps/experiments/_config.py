@@ -77,25 +77,30 @@ class DefenseConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """An attack for evaluation; what is left out comes from the run's own configuration.
+    """Attacks for evaluation; what is left out comes from the run's own configuration.
 
     Attributes:
-        attack: pgd or fgsm.
+        attack: pgd, fgsm or autoattack; a part of it: apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square; from foolbox: cw,
+            deepfool, ead, slide, brendel-bethge, pgd-l1; or several with commas, each on what the ones before left.
+        version: of autoattack. rapid takes a few percent of the time.
         norm: the norm of the budget.
-        eps: its radius, for images in [0, 1].
-        steps: gradient steps per restart.
-        step_size: length of a step; 2.5 * eps / steps if left out.
-        restarts: independent random starts; the worst case counts.
-        loss: what the attack climbs.
+        eps: its radius, for images in [0, 1]; several with commas for a curve.
+        steps: gradient steps per restart, of pgd (20 if left out) and of foolbox's attacks.
+        step_size: length of a step of pgd; 2.5 * eps / steps if left out.
+        restarts: independent random starts of pgd; the worst case counts.
+        loss: what pgd climbs.
+        exhaustive: make every step of autoattack, also in runs that are without prospect.
     """
 
-    attack: Literal["pgd", "fgsm"] = "pgd"
-    norm: Literal["linf", "l2"] | None = None
-    eps: Fraction | None = None
-    steps: int = 20
+    attack: str = "pgd"
+    version: Literal["standard", "plus", "rand", "rapid"] = "standard"
+    norm: Literal["linf", "l2", "l1"] | None = None
+    eps: tuple[float, ...] = ()
+    steps: int | None = None
     step_size: Fraction | None = None
     restarts: int = 5
     loss: Literal["ce", "margin", "kl"] = "ce"
+    exhaustive: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import stream
 from robustmaps.evaluation import Difference, Evaluation, SeedRate, paired_difference, rate_over_seeds
+from robustmaps.experiments._attacks import create_attacks
+from robustmaps.experiments._checkpoints import open_checkpoint
 from robustmaps.experiments._config import (
     AttackConfig,
     DataConfig,
@@ -25,7 +27,7 @@ from robustmaps.experiments._config import (
     ModelConfig,
     RunConfig,
 )
-from robustmaps.experiments._evaluation import create_attack, evaluate_checkpoint, open_checkpoint
+from robustmaps.experiments._evaluation import Options, evaluate_checkpoint
 from robustmaps.experiments._parallel import Worker, available_cores, run_all
 from robustmaps.experiments._run import train
 from robustmaps.report import AttackedImage, Table, plot_attacked, plot_curves, table
@@ -136,7 +138,9 @@ class _TrainAndAttack:
     def __call__(self, worker: Worker) -> tuple[Path, Path, float]:
         """Returns the run folder, its evaluation and the seconds of training."""
         run = train(self.config, self.out, resume=True, watcher=worker.watch, should_stop=worker.should_stop)
-        evaluated = evaluate_checkpoint(run.folder, _ATTACK, data=run.data, device="cpu", watcher=worker.watch)
+        evaluated = evaluate_checkpoint(
+            run.folder, _ATTACK, Options(data=run.data, batch_size=256, device="cpu", watcher=worker.watch)
+        )
         return run.folder, evaluated.path, run.fit.seconds
 
 
@@ -250,7 +254,7 @@ def _attacked(path: Path, data: Dataset) -> list[AttackedImage]:
     x, y = images.subset(rows).tensors()
     checkpoint = open_checkpoint(path)
     model = checkpoint.model.eval()
-    attack = create_attack(_ATTACK, checkpoint.norm, checkpoint.eps)
+    (attack,) = create_attacks(_ATTACK, checkpoint.norm, checkpoint.eps)
     x_adv = attack(model, x, y, generator=stream(0, "picture"))
 
     def names(batch: Tensor) -> list[str]:

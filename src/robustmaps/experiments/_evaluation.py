@@ -1,165 +1,284 @@
-"""From a run folder or a checkpoint to an evaluation."""
+"""From a run folder, a checkpoint or a network in memory to evaluations in files."""
 
 import hashlib
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
 
-from robustmaps import models
-from robustmaps.attacks import FGSM, PGD, Attack
+from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import sha256
+from robustmaps.engine.files import atomic, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.evaluation import Evaluation, evaluate
+from robustmaps.evaluation import Evaluation, evaluate, images_sha256, settings, stages
+from robustmaps.experiments._attacks import create_attacks
+from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint
 from robustmaps.experiments._config import AttackConfig, DataConfig
-from robustmaps.experiments._run import DESCRIPTION, load_data
-from robustmaps.training import RunFolder, load_weights
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A network with its weights, and what its file says of it.
-
-    Attributes:
-        path: the weights' file.
-        model: the network, on the CPU.
-        data: the images it was trained on, as a configuration.
-        norm, eps: the budget it was trained for.
-    """
-
-    path: Path
-    model: nn.Module
-    data: DataConfig
-    norm: str
-    eps: float
+from robustmaps.experiments._model_info import model_info
+from robustmaps.experiments._run import load_data
+from robustmaps.report import plot_eps_curve
 
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """An evaluation and where it was written."""
+    """An evaluation and where it was written.
+
+    Attributes:
+        evaluation: the verdicts.
+        path: their file.
+        adversarials: the file of the images that broke their samples, if it was asked for.
+        before: whether the file was there already, with the same settings.
+    """
 
     evaluation: Evaluation
     path: Path
+    adversarials: Path | None = None
+    before: bool = False
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a run folder's best weights, or a weights file of ours.
+@dataclass(frozen=True)
+class EvaluatedCurve:
+    """Evaluations at several budgets.
 
-    Raises:
-        InputError: there is no such file, or it does not describe its network.
+    Attributes:
+        runs: one for each radius, in rising order.
+        path: the JSON file with the curve.
+        plot: the PNG file with the curve.
     """
-    weights_path = RunFolder(path).best if Path(path).is_dir() else Path(path)
-    if not weights_path.exists():
-        hint = "it is no finished run; train it to the end first" if Path(path).is_dir() else "there is no such file"
-        raise InputError(f"{path}: {hint} (expected {weights_path.name})")
-    weights, description = load_weights(weights_path)
-    try:
-        about: dict[str, Any] = json.loads(description[DESCRIPTION])
-        model = models.create(**about["model"])
-        data = DataConfig(**about["data"])
-        norm, eps = str(about["norm"]), float(about["eps"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{weights_path}: its header does not describe a network written by robustmaps") from error
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{weights_path}: the weights don't fit {about['model']['name']} ({error})") from error
-    return Checkpoint(weights_path, model, data, norm, eps)
+
+    runs: tuple[EvaluatedRun, ...]
+    path: Path
+    plot: Path
 
 
-def create_attack(config: AttackConfig, norm: str, eps: float) -> Attack:
-    """The attack that the configuration names; norm and eps are used where it leaves them out."""
-    budget: dict[str, Any] = {"norm": config.norm or norm, "eps": config.eps or eps}
-    if config.attack == "fgsm":
-        return FGSM(**budget)
-    return PGD(
-        **budget,
-        steps=config.steps,
-        step_size=config.step_size,
-        restarts=config.restarts,
-        loss=config.loss,
-        start="normal" if config.loss == "kl" else "uniform",
-        early_stop=True,
-    )
+@dataclass(frozen=True)
+class Options:
+    """How checkpoints are evaluated.
 
-
-def evaluate_checkpoint(
-    path: str | Path,
-    attack: AttackConfig,
-    *,
-    data: str | Dataset | None = None,
-    split: Literal["test", "validation"] = "test",
-    samples: int | None = None,
-    batch_size: int = 256,
-    seed: int = 0,
-    device: str = "auto",
-    precision: str = "auto",
-    compile: bool = False,  # noqa: A002
-    out: str | Path | None = None,
-    watcher: Watcher = ignore,
-    decoding: Callable[[int, int | None], None] | None = None,
-) -> EvaluatedRun:
-    """Attack a trained network and write the verdicts.
-
-    Args:
-        path: a run folder, or a weights file written by one.
-        attack: what to attack with.
+    Attributes:
         data: other images than those it was trained on: a spec, or a loaded data set.
         split: which images.
         samples: how many, drawn evenly from the classes; None for all.
-        batch_size: images attacked at once.
+        batch_size: images at once; None for as many as fit.
         seed: of the attack's random draws. The choice of images does not depend on it.
         device: where to compute.
         precision: of the attack: auto, fp32 or bf16. Verdicts are always float32.
         compile: run the attack through torch.compile.
-        out: the file to write; by default one named after the settings, in the run folder's ``evaluation``.
+        save_adversarials: also write the images that broke their samples.
         watcher: called as the work goes on.
         decoding: called while a data set is decoded for the first time.
+    """
+
+    data: str | Dataset | None = None
+    split: Literal["test", "validation"] = "test"
+    samples: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    save_adversarials: bool = False
+    watcher: Watcher = ignore
+    decoding: Callable[[int, int | None], None] | None = None
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path | Checkpoint,
+    attack: AttackConfig,
+    options: Options | None = None,
+    *,
+    out: str | Path | None = None,
+) -> EvaluatedRun:
+    """Attack a trained network and write the verdicts, in steps that a killed evaluation goes on from.
+
+    Args:
+        checkpoint: a run folder, a weights file written by one, or an opened checkpoint.
+        attack: what to attack with, at one radius.
+        options: images, device and so on.
+        out: the file to write; by default one named after the settings, in the run folder's ``evaluation``.
 
     Raises:
-        InputError: a bad checkpoint, bad settings, or images that don't fit the network.
+        InputError: a bad checkpoint, bad settings, images that don't fit the network, or a file that is in the way.
     """
-    checkpoint = open_checkpoint(path)
-    if not isinstance(data, Dataset):
-        config = checkpoint.data if data is None else replace(checkpoint.data, data=data)
-        data = load_data(config, decoding)
-    images = data.test if split == "test" else data.validation
-    if len(images) == 0:
-        raise InputError(f"{data.name}: the {split} split is empty")
-    if samples is not None:
-        images = images.subset(samples)
-    chosen = create_attack(attack, checkpoint.norm, checkpoint.eps)
-    x, y = images.tensors()
-    evaluation = evaluate(
-        checkpoint.model.to(resolve_device(device)),
-        x,
-        y,
-        chosen,
-        batch_size=batch_size,
-        seed=seed,
-        precision=precision,
-        compile=compile,
-        watcher=watcher,
-    )
-    evaluation = replace(evaluation, checkpoint_sha256=sha256(checkpoint.path))
-    target = (
-        Path(out) if out is not None else RunFolder(checkpoint.path.parent).evaluations / _file_name(evaluation, split)
-    )
-    evaluation.save(target)
-    return EvaluatedRun(evaluation, target)
+    work = _Work(checkpoint, options or Options())
+    if len(attack.eps) > 1:
+        raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: several of them make a curve; give one")
+    return work.run(attack, attack.eps[0] if attack.eps else work.checkpoint.eps, out=out)
 
 
-def _file_name(evaluation: Evaluation, split: str) -> str:
-    """Readable, and different for every setting, so that nothing overwrites another result."""
-    decisive = [evaluation.attacks, evaluation.seed, evaluation.images_sha256, evaluation.checkpoint_sha256]
-    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
-    budget = as_fraction(evaluation.eps).replace("/", "_")
-    names = "+".join(attack["name"] for attack in evaluation.attacks)
-    return f"{names}-{evaluation.norm}-{budget}-{split}{len(evaluation.verdicts)}-{digest}.json"
+def evaluate_curve(
+    checkpoint: str | Path | Checkpoint,
+    attack: AttackConfig,
+    options: Options | None = None,
+    *,
+    out: str | Path | None = None,
+) -> EvaluatedCurve:
+    """Evaluate at every radius of ``attack.eps``, and plot robust accuracy over them.
+
+    What breaks a sample breaks it at every larger radius too, so each evaluation attacks only what is left.
+
+    Args:
+        checkpoint: see `evaluate_checkpoint`.
+        attack: what to attack with.
+        options: images, device and so on.
+        out: the JSON file to write; the plot lies beside it.
+
+    Raises:
+        InputError: as `evaluate_checkpoint`; or radii that occur twice.
+    """
+    radii = sorted(attack.eps)
+    if len(radii) < 2 or len(set(radii)) < len(radii):
+        raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected two or more radii, each once")
+    work = _Work(checkpoint, options or Options())
+    runs: list[EvaluatedRun] = []
+    for eps in radii:
+        runs.append(work.run(attack, eps, smaller=tuple(runs)))
+    points = [(run.evaluation.eps, run.evaluation.robust_accuracy) for run in runs]
+    names = _names(attack)
+    digest = _digest([run.path.name for run in runs])
+    evaluation = runs[0].evaluation
+    name = f"curve-{names}-{evaluation.norm}-{work.options.split}{len(evaluation.verdicts)}-{digest}.json"
+    path = Path(out) if out is not None else work.folder / name
+    values = {
+        "norm": evaluation.norm,
+        "attack": attack.attack,
+        "samples": len(evaluation.verdicts),
+        "clean_accuracy": evaluation.clean_accuracy.to_dict(),
+        "points": [
+            {"eps": eps, "robust_accuracy": rate.to_dict(), "file": run.path.name}
+            for (eps, rate), run in zip(points, runs, strict=True)
+        ],
+    }
+    write_json(path, values)
+    plot = path.with_suffix(".png")
+    title = f"{work.checkpoint.name}: {names}, {len(evaluation.verdicts)} {work.options.split} images"
+    plot_eps_curve(plot, [(0.0, evaluation.clean_accuracy), *points], evaluation.norm, title)
+    return EvaluatedCurve(tuple(runs), path, plot)
+
+
+class _Work:
+    """A network on its device and images for it."""
+
+    def __init__(self, checkpoint: str | Path | Checkpoint, options: Options) -> None:
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+        self.options = options
+        self.folder = self.checkpoint.folder
+        self.data = self._load()
+        images = self.data.test if options.split == "test" else self.data.validation
+        if len(images) == 0:
+            raise InputError(f"{self.data.name}: the {options.split} split is empty")
+        self.x, self.y = (images if options.samples is None else images.subset(options.samples)).tensors()
+        self.images = images_sha256(self.x, self.y)
+        self.model = self.checkpoint.model.to(resolve_device(options.device))
+
+    def _load(self) -> Dataset:
+        given = self.options.data
+        if isinstance(given, Dataset):
+            return given
+        if given is None and self.checkpoint.data is None:
+            raise InputError("data: needed for a network that is no run of ours, such as --data cifar10")
+        config = self.checkpoint.data or DataConfig()
+        return load_data(config if given is None else replace(config, data=given), self.options.decoding)
+
+    def run(
+        self, config: AttackConfig, eps: float, *, smaller: Sequence[EvaluatedRun] = (), out: str | Path | None = None
+    ) -> EvaluatedRun:
+        """Evaluate at one radius, unless that has been done before."""
+        attacks = create_attacks(config, self.checkpoint.norm, eps)
+        described = [settings(stage) for stage in stages(attacks)]
+        path = Path(out) if out is not None else self.folder / self._file_name(config, described, smaller)
+        images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
+        known = self._known(path, described)
+        if known is not None and (images is None or images.exists()):
+            return EvaluatedRun(known, path, images, before=True)
+        evaluation = self._evaluate(attacks, path, images, smaller[-1].evaluation if smaller else None)
+        evaluation.save(path)
+        about = model_info(evaluation, self.checkpoint, self.data.name)
+        write_json(path.with_name(f"{path.stem}.model_info.json"), about)
+        shutil.rmtree(_partial(path), ignore_errors=True)
+        return EvaluatedRun(evaluation, path, images)
+
+    def _evaluate(
+        self, attacks: Sequence[Attack], path: Path, images: Path | None, smaller: Evaluation | None
+    ) -> Evaluation:
+        options = self.options
+        kept = _kept_images(_partial(path) / "adversarials.npy", self.x) if images is not None else None
+        evaluation = evaluate(
+            self.model,
+            self.x,
+            self.y,
+            attacks,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            precision=options.precision,
+            compile=options.compile,
+            state=_partial(path),
+            adversarials=kept,
+            smaller=smaller,
+            watcher=options.watcher,
+        )
+        if images is not None and kept is not None:
+            _save_adversarials(images, kept, self.y, evaluation)
+        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256)
+
+    def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
+        """The evaluation in that file; the same settings on the same images give the same result."""
+        if not path.exists():
+            return None
+        known = Evaluation.load(path)
+        mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
+        if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
+            raise InputError(f"{path}: holds another evaluation; name another file with --out, or delete it")
+        return known
+
+    def _file_name(
+        self, config: AttackConfig, described: Sequence[dict[str, Any]], smaller: Sequence[EvaluatedRun]
+    ) -> str:
+        """Readable, and different for every setting, so that nothing overwrites another result."""
+        radii = [run.evaluation.eps for run in smaller]
+        digest = _digest([described, self.options.seed, self.images, self.checkpoint.sha256, radii])
+        budget = as_fraction(described[0]["eps"]).replace("/", "_")
+        return f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
+
+
+def _names(config: AttackConfig) -> str:
+    """The attacks, for file names and titles."""
+    version = "" if config.version == "standard" else f"-{config.version}"
+    names = (name.strip() for name in config.attack.split(","))
+    return "+".join(name + version if name == "autoattack" else name for name in names)
+
+
+def _digest(decisive: object) -> str:
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _partial(path: Path) -> Path:
+    """Where an evaluation that is not finished keeps what it has found."""
+    return path.with_name(f"{path.stem}.partial")
+
+
+def _kept_images(path: Path, x: Tensor) -> Tensor:
+    """A file of images in memory, which begins as a copy of ``x`` and survives the process."""
+    if not path.exists():
+        with atomic(path) as file:
+            np.save(file, x.numpy(), allow_pickle=False)
+    return torch.from_numpy(np.load(path, mmap_mode="r+", allow_pickle=False))
+
+
+def _save_adversarials(path: Path, images: Tensor, y: Tensor, evaluation: Evaluation) -> None:
+    """The images that broke their sample, and which samples these are."""
+    broken = torch.from_numpy(evaluation.clean_correct & ~evaluation.robust_correct).nonzero().squeeze(1)
+    tensors = {"sample": broken, "label": y[broken].contiguous(), "image": images[broken].contiguous()}
+    about = {"norm": evaluation.norm, "eps": str(evaluation.eps), "images_sha256": evaluation.images_sha256}
+    with atomic(path) as file:
+        file.write(safetensors.torch.save(tensors, about))

@@ -109,7 +109,9 @@ def train(
 
 def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | None = None) -> Dataset:
     """The images that the configuration names."""
-    data = load(config.data, validation=config.validation, image_size=config.image_size, progress=decoding)
+    # The command line and YAML know one kind of number; from 1 on it counts images.
+    validation = int(config.validation) if config.validation >= 1 else config.validation
+    data = load(config.data, validation=validation, image_size=config.image_size, progress=decoding)
     return replace(data, augmentation=Augmentation()) if config.augment == "none" else data
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from robustmaps.data import Dataset
 from robustmaps.engine.files import atomic
+from robustmaps.engine.numbers import as_fraction
+from robustmaps.evaluation import Rate
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -63,6 +65,30 @@ def _curve(axes: Axes, runs: list[list[tuple[int, float]]], colour: str, style: 
     axes.plot(epochs, values.mean(0), style, color=colour, label=label)
     if len(runs) > 1:
         axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
+
+
+def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Rate]], norm: str, title: str) -> None:
+    """Robust accuracy over the radius, with the 95 % interval at each.
+
+    Args:
+        path: the PNG to write.
+        points: radius and rate, in rising order; radius 0 is clean accuracy.
+        norm: the norm of the radius.
+        title: what is shown.
+    """
+    radii = [eps for eps, _ in points]
+    rates = 100 * np.array([rate.value for _, rate in points])
+    low, high = 100 * np.array([rate.interval for _, rate in points]).T
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axes = figure.subplots()
+        axes.fill_between(radii, low, high, color=_COLOURS[0], alpha=0.15, linewidth=0, label="95 % interval")
+        axes.plot(radii, rates, "o-", color=_COLOURS[0], label="accuracy under attack")
+        axes.set_xticks(radii, [as_fraction(eps) for eps in radii])
+        name = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}[norm]
+        axes.set(xlabel=f"eps ({name}, images in [0, 1])", ylabel="accuracy (%)", title=title, ylim=(0, 100))
+        axes.legend(loc="upper right")
+        _save(figure, path)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,267 @@
+"""What an analysis says of a network: values that print as tables and go to JSON."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.analysis._estimate import Estimate, estimate
+from robustmaps.analysis._passes import Share
+from robustmaps.analysis._stages import Stage
+from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.enlarging._enlargement import by, stride_text, table
+from robustmaps.models import Cost
+
+Rows = list[tuple[str, ...]]
+"""A table: the names of the columns, then the rows."""
+
+
+@dataclass(frozen=True)
+class FeatureGain:
+    """What a perturbation gains on the pooled features of a stage, ``<v, z>`` for random unit vectors ``v``.
+
+    Attributes:
+        first_order: ``eps`` times the dual norm of the gradient; mean over images and directions.
+        reached: what projected gradient descent reaches along the first direction; mean over images, None where not
+            measured.
+        spread: standard deviation of ``<v, z>`` over the images, None for fewer than two.
+    """
+
+    first_order: Estimate
+    reached: Estimate | None
+    spread: float | None
+
+    @property
+    def relative(self) -> Estimate | None:
+        """The first-order gain in units of the spread: how far a perturbation moves features as images differ."""
+        return _scaled(self.first_order, self.spread)
+
+    @property
+    def relative_reached(self) -> Estimate | None:
+        """What was reached in units of the spread."""
+        return _scaled(self.reached, self.spread)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "first_order": self.first_order.to_dict(),
+            "reached": _optional(self.reached),
+            "spread": self.spread,
+            "relative": _optional(self.relative),
+            "relative_reached": _optional(self.relative_reached),
+        }
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage of a network.
+
+    Attributes:
+        stage: where it is and how large its last map.
+        effective_field_px: side of the smallest square that holds 95 % of the squared input gradient of the map's
+            middle pixel.
+        share: what the stage costs.
+        gain: of its pooled features.
+    """
+
+    stage: Stage
+    effective_field_px: int
+    share: Share
+    gain: FeatureGain
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **self.stage.to_dict(),
+            "effective_field_px": self.effective_field_px,
+            **self.share.to_dict(),
+            "gain": self.gain.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class MarginGain:
+    """What a perturbation gains on the margin, image by image.
+
+    Attributes:
+        margin: true logit minus the largest other one, positive where the network is right.
+        first_order: ``eps`` times the dual norm of the margin's gradient.
+        reached: by how much projected gradient descent lowers the margin, None where not measured.
+    """
+
+    margin: tuple[float, ...]
+    first_order: tuple[float, ...]
+    reached: tuple[float, ...] | None
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which images the network classifies right."""
+        return np.array(self.margin) > 0
+
+    def relative(self, *, reached: bool = False, among: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """The gain divided by the margin, above 1 where the budget suffices; of the images classified right.
+
+        Args:
+            reached: what projected gradient descent reaches rather than the first order.
+            among: other images to take, a boolean for each.
+        """
+        gains = np.array(self.reached if reached and self.reached is not None else self.first_order)
+        chosen = self.right if among is None else among
+        shares: NDArray[np.float64] = gains[chosen] / np.array(self.margin)[chosen]
+        return shares
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        right = bool(self.right.any())
+        return {
+            "accuracy": float(self.right.mean()),
+            "margin": estimate(self.margin, "median").to_dict(),
+            "first_order": estimate(self.first_order, "median").to_dict(),
+            "reached": None if self.reached is None else estimate(self.reached, "median").to_dict(),
+            "relative": estimate(self.relative(), "median").to_dict() if right else None,
+            "relative_reached": (
+                estimate(self.relative(reached=True), "median").to_dict() if right and self.reached else None
+            ),
+            "images": {
+                "margin": list(self.margin),
+                "first_order": list(self.first_order),
+                "reached": None if self.reached is None else list(self.reached),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A network on some images: stages, cost, receptive fields, perturbation gain.
+
+    Attributes:
+        network: the class of the network.
+        image_size: height and width of the images.
+        images: how many the gains were measured on.
+        eps: the budget's radius, in units of images in [0, 1].
+        norm: the budget's norm.
+        steps: of projected gradient descent, 0 where it was not run.
+        cost: of the whole network, for one image.
+        stages: in order.
+        rest: what comes after the last map.
+        margin: the gain on the margin.
+    """
+
+    network: str
+    image_size: tuple[int, int]
+    images: int
+    eps: float
+    norm: str
+    steps: int
+    cost: Cost
+    stages: tuple[StageReport, ...]
+    rest: Share
+    margin: MarginGain
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "network": self.network,
+            "image_size": list(self.image_size),
+            "images": self.images,
+            "eps": self.eps,
+            "norm": self.norm,
+            "steps": self.steps,
+            "cost": self.cost.to_dict(),
+            "stages": [report.to_dict() for report in self.stages],
+            "rest": self.rest.to_dict(),
+            "margin": self.margin.to_dict(),
+        }
+
+    def tables(self) -> list[Rows]:
+        """The maps and what they see, what they cost, what a perturbation gains on them and on the margin."""
+        names = short_names(self)
+        columns = ("stage", "map", "then", "stride", "field (px)", "effective (px)")
+        maps: Rows = [columns]
+        costs: Rows = [("stage", "operations", "memory", "time")]
+        gains: Rows = [("stage", "gain [95 %]", "gain / spread", f"PGD-{self.steps} / spread")]
+        for name, report in zip(names, self.stages, strict=True):
+            stage, gain = report.stage, report.gain
+            size = f"{by(stage.map_size)}x{stage.channels}"
+            fields = self.field_cells(report)
+            maps.append((name, size, stage.pooling, stride_text(stage.stride), *fields))
+            costs.append((name, *cost_cells(report.share)))
+            relative = (str(gain.relative or "-"), str(gain.relative_reached or "-"))
+            gains.append((name, str(gain.first_order), *relative))
+        costs.append(("rest", *cost_cells(self.rest)))
+        costs.append(("all", *cost_cells(Share(self.cost.flops, self.cost.activation_bytes, self.cost.latency_s))))
+        return [maps, costs, gains, self._margin_rows()]
+
+    def field_cells(self, report: StageReport) -> tuple[str, str]:
+        """Receptive fields, theoretical and effective, in pixels and as a share of the image's side."""
+        effective = (float(report.effective_field_px),) * 2
+        return _field(report.stage.field_px, self.image_size), _field(effective, self.image_size)
+
+    def _margin_rows(self) -> Rows:
+        margin = self.margin
+        rows: Rows = [
+            ("", "median [95 %]"),
+            ("classified right", f"{int(margin.right.sum())} of {self.images}"),
+            ("margin", str(estimate(margin.margin, "median"))),
+            ("gain", str(estimate(margin.first_order, "median"))),
+        ]
+        if margin.reached is not None:
+            rows.append((f"gain, PGD-{self.steps}", str(estimate(margin.reached, "median"))))
+        if margin.right.any():
+            rows.append(("gain / margin", str(estimate(margin.relative(), "median"))))
+            if margin.reached is not None:
+                relative = estimate(margin.relative(reached=True), "median")
+                rows.append((f"gain / margin, PGD-{self.steps}", str(relative)))
+        return rows
+
+    @property
+    def title(self) -> str:
+        """What was analysed."""
+        return (
+            f"{self.network}, images of {by(self.image_size)} px; {budget_text(self)} on {self.images} "
+            f"image{'s' * (self.images != 1)}"
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.title, *map(table, self.tables())])
+
+
+def budget_text(analysis: Analysis) -> str:
+    """The budget in words."""
+    norm = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}[analysis.norm]
+    return f"{norm}, eps {as_fraction(analysis.eps)}"
+
+
+def short_names(analysis: Analysis) -> list[str]:
+    """The stages' names without the modules that all of them lie in."""
+    paths = [report.stage.name.split(".") for report in analysis.stages]
+    shared = 0
+    while len(paths) > 1 and all(len(p) > shared + 1 and p[shared] == paths[0][shared] for p in paths):
+        shared += 1
+    return [".".join(path[shared:]) for path in paths]
+
+
+def cost_cells(share: Share) -> tuple[str, str, str]:
+    """Operations, memory and time with their units."""
+    seconds = "-" if share.seconds is None else f"{1e3 * share.seconds:.3g} ms"
+    return human(share.flops, "FLOP"), human(share.activation_bytes, "B"), seconds
+
+
+def _field(field_px: tuple[float, ...], image_size: tuple[int, int]) -> str:
+    """The larger axis where they differ."""
+    if math.inf in field_px:
+        return "all"
+    side, axis = max((field, axis) for axis, field in enumerate(field_px))
+    return f"{side:g} ({100 * side / image_size[axis]:.0f} %)"
+
+
+def _scaled(gain: Estimate | None, unit: float | None) -> Estimate | None:
+    if gain is None or not unit:
+        return None
+    return Estimate(gain.value / unit, (gain.interval[0] / unit, gain.interval[1] / unit), gain.count)
+
+
+def _optional(value: Estimate | None) -> dict[str, Any] | None:
+    return None if value is None else value.to_dict()

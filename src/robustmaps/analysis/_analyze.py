@@ -1,0 +1,134 @@
+"""The analysis of a network: one traced pass, one watched pass with gradients, projected gradient descent."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.analysis._analysis import Analysis, MarginGain, StageReport
+from robustmaps.analysis._comparison import Comparison
+from robustmaps.analysis._gain import check_norm
+from robustmaps.analysis._passes import maps_of, shares
+from robustmaps.analysis._probe import Probe, gain_of
+from robustmaps.analysis._receptive import effective_field_px
+from robustmaps.analysis._stages import Stage, find_stages, no_shortcuts
+from robustmaps.attacks import check_batch
+from robustmaps.engine.numbers import check_eps, check_whole
+from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.view import plain_view
+from robustmaps.enlarging._head import find_head
+from robustmaps.enlarging._trace import trace
+from robustmaps.models import measure_cost
+
+# A quarter of a GiB of activations at once: enough to keep a core busy, little enough for a laptop.
+_BATCH_BYTES = 2**28
+
+
+def analyze(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float = 8 / 255,
+    norm: str = "linf",
+    steps: int = 20,
+    directions: int = 4,
+    latency_runs: int = 5,
+    seed: int = 0,
+    like: Sequence[Stage] = (),
+    watcher: Watcher = ignore,
+) -> Analysis:
+    """What a network does with its maps, what they cost, and what a perturbation gains on them.
+
+    >>> from robustmaps import models
+    >>> analysis = analyze(models.create("resnet8"), torch.rand(2, 3, 32, 32), torch.tensor([0, 1]), steps=2)
+    >>> [report.stage.map_size for report in analysis.stages]
+    [(32, 32), (16, 16), (8, 8)]
+
+    Args:
+        model: any classifier of images (N, C, H, W) in [0, 1]; it is used in evaluation mode and left as it was.
+        x: the images that gains and effective receptive fields are measured on.
+        y: their labels (N,).
+        eps: the budget's radius, in units of images in [0, 1].
+        norm: ``linf`` or ``l2``.
+        steps: of projected gradient descent; 0 leaves it out, which saves most of the time.
+        directions: random unit vectors along which pooled features are looked at.
+        latency_runs: passes to time; none where 0.
+        seed: of the directions.
+        like: stages of the network before it was enlarged, to look at the same places.
+        watcher: called as the work goes on.
+
+    Raises:
+        InputError: bad images, labels or budget, or a network whose maps can't be found.
+    """
+    check_batch(x, y)
+    check_norm(norm)
+    check_eps(eps, norm)
+    check_whole("steps", steps, 0)
+    check_whole("directions", directions, 1)
+    with no_shortcuts():
+        recorded = trace(model, x[:1])
+        stages = find_stages(recorded, like)
+        costs = shares(model, x[:1], stages, runs=latency_runs)
+        cost = measure_cost(model, x[:1], latency_runs=latency_runs)
+    head = find_head(recorded)
+    largest = [head is not None and head.kind == "max" and stage is stages[-1] for stage in stages]
+    probe = Probe(model, stages, largest, eps, norm, directions, seed)
+    rows = max(1, min(len(x), _BATCH_BYTES // max(1, cost.activation_bytes)))
+    parts = []
+    with plain_view(model), no_shortcuts():
+        for begin in range(0, len(x), rows):
+            parts.append(probe.measure(x[begin : begin + rows], y[begin : begin + rows], steps))
+            watcher(Progress("perturbation gain", min(begin + rows, len(x)), len(x), "images"))
+    return Analysis(
+        network=type(model).__name__,
+        image_size=(x.shape[2], x.shape[3]),
+        images=len(x),
+        eps=eps,
+        norm=norm,
+        steps=steps,
+        cost=replace(cost, map_size=stages[-1].map_size),
+        stages=tuple(
+            StageReport(
+                stage,
+                effective_field_px(torch.stack([part.energy[number] for part in parts]).sum(0)),
+                costs[number],
+                gain_of(parts, number),
+            )
+            for number, stage in enumerate(stages)
+        ),
+        rest=costs[-1],
+        margin=MarginGain(
+            margin=tuple(torch.cat([-part.wrong for part in parts]).tolist()),
+            first_order=tuple(torch.cat([part.margin_gain for part in parts]).tolist()),
+            reached=tuple(torch.cat([part.margin_reached for part in parts]).tolist()) if steps else None,
+        ),
+    )
+
+
+def analyze_both(before: nn.Module, after: nn.Module, x: Tensor, y: Tensor, **options: object) -> Comparison:
+    """A network before and after it was enlarged, on the same images, at the same places.
+
+    Args:
+        before: the given network.
+        after: an enlarged copy.
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        options: those of `analyze`.
+    """
+    first = analyze(before, x, y, **options)  # type: ignore[arg-type]
+    like = [report.stage for report in first.stages]
+    return Comparison(first, analyze(after, x, y, **{**options, "like": like}))  # type: ignore[arg-type]
+
+
+def feature_maps(model: nn.Module, x: Tensor, stages: Sequence[Stage]) -> list[Tensor]:
+    """The maps (N, C, h, w) that end the stages, for images (N, C, H, W).
+
+    Args:
+        model: the network; used in evaluation mode and left as it was.
+        x: images.
+        stages: of an analysis of the same network.
+    """
+    with plain_view(model), no_shortcuts(), torch.no_grad():
+        return maps_of(model, x, stages, lambda _, taken: taken.clone())[0]

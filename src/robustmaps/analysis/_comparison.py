@@ -1,0 +1,125 @@
+"""Two analyses side by side: a network before and after it was enlarged, on the same images."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from robustmaps.analysis._analysis import Analysis, Rows, budget_text, short_names
+from robustmaps.analysis._estimate import Estimate, estimate, ratio
+from robustmaps.engine.errors import InputError
+from robustmaps.enlarging._enlargement import by, table
+
+ARROW = " → "
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network before and after, on the same images and with the same budget.
+
+    Attributes:
+        before: the given network.
+        after: the enlarged one.
+    """
+
+    before: Analysis
+    after: Analysis
+
+    def __post_init__(self) -> None:
+        for name in ("images", "eps", "norm", "steps", "image_size"):
+            one, other = getattr(self.before, name), getattr(self.after, name)
+            if one != other:
+                raise InputError(f"analyses with {name}={one!r} and {name}={other!r}: expected the same")
+
+    def relative_ratio(self, *, reached: bool) -> Estimate | None:
+        """How the median of gain / margin changed, on the images that both classify right; None where there are none.
+
+        Args:
+            reached: what projected gradient descent reaches rather than the first order.
+        """
+        both = self.before.margin.right & self.after.margin.right
+        if not both.any():
+            return None
+        after, before = (a.margin.relative(reached=reached, among=both) for a in (self.after, self.before))
+        return ratio(after, before)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        first, reached = (self.relative_ratio(reached=r) for r in (False, True))
+        return {
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "relative_ratio": None if first is None else first.to_dict(),
+            "relative_reached_ratio": None if reached is None or not self.before.steps else reached.to_dict(),
+        }
+
+    def tables(self) -> list[Rows]:
+        """The tables of an analysis, before and after in each cell, one value where nothing changed.
+
+        Where the stages of both can't be matched, those of each follow one another.
+        """
+        a, b = self.before, self.after
+        if len(a.stages) != len(b.stages):
+            return [*a.tables()[:3], *b.tables()[:3], self._margin_rows()]
+        sides = [side.tables() for side in (a, b)]
+        maps, costs = (
+            [_merge(one, other) for one, other in zip(sides[0][n], sides[1][n], strict=True)] for n in (0, 1)
+        )
+        return [[(*row[:2], *row[3:]) for row in maps], costs, self._gain_rows(), self._margin_rows()]
+
+    def _gain_rows(self) -> Rows:
+        a, b = self.before, self.after
+        rows: Rows = [("gain / spread [95 %]", "before", "after")]
+        for name, one, other in zip(short_names(a), a.stages, b.stages, strict=True):
+            pair = (one.gain, other.gain)
+            rows.append((name, *(str(gain.relative or "-") for gain in pair)))
+            if a.steps:
+                rows.append((f"{name}, PGD-{a.steps}", *(str(gain.relative_reached or "-") for gain in pair)))
+        return rows
+
+    def _margin_rows(self) -> Rows:
+        a, b = self.before, self.after
+        rows: Rows = [("median [95 %]", "before", "after", "ratio")]
+        rows.append(("classified right", *(f"{int(s.margin.right.sum())} of {s.images}" for s in (a, b)), ""))
+        for name, one, other in (
+            ("margin", a.margin.margin, b.margin.margin),
+            ("gain", a.margin.first_order, b.margin.first_order),
+            (f"gain, PGD-{a.steps}", a.margin.reached, b.margin.reached),
+        ):
+            if one is not None and other is not None:
+                values = (str(estimate(one, "median")), str(estimate(other, "median")))
+                rows.append((name, *values, str(ratio(other, one)) if name != "margin" else ""))
+        for reached in (False, True)[: 1 + bool(a.steps)]:
+            change = self.relative_ratio(reached=reached)
+            if change is not None:
+                how = f", PGD-{a.steps}" if reached else ""
+                each = (estimate(s.margin.relative(reached=reached), "median") for s in (a, b))
+                rows.append((f"gain / margin{how}", *map(str, each), str(change)))
+        return rows
+
+    @property
+    def title(self) -> str:
+        """What was compared."""
+        a = self.before
+        return f"{a.network}, images of {by(a.image_size)} px; {budget_text(a)} on {a.images} images"
+
+    @property
+    def note(self) -> str:
+        """On which images the ratios were taken."""
+        both = int(np.sum(self.before.margin.right & self.after.margin.right))
+        return f"Ratios of gain / margin are of the {both} images that both classify right, paired by image."
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.title, *map(table, self.tables()), self.note])
+
+
+def _merge(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_pair(one, other) for one, other in zip(before, after, strict=True))
+
+
+def _pair(before: str, after: str) -> str:
+    """``2x2 → 4x4``; a unit that both share stands once."""
+    if before == after:
+        return before
+    number, _, unit = before.partition(" ")
+    return f"{number if unit and after.endswith(f' {unit}') else before}{ARROW}{after}"

@@ -1,0 +1,90 @@
+"""The perturbation gain: how far a budget can drive a number that a network computes.
+
+To first order it is exact by duality: ``max <grad f, d>`` over ``|d| <= eps`` is ``eps`` times the dual norm of the
+gradient. What projected gradient descent reaches says how far that holds.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks import PGD
+from robustmaps.engine.errors import unknown
+from robustmaps.engine.numbers import check_eps
+
+Function = Callable[[Tensor], Tensor]
+"""From images (N, C, H, W) to one number per image (N,), which sees no other image of the batch."""
+
+DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
+"""The order of the norm that is dual to the budget's."""
+
+
+def first_order_gain(function: Function, x: Tensor, *, eps: float, norm: str = "linf") -> Tensor:
+    """How much a function gains to first order, ``eps * |grad f|`` in the dual norm, shape (N,).
+
+    >>> first_order_gain(lambda x: 3 * x.flatten(1).sum(1), torch.zeros(1, 1, 2, 2), eps=0.1).item()
+    1.2000000476837158
+
+    Args:
+        function: differentiable.
+        x: images (N, C, H, W).
+        eps: radius of the ball, in units of images in [0, 1]; that images end at 0 and 1 is left out of account.
+        norm: ``linf``, ``l2`` or ``l1``.
+
+    Raises:
+        InputError: an unknown norm, or a radius that is none.
+    """
+    check_norm(norm)
+    check_eps(eps, norm)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(x).sum(), x)
+    return eps * dual_norm(gradient, norm)
+
+
+def reached_gain(function: Function, x: Tensor, *, eps: float, norm: str = "linf", steps: int = 20) -> Tensor:
+    """How much a function gains within the ball and [0, 1], as far as projected gradient descent gets, shape (N,).
+
+    Args:
+        function: differentiable.
+        x: images (N, C, H, W) in [0, 1].
+        eps: radius of the ball.
+        norm: ``linf`` or ``l2``.
+        steps: gradient steps, from the image itself, so that the result does not depend on chance.
+    """
+    attack = PGD(norm=norm, eps=eps, steps=steps, loss="margin", start="none")  # type: ignore[arg-type]
+    x_adv = attack(_AsClassifier(function), x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+    with torch.no_grad():
+        gained: Tensor = function(x_adv) - function(x)
+    return gained
+
+
+def wrong_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Largest other logit minus the true one, shape (N,): what an attack drives up, negative where all is well."""
+    true = logits.gather(1, y[:, None]).squeeze(1)
+    return logits.scatter(1, y[:, None], -torch.inf).amax(1) - true
+
+
+def dual_norm(gradient: Tensor, norm: str) -> Tensor:
+    """The dual norm of each sample of (N, ...), shape (N,)."""
+    result: Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=DUAL[norm], dim=1)
+    return result
+
+
+def check_norm(norm: str) -> None:
+    """Refuse what is no norm of a budget."""
+    if norm not in DUAL:
+        raise unknown("norm", norm, DUAL)
+
+
+class _AsClassifier(nn.Module):
+    """Logits (0, f): the margin loss for label 0 is ``f`` itself, so any attack can climb any function."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.function(x)
+        return torch.stack([torch.zeros_like(value), value], dim=1)

@@ -1,0 +1,137 @@
+"""Batches of images on one network: the gains of its pooled features and of its margin, to first order and by PGD."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.analysis._analysis import FeatureGain
+from robustmaps.analysis._estimate import estimate
+from robustmaps.analysis._gain import Function, dual_norm, first_order_gain, reached_gain, wrong_margin
+from robustmaps.analysis._passes import maps_of
+from robustmaps.analysis._receptive import gradient_energy
+from robustmaps.analysis._stages import Stage
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.random import stream
+from robustmaps.enlarging._trace import logits
+
+
+class Part:
+    """What was measured on one batch; per stage a value for each image."""
+
+    def __init__(self) -> None:
+        self.wrong = self.margin_gain = self.margin_reached = torch.empty(0)
+        self.gains: list[Tensor] = []
+        self.reached: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.energy: list[Tensor] = []
+
+
+class Probe:
+    """Measures batches of one network, which is in evaluation mode meanwhile.
+
+    Args:
+        model: the network.
+        stages: where to look.
+        largest: for each stage, whether it is pooled by its largest value rather than its mean.
+        eps, norm: the budget.
+        directions: unit vectors for each stage.
+        seed: of them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stages: Sequence[Stage],
+        largest: Sequence[bool],
+        eps: float,
+        norm: str,
+        directions: int,
+        seed: int,
+    ) -> None:
+        self._model, self._stages, self._largest, self._eps, self._norm = model, stages, largest, eps, norm
+        drawn = [
+            torch.randn(directions, stage.channels, generator=stream(seed, "direction", number))
+            for number, stage in enumerate(stages)
+        ]
+        self._directions = [vectors / vectors.norm(dim=1, keepdim=True) for vectors in drawn]
+
+    def measure(self, x: Tensor, y: Tensor, steps: int) -> Part:
+        """All gains of a batch, and what the middle pixels of the maps see."""
+
+        def wrong(images: Tensor) -> Tensor:
+            return wrong_margin(checked(logits(self._model(images)), y), y)
+
+        part = self.measure_features(x, fields=True)
+        with torch.no_grad():
+            part.wrong = wrong(x)
+        part.margin_gain = first_order_gain(wrong, x, eps=self._eps, norm=self._norm)
+        if steps:
+            part.margin_reached = self._reached(wrong, x, steps)
+            part.reached = [self._reached(self._feature(number, x), x, steps) for number in range(len(self._stages))]
+        return part
+
+    def _reached(self, function: Function, x: Tensor, steps: int) -> Tensor:
+        return reached_gain(function, x, eps=self._eps, norm=self._norm, steps=steps)
+
+    def measure_features(self, x: Tensor, *, fields: bool = False) -> Part:
+        """The gains of the pooled features of a batch, to first order."""
+        part = Part()
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            taken, _ = maps_of(self._model, x, self._stages, self._take, stop=True)
+            for (pooled, centres), directions in zip(taken, self._directions, strict=True):
+                vectors = directions.to(x.device)
+                gains = []
+                for vector in vectors:
+                    (gradient,) = torch.autograd.grad((pooled @ vector).sum(), x, retain_graph=True)
+                    gains.append(self._eps * dual_norm(gradient, self._norm))
+                part.gains.append(torch.stack(gains, dim=1).detach())
+                part.values.append((pooled @ vectors.T).detach())
+                if fields:
+                    part.energy.append(gradient_energy(centres, x, vectors))
+        return part
+
+    def _take(self, number: int, feature_map: Tensor) -> Tensor:
+        """The pooled features and the middle pixel, (2, N, C)."""
+        height, width = feature_map.shape[2:]
+        return torch.stack([self._pool(number, feature_map), feature_map[:, :, height // 2, width // 2]])
+
+    def _pool(self, number: int, feature_map: Tensor) -> Tensor:
+        return feature_map.amax((2, 3)) if self._largest[number] else feature_map.mean((2, 3))
+
+    def _feature(self, number: int, x: Tensor) -> Function:
+        """The pooled features of a stage along its first direction, as a function of images."""
+        vector = self._directions[number][0].to(x.device)
+
+        def value(images: Tensor) -> Tensor:
+            (pooled,), _ = maps_of(
+                self._model, images, [self._stages[number]], lambda _, taken: self._pool(number, taken), stop=True
+            )
+            along: Tensor = pooled @ vector
+            return along
+
+        return value
+
+
+def gain_of(parts: Sequence[Part], number: int) -> FeatureGain:
+    """The gain of a stage over all batches."""
+    gains = torch.cat([part.gains[number] for part in parts]).mean(1)
+    values = torch.cat([part.values[number] for part in parts])
+    reached = estimate(torch.cat([part.reached[number] for part in parts]).cpu()) if parts[0].reached else None
+    # Over directions the mean square, as for independent ones.
+    spread = float(values.var(0).mean().sqrt()) if len(values) > 1 else None
+    return FeatureGain(estimate(gains.cpu()), reached, spread)
+
+
+def checked(given: Tensor, y: Tensor) -> Tensor:
+    """The same logits (N, classes).
+
+    Raises:
+        InputError: a label is not among their classes.
+    """
+    if int(y.max()) >= given.shape[1]:
+        raise InputError(
+            f"labels go up to {int(y.max())}: the network has {given.shape[1]} classes, 0 to {given.shape[1] - 1}"
+        )
+    return given

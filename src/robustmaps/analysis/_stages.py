@@ -1,0 +1,211 @@
+"""The stages of a network: the stretches between its downsampling steps, read off a traced pass."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from robustmaps.engine.errors import InputError
+from robustmaps.enlarging._flow import Sight, leading_inputs, sights, size_of
+from robustmaps.enlarging._head import Head, find_head
+from robustmaps.enlarging._trace import IMAGE, Call, Trace
+from robustmaps.enlarging._windows import margin, read_window
+
+Key = tuple[tuple[str, ...], str, int]
+"""A call by the modules around it, its function, and its number among such calls."""
+
+READ = "__get__"
+"""The name under which PyTorch dispatches the reading of a tensor's attribute."""
+
+_OPERATIONS = {
+    "conv2d": "conv",
+    "max_pool2d": "max pool",
+    "avg_pool2d": "average pool",
+    "__getitem__": "slice",
+    "pixel_unshuffle": "space to depth",
+}
+_HEADS = {
+    "average": "average of all",
+    "max": "maximum of all",
+    "flatten": "flattened",
+    "other": "attention or token",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The maps between two downsampling steps; its figures are those of the last of them.
+
+    Attributes:
+        name: path of the module that ends it.
+        map_size: height and width.
+        channels: of the map.
+        pooling: what follows: the next downsampling step, as ``conv 3x3 / 2`` with kernel and stride, or what the head
+            does with the last map.
+        stride: how far apart, in pixels of the image, neighbours of the map look.
+        field_px: height and width of what a pixel of the map sees; infinite behind attention.
+        position: of the call that makes the map, among all calls of a pass but those that read attributes.
+        key: the same call in a copy of the network that was enlarged.
+    """
+
+    name: str
+    map_size: tuple[int, int]
+    channels: int
+    pooling: str
+    stride: tuple[float, float]
+    field_px: tuple[float, float]
+    position: int
+    key: Key
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON; an infinite receptive field is null."""
+        finite = float("inf") not in self.field_px
+        return {
+            "name": self.name,
+            "map_size": list(self.map_size),
+            "channels": self.channels,
+            "pooling": self.pooling,
+            "effective_stride": list(self.stride),
+            "field_px": list(self.field_px) if finite else None,
+        }
+
+
+@contextmanager
+def no_shortcuts() -> Iterator[None]:
+    """Within the block attention runs as in a pass that is differentiated; without gradients it would take a shortcut.
+
+    So all passes make the same calls, and the operations of the shortcut, which PyTorch's counter misses, are counted.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def find_stages(recorded: Trace, like: Sequence[Stage] = ()) -> tuple[Stage, ...]:
+    """The stages on the way from the image to the last map.
+
+    Args:
+        recorded: of the network.
+        like: stages of the network before it was enlarged; the same places are looked for, so that both can be set
+            side by side, though a relaxed step may no longer downsample.
+
+    Raises:
+        InputError: the network has no map at all.
+    """
+    head = find_head(recorded)
+    seen = sights(recorded)
+    path = _main_path(recorded, head, seen)
+    if not path:
+        raise InputError("the network makes no map (N, C, H, W) of the image, so it has no stages")
+    keys = _keys(recorded)
+    by_key = {key: index for index, key in keys.items()}
+    ends = [by_key.get(stage.key) for stage in like]
+    if like and None not in ends:
+        last = [recorded.calls[end] for end in ends if end is not None]
+    else:
+        last = _ends(path, seen, _gates(recorded, path[-1].index))
+    stages, begin = [], 0
+    for number, call in enumerate(last):
+        after = last[number + 1].index if number + 1 < len(last) else None
+        sight = seen[call.index]
+        stages.append(
+            Stage(
+                name=_name(recorded, call, begin),
+                map_size=size_of(call.shape),
+                channels=call.shape[1],
+                pooling=_head_text(head) if after is None else _pooling(path, call, after),
+                stride=sight.stride_px,
+                field_px=sight.field_px,
+                position=sum(name != READ for name, _ in recorded.log[: call.position]),
+                key=keys[call.index],
+            )
+        )
+        begin = call.index + 1
+    return tuple(stages)
+
+
+def _main_path(recorded: Trace, head: Head | None, seen: Mapping[int, Sight]) -> list[Call]:
+    """The maps (N, C, H, W) from the first that looks at more than a pixel to the last, along the widest view."""
+    source = head.map.source if head is not None else None
+    if source is None:
+        source = max((call.index for call in recorded.calls if len(call.shape) == 4), default=IMAGE)
+    path: list[Call] = []
+    while source is not None and source != IMAGE:
+        call = recorded.calls[source]
+        path.append(call)
+        sources = [value.source for value in leading_inputs(call) if value.source is not None]
+        source = max(sources, key=lambda s: (seen[s].field_px, s), default=None)
+    path = [call for call in reversed(path) if len(call.shape) == 4]
+    first = next((i for i, call in enumerate(path) if read_window(call) is not None), len(path))
+    return path[first:]
+
+
+def _gates(recorded: Trace, last: int) -> set[int]:
+    """The calls that all later ones depend on: no branch leads around them, such as a shortcut."""
+    needed, pending = {last}, [last]
+    jumped: set[int] = set()
+    while pending:
+        call = recorded.calls[pending.pop()]
+        for source in {v.source for v in call.inputs if v.source is not None and v.source != IMAGE}:
+            jumped.update(range(source + 1, call.index))
+            if source not in needed:
+                needed.add(source)
+                pending.append(source)
+    return needed - jumped
+
+
+def _ends(path: Sequence[Call], seen: Mapping[int, Sight], gates: set[int]) -> list[Call]:
+    """Of each stretch with the same effective stride the last call that is a gate; else its last, padding left out."""
+    ends: list[Call] = []
+    stretch: list[Call] = []
+    for call, after in zip(path, [*path[1:], None], strict=True):
+        stretch.append(call)
+        if after is not None and seen[after.index].stride_px == seen[call.index].stride_px:
+            continue
+        maps = [c for c in stretch if margin(c) is None] or stretch
+        ends.append(maps[-1] if after is None else _last(maps, gates))
+        stretch = []
+    return ends
+
+
+def _last(maps: Sequence[Call], gates: set[int]) -> Call:
+    return next((call for call in reversed(maps) if call.index in gates), maps[-1])
+
+
+def _keys(recorded: Trace) -> dict[int, Key]:
+    count: Counter[tuple[tuple[str, ...], str]] = Counter()
+    keys = {}
+    for call in recorded.calls:
+        keys[call.index] = (call.frames, call.name, count[call.frames, call.name])
+        count[call.frames, call.name] += 1
+    return keys
+
+
+def _name(recorded: Trace, call: Call, begin: int) -> str:
+    """The outermost module that ends with the call and began within the stage; else the one that made the call."""
+    for path in call.frames:
+        inside = [other.index for other in recorded.calls if path in other.frames]
+        if path and inside[-1] == call.index and inside[0] >= begin:
+            return path
+    return call.path or call.name
+
+
+def _pooling(path: Sequence[Call], call: Call, until: int) -> str:
+    """The first step behind a call that downsamples, else the first window there."""
+    later = [(c, w) for c in path if call.index < c.index <= until and (w := read_window(c)) is not None]
+    strided = [(c, w) for c, w in later if w.stride != (1, 1)]
+    for step, window in strided or later[:1]:
+        kernel, stride = "x".join(map(str, window.kernel)), "x".join(map(str, sorted(set(window.stride))))
+        return f"{_OPERATIONS.get(step.name, step.name)} {kernel} / {stride}"
+    others = [c.name for c in path if call.index < c.index <= until]
+    return others[0] if others else "-"
+
+
+def _head_text(head: Head | None) -> str:
+    return "-" if head is None else _HEADS[head.kind]

@@ -1,0 +1,228 @@
+"""The networks of the theory: convolutions with ReLU, one global pool, a linear read-out, random or given weights."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import check_eps, check_whole
+from robustmaps.models import UPSAMPLE_MODES
+
+Pool = Literal["average", "max"]
+
+
+@dataclass(frozen=True)
+class Toy:
+    """What a network of the theory looks like, and the budget it is looked at with.
+
+    >>> Toy(stride=4, upsample=2).positions, Toy(stride=4, upsample=2).effective_stride
+    (256, 2.0)
+
+    Attributes:
+        pool: over the last map.
+        stride: of all convolutions together, a power of 2 where there are several; the last ones have it.
+        upsample: of the image in front.
+        upsample_mode: nearest, bilinear or bicubic.
+        kernel: side of the convolutions.
+        depth: convolutions.
+        channels: of each.
+        in_channels: of the image.
+        image_px: side of the image.
+        norm: of the budget.
+        eps: its radius, in units of images in [0, 1].
+        linear: leave out the ReLUs.
+        circular: let images wrap around, so that all pixels count the same; else they are padded with zeros.
+    """
+
+    pool: Pool = "average"
+    stride: int = 1
+    upsample: int = 1
+    upsample_mode: str = "nearest"
+    kernel: int = 5
+    depth: int = 1
+    channels: int = 16
+    in_channels: int = 3
+    image_px: int = 32
+    norm: Literal["linf", "l2"] = "linf"
+    eps: float = 8 / 255
+    linear: bool = False
+    circular: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "upsample", "kernel", "depth", "channels", "in_channels", "image_px"):
+            check_whole(name, getattr(self, name), 1)
+        for name, choices in (("pool", ("average", "max")), ("norm", ("linf", "l2"))):
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
+        if self.upsample_mode not in UPSAMPLE_MODES:
+            raise unknown("upsample mode", self.upsample_mode, UPSAMPLE_MODES)
+        check_eps(self.eps, self.norm)
+        if self.image_px * self.upsample % self.stride:
+            raise InputError(f"stride={self.stride}: expected a divisor of {self.image_px * self.upsample}")
+        if self.depth > 1 and self.stride not in [2**power for power in range(self.depth + 1)]:
+            raise InputError(
+                f"stride={self.stride}: expected a power of 2 up to {2**self.depth} for {self.depth} layers"
+            )
+
+    @property
+    def map_px(self) -> int:
+        """Side of the last map."""
+        return self.image_px * self.upsample // self.stride
+
+    @property
+    def positions(self) -> int:
+        """Pixels of the last map: n."""
+        return self.map_px**2
+
+    @property
+    def effective_stride(self) -> float:
+        """How far apart, in pixels of the image, neighbours of the last map look; 1 where they look closer."""
+        return max(self.stride / self.upsample, 1.0)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of each convolution."""
+        if self.depth == 1:
+            return (self.stride,)
+        twos = self.stride.bit_length() - 1
+        return (1,) * (self.depth - twos) + (2,) * twos
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and what follows from them, for JSON."""
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**given, "positions": self.positions, "effective_stride": self.effective_stride}
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights of one network.
+
+    Attributes:
+        kernels: per convolution (out, in, k, k).
+        biases: per convolution (out,), or None for zero.
+        readout: the read-out (channels,).
+    """
+
+    kernels: tuple[Tensor, ...]
+    biases: tuple[Tensor | None, ...]
+    readout: Tensor
+
+
+def random_weights(toy: Toy, generator: torch.Generator) -> Weights:
+    """Independent Gaussian taps and a read-out of length 1.
+
+    Taps have the standard deviation ``1 / sqrt(fan in)`` in a single layer and ``sqrt(2 / fan in)`` in several, which
+    keeps the size of the maps.
+    """
+    kernels = []
+    for layer in range(toy.depth):
+        inputs = toy.in_channels if layer == 0 else toy.channels
+        taps = torch.randn(toy.channels, inputs, toy.kernel, toy.kernel, generator=generator)
+        kernels.append(taps * tap_deviation(toy, inputs))
+    readout = torch.randn(toy.channels, generator=generator)
+    return Weights(tuple(kernels), (None,) * toy.depth, readout / readout.norm())
+
+
+def tap_deviation(toy: Toy, inputs: int) -> float:
+    """The standard deviation of random taps of a layer with that many input channels."""
+    return math.sqrt((1 if toy.depth == 1 else 2) / (inputs * toy.kernel**2))
+
+
+class ToyNetwork(nn.Module):
+    """One number per image (N,): the read-out of the pooled last map.
+
+    Args:
+        toy: its shape.
+        weights: that fit it.
+    """
+
+    def __init__(self, toy: Toy, weights: Weights) -> None:
+        super().__init__()
+        if len(weights.kernels) != toy.depth:
+            raise InputError(f"{len(weights.kernels)} kernels: expected one for each of {toy.depth} layers")
+        self.toy = toy
+        self.weights = weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The read-out of images (N, C, H, W)."""
+        toy = self.toy
+        if toy.upsample > 1:
+            corners = None if toy.upsample_mode == "nearest" else False
+            x = F.interpolate(x, scale_factor=toy.upsample, mode=toy.upsample_mode, align_corners=corners)
+        for kernel, bias, stride in zip(self.weights.kernels, self.weights.biases, toy.strides, strict=True):
+            side = kernel.shape[-1]
+            before, after = (side - 1) // 2, side // 2
+            x = F.pad(x, (before, after, before, after), mode="circular" if toy.circular else "constant")
+            x = F.conv2d(x, kernel, bias, stride)
+            x = x if toy.linear else x.relu()
+        pooled = x.mean((2, 3)) if toy.pool == "average" else x.amax((2, 3))
+        value: Tensor = pooled @ self.weights.readout
+        return value
+
+
+def linear_average_gain(toy: Toy, weights: Weights) -> float:
+    """The exact gain of one linear convolution, a global average and a read-out, images wrapped around.
+
+    The read-out of the average is a fixed combination of pixels. With ``u = sum_c v_c w_c`` (in, k, k), the pixels fall
+    into ``s_eff x s_eff`` classes of ``n' = (H / s_eff)^2`` pixels, and each pixel of a class gets the sum of the taps
+    of ``u`` that meet it, divided by ``n'``. So the l_inf gain is ``eps`` times the sum over classes and channels of
+    the absolute sums, which does not depend on the size of the image at all.
+
+    Raises:
+        InputError: a network of another kind, or neither of stride and upsampling divides the other.
+    """
+    if not (toy.linear and toy.circular and toy.depth == 1 and toy.pool == "average"):
+        raise InputError(f"{toy}: expected one linear convolution, an average and circular padding")
+    larger, smaller = max(toy.stride, toy.upsample), min(toy.stride, toy.upsample)
+    if larger % smaller or (toy.upsample > 1 and toy.upsample_mode != "nearest"):
+        raise InputError(
+            f"{toy}: expected nearest upsampling, and stride and upsampling of which one divides the other"
+        )
+    sums = _sums_by_class(torch.einsum("c,cikl->ikl", weights.readout, weights.kernels[0]), toy)
+    per_class = (toy.image_px // toy.effective_stride) ** 2
+    if toy.norm == "linf":
+        return toy.eps * float(sums.abs().sum())
+    return toy.eps * float(sums.square().sum().sqrt()) / math.sqrt(per_class)
+
+
+def _sums_by_class(taps: Tensor, toy: Toy) -> Tensor:
+    """The taps that meet each class of pixels, summed, (in, classes, classes)."""
+    inputs, side, _ = taps.shape
+    classes = int(toy.effective_stride)
+    sums = torch.zeros(inputs, classes, classes, dtype=taps.dtype)
+    lead = (side - 1) // 2
+    for row in range(side):
+        for column in range(side):
+            # Position i of the map reads pixel (s i + tap - lead) of the upsampled image, so pixel
+            # floor((s i + tap - lead) / r) of the image; modulo s_eff that does not depend on i.
+            down, right = ((tap - lead) // toy.upsample % classes for tap in (row, column))
+            sums[:, down, right] += taps[:, row, column]
+    return sums
+
+
+def predicted_gain(toy: Toy, readout: Sequence[float] | Tensor | None = None) -> float | None:
+    """What the theory expects of one layer with ReLU and random weights (docs/theory.md), None where it says nothing.
+
+    For max pooling it is the value without overlap of the patches that are read, an upper estimate, at upsampling 1.
+    """
+    if toy.depth > 1 or toy.linear or toy.stride > toy.kernel or toy.upsample_mode != "nearest":
+        return None
+    deviation = tap_deviation(toy, toy.in_channels)
+    inputs, side, stride = toy.in_channels, toy.kernel, toy.effective_stride
+    if toy.pool == "average":
+        if toy.norm == "linf":
+            return inputs * toy.eps * deviation * side * stride / math.sqrt(math.pi)
+        return toy.eps * deviation * side * stride * math.sqrt(inputs / 2) / toy.image_px
+    if toy.upsample > 1:
+        return None
+    taps = inputs * side**2
+    if toy.norm == "l2":
+        return toy.eps * deviation * math.sqrt(taps)
+    # Of a Gaussian read-out of length 1, the sum of absolute values.
+    length = math.sqrt(2 * toy.channels / math.pi) if readout is None else float(torch.as_tensor(readout).abs().sum())
+    return toy.eps * length * taps * deviation * math.sqrt(2 / math.pi)

@@ -1,0 +1,60 @@
+"""``robustmaps theory``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._watch import watching
+
+DESCRIPTION = """Measure how the perturbation gain of random and trained networks depends on the size of the map before
+average and max pooling, and fit the exponents: about -1/2 and 0 (docs/theory.md)."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the laboratory.
+
+    Attributes:
+        draws: random networks per point.
+        steps: of projected gradient descent in the basic case; 0 leaves it out.
+        seed: of all draws.
+        data: images to train networks on.
+        image_size: pixels a side of those images.
+        networks: trained ones per pool, each from another seed; 0 leaves them out.
+        epochs: of their training.
+        samples: their training images.
+        points: also print every point.
+        out: a folder for theory.json and theory.png.
+        json: print the result as one JSON object.
+    """
+
+    draws: int = 20
+    steps: int = 20
+    seed: int = 0
+    data: str = "digits"
+    image_size: int = 32
+    networks: int = 5
+    epochs: int = 10
+    samples: int = 3000
+    points: bool = False
+    out: Path | None = None
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    given = parse(Arguments, arguments, "theory", DESCRIPTION)
+    from robustmaps.experiments import theory
+
+    options = {name: value for name, value in vars(given).items() if name not in ("points", "json")}
+    with watching() as watch:
+        done = theory(**options, watcher=watch, decoding=watch.decoding)
+    exponents, points = done.found.tables()
+    shown = [exponents, points] if given.points else [exponents]
+    Output(given.json).result(
+        done.to_dict(),
+        f"Perturbation gain against the pixels n of the pooled map, {given.draws} draws:",
+        *(rich_table(rows[0], rows[1:], texts=1 if rows is exponents else 2) for rows in shown),
+        *(f"Written: {path}" for path in done.files),
+    )

@@ -1,0 +1,200 @@
+"""The cascade: each attack works on the samples that are still standing, and no attack is taken at its word."""
+
+import inspect
+import time
+import warnings as python_warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from robustmaps.attacks import Attack, check_labels, norms, project
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.memory import is_out_of_memory
+from robustmaps.engine.progress import Progress, Watcher
+from robustmaps.engine.random import stream
+from robustmaps.engine.view import AttackView
+from robustmaps.evaluation._evaluation import ROBUST, WRONG
+from robustmaps.evaluation._state import Found, Stage
+
+# Rounding of float32 images and distances; an excess above it is the attack's fault, and is cut off and reported.
+_BUDGET_TOLERANCE = 1e-5
+
+
+@dataclass
+class Cascade:
+    """One evaluation at work.
+
+    Attributes:
+        view: the fast view, for the attacks.
+        plain: the network itself, for the verdicts.
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        device: the network's.
+        seed: of all random draws.
+        found: what is known so far; it is kept up to date.
+        adversarials: like ``x``; receives the images that broke a sample. None: they are not kept.
+        keep: called after every batch.
+        watcher: called as the work goes on.
+    """
+
+    view: AttackView
+    plain: AttackView
+    x: Tensor
+    y: Tensor
+    device: torch.device
+    seed: int
+    found: Found
+    adversarials: Tensor | None
+    keep: Callable[[], None]
+    watcher: Watcher
+
+    def classify(self) -> None:
+        """Find the samples that are wrong without an attack."""
+
+        def look(rows: list[int]) -> None:
+            x, y = self._batch(rows)
+            logits = self.plain(x)
+            check_labels(y, logits.shape[1])
+            if rows[0] == 0 and _are_probabilities(logits):
+                self._warn(
+                    "the network seems to return probabilities: losses saturate and attacks look weaker than they are; "
+                    "return logits"
+                )
+            for row, wrong in zip(rows, (logits.argmax(1) != y).tolist(), strict=True):
+                if wrong:
+                    self.found.verdicts[row] = WRONG
+
+        rows = list(range(len(self.x)))
+        while rows:
+            rows = rows[self._as_fits(look, rows) :]
+
+    def run(self, attack: Attack, position: int) -> None:
+        """Attack the samples that still stand; the attack's place in the order tells its random draws from others'."""
+        if position == len(self.found.stages):
+            taken = [stage.name for stage in self.found.stages]
+            name = attack.name if attack.name not in taken else f"{attack.name}#{position + 1}"
+            self.found.stages.append(Stage(name, self._standing()))
+        stage = self.found.stages[position]
+        self._report(stage, 0.0, 0.0)
+        while stage.done < len(stage.rows):
+            began = time.perf_counter()
+            attacked = self._as_fits(lambda rows: self._attack(attack, position, rows), stage.rows[stage.done :])
+            stage.done += attacked
+            stage.seconds += time.perf_counter() - began
+            self._report(stage, 0.0, 0.0)
+            self.keep()
+
+    def _as_fits(self, work: Callable[[list[int]], None], rows: list[int]) -> int:
+        """Work on as many of the rows as memory allows, and say how many that were."""
+        while True:
+            part = rows[: self.found.batch_size]
+            try:
+                work(part)
+            except (RuntimeError, MemoryError) as error:
+                if self.found.batch_size == 1 or not is_out_of_memory(error):
+                    raise
+            else:
+                return len(part)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.found.batch_size = min(self.found.batch_size, len(part)) // 2 or 1
+            self._warn(f"out of memory: images at once halved to {self.found.batch_size}")
+
+    def _attack(self, attack: Attack, position: int, rows: list[int]) -> None:
+        """Attack these samples, and note those that fall."""
+        stage = self.found.stages[position]
+        x, y = self._batch(rows)
+        with self._reporting(stage, len(rows)) as watcher:
+            x_adv, broken, distance = self._attempt(attack, position, self.view, x, y, rows[0], watcher)
+            disputed = broken.new_zeros(len(rows)) if self.view is self.plain else self._disputed(x_adv, y, broken)
+            if disputed.any():
+                again = disputed.nonzero().squeeze(1)
+                x_adv[again], broken[again], distance[again] = self._attempt(
+                    attack, position, self.plain, x[again], y[again], rows[0], watcher
+                )
+        for index, row in enumerate(rows):
+            if broken[index]:
+                self.found.verdicts[row], self.found.distances[row] = stage.name, float(distance[index])
+                if self.adversarials is not None:
+                    self.adversarials[row] = x_adv[index].to(self.adversarials)
+        stage.broken += int(broken.sum())
+
+    def _attempt(
+        self, attack: Attack, position: int, view: AttackView, x: Tensor, y: Tensor, first: int, watcher: Watcher
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images within the budget, whether they break their samples on the plain network, and how far they went."""
+        purpose = "view" if view is self.view else "plain"
+        generator = stream(self.seed, attack.name, position, purpose, first, device=self.device)
+        call = cast(Callable[..., Tensor], _fitted(attack, self.found.batch_size))
+        more = {"watcher": watcher} if "watcher" in inspect.signature(call).parameters else {}
+        x_adv = self._inside(attack, x, call(view, x, y, generator=generator, **more))
+        return x_adv, self.plain(x_adv).argmax(1) != y, norms(x_adv - x, attack.norm)
+
+    def _disputed(self, x_adv: Tensor, y: Tensor, broken: Tensor) -> Tensor:
+        """Samples that the view gives for broken and the plain network does not."""
+        return (self.view(x_adv).argmax(1) != y) & ~broken
+
+    def _inside(self, attack: Attack, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The attack's images, forced into the budget and into [0, 1]."""
+        if x_adv.shape != x.shape or not bool(x_adv.isfinite().all()):
+            raise InputError(
+                f"attack {attack.name!r} returned images of shape {tuple(x_adv.shape)}, finite: "
+                f"{bool(x_adv.isfinite().all())}; expected finite images of shape {tuple(x.shape)}"
+            )
+        excess = float((norms(x_adv - x, attack.norm) - attack.eps).max())
+        outside = float((x_adv - x_adv.clamp(0, 1)).abs().max())
+        if max(excess, outside) > _BUDGET_TOLERANCE:
+            self._warn(
+                f"attack {attack.name!r} left its budget by {max(excess, outside):.3g}; its images were cut back"
+            )
+        return project(x_adv.detach().float(), x, attack.eps, attack.norm)
+
+    def _standing(self) -> list[int]:
+        return [row for row, verdict in enumerate(self.found.verdicts) if verdict == ROBUST]
+
+    def _batch(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        return self.x[rows].float().to(self.device), self.y[rows].to(self.device)
+
+    @contextmanager
+    def _reporting(self, stage: Stage, images: int) -> Iterator[Watcher]:
+        """What hears an attack's own reports on a batch of so many images, and tells them as the stage's."""
+        began = time.perf_counter()
+
+        def hear(progress: Progress) -> None:
+            part = images * progress.done / max(progress.total, 1)
+            self._report(stage, part, time.perf_counter() - began)
+
+        yield hear
+
+    def _report(self, stage: Stage, ahead: float, seconds: float) -> None:
+        """Tell the watcher, where a batch is under way and worth so many finished images."""
+        done, seconds, total = stage.done + ahead, stage.seconds + seconds, len(stage.rows)
+        standing = self.found.verdicts.count(ROBUST)
+        figures = {
+            "attacked": total,
+            "survivors": standing,
+            "robust_accuracy": standing / len(self.found.verdicts),
+            "elapsed_s": seconds,
+        }
+        remaining = 0.0 if done >= total else seconds / done * (total - done) if done else None
+        self.watcher(Progress(stage.name, int(done), total, "images", figures, remaining))
+
+    def _warn(self, message: str) -> None:
+        if message not in self.found.warnings:
+            self.found.warnings.append(message)
+            python_warnings.warn(message, stacklevel=2)
+
+
+def _fitted(attack: Any, batch_size: int) -> Any:
+    """The attack with the evaluation's batch size, where it leaves its own open."""
+    if is_dataclass(attack) and not isinstance(attack, type) and getattr(attack, "batch_size", 0) is None:
+        return replace(attack, batch_size=batch_size)
+    return attack
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all())

@@ -1,0 +1,58 @@
+"""What an evaluation depends on, as plain values and hashes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks import Attack, AutoAttack
+from robustmaps.engine.errors import InputError
+
+
+def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
+    """The attacks one by one, AutoAttack's parts for AutoAttack.
+
+    Raises:
+        InputError: they have different budgets.
+    """
+    attacks: list[Attack] = []
+    for one in attack if isinstance(attack, Sequence) else [attack]:
+        attacks.extend(one.stages if isinstance(one, AutoAttack) else [one])
+    budgets = {(stage.norm, stage.eps) for stage in attacks}
+    if len(budgets) > 1:
+        raise InputError(f"attacks with budgets {sorted(budgets)}: expected one budget for all")
+    return attacks
+
+
+def caveats(attack: Attack | Sequence[Attack]) -> list[str]:
+    """What attacks have to say of themselves wherever their figures are printed."""
+    given: Sequence[Any] = attack if isinstance(attack, Sequence) else [attack]
+    return [text for one in given if isinstance(text := getattr(one, "caveat", None), str)]
+
+
+def settings(attack: Attack) -> dict[str, Any]:
+    """An attack's name and fields, as JSON gives them back; what is no plain value counts by its text."""
+    fields: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}  # type: ignore[arg-type]
+    values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **fields}, default=repr))
+    return values
+
+
+def images_sha256(x: Tensor, y: Tensor) -> str:
+    """The hash of images and labels, in hexadecimal."""
+    digest = hashlib.sha256(repr(tuple(x.shape)).encode())
+    digest.update(x.detach().cpu().float().contiguous().numpy().tobytes())
+    digest.update(y.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """The hash of a network's parameters and buffers, in hexadecimal."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Trained networks from files: our own, which describe themselves, and weights for a user's network."""
+
+import importlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robustmaps import models
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.files import sha256
+from robustmaps.evaluation import weights_sha256
+from robustmaps.experiments._config import DataConfig
+from robustmaps.experiments._run import DESCRIPTION
+from robustmaps.training import RunFolder, load_weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its weights, and what is known of it.
+
+    Attributes:
+        path: the weights' file; None for a network that brings its own.
+        folder: where its evaluations are written.
+        name: for people.
+        architecture: the network's name.
+        model: the network, on the CPU.
+        data: the images it was trained on, as a configuration; None where unknown.
+        norm, eps: the budget it was trained for.
+        sha256: of the weights' file, or of the weights.
+    """
+
+    path: Path | None
+    folder: Path
+    name: str
+    architecture: str
+    model: nn.Module
+    data: DataConfig | None
+    norm: str
+    eps: float
+    sha256: str
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a run folder's best weights, or a weights file of ours.
+
+    Raises:
+        InputError: there is no such file, or it does not describe its network.
+    """
+    weights_path = RunFolder(path).best if Path(path).is_dir() else Path(path)
+    if not weights_path.exists():
+        hint = "it is no finished run; train it to the end first" if Path(path).is_dir() else "there is no such file"
+        raise InputError(f"{path}: {hint} (expected {weights_path.name})")
+    weights, description = load_weights(weights_path)
+    try:
+        about: dict[str, Any] = json.loads(description[DESCRIPTION])
+        model = models.create(**about["model"])
+        data = DataConfig(**about["data"])
+        norm, eps = str(about["norm"]), float(about["eps"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
+            "weights give --model-from package.module:function as well"
+        ) from error
+    name = str(about["model"]["name"])
+    _fill(model, weights, weights_path, name)
+    run = weights_path.resolve().parent
+    folder = RunFolder(weights_path.parent).evaluations
+    return Checkpoint(weights_path, folder, run.name, name, model, data, norm, eps, sha256(weights_path))
+
+
+def open_network(function: str, weights: str | Path | None = None) -> Checkpoint:
+    """A user's own network: what ``package.module:function`` returns, with weights from a safetensors file.
+
+    Args:
+        function: names a function or class that takes no arguments and returns an `nn.Module`; the current folder is
+            searched too.
+        weights: its weights; None where the function loads them itself.
+
+    Raises:
+        InputError: no such module or function, it returns something else, or the weights don't fit.
+    """
+    module, _, name = function.partition(":")
+    if not module or not name:
+        raise InputError(f"model_from={function!r}: expected package.module:function")
+    model = _import(module, name, function)()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model_from={function!r}: it returned {type(model).__name__}; expected an nn.Module")
+    path = Path(weights) if weights is not None else None
+    if path is not None:
+        if path.suffix != ".safetensors":
+            raise InputError(
+                f"{path}: expected a .safetensors file, which runs no code when it is read; "
+                "safetensors.torch.save_file(model.state_dict(), PATH) writes one"
+            )
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file")
+        _fill(model, load_weights(path)[0], path, function)
+    digest = sha256(path) if path is not None else weights_sha256(model)
+    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, "linf", 8 / 255, digest)
+
+
+def _import(module: str, name: str, function: str) -> Any:
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f"model_from={function!r}: no module named {error.name!r} here or on PYTHONPATH") from error
+    if not hasattr(imported, name):
+        raise unknown(f"function in {module}", name, [key for key in vars(imported) if not key.startswith("_")])
+    return getattr(imported, name)
+
+
+def _fill(model: nn.Module, weights: Any, path: Path, name: str) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights don't fit {name} ({error})") from error
