@@ -36,7 +36,7 @@ def caveats(attack: Attack | Sequence[Attack]) -> list[str]:
 
 def settings(attack: Attack) -> dict[str, Any]:
     """An attack's name and fields, as JSON gives them back; what is no plain value counts by its text."""
-    fields: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}  # type: ignore[arg-type]
+    fields: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}
     values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **fields}, default=repr))
     return values
 
