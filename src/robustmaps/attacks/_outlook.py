@@ -50,8 +50,8 @@ class Outlook:
         return max(steps // self.parts, 1)
 
 
-# Of 3233 runs of APGD and FAB against two networks the rule with a patience of 3 gave up 3113, of 179 of Square 165, and
-# lost none of the 126 samples that whole runs break (CIFAR-10 (JPEG), l_inf and l2). Judged at every step from the
+# Of 3233 runs of APGD and FAB against two networks the rule with a patience of 3 gave up 3113, of 179 of Square 165,
+# and lost none of the 126 samples that whole runs break (CIFAR-10 (JPEG), l_inf and l2). Judged at every step from the
 # second tenth on, APGD lost one; judged by tenths, Square with 1000 queries lost one on digits.
 CLIMB = Outlook(10, 3)
 SEARCH = Outlook(5, 2)

@@ -83,12 +83,7 @@ def open_network(function: str, weights: str | Path | None = None) -> Checkpoint
     Raises:
         InputError: no such module or function, it returns something else, or the weights don't fit.
     """
-    module, _, name = function.partition(":")
-    if not module or not name:
-        raise InputError(f"model_from={function!r}: expected package.module:function")
-    model = _import(module, name, function)()
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model_from={function!r}: it returned {type(model).__name__}; expected an nn.Module")
+    model = make_network(function)
     path = Path(weights) if weights is not None else None
     if path is not None:
         if path.suffix != ".safetensors":
@@ -99,20 +94,39 @@ def open_network(function: str, weights: str | Path | None = None) -> Checkpoint
         if not path.exists():
             raise InputError(f"{path}: there is no such file")
         _fill(model, load_weights(path)[0], path, function)
+    name = function.partition(":")[2]
     digest = sha256(path) if path is not None else weights_sha256(model)
     return Checkpoint(path, Path("evaluation") / name, name, name, model, None, "linf", 8 / 255, digest)
 
 
-def _import(module: str, name: str, function: str) -> Any:
-    if "" not in sys.path and "." not in sys.path:
-        sys.path.insert(0, "")
+def make_network(function: str) -> nn.Module:
+    """What ``package.module:function`` returns when it is called without arguments; the current folder is searched too.
+
+    Raises:
+        InputError: no such module or function, it raises, or it returns something else.
+    """
+    module, _, name = function.partition(":")
+    if not module or not name:
+        raise InputError(f"{function!r}: expected package.module:function")
+    here = str(Path.cwd())
+    # A console script does not look for modules where it is called.
+    sys.path.insert(0, here)
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise InputError(f"model_from={function!r}: no module named {error.name!r} here or on PYTHONPATH") from error
-    if not hasattr(imported, name):
-        raise unknown(f"function in {module}", name, [key for key in vars(imported) if not key.startswith("_")])
-    return getattr(imported, name)
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise InputError(f"{function}: no module named {error.name!r} here or on PYTHONPATH") from error
+    finally:
+        sys.path.remove(here)
+    make = getattr(imported, name, None)
+    if not callable(make):
+        names = [key for key, value in vars(imported).items() if not key.startswith("_") and callable(value)]
+        raise unknown(f"function of {module}", name, names)
+    network = make()
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{function}: returned {type(network).__name__}, expected an nn.Module")
+    return network
 
 
 def _fill(model: nn.Module, weights: Any, path: Path, name: str) -> None:

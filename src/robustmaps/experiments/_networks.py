@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -17,7 +16,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.random import derive_seed
 from robustmaps.enlarging._trace import first_line, logits
-from robustmaps.experiments._checkpoints import open_checkpoint
+from robustmaps.experiments._checkpoints import make_network, open_checkpoint
 from robustmaps.experiments._config import DataConfig
 from robustmaps.experiments._run import DESCRIPTION
 from robustmaps.training import load_weights
@@ -216,26 +215,7 @@ def _transformers(name: str, fit: Fit) -> OpenedNetwork:
 
 
 def _function(spec: str, fit: Fit) -> OpenedNetwork:
-    where, _, name = spec.partition(":")
-    here = str(Path.cwd())
-    # A console script does not look for modules where it is called.
-    sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(where)
-    except ModuleNotFoundError as error:
-        if error.name != where.partition(".")[0] and error.name != where:
-            raise
-        raise InputError(f"{spec}: there is no module {where!r}. Expected {FORMS}") from error
-    finally:
-        sys.path.remove(here)
-    function = getattr(module, name, None)
-    if not callable(function):
-        names = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
-        raise unknown(f"function of {where}", name, names)
-    network = _made(spec, function)
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{spec}: returned a {type(network).__name__}, expected an nn.Module")
-    return OpenedNetwork(network, spec, fit, trained=True)
+    return OpenedNetwork(make_network(spec), spec, fit, trained=True)
 
 
 def _unlisted(library: str, name: str, names: Sequence[str]) -> InputError:
