@@ -18,6 +18,11 @@ VERBS = {
     "demo": "train a small CNN and its enlarged twin on real images, attack both, compare",
     "train": "train a network, standard or adversarially",
     "evaluate": "attack a trained network and write a verdict per image",
+    "diagnose": "look for signs that a network's robustness is not real",
+    "enlarge": "enlarge the maps of any network, and save it",
+    "plan": "list all enlargements within a budget: cost, map size, gain",
+    "analyze": "map sizes, receptive fields, cost and perturbation gain of a network, per stage",
+    "theory": "measure how the perturbation gain depends on map size, for average and max pooling",
     "data": "list, prepare or show data sets",
     "models": "list the networks with strides, parameters and FLOPs",
 }
@@ -35,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except InputError as error:
-        return _say(f"error: {error}", BAD_INPUT)
+        return _say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), BAD_INPUT)
     except Interrupted as stop:
         return _say(str(stop), FAILURE)
     except KeyboardInterrupt:

@@ -1,18 +1,28 @@
 """Layer 4: cascades of attacks, verdicts per sample, rates with intervals, paired comparison."""
 
+from robustmaps.evaluation._checks import Finding
+from robustmaps.evaluation._diagnose import Diagnosis, diagnose
 from robustmaps.evaluation._evaluate import evaluate
 from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation, compare
+from robustmaps.evaluation._identity import images_sha256, settings, stages, weights_sha256
 from robustmaps.evaluation._rates import Difference, Rate, SeedRate, paired_difference, rate_over_seeds
 
 __all__ = [
     "ROBUST",
     "WRONG",
+    "Diagnosis",
     "Difference",
     "Evaluation",
+    "Finding",
     "Rate",
     "SeedRate",
     "compare",
+    "diagnose",
     "evaluate",
+    "images_sha256",
     "paired_difference",
     "rate_over_seeds",
+    "settings",
+    "stages",
+    "weights_sha256",
 ]

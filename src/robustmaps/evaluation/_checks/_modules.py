@@ -1,0 +1,49 @@
+"""Networks that don't keep still: state that a pass changes, passes that compute gradients."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WithGradients(nn.Module):
+    """A network that computes gradients when it is run, and fails where they are switched off."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K), with a gradient where the caller wants one."""
+        with torch.enable_grad():
+            logits: Tensor = self.model(x)
+        return logits if torch.is_grad_enabled() else logits.detach()
+
+
+@contextmanager
+def state_restored(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
+    """After the block parameters and buffers are as before; within it, a function lists those that have changed."""
+    stores = [
+        (f"{path}.{name}".lstrip("."), values, name, tensor, tensor.detach().clone())
+        for path, module in model.named_modules()
+        for values in (module._parameters, module._buffers)
+        for name, tensor in values.items()
+        if tensor is not None
+    ]
+
+    def changed() -> list[str]:
+        return [path for path, values, name, _, kept in stores if not _same(values.get(name), kept)]
+
+    try:
+        yield changed
+    finally:
+        with torch.no_grad():
+            for _, values, name, tensor, kept in stores:
+                if not torch.equal(tensor, kept):
+                    tensor.copy_(kept)
+                values[name] = tensor
+
+
+def _same(now: Tensor | None, kept: Tensor) -> bool:
+    return now is not None and now.shape == kept.shape and torch.equal(now.detach(), kept)

@@ -1,0 +1,134 @@
+"""Checks that need no attack: how the network behaves, and what it is given."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from robustmaps.evaluation._checks._finding import Outcome, percent
+from robustmaps.evaluation._checks._modules import state_restored
+from robustmaps.evaluation._checks._subject import ROUNDING, Subject, distance
+
+# Batches of other sizes run through other kernels; on GPUs they round to about 1e-3. Statistics that are taken from
+# the batch move logits by a tenth and more.
+_BATCH_ROUNDING = 5e-3
+
+_FEW = 16
+
+
+def training_mode(subject: Subject) -> Outcome:
+    """Is the network in training mode, and does that change what it says?"""
+    layers = _several(sum(was for module, was in subject.modes if not any(module.children())), "layer")
+    if not any(was for _, was in subject.modes):
+        return Outcome(False, "every module is in evaluation mode")
+    try:
+        handed_in = subject.logits_as_handed_in(subject.x)
+    except ValueError as error:  # a batch-norm that sees one value per channel
+        return Outcome(True, f"{layers} in training mode, in which the network fails ({error})")
+    moved = distance(handed_in, subject.clean)
+    if moved <= ROUNDING:
+        return Outcome(False, f"{layers} in training mode, which leaves the logits as they are")
+    turned = int((handed_in.argmax(1) != subject.clean.argmax(1)).sum())
+    return Outcome(
+        True,
+        f"{layers} in training mode, which moves logits by up to {_share(moved)} of the largest and changes "
+        f"{percent(turned, len(subject.y))} of the predictions",
+    )
+
+
+def stochastic(subject: Subject) -> Outcome:
+    """Do two passes differ?"""
+    first = subject.clean
+    again = subject.logits(subject.x)
+    moved = distance(again, first)
+    if moved <= ROUNDING and not subject.stochastic:
+        return Outcome(False, "two passes over the same images give the same logits")
+    turned = int((again.argmax(1) != first.argmax(1)).sum())
+    return Outcome(
+        True,
+        f"two passes over the same images differ by up to {_share(moved)} of the largest logit and in "
+        f"{percent(turned, len(again))} of the predictions; AutoAttack has a version for that, rand",
+    )
+
+
+def probabilities(subject: Subject) -> Outcome:
+    """Does the network return probabilities, in which differences vanish?"""
+    logits = subject.clean
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < ROUNDING).all()):
+        sure = int((logits.amax(1) > 1 - 1e-6).sum())
+        return Outcome(
+            True, f"the outputs are probabilities, {percent(sure, len(logits))} of them 1 to six digits; return logits"
+        )
+    if bool((logits <= 0).all()) and bool((logits.logsumexp(1).abs() < ROUNDING).all()):
+        return Outcome(False, "the outputs are log-probabilities, which attacks can use like logits")
+    low, high = logits.aminmax()
+    return Outcome(False, f"the outputs are logits, from {float(low):.3g} to {float(high):.3g}")
+
+
+def input_range(subject: Subject) -> Outcome:
+    """Are the images float images in [0, 1] that use that range?"""
+    x = subject.x
+    if not x.is_floating_point():
+        return Outcome(True, f"the images are {str(x.dtype).removeprefix('torch.')}: expected floats in [0, 1]")
+    if not bool(x.isfinite().all()):
+        return Outcome(True, f"{int((~x.isfinite()).sum())} values are NaN or infinite")
+    low, high = (float(bound) for bound in x.aminmax())
+    span = f"the images span [{low:.4g}, {high:.4g}]"
+    if low < 0 or high > 1:
+        hint = "divide by 255" if high > 2 and low >= 0 else "normalisation belongs inside the model"
+        return Outcome(True, f"{span}: expected [0, 1]; {hint}")
+    constant = int((x.flatten(1).amax(1) == x.flatten(1).amin(1)).sum())
+    if 2 * constant > len(x):
+        return Outcome(True, f"{constant} of {len(x)} images have the same value in every pixel")
+    if high <= 2 / 255:
+        return Outcome(True, f"{span}; were they divided by 255 twice?")
+    if high - low < 0.1:
+        return Outcome(True, f"{span}, less than a tenth of [0, 1], in which eps is given")
+    return Outcome(False, span)
+
+
+def test_time_optimisation(subject: Subject) -> Outcome:
+    """Does a forward pass learn: gradients within it, changed weights, logits that depend on the batch?"""
+    _ = subject.clean
+    x = subject.x[:_FEW]
+    signs = []
+    with state_restored(subject.model) as changed, _Gradients() as gradients:
+        together = subject.logits(x)
+        names = changed()
+    if gradients.count:
+        signs.append(f"a pass computes gradients itself, in {_several(gradients.count, 'call')}")
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        signs.append(f"a pass in evaluation mode changes {names[0]}{more}")
+    if len(x) > 1 and not subject.stochastic:
+        with state_restored(subject.model):
+            alone = torch.cat([subject.logits(image) for image in torch.split(x, 1)])
+        moved = distance(alone, together)
+        if moved > _BATCH_ROUNDING:
+            signs.append(f"logits of an image move by up to {_share(moved)} with the others in its batch")
+    if not signs:
+        return Outcome(False, "a pass computes no gradients, changes no weights and treats each image by itself")
+    return Outcome(True, "; ".join(signs))
+
+
+class _Gradients(TorchFunctionMode):
+    """Counts gradients that are computed within the block."""
+
+    count = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.2g} %"

@@ -1,0 +1,220 @@
+"""The network under examination: its logits, its gradients, and which images stand after an attack."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks import APGD, FGSM, PGD, Attack, Square, check_labels, project
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.progress import Progress, Watcher
+from robustmaps.engine.random import stream
+from robustmaps.engine.view import AttackView, Objective
+from robustmaps.evaluation._checks._finding import SkippedError
+from robustmaps.evaluation._checks._modules import state_restored
+
+Surrogate = nn.Module | Callable[[], nn.Module]
+
+# Logits of the same images may differ by this much, relative to the largest, where only roundings do.
+ROUNDING = 1e-4
+
+# Forward passes whose logits are averaged before a network that draws random numbers is said to be wrong.
+_PASSES = 8
+
+# The gradient attacks that the others are measured against: PGD, then APGD at five targets. On honest networks Square
+# then breaks at most 3 of 190 images, against 13 after PGD with two losses and 8 after untargeted APGD with three
+# restarts; nine targets or more steps find nothing more (ResNet-8 and a small CNN on digits, l_inf 0.15 and l2 1.0).
+_STEPS, _TARGETED_STEPS, _TARGETS = 100, 20, 5
+
+
+@dataclass
+class Subject:
+    """A network in evaluation mode, and images on its device.
+
+    Attributes:
+        model: the network.
+        attacked: what attacks are made on; the network, in a wrapper where it needs gradients to run at all.
+        view: a view of that.
+        modes: every module and whether it was in training mode when it was handed in.
+        x: images (N, C, H, W).
+        y: labels (N,).
+        norm, eps: the budget.
+        seed: of all random draws.
+        batch_size: images at once.
+        watcher: told how far the running check is.
+        surrogate: another network, or a function that makes one.
+        check: the check that is running.
+    """
+
+    model: nn.Module
+    attacked: nn.Module
+    view: AttackView
+    modes: Sequence[tuple[nn.Module, bool]]
+    x: Tensor
+    y: Tensor
+    norm: str
+    eps: float
+    seed: int
+    batch_size: int
+    watcher: Watcher
+    surrogate: Surrogate | None = None
+    check: str = field(default="", init=False)
+
+    # Logits.
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Float32 logits (N, K), without gradients."""
+        with torch.no_grad():
+            return torch.cat([self.view(part) for part in torch.split(x, self.batch_size)])
+
+    def logits_as_handed_in(self, x: Tensor) -> Tensor:
+        """Logits in the modes in which the network was handed in; its statistics are put back."""
+        with modes_restored(self.model), state_restored(self.model):
+            for module, training in self.modes:
+                module.training = training
+            return self.logits(x)
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """Logits (N, K) of the images.
+
+        Raises:
+            InputError: the labels don't fit, or there is one class only.
+        """
+        if not self.x.is_floating_point() or not bool(self.x.isfinite().all()):
+            raise SkippedError("the images are not finite floats")
+        logits = self.logits(self.x)
+        if logits.shape[1] < 2:
+            raise InputError(f"the network gave logits of shape {tuple(logits.shape)}: expected two classes or more")
+        check_labels(self.y, logits.shape[1])
+        return logits
+
+    @cached_property
+    def stochastic(self) -> bool:
+        """Whether a second pass gives other logits."""
+        return distance(self.logits(self.x), self.clean) > ROUNDING
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """Numbers of the images that are classified correctly, (M,).
+
+        Raises:
+            SkippedError: there is none.
+        """
+        rows = self._stand(self.x, self.y).nonzero().squeeze(1)
+        if len(rows) == 0:
+            raise SkippedError("no image is classified correctly")
+        return rows
+
+    # Attacks.
+
+    def gradient(self, x: Tensor, objective: Objective) -> Tensor:
+        """The gradient (N, C, H, W) of an objective at some images."""
+        return self.view.gradient(x, objective)[2]
+
+    @cached_property
+    def gradient_error(self) -> str | None:
+        """Why attacks get no gradient; None where they do."""
+        try:
+            self.gradient(self.x[:2], lambda logits: logits.sum(1))
+        except RuntimeError as error:
+            return str(error).partition("\n")[0][:120]
+        return None
+
+    def require_attackable(self) -> None:
+        """Go on only where gradient attacks can run.
+
+        Raises:
+            SkippedError: the images don't lie in [0, 1], or no gradient reaches them.
+        """
+        self.require_images()
+        if self.gradient_error is not None:
+            raise SkippedError("no gradient reaches the images")
+
+    def require_images(self) -> None:
+        """Go on only where images lie in [0, 1].
+
+        Raises:
+            SkippedError: they don't.
+        """
+        _ = self.clean
+        low, high = self.x.aminmax()
+        if low < 0 or high > 1:
+            raise SkippedError("the images do not lie in [0, 1], where attacks work")
+
+    def stands(self, attack: Attack, rows: Tensor, on: nn.Module | None = None) -> Tensor:
+        """Which of these images are classified correctly after an attack, booleans in their order.
+
+        Args:
+            attack: is made on ``on``; its images are judged by the network itself.
+            rows: numbers of images.
+            on: another network to attack; None for the network itself.
+        """
+        standing = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        for start in range(0, len(rows), self.batch_size):
+            part = rows[start : start + self.batch_size]
+            x, y = self.x[part], self.y[part]
+            generator = stream(self.seed, "diagnose", attack.name, start, device=x.device)
+            if isinstance(attack, APGD | Square):
+                x_adv = attack(on or self.view, x, y, generator=generator, watcher=self._relay)
+            else:
+                x_adv = attack(on or self.view, x, y, generator=generator)
+            standing[start : start + len(part)] = self._stand(project(x_adv, x, attack.eps, attack.norm), y)
+            self.report(start + len(part), len(rows), "images")
+        return standing
+
+    def single_step(self) -> Attack:
+        """One step of the whole budget's length."""
+        return FGSM(norm=self.norm, eps=self.eps)  # type: ignore[arg-type]
+
+    def steps(self, count: int, *, eps: float | None = None, loss: str = "ce", to_the_end: bool = False) -> Attack:
+        """PGD with so many steps, which leaves an image that is wrong unless it goes on to the end; in l1, APGD."""
+        radius = self.eps if eps is None else eps
+        if self.norm == "l1":
+            return APGD("l1", radius, count, batch_size=self.batch_size)
+        # What a network that draws random numbers gets wrong once is no adversarial example.
+        stop = not (to_the_end or self.stochastic)
+        return PGD(self.norm, radius, count, loss=loss, early_stop=stop)  # type: ignore[arg-type]
+
+    @cached_property
+    def after_steps(self) -> Tensor:
+        """Which of the correct images stand after many steps along cross-entropy's gradient, (M,)."""
+        return self.stands(self.steps(_STEPS), self.correct)
+
+    @cached_property
+    def left(self) -> Tensor:
+        """Numbers of the images that all gradient attacks leave standing; all correct ones where none can run."""
+        if self.gradient_error is not None:
+            return self.correct
+        rows = self.correct[self.after_steps]
+        return rows[self.stands(self._strong(), rows)] if len(rows) else rows
+
+    def _strong(self) -> Attack:
+        if self.clean.shape[1] >= 4:
+            return APGD(self.norm, self.eps, _TARGETED_STEPS, loss="dlr-t", targets=_TARGETS)  # type: ignore[arg-type]
+        attack = self.steps(_TARGETED_STEPS, loss="margin")
+        return replace(attack, restarts=5)  # type: ignore[type-var]
+
+    def _stand(self, x: Tensor, y: Tensor) -> Tensor:
+        passes = _PASSES if self.stochastic else 1
+        total = self.logits(x)
+        for _ in range(passes - 1):
+            total = total + self.logits(x)
+        return total.argmax(1) == y
+
+    # Reports.
+
+    def report(self, done: int, total: int, unit: str) -> None:
+        """Tell how far the running check is."""
+        self.watcher(Progress(self.check, done, total, unit))
+
+    def _relay(self, progress: Progress) -> None:
+        self.watcher(replace(progress, phase=self.check))
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """The largest difference, relative to the largest entry of ``b``."""
+    return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))

@@ -1,0 +1,204 @@
+"""Is this robustness real? Checks for networks that attacks fail on without being robust."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.engine.device import device_name, device_of
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.files import write_json
+from robustmaps.engine.numbers import check_eps, check_whole
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.random import derive_seed
+from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.evaluation._checks import (
+    CHECKS,
+    Finding,
+    SkippedError,
+    Subject,
+    Surrogate,
+    WithGradients,
+    state_restored,
+)
+from robustmaps.evaluation._identity import images_sha256
+
+_FORMAT = 1
+_NORMS = ("linf", "l2", "l1")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the checks found.
+
+    Attributes:
+        findings: one for each check.
+        norm: the norm of the budget.
+        eps: its radius, in units of images in [0, 1].
+        images: how many images were used.
+        images_sha256: hash of images and labels.
+        seed: of all random draws.
+        seconds: wall time.
+        checkpoint_sha256: hash of the weights' file, None for a network in memory.
+        environment: what it ran on.
+    """
+
+    findings: tuple[Finding, ...]
+    norm: str
+    eps: float
+    images: int
+    images_sha256: str
+    seed: int
+    seconds: float
+    checkpoint_sha256: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def suspects(self) -> tuple[Finding, ...]:
+        """The findings that cast doubt on the network's robustness."""
+        return tuple(finding for finding in self.findings if finding.verdict == "suspect")
+
+    def __getitem__(self, name: str) -> Finding:
+        """The finding of that check.
+
+        Raises:
+            KeyError: there is no such check.
+        """
+        return {finding.name: finding for finding in self.findings}[name]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{one.name:<22}  {one.verdict:<7}  {one.text}" for one in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "format": _FORMAT,
+            "suspects": [finding.name for finding in self.suspects],
+            "findings": [finding.to_dict() for finding in self.findings],
+            "norm": self.norm,
+            "eps": self.eps,
+            "images": self.images,
+            "images_sha256": self.images_sha256,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "environment": dict(self.environment),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the diagnosis as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+
+def diagnose(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: str,
+    eps: float,
+    surrogate: Surrogate | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    watcher: Watcher = ignore,
+) -> Diagnosis:
+    """Look for signs that attacks fail on a network for other reasons than its robustness.
+
+    Every check runs on the network itself, in the mode that it names, and the network is left as it was. Some two
+    hundred images of all classes are enough. What a check means stands on the page that its finding names.
+
+    Args:
+        model: from images (N, C, H, W) in [0, 1] to logits (N, K), on any device, in the mode in which it is used.
+        x: images (N, C, H, W); whether they are in [0, 1] is one of the questions.
+        y: labels (N,), int64.
+        norm: ``linf``, ``l2`` or ``l1``.
+        eps: the budget that the network claims to withstand, in units of images in [0, 1].
+        surrogate: another network for the same classes, on the same device, whose adversarial examples are tried; or
+            a function that makes one, which is called only where it is needed.
+        seed: of every random draw.
+        batch_size: images at once.
+        watcher: called as the work goes on; the phase is the check's name.
+
+    Raises:
+        InputError: shapes, labels or settings that don't fit.
+    """
+    _check(x, y, norm, eps, batch_size)
+    began = time.perf_counter()
+    device = device_of(model)
+    modes = [(module, module.training) for module in model.modules()]
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(torch.inference_mode(False))
+        images, labels = (values.detach().clone().to(device) for values in (x, y))
+        images = images.float() if images.is_floating_point() else images
+        attacked, view = stack.enter_context(_opened(model, images))
+        subject = Subject(model, attacked, view, modes, images, labels, norm, eps, seed, batch_size, watcher, surrogate)
+        findings = tuple(_run(name, subject) for name in CHECKS)
+    return Diagnosis(
+        findings,
+        norm,
+        eps,
+        len(x),
+        images_sha256(x, y),
+        seed,
+        time.perf_counter() - began,
+        environment={"device": device_name(device), "torch": torch.__version__},
+    )
+
+
+@contextmanager
+def _opened(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, AttackView]]:
+    """What attacks are made on, in evaluation mode; the network is put back as it was, weights and buffers included."""
+    with state_restored(model), plain_view(model) as view:
+        if not _fails_without_gradients(model, x):
+            yield model, view
+            return
+        wrapped = WithGradients(model).eval()
+        with plain_view(wrapped) as view:
+            yield wrapped, view
+
+
+def _run(name: str, subject: Subject) -> Finding:
+    # Each check draws from a stream of its own, so that none depends on what another one drew.
+    torch.manual_seed(derive_seed(subject.seed, "diagnose", name))
+    subject.check = name
+    subject.report(0, 1, "check")
+    try:
+        suspect, text = CHECKS[name](subject)
+    except SkippedError as reason:
+        finding = Finding(name, "skipped", str(reason))
+    else:
+        finding = Finding(name, "suspect" if suspect else "ok", text)
+    subject.report(1, 1, "check")
+    return finding
+
+
+def _fails_without_gradients(model: nn.Module, x: Tensor) -> bool:
+    """Whether the network runs only where gradients are computed, as those do that compute some themselves."""
+    if not x.is_floating_point():
+        return False
+    try:
+        with torch.no_grad():
+            model(x[:2])
+    except RuntimeError:
+        with torch.enable_grad():
+            model(x[:2])
+        return True
+    return False
+
+
+def _check(x: Tensor, y: Tensor, norm: str, eps: float, batch_size: int) -> None:
+    """Refuse what is no batch at all; what is a doubtful one is for the checks."""
+    if norm not in _NORMS:
+        raise unknown("norm", norm, _NORMS)
+    check_eps(eps, norm)
+    check_whole("batch_size", batch_size, 1)
+    if x.dim() != 4 or len(x) == 0:
+        raise InputError(f"x has shape {tuple(x.shape)}: expected images (N, C, H, W), at least one")
+    if y.dtype != torch.int64 or y.shape != x.shape[:1]:
+        raise InputError(f"y has shape {tuple(y.shape)} and type {y.dtype}: expected int64 labels of shape ({len(x)},)")
