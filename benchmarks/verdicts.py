@@ -66,6 +66,8 @@ def _peer(peer: str, network: nn.Module, x: Tensor, y: Tensor, right: Tensor, op
     if not file.exists():
         standing = right
         for attack in _attacks(peer, network, options):
+            if len(standing) == 0:
+                break
             x_adv = attack(x[standing], y[standing])
             with torch.no_grad():
                 standing = standing[network(x_adv).argmax(1) == y[standing]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustmaps.attacks import APGD, FAB, AutoAttack, Square
-from robustmaps.attacks._outlook import CLIMB
+from robustmaps.attacks._outlook import hopeless
 from robustmaps.engine.errors import InputError
 
 ATTACKS = [
@@ -40,23 +40,23 @@ class Counting(nn.Module):
 
 
 def one(value: float, before: float, done: int, patience: float | None) -> bool:
-    return bool(CLIMB.hopeless(torch.tensor([value]), torch.tensor([before]), done, 100, patience))
+    return bool(hopeless(torch.tensor([value]), torch.tensor([before]), done, 100, patience))
 
 
 def test_a_run_that_gets_there_at_its_pace_is_not_given_up() -> None:
-    # From -2 to -1 in 10 steps, 10 steps left: at that pace it ends at 0, exactly.
-    assert not one(-1.0, -2.0, 90, 1.0)
-    assert one(-1.0, -2.0, 90, 0.99)
-    assert one(-1.1, -2.0, 90, 1.0)
+    # From -2 to -1 in 20 steps, 20 steps left: at that pace it ends at 0, exactly.
+    assert not one(-1.0, -2.0, 80, 1.0)
+    assert one(-1.0, -2.0, 80, 0.99)
+    assert one(-1.1, -2.0, 80, 1.0)
 
 
-@given(st.floats(-5, 0), st.floats(0, 2), st.integers(30, 99), st.floats(0, 5), st.floats(0, 5))
+@given(st.floats(-5, 0), st.floats(0, 2), st.integers(40, 99), st.floats(0, 5), st.floats(0, 5))
 def test_more_patience_never_gives_up_more(value: float, gain: float, done: int, one_: float, other: float) -> None:
     less, more = sorted((one_, other))
     assert one(value, value - gain, done, less) >= one(value, value - gain, done, more)
 
 
-@pytest.mark.parametrize("done", [0, 10, 29])
+@pytest.mark.parametrize("done", [0, 20, 39])
 def test_no_run_is_given_up_early(done: int) -> None:
     assert not one(-9.0, -9.0, done, 1.0)
 
@@ -81,7 +81,7 @@ def test_it_saves_passes_and_changes_no_verdict(
     assert verdicts[0] == verdicts[1]
     assert 0 < sum(verdicts[0]) < 40
     # In l1 only the last of three balls counts, so that less can be saved.
-    assert passes[1] < (0.9 if attack.norm == "l1" else 0.75) * passes[0]
+    assert passes[1] < (0.9 if attack.norm == "l1" else 0.8) * passes[0]
 
 
 @pytest.mark.parametrize("attack", [APGD, FAB, Square, AutoAttack])

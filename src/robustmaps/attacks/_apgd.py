@@ -13,7 +13,7 @@ from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._climb import Climb, MomentumStepper, SparseStepper, Stepper
 from robustmaps.attacks._geometry import on_sphere, project
 from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
-from robustmaps.attacks._outlook import CLIMB, check_patience
+from robustmaps.attacks._outlook import check_patience, hopeless, is_due
 from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
@@ -50,7 +50,7 @@ class APGD:
         shrinking_radii: climb in balls of three and two times ``eps`` first; None does so for l1, as the paper.
         batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
         patience: a run is given up once it would end short of an error even if its margin rose this many times as
-            fast as over its last tenth; None for no such end.
+            fast as over its last fifth; None for no such end.
 
     Raises:
         InputError: a value out of its range.
@@ -231,9 +231,9 @@ class _Attempt:
 
     def _drop_hopeless(self, climb: Climb, done: int, steps: int) -> Climb:
         """Give up the runs that won't get there; their samples stay with the others."""
-        if not CLIMB.is_due(done, steps):
+        if not is_due(done, steps):
             return climb
-        lost = CLIMB.hopeless(climb.margin, climb.noted_margin, done, steps, self.attack.patience)
+        lost = hopeless(climb.margin, climb.noted_margin, done, steps, self.attack.patience)
         climb.noted_margin = climb.margin.clone()
         if not lost.any():
             return climb

@@ -10,7 +10,7 @@ from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import norms, on_sphere, per_image
 from robustmaps.attacks._halfspace import to_hyperplane
 from robustmaps.attacks._losses import likeliest_wrong, logit_margin
-from robustmaps.attacks._outlook import CLIMB, check_patience
+from robustmaps.attacks._outlook import check_patience, hopeless, is_due
 from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
@@ -45,7 +45,7 @@ class FAB:
         beta: what part of a perturbation is kept after the boundary was crossed.
         batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
         patience: a run is given up once its perturbation would stay longer than ``eps`` even if it shrank this many
-            times as fast as over its last tenth; None, or ``minimal``, for no such end.
+            times as fast as over its last fifth; None, or ``minimal``, for no such end.
 
     Raises:
         InputError: a value out of its range.
@@ -235,9 +235,9 @@ class _Attempt:
 
     def _drop_hopeless(self, search: _Search, done: int) -> _Search:
         """Give up the runs whose perturbation won't get short enough."""
-        if self.attack.minimal or not CLIMB.is_due(done, self.attack.steps):
+        if self.attack.minimal or not is_due(done, self.attack.steps):
             return search
         spare, before = (self.attack.eps - length for length in (search.shortest, search.noted))
-        lost = CLIMB.hopeless(spare, before, done, self.attack.steps, self.attack.patience)
+        lost = hopeless(spare, before, done, self.attack.steps, self.attack.patience)
         search.noted = search.shortest.clone()
         return select(search, ~lost) if lost.any() else search

@@ -1,10 +1,14 @@
 """When a run is given up: what it has won of late, drawn out to its end, does not reach an error."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from robustmaps.engine.numbers import check_at_least
+
+# Prospects are judged at the end of each fifth of a run from the second on. Of 3233 runs of APGD and FAB against two
+# networks the rule with a patience of 3 gave up 3113, of 179 of Square 165, and lost none of the 126 samples that whole
+# runs break (CIFAR-10 (JPEG), l_inf and l2). Judged by tenths from the third on, AutoAttack lost one image of 500, and
+# Square alone one of 40.
+_PARTS, _FIRST = 5, 2
 
 
 def check_patience(patience: float | None) -> None:
@@ -13,45 +17,24 @@ def check_patience(patience: float | None) -> None:
         check_at_least("patience", patience, 0)
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """The rule by which runs of one kind are given up.
+def is_due(done: int, steps: int) -> bool:
+    """Whether progress is to be noted after that many of a run's steps."""
+    return done % max(steps // _PARTS, 1) == 0
 
-    Attributes:
-        parts: into how many parts a run is cut; its prospects are judged at the end of each.
-        first: the part after which they are judged first.
+
+def hopeless(value: Tensor, before: Tensor, done: int, steps: int, patience: float | None) -> Tensor:
+    """Which runs would end short of an error, even if they won ``patience`` times as much per step as of late.
+
+    Args:
+        value: how far each run is, (R,); at zero its sample is broken. Minus infinity where that is not known.
+        before: the same when progress was last noted.
+        done: steps done.
+        steps: steps of a whole run.
+        patience: None for an endless one.
     """
-
-    parts: int
-    first: int
-
-    def is_due(self, done: int, steps: int) -> bool:
-        """Whether progress is to be noted after that many of a run's steps."""
-        return done % self._window(steps) == 0
-
-    def hopeless(self, value: Tensor, before: Tensor, done: int, steps: int, patience: float | None) -> Tensor:
-        """Which runs would end short of an error, even if they won ``patience`` times as much per step as of late.
-
-        Args:
-            value: how far each run is, (R,); at zero its sample is broken. Minus infinity where that is not known.
-            before: the same when progress was last noted.
-            done: steps done.
-            steps: steps of a whole run.
-            patience: None for an endless one.
-        """
-        window = self._window(steps)
-        if patience is None or done < self.first * window:
-            return value.new_zeros(value.shape).bool()
-        gain = (value - before) / window
-        # Where nothing is known the difference is NaN, and the run goes on.
-        return value + patience * (steps - done) * gain < 0
-
-    def _window(self, steps: int) -> int:
-        return max(steps // self.parts, 1)
-
-
-# Of 3233 runs of APGD and FAB against two networks the rule with a patience of 3 gave up 3113, of 179 of Square 165,
-# and lost none of the 126 samples that whole runs break (CIFAR-10 (JPEG), l_inf and l2). Judged at every step from the
-# second tenth on, APGD lost one; judged by tenths, Square with 1000 queries lost one on digits.
-CLIMB = Outlook(10, 3)
-SEARCH = Outlook(5, 2)
+    window = max(steps // _PARTS, 1)
+    if patience is None or done < _FIRST * window:
+        return value.new_zeros(value.shape).bool()
+    gain = (value - before) / window
+    # Where nothing is known the difference is NaN, and the run goes on.
+    return value + patience * (steps - done) * gain < 0

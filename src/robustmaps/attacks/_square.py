@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import norms, per_image, project
 from robustmaps.attacks._losses import logit_margin
-from robustmaps.attacks._outlook import SEARCH, check_patience
+from robustmaps.attacks._outlook import check_patience, hopeless, is_due
 from robustmaps.attacks._runs import Clock, fork, seeds
 from robustmaps.attacks._windows import Window, bump, tile_px, tiles, windows
 from robustmaps.engine.errors import unknown
@@ -105,8 +105,8 @@ class Square:
         proposals = windows(self.queries - 1, x.shape, self.p_init, search.least_px, search.odd, generator)
         for done, window in enumerate(proposals, start=1):
             ended = margin > 0
-            if SEARCH.is_due(done, self.queries):
-                ended |= SEARCH.hopeless(margin, noted, done, self.queries, self.patience)
+            if is_due(done, self.queries):
+                ended |= hopeless(margin, noted, done, self.queries, self.patience)
                 noted = margin.clone()
             if ended.any():
                 result[place[ended]], result_margin[place[ended]] = search.best[ended], margin[ended]

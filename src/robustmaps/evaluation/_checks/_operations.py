@@ -42,8 +42,7 @@ class Operation:
 def find_cuts(model: nn.Module, x: Tensor) -> list[Operation]:
     """Run the network on images and list the operations that let no gradient pass, each once per module.
 
-    Nothing is missed that PyTorch's Python functions do; what a scripted module or an autograd function in C++ does is
-    not seen.
+    What PyTorch's functions do in Python is seen, what scripted modules and functions in C++ do is not.
     """
     stack = [""]
     # Where the network refuses images that want a gradient, what ran until then counts.

@@ -27,7 +27,7 @@ _PASSES = 8
 # The gradient attacks that the others are measured against: PGD, then APGD at five targets. On honest networks Square
 # then breaks at most 3 of 190 images, against 13 after PGD with two losses and 8 after untargeted APGD with three
 # restarts; nine targets or more steps find nothing more (ResNet-8 and a small CNN on digits, l_inf 0.15 and l2 1.0).
-_STEPS, _TARGETED_STEPS, _TARGETS = 100, 20, 5
+STEPS, _TARGETED_STEPS, _TARGETS = 100, 20, 5
 
 
 @dataclass
@@ -182,7 +182,7 @@ class Subject:
     @cached_property
     def after_steps(self) -> Tensor:
         """Which of the correct images stand after many steps along cross-entropy's gradient, (M,)."""
-        return self.stands(self.steps(_STEPS), self.correct)
+        return self.stands(self.steps(STEPS), self.correct)
 
     @cached_property
     def left(self) -> Tensor:
