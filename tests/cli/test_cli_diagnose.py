@@ -32,28 +32,28 @@ def run(tmp_path_factory, digits):
 
 
 def test_a_run_as_json(run, capsys):
-    assert main(["diagnose", str(run), "--samples", "30", "--surrogate", str(run), "--json"]) == 0
+    assert main(["diagnose", str(run), "--samples", "20", "--surrogate", str(run), "--json"]) == 0
     captured = capsys.readouterr()
     values = json.loads(captured.out)
-    assert (values["norm"], values["eps"], values["images"]) == ("linf", 0.1, 30)
+    assert (values["norm"], values["eps"], values["images"]) == ("linf", 0.1, 20)
     assert values["suspects"] == []
     assert len(values["findings"]) == 11
     assert "black-box" in captured.err
     path = Path(values.pop("file"))
     assert path.parent == run / "evaluation"
-    assert path.name.startswith("diagnosis-linf-0.1-test30-")
+    assert path.name.startswith("diagnosis-linf-0.1-test20-")
     assert json.loads(path.read_text()) == values
     assert values["checkpoint_sha256"]
 
 
 def test_a_run_as_a_table(run, capsys, tmp_path):
     out = tmp_path / "out.json"
-    arguments = ["--samples", "20", "--surrogate", str(run), "--norm", "l2", "--eps", "64/255", "--out", str(out)]
+    arguments = ["--samples", "10", "--surrogate", str(run), "--norm", "l2", "--eps", "64/255", "--out", str(out)]
     assert main(["diagnose", str(run), *arguments]) == 0
     printed = capsys.readouterr().out
     assert "what was found" in printed
     assert "No check found a sign" in printed
-    assert "20 test images, l2, eps 64/255" in printed
+    assert "10 test images, l2, eps 64/255" in printed
     assert out.exists()
 
 
@@ -73,7 +73,7 @@ def test_a_masked_network_of_ones_own_points_to_the_pages(capsys, tmp_path, monk
 def test_the_surrogate_is_the_same_for_the_same_seed(run, digits, monkeypatch):
     monkeypatch.setattr(_diagnosis, "_SURROGATE_EPOCHS", 1)
     monkeypatch.setattr(_diagnosis, "_SURROGATE_IMAGES", 100)
-    first, again = (diagnose_checkpoint(run, data=digits, samples=20, eps=0.02).diagnosis for _ in range(2))
+    first, again = (diagnose_checkpoint(run, data=digits, samples=10, eps=0.02).diagnosis for _ in range(2))
     assert first.findings == again.findings
     assert "a surrogate" in first["transfer"].text
 

@@ -31,7 +31,7 @@ Images = tuple[Tensor, Tensor]
 
 @pytest.fixture(scope="module")
 def images(digits: Dataset) -> Images:
-    return digits.test.subset(100).tensors()
+    return digits.test.subset(60).tensors()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_standard_network_without_a_robust_image_is_clean(standard_network: nn
 
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 1.0), ("l1", 4.0), ("linf", 1.0), ("linf", 1e-4)])
 def test_other_budgets_are_clean_too(norm: str, eps: float, robust_network: nn.Module, images: Images) -> None:
-    assert names(diagnose(robust_network, images[0][:50], images[1][:50], norm=norm, eps=eps)) == []
+    assert names(diagnose(robust_network, *images, norm=norm, eps=eps)) == []
 
 
 def test_a_linear_network_of_two_classes_is_clean(make_dataset: Callable[..., Dataset]) -> None:
@@ -163,8 +163,8 @@ def test_what_stands_in_the_gradients_way_is_named_and_bridged(standard_network:
     model = nn.Sequential(nn.Identity(), Quantise(), *standard_network)
     text = diagnose(model.eval(), *images, norm="linf", eps=EPS)["non-differentiable"].text
     assert "round in 1" in text
-    broken, left = (int(word) for word in text.replace("the ", "").split("PGD breaks ")[1].split() if word.isdigit())
-    assert broken > 0.8 * left > 50
+    broken, left = (int(word) for word in text.replace("the ", "").split("attack breaks ")[1].split() if word.isdigit())
+    assert broken > 0.8 * left > 30
 
 
 def test_a_network_without_gradients_says_why(standard_network: nn.Module, images: Images) -> None:
@@ -180,7 +180,8 @@ def test_a_network_without_gradients_says_why(standard_network: nn.Module, image
 def test_saturated_logits_are_told_from_flat_ones(standard_network: nn.Module, images: Images) -> None:
     saturated = Masked(standard_network, same, lambda z: 1e4 * z).eval()
     flat = Masked(standard_network, quantised(8), same).eval()
-    texts = [diagnose(m, *images, norm="linf", eps=EPS)["zero-gradients"].text for m in (saturated, flat)]
+    few = images[0][:20], images[1][:20]
+    texts = [diagnose(m, *few, norm="linf", eps=EPS)["zero-gradients"].text for m in (saturated, flat)]
     assert "logit margin's at 0" in texts[0]
     assert "whatever the loss" in texts[1]
 
@@ -286,7 +287,7 @@ def test_one_image_is_enough(robust_network: nn.Module, images: Images) -> None:
         ({"eps": 8.0}, "did you mean 8/255"),
         ({"y": torch.zeros(3)}, "expected int64 labels"),
         ({"x": torch.zeros(3, 64)}, r"expected images \(N, C, H, W\)"),
-        ({"y": torch.full((100,), 10)}, "the network has 10 classes"),
+        ({"y": torch.full((60,), 10)}, "the network has 10 classes"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
