@@ -65,8 +65,8 @@ def test_bad_networks(arguments, message, capsys):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_run_again_it_ends_the_same(run, tmp_path, how):
-    options = "--attack apgd-ce --exhaustive --eps 0.02 --samples 200 --batch-size 4 --json".split()
-    command = [sys.executable, "-m", "robustmaps", "evaluate", run, *options]
+    options = ["--eps", "0.02", "--exhaustive", "--samples", "120", "--batch-size", "4", "--json"]
+    command = [sys.executable, "-m", "robustmaps", "evaluate", run, "--attack", "apgd-ce", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = tmp_path / "killed.json"
     process = subprocess.Popen(

@@ -135,13 +135,16 @@ class Laboratory:
         for name in names:
             cells = [next((s for s in self.series if (s.name, s.pool) == (name, pool)), None) for pool in POOLS]
             exponents.append((name, *("-" if cell is None else _signed(cell.exponent) for cell in cells)))
-        return [exponents, self.point_rows(names)]
+        return [exponents, self._point_rows()]
 
-    def point_rows(self, names: Sequence[str]) -> Rows:
-        """Gain, what was reached and what was predicted, for the series of these names."""
+    def points_text(self) -> str:
+        """Every point, as a table of text, wider than most terminals."""
+        return table(self._point_rows())
+
+    def _point_rows(self) -> Rows:
         rows: Rows = [("series", "pool", "stride", "upsampled", "n", "gain", "reached", "predicted")]
         for series in self.series:
-            for point in series.points if series.name in names else ():
+            for point in series.points:
                 toy, predicted = point.toy, point.predicted
                 cells = (series.name, series.pool, str(toy.stride), str(toy.upsample), str(toy.positions))
                 reached = "-" if point.reached is None else f"{point.reached.value:.3g}"

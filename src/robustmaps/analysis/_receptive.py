@@ -29,7 +29,7 @@ def effective_field_px(energy: Tensor, share: float = 0.95) -> int:
         energy: (H, W), not negative.
         share: in (0, 1].
     """
-    total = float(energy.sum())
+    total = float(energy.double().sum())
     if total <= 0:
         return 0
     sums = torch.nn.functional.pad(energy.double().cumsum(0).cumsum(1), (1, 0, 1, 0))

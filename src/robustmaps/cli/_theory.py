@@ -50,11 +50,11 @@ def run(arguments: Sequence[str]) -> None:
     options = {name: value for name, value in vars(given).items() if name not in ("points", "json")}
     with watching() as watch:
         done = theory(**options, watcher=watch, decoding=watch.decoding)
-    exponents, points = done.found.tables()
-    shown = [exponents, points] if given.points else [exponents]
+    exponents = done.found.tables()[0]
     Output(given.json).result(
         done.to_dict(),
         f"Perturbation gain against the pixels n of the pooled map, {given.draws} draws:",
-        *(rich_table(rows[0], rows[1:], texts=1 if rows is exponents else 2) for rows in shown),
+        rich_table(exponents[0], exponents[1:]),
+        *([f"{done.found.points_text()}\n"] if given.points else []),
         *(f"Written: {path}" for path in done.files),
     )

@@ -1,6 +1,7 @@
 """Enlargements as files: what was changed, and the weights, enough to open the network again."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
-from robustmaps.enlarging import Enlargement, enlarge
+from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.experiments._config import DataConfig
 from robustmaps.experiments._images import Decoding, blank_image, open_subject
 from robustmaps.experiments._networks import RECIPE, Fit, OpenedNetwork, open_model
@@ -171,8 +172,7 @@ def open_enlarged(folder: str | Path) -> OpenedNetwork:
     path = Path(folder) / RECIPE
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
-        if recipe["format"] != _FORMAT:
-            raise InputError(f"{path}: format {recipe['format']}, expected {_FORMAT}")
+        version = recipe["format"]
         fit = Fit.of(recipe["fit"])
         changes: list[dict[str, Any]] = list(recipe["enlarge"])
         height, width = recipe["image_size"]
@@ -181,6 +181,8 @@ def open_enlarged(folder: str | Path) -> OpenedNetwork:
         spec, trained, name = str(recipe["model"]), bool(recipe["trained"]), str(recipe["weights"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a recipe that robustmaps enlarge wrote ({type(error).__name__})") from error
+    if version != _FORMAT:
+        raise InputError(f"{path}: format {version}, expected {_FORMAT}")
     base = open_model(spec, fit)
     model = base.model
     image = torch.zeros(1, fit.in_channels, height, width)
@@ -196,10 +198,6 @@ def open_enlarged(folder: str | Path) -> OpenedNetwork:
 
 def remake(model: nn.Module, image: Tensor, recipe: dict[str, Any]) -> nn.Module:
     """Repeat an enlargement without measuring it, and without its warnings, which were given when it was made."""
-    import warnings
-
-    from robustmaps.enlarging import EnlargeWarning
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EnlargeWarning)
         return enlarge(model, image, **recipe, latency_runs=0)[0]

@@ -11,7 +11,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.experiments._config import DataConfig
-from robustmaps.experiments._networks import Fit, OpenedNetwork, data_of, open_model
+from robustmaps.experiments._networks import Fit, OpenedNetwork, check_name, data_of, open_model
 from robustmaps.experiments._run import load_data
 
 Decoding = Callable[[int, int | None], None]
@@ -61,6 +61,7 @@ def open_subject(
     Raises:
         InputError: a network or data that can't be had, or that don't fit each other.
     """
+    check_name(model)
     config = data_of(model) or DataConfig()
     config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
     loaded = load_data(config, decoding)

@@ -27,7 +27,7 @@ FORMS = (
 )
 RECIPE = "recipe.json"
 
-# What torchvision, timm and transformers train with, and reference-networks of ImageNet in general.
+# What most networks for ImageNet are made for and trained with.
 _IMAGENET_PX = 224
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -119,6 +119,16 @@ def data_of(spec: str) -> DataConfig | None:
     return open_checkpoint(spec).data if _is_checkpoint(spec) else None
 
 
+def check_name(spec: str) -> None:
+    """Refuse a name that no network of ours has, before time is spent on anything else.
+
+    Raises:
+        InputError: neither a path, nor a name of ours, nor one with a colon.
+    """
+    if ":" not in spec and not Path(spec).exists() and spec not in models.names():
+        raise InputError(f"{unknown('model', spec, models.names())}. Expected {FORMS}")
+
+
 def open_model(spec: str, fit: Fit | None = None) -> OpenedNetwork:
     """Open a network, with its weights where the name stands for trained ones and with random ones else.
 
@@ -132,6 +142,7 @@ def open_model(spec: str, fit: Fit | None = None) -> OpenedNetwork:
         InputError: nothing of that name, a library is missing, or it can't make the network.
     """
     fit = fit or Fit()
+    check_name(spec)
     if _is_checkpoint(spec):
         return _checkpoint(spec)
     if (Path(spec) / RECIPE).exists():
@@ -166,8 +177,6 @@ def _checkpoint(spec: str) -> OpenedNetwork:
 
 
 def _ours(name: str, fit: Fit) -> OpenedNetwork:
-    if name not in models.names():
-        raise InputError(f"{unknown('model', name, models.names())}. Expected {FORMS}")
     arguments = {key: value for key, value in asdict(fit).items() if key != "seed"}
     return OpenedNetwork(models.create(name, **arguments), name, fit, trained=False)
 

@@ -64,6 +64,8 @@ def theory(
         watcher: called as the work goes on.
         decoding: called while a data set is decoded for the first time.
     """
+    check_whole("draws", draws, 1)
+    check_whole("steps", steps, 0)
     check_whole("networks", networks, 0)
     if networks == 1:
         raise InputError("networks=1: one network has no interval; expected 0 or at least 2")

@@ -24,7 +24,7 @@ def plot_theory(path: str | Path, found: Laboratory) -> None:
     """
     names = list(dict.fromkeys(series.name for series in found.series))
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(11, 0.32 * len(names) + 1.6), layout="constrained")
+        figure = Figure(figsize=(11, max(3.6, 0.32 * len(names) + 1.6)), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
         for pool in POOLS:
             _against_size(left, found.named(BASIC, pool))

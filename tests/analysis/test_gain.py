@@ -1,0 +1,111 @@
+"""Gains against closed forms."""
+
+import pytest
+import torch
+from torch import nn
+
+from robustmaps.analysis import (
+    Toy,
+    ToyNetwork,
+    estimate,
+    first_order_gain,
+    linear_average_gain,
+    margin_gain,
+    margin_gains,
+    random_weights,
+    ratio,
+    reached_gain,
+)
+from robustmaps.engine.errors import InputError
+
+X = 0.25 + 0.5 * torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+WEIGHT = torch.randn(2 * 6 * 6, generator=torch.Generator().manual_seed(1))
+
+
+def linear(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(1) @ WEIGHT
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2), ("l1", float("inf"))])
+def test_of_a_linear_function_it_is_the_dual_norm(norm, dual):
+    gain = first_order_gain(linear, X, eps=0.1, norm=norm)
+    assert torch.allclose(gain, 0.1 * WEIGHT.norm(dual).expand(3))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_of_a_linear_function_all_of_it_is_reached(norm):
+    expected = first_order_gain(linear, X, eps=0.1, norm=norm)
+    assert torch.allclose(reached_gain(linear, X, eps=0.1, norm=norm, steps=20), expected, rtol=1e-3)
+
+
+def test_the_bounds_of_pixels_hold_what_is_reached_but_not_the_first_order():
+    black = torch.zeros(1, 2, 6, 6)
+    assert first_order_gain(linear, black, eps=0.1).item() == pytest.approx(0.1 * WEIGHT.abs().sum().item())
+    reached = reached_gain(linear, black, eps=0.1, steps=10).item()
+    assert reached == pytest.approx(0.1 * WEIGHT.clamp(min=0).sum().item(), rel=1e-4)
+
+
+def test_the_margin_of_a_linear_classifier():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(72, 2))
+    weight = (network[1].weight[1] - network[1].weight[0]).abs().sum().item()
+    gains = margin_gains(network, X, torch.tensor([0, 1, 0]), eps=0.02, steps=10)
+    with torch.no_grad():
+        logits = network(X)
+    assert gains.margin == pytest.approx(((logits[:, 0] - logits[:, 1]) * torch.tensor([1, -1, 1])).tolist(), rel=1e-4)
+    assert gains.first_order == pytest.approx([0.02 * weight] * 3, rel=1e-4)
+    assert gains.reached == pytest.approx(gains.first_order, rel=1e-3)
+    pairs = zip(gains.first_order, gains.margin, strict=True)
+    assert gains.relative() == pytest.approx([gain / margin for gain, margin in pairs if margin > 0])
+    wrong = torch.tensor([int(row.argmin()) for row in logits])
+    assert margin_gain(network, X, wrong) == float("inf")
+    assert margin_gain(network, X, 1 - wrong) > 0
+
+
+@pytest.mark.parametrize(
+    ("stride", "upsample"), [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2), (1, 2), (2, 4), (8, 2), (16, 2)]
+)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_a_linear_average_network_has_its_gain_in_closed_form(stride, upsample, norm, kernel):
+    toy = Toy(stride=stride, upsample=upsample, norm=norm, kernel=kernel, linear=True, circular=True)
+    generator = torch.Generator().manual_seed(0)
+    weights = random_weights(toy, generator)
+    image = torch.rand(1, 3, 32, 32, generator=generator)
+    measured = first_order_gain(ToyNetwork(toy, weights), image, eps=toy.eps, norm=norm).item()
+    assert measured == pytest.approx(linear_average_gain(toy, weights), rel=2e-4)
+
+
+def test_the_closed_form_worked_out_by_hand():
+    toy = Toy(kernel=2, stride=2, channels=1, in_channels=1, image_px=4, eps=0.5, linear=True, circular=True)
+    weights = random_weights(toy, torch.Generator())
+    weights.kernels[0][:] = torch.tensor([[[[1.0, -2.0], [3.0, 4.0]]]])
+    weights.readout[:] = 2.0
+    # Windows of 2 x 2 side by side: each tap meets its own pixels, so all absolute values add up.
+    assert linear_average_gain(toy, weights) == 0.5 * 2 * (1 + 2 + 3 + 4)
+    # One step apart every tap meets every pixel, so the taps are summed first.
+    whole = Toy(kernel=2, stride=1, channels=1, in_channels=1, image_px=4, eps=0.5, linear=True, circular=True)
+    assert linear_average_gain(whole, weights) == 0.5 * 2 * abs(1 - 2 + 3 + 4)
+
+
+def test_estimates():
+    value = estimate([1.0, 2.0, 3.0, 10.0], "median")
+    assert value.value == 2.5
+    assert value.interval[0] <= 2.5 <= value.interval[1]
+    assert estimate([2.0]).interval == (2.0, 2.0)
+    halved = ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert (halved.value, halved.interval) == (0.5, (0.5, 0.5))
+    with pytest.raises(InputError, match="expected the same"):
+        ratio([1.0], [1.0, 2.0])
+    with pytest.raises(InputError, match="no values"):
+        estimate([])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"eps": 8.0}, "did you mean 8/255"), ({"eps": 0.1, "norm": "linff"}, "did you mean 'linf'")],
+)
+def test_budgets_that_are_none(options, message):
+    with pytest.raises(InputError, match=message):
+        first_order_gain(linear, X, **options)
+    with pytest.raises(InputError, match="circular padding"):
+        linear_average_gain(Toy(), random_weights(Toy(), torch.Generator()))
