@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from robustmaps.engine.errors import InputError
     from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge, plan
-    from robustmaps.evaluation import Evaluation, compare, evaluate
+    from robustmaps.evaluation import Evaluation, compare, diagnose, evaluate
     from robustmaps.training import TrainOptions, fit
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "compare",
     "data",
     "defenses",
+    "diagnose",
     "engine",
     "enlarge",
     "enlarging",
@@ -63,7 +64,7 @@ __getattr__, __dir__ = lazy(
     {
         "engine.errors": ["InputError"],
         "enlarging": ["EnlargeWarning", "Enlargement", "enlarge", "plan"],
-        "evaluation": ["Evaluation", "compare", "evaluate"],
+        "evaluation": ["Evaluation", "compare", "diagnose", "evaluate"],
         "training": ["TrainOptions", "fit"],
     },
     modules=[

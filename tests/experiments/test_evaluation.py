@@ -78,6 +78,36 @@ def test_the_images_that_broke_their_samples_are_written(run, tmp_path):
     assert distance.tolist() == pytest.approx([done.evaluation.distances[row] for row in broken], abs=1e-6)
 
 
+def all_break(run, done) -> bool:
+    """Whether the images kept of an evaluation are those of all broken samples, and break them."""
+    saved = load_file(done.adversarials)
+    broken = done.evaluation.clean_correct & ~done.evaluation.robust_correct
+    assert saved["sample"].tolist() == broken.nonzero()[0].tolist()
+    with torch.no_grad():
+        return bool((open_checkpoint(run).model.eval()(saved["image"]).argmax(1) != saved["label"]).all())
+
+
+def test_a_curve_keeps_the_images_found_at_smaller_radii(run):
+    options = Options(samples=40, device="cpu", save_adversarials=True)
+    done = evaluate_curve(run, AttackConfig("fgsm", eps=(0.04, 0.08)), options)
+    assert done.runs[0].evaluation.robust_accuracy.value < done.runs[0].evaluation.clean_accuracy.value
+    assert all(all_break(run, one) for one in done.runs)
+
+
+def test_images_are_complete_where_a_stopped_evaluation_kept_none(run, tmp_path):
+    def stop(progress):
+        if progress.done >= 16:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "result.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_checkpoint(run, QUICK, Options(samples=40, device="cpu", batch_size=8, watcher=stop), out=out)
+    assert (tmp_path / "result.partial" / "state.json").exists()
+    options = Options(samples=40, device="cpu", batch_size=8, save_adversarials=True)
+    assert all_break(run, evaluate_checkpoint(run, QUICK, options, out=out))
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_model_info_has_the_fields_of_a_leaderboard(run):
     done = evaluate_checkpoint(run, AttackConfig("autoattack", version="rapid"), FEW)
     about = json.loads(done.path.with_name(f"{done.path.stem}.model_info.json").read_text())

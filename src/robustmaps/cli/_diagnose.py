@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._shared import Output, open_given, parse, rich_table
 from robustmaps.cli._watch import watching
-from robustmaps.engine.errors import InputError
-
-if TYPE_CHECKING:
-    from robustmaps.experiments import Checkpoint
 
 DESCRIPTION = """Is this robustness real? Look for signs that attacks fail on a network for other reasons: no gradients,
 saturated logits, randomness, operations that can't be differentiated, attacks that others outdo. Takes a run of ours,
@@ -62,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.engine.numbers import as_fraction
     from robustmaps.experiments import diagnose_checkpoint
 
-    checkpoint = _checkpoint(given)
+    checkpoint = open_given(given.run, given.model_from, given.checkpoint)
     with watching() as watch:
         done = diagnose_checkpoint(
             checkpoint,
@@ -91,17 +87,3 @@ def run(arguments: Sequence[str]) -> None:
         *texts,
         f"{diagnosis.images} {given.split} images, {budget}, in {diagnosis.seconds:.0f} s. Written: {done.path}",
     )
-
-
-def _checkpoint(given: Arguments) -> "Checkpoint":
-    from robustmaps.experiments import open_checkpoint, open_network
-
-    if given.model_from is not None:
-        if given.run is not None:
-            raise InputError(f"{given.run} and --model-from {given.model_from}: give one of the two")
-        return open_network(given.model_from, given.checkpoint)
-    if given.run is None:
-        raise InputError("expected a run folder, or --model-from package.module:function")
-    if given.checkpoint is not None:
-        raise InputError(f"--checkpoint {given.checkpoint}: needs --model-from package.module:function")
-    return open_checkpoint(given.run)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._shared import Output, open_given, parse, rich_table
 from robustmaps.cli._watch import attacking
-from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.errors import Interrupted
 from robustmaps.experiments import AttackConfig
 
 if TYPE_CHECKING:
-    from robustmaps.experiments import Checkpoint, EvaluatedCurve, EvaluatedRun
+    from robustmaps.experiments import EvaluatedCurve, EvaluatedRun
 
 DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run of ours, or
 your own network with --model-from package.module:function --checkpoint weights.safetensors --data ... The same command
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "evaluate", DESCRIPTION)
     from robustmaps.experiments import Options, evaluate_checkpoint, evaluate_curve
 
-    checkpoint = _checkpoint(given)
+    checkpoint = open_given(given.run, given.model_from, given.checkpoint)
     with attacking() as watch:
         options = Options(
             data=given.data,
@@ -88,20 +88,6 @@ def run(arguments: Sequence[str]) -> None:
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command goes on from the last finished batch") from None
     _print(done, given)
-
-
-def _checkpoint(given: Arguments) -> "Checkpoint":
-    from robustmaps.experiments import open_checkpoint, open_network
-
-    if given.model_from is not None:
-        if given.run is not None:
-            raise InputError(f"{given.run} and --model-from {given.model_from}: give one of the two")
-        return open_network(given.model_from, given.checkpoint)
-    if given.run is None:
-        raise InputError("expected a run folder, or --model-from package.module:function")
-    if given.checkpoint is not None:
-        raise InputError(f"--checkpoint {given.checkpoint}: needs --model-from package.module:function")
-    return open_checkpoint(given.run)
 
 
 def _print(done: "EvaluatedRun | EvaluatedCurve", given: Arguments) -> None:

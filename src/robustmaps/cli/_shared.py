@@ -5,8 +5,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -15,7 +16,11 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
+
+if TYPE_CHECKING:
+    from robustmaps.experiments import Checkpoint
 
 T = TypeVar("T")
 
@@ -81,6 +86,25 @@ def _floats_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[floa
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(as_fraction, value)) or "none"],
     )
+
+
+def open_given(run: Path | None, model_from: str | None, weights: Path | None) -> "Checkpoint":
+    """The network of the verbs that take a run or ``--model-from``.
+
+    Raises:
+        InputError: neither or both are given, or what is given can't be opened.
+    """
+    from robustmaps.experiments import open_checkpoint, open_network
+
+    if model_from is not None:
+        if run is not None:
+            raise InputError(f"{run} and --model-from {model_from}: give one of the two")
+        return open_network(model_from, weights)
+    if run is None:
+        raise InputError("expected a run folder, or --model-from package.module:function")
+    if weights is not None:
+        raise InputError(f"--checkpoint {weights}: needs --model-from package.module:function")
+    return open_checkpoint(run)
 
 
 class Output:

@@ -62,7 +62,8 @@ class Watch:
         phase, when = self._last.get(title, ("", self._began))
         # Of one task every phase is told when it ends; several would drown each other.
         finished = not title and progress.done == progress.total and progress.phase != phase
-        if now - when < _PLAIN_EVERY_S and not finished:
+        # What has only begun has no figures of its own yet.
+        if progress.done == 0 or (now - when < _PLAIN_EVERY_S and not finished):
             return
         self._last[title] = (progress.phase, now)
         parts = (

@@ -4,7 +4,7 @@ from robustmaps.evaluation._checks import Finding
 from robustmaps.evaluation._diagnose import Diagnosis, diagnose
 from robustmaps.evaluation._evaluate import evaluate
 from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation, compare
-from robustmaps.evaluation._identity import images_sha256, settings, stages, weights_sha256
+from robustmaps.evaluation._identity import attack_settings, images_sha256, weights_sha256
 from robustmaps.evaluation._rates import Difference, Rate, SeedRate, paired_difference, rate_over_seeds
 
 __all__ = [
@@ -16,13 +16,12 @@ __all__ = [
     "Finding",
     "Rate",
     "SeedRate",
+    "attack_settings",
     "compare",
     "diagnose",
     "evaluate",
     "images_sha256",
     "paired_difference",
     "rate_over_seeds",
-    "settings",
-    "stages",
     "weights_sha256",
 ]

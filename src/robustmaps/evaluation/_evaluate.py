@@ -17,7 +17,7 @@ from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
 from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation
-from robustmaps.evaluation._identity import caveats, images_sha256, settings, stages, weights_sha256
+from robustmaps.evaluation._identity import attack_settings, caveats, images_sha256, stages, weights_sha256
 from robustmaps.evaluation._state import Found, StateFolder
 
 
@@ -75,7 +75,7 @@ def evaluate(
     device = device_of(model)
     if engine is None:
         engine = AttackEngine(model, ViewOptions(precision=resolve_precision(precision, device), compile=compile))
-    images, described = images_sha256(x, y), [settings(stage) for stage in attacks]
+    images, described = images_sha256(x, y), attack_settings(attacks)
     folder = None
     if state is not None:
         identity = {"network": weights_sha256(model), "set of images": images, "attack": described, "seed": seed}

@@ -34,8 +34,12 @@ def caveats(attack: Attack | Sequence[Attack]) -> list[str]:
     return [text for one in given if isinstance(text := getattr(one, "caveat", None), str)]
 
 
-def settings(attack: Attack) -> dict[str, Any]:
-    """An attack's name and fields, as JSON gives them back; what is no plain value counts by its text."""
+def attack_settings(attack: Attack | Sequence[Attack]) -> list[dict[str, Any]]:
+    """Name and fields of each of the `stages`, as JSON gives them back; what is no plain value counts by its text."""
+    return [_settings(stage) for stage in stages(attack)]
+
+
+def _settings(attack: Attack) -> dict[str, Any]:
     fields: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}
     values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **fields}, default=repr))
     return values

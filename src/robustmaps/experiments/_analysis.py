@@ -20,8 +20,6 @@ from robustmaps.experiments._enlarging import Surgery
 from robustmaps.experiments._images import Decoding, Subject, open_subject
 from robustmaps.report import AttackedImage, AttackedMaps, plot_gains, plot_maps
 
-_EPS = 8 / 255
-
 
 @dataclass(frozen=True)
 class AnalyzedNetwork:
@@ -102,10 +100,16 @@ def analyze_network(
         device=device,
         decoding=decoding,
     )
-    known = subject.network.budget or ("linf", _EPS)
-    budget = {"eps": known[1] if eps is None else eps, "norm": norm or known[0]}
-    check_eps(budget["eps"], budget["norm"])  # type: ignore[arg-type]
-    options: dict[str, Any] = {**budget, "steps": steps, "directions": directions, "seed": seed, "watcher": watcher}
+    kind, radius = subject.budget(norm, eps)
+    check_eps(radius, kind)
+    options: dict[str, Any] = {
+        "norm": kind,
+        "eps": radius,
+        "steps": steps,
+        "directions": directions,
+        "seed": seed,
+        "watcher": watcher,
+    }
     notes = list(subject.data.notes)
     if not subject.network.trained:
         notes.append("the weights are random: accuracy, margin and gain / margin say nothing of a trained network")

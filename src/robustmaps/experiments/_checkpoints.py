@@ -3,18 +3,20 @@
 import importlib
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from robustmaps import models
+from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import weights_sha256
 from robustmaps.experiments._config import DataConfig
-from robustmaps.experiments._run import DESCRIPTION
+from robustmaps.experiments._run import DESCRIPTION, load_data
 from robustmaps.training import RunFolder, load_weights
 
 
@@ -42,6 +44,22 @@ class Checkpoint:
     norm: str
     eps: float
     sha256: str
+
+
+def data_for(
+    checkpoint: Checkpoint, data: str | Dataset | None, decoding: Callable[[int, int | None], None] | None = None
+) -> Dataset:
+    """The images that are given, or those that the network was trained on.
+
+    Raises:
+        InputError: none are given, and none are known.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if data is None and checkpoint.data is None:
+        raise InputError("data: needed for a network that is no run of ours, such as --data cifar10")
+    config = checkpoint.data or DataConfig()
+    return load_data(config if data is None else replace(config, data=data), decoding)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

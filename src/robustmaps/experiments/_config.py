@@ -1,7 +1,5 @@
 """The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
 
-import hashlib
-import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -11,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import as_fraction, check_eps, parse_number
 from robustmaps.training import INCIDENTAL, TrainOptions
 
@@ -138,7 +137,7 @@ class RunConfig:
     def hash(self) -> str:
         """Eight hexadecimal digits that follow from everything that decides where the run ends up."""
         decisive = {key: value for key, value in to_mapping(self).items() if key not in INCIDENTAL}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        return short_hash(decisive)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

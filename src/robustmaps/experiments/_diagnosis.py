@@ -1,7 +1,5 @@
 """From a run folder, a checkpoint or a network in memory to a diagnosis in a file."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +12,13 @@ from robustmaps import models
 from robustmaps.data import Dataset, ImageSet
 from robustmaps.defenses import Standard
 from robustmaps.engine.device import resolve_device
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.evaluation import Diagnosis, diagnose
-from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint
-from robustmaps.experiments._config import DataConfig
-from robustmaps.experiments._run import load_data
+from robustmaps.experiments._checkpoints import Checkpoint, data_for, open_checkpoint
+from robustmaps.experiments._run import choose_images
 from robustmaps.training import TrainOptions, fit
 
 # About a minute on one core, at 32 x 32 pixels.
@@ -74,11 +71,8 @@ def diagnose_checkpoint(
         InputError: a bad checkpoint, bad settings, or images that don't fit the network.
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
-    dataset = data if isinstance(data, Dataset) else _load(opened, data, decoding)
-    images = dataset.test if split == "test" else dataset.validation
-    if len(images) == 0:
-        raise InputError(f"{dataset.name}: the {split} split is empty")
-    x, y = (images if samples is None else images.subset(samples)).tensors()
+    dataset = data_for(opened, data, decoding)
+    x, y = choose_images(dataset, split, samples)
     place = resolve_device(device)
 
     def other() -> nn.Module:
@@ -103,13 +97,6 @@ def diagnose_checkpoint(
     path = Path(out) if out is not None else opened.folder / _file_name(diagnosis, split, str(surrogate))
     diagnosis.save(path)
     return DiagnosedRun(diagnosis, path)
-
-
-def _load(opened: Checkpoint, spec: str | None, decoding: Callable[[int, int | None], None] | None) -> Dataset:
-    if spec is None and opened.data is None:
-        raise InputError("data: needed for a network that is no run of ours, such as --data cifar10")
-    config = opened.data or DataConfig()
-    return load_data(config if spec is None else replace(config, data=spec), decoding)
 
 
 def _train_surrogate(data: Dataset, device: torch.device, seed: int, watcher: Watcher) -> nn.Module:
@@ -138,6 +125,5 @@ def _train_surrogate(data: Dataset, device: torch.device, seed: int, watcher: Wa
 def _file_name(diagnosis: Diagnosis, split: str, surrogate: str) -> str:
     """Readable, and different for every setting, so that nothing overwrites another result."""
     decisive = [diagnosis.seed, diagnosis.images_sha256, diagnosis.checkpoint_sha256, surrogate]
-    digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
     budget = as_fraction(diagnosis.eps).replace("/", "_")
-    return f"diagnosis-{diagnosis.norm}-{budget}-{split}{diagnosis.images}-{digest}.json"
+    return f"diagnosis-{diagnosis.norm}-{budget}-{split}{diagnosis.images}-{short_hash(decisive)}.json"

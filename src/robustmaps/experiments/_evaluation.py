@@ -1,7 +1,5 @@
 """From a run folder, a checkpoint or a network in memory to evaluations in files."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +15,15 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import atomic, write_json
+from robustmaps.engine.files import atomic, short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.evaluation import Evaluation, evaluate, images_sha256, settings, stages
+from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
 from robustmaps.experiments._attacks import create_attacks
-from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint
-from robustmaps.experiments._config import AttackConfig, DataConfig
+from robustmaps.experiments._checkpoints import Checkpoint, data_for, open_checkpoint
+from robustmaps.experiments._config import AttackConfig
 from robustmaps.experiments._model_info import model_info
-from robustmaps.experiments._run import load_data
+from robustmaps.experiments._run import choose_images
 from robustmaps.report import plot_eps_curve
 
 
@@ -145,7 +143,7 @@ def evaluate_curve(
         runs.append(work.run(attack, eps, smaller=tuple(runs)))
     points = [(run.evaluation.eps, run.evaluation.robust_accuracy) for run in runs]
     names = _names(attack)
-    digest = _digest([run.path.name for run in runs])
+    digest = short_hash([run.path.name for run in runs])
     evaluation = runs[0].evaluation
     name = f"curve-{names}-{evaluation.norm}-{work.options.split}{len(evaluation.verdicts)}-{digest}.json"
     path = Path(out) if out is not None else work.folder / name
@@ -173,46 +171,37 @@ class _Work:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
         self.options = options
         self.folder = self.checkpoint.folder
-        self.data = self._load()
-        images = self.data.test if options.split == "test" else self.data.validation
-        if len(images) == 0:
-            raise InputError(f"{self.data.name}: the {options.split} split is empty")
-        self.x, self.y = (images if options.samples is None else images.subset(options.samples)).tensors()
+        self.data = data_for(self.checkpoint, options.data, options.decoding)
+        self.x, self.y = choose_images(self.data, options.split, options.samples)
         self.images = images_sha256(self.x, self.y)
         self.model = self.checkpoint.model.to(resolve_device(options.device))
-
-    def _load(self) -> Dataset:
-        given = self.options.data
-        if isinstance(given, Dataset):
-            return given
-        if given is None and self.checkpoint.data is None:
-            raise InputError("data: needed for a network that is no run of ours, such as --data cifar10")
-        config = self.checkpoint.data or DataConfig()
-        return load_data(config if given is None else replace(config, data=given), self.options.decoding)
 
     def run(
         self, config: AttackConfig, eps: float, *, smaller: Sequence[EvaluatedRun] = (), out: str | Path | None = None
     ) -> EvaluatedRun:
         """Evaluate at one radius, unless that has been done before."""
         attacks = create_attacks(config, self.checkpoint.norm, eps)
-        described = [settings(stage) for stage in stages(attacks)]
+        described = attack_settings(attacks)
         path = Path(out) if out is not None else self.folder / self._file_name(config, described, smaller)
         images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
         known = self._known(path, described)
         if known is not None and (images is None or images.exists()):
             return EvaluatedRun(known, path, images, before=True)
-        evaluation = self._evaluate(attacks, path, images, smaller[-1].evaluation if smaller else None)
+        evaluation = self._evaluate(attacks, path, images, smaller[-1] if smaller else None)
         evaluation.save(path)
         about = model_info(evaluation, self.checkpoint, self.data.name)
         write_json(path.with_name(f"{path.stem}.model_info.json"), about)
-        shutil.rmtree(_partial(path), ignore_errors=True)
+        for with_images in (False, True):
+            shutil.rmtree(_partial(path, with_images), ignore_errors=True)
         return EvaluatedRun(evaluation, path, images)
 
     def _evaluate(
-        self, attacks: Sequence[Attack], path: Path, images: Path | None, smaller: Evaluation | None
+        self, attacks: Sequence[Attack], path: Path, images: Path | None, smaller: EvaluatedRun | None
     ) -> Evaluation:
         options = self.options
-        kept = _kept_images(_partial(path) / "adversarials.npy", self.x) if images is not None else None
+        state = _partial(path, images is not None)
+        before = None if smaller is None else smaller.adversarials
+        kept = None if images is None else _kept_images(state / "adversarials.npy", self.x, before)
         evaluation = evaluate(
             self.model,
             self.x,
@@ -222,9 +211,9 @@ class _Work:
             seed=options.seed,
             precision=options.precision,
             compile=options.compile,
-            state=_partial(path),
+            state=state,
             adversarials=kept,
-            smaller=smaller,
+            smaller=None if smaller is None else smaller.evaluation,
             watcher=options.watcher,
         )
         if images is not None and kept is not None:
@@ -246,7 +235,7 @@ class _Work:
     ) -> str:
         """Readable, and different for every setting, so that nothing overwrites another result."""
         radii = [run.evaluation.eps for run in smaller]
-        digest = _digest([described, self.options.seed, self.images, self.checkpoint.sha256, radii])
+        digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, radii])
         budget = as_fraction(described[0]["eps"]).replace("/", "_")
         return f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
 
@@ -258,20 +247,26 @@ def _names(config: AttackConfig) -> str:
     return "+".join(name + version if name == "autoattack" else name for name in names)
 
 
-def _digest(decisive: object) -> str:
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+def _partial(path: Path, with_images: bool) -> Path:
+    """Where an evaluation that is not finished keeps what it has found.
+
+    One that keeps no images can't be gone on with by one that does: those of the samples that fell are gone.
+    """
+    return path.with_name(f"{path.stem}{'.adversarials' if with_images else ''}.partial")
 
 
-def _partial(path: Path) -> Path:
-    """Where an evaluation that is not finished keeps what it has found."""
-    return path.with_name(f"{path.stem}.partial")
+def _kept_images(path: Path, x: Tensor, before: Path | None) -> Tensor:
+    """A file of images in memory, which survives the process.
 
-
-def _kept_images(path: Path, x: Tensor) -> Tensor:
-    """A file of images in memory, which begins as a copy of ``x`` and survives the process."""
+    It begins as ``x`` with the images that broke their samples at a smaller radius, from the file ``before``.
+    """
     if not path.exists():
+        images = x.clone()
+        if before is not None:
+            found = safetensors.torch.load_file(before)
+            images[found["sample"]] = found["image"]
         with atomic(path) as file:
-            np.save(file, x.numpy(), allow_pickle=False)
+            np.save(file, images.numpy(), allow_pickle=False)
     return torch.from_numpy(np.load(path, mmap_mode="r+", allow_pickle=False))
 
 

@@ -12,7 +12,7 @@ from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.experiments._config import DataConfig
 from robustmaps.experiments._networks import Fit, OpenedNetwork, check_name, data_of, open_model
-from robustmaps.experiments._run import load_data
+from robustmaps.experiments._run import choose_images, load_data
 
 Decoding = Callable[[int, int | None], None]
 
@@ -31,6 +31,11 @@ class Subject:
     x: Tensor
     y: Tensor
     data: Dataset
+
+    def budget(self, norm: str | None, eps: float | None) -> tuple[str, float]:
+        """Norm and radius: those given, else those it was trained for, else l_inf and 8/255."""
+        known = self.network.budget or ("linf", 8 / 255)
+        return norm or known[0], known[1] if eps is None else eps
 
 
 def open_subject(
@@ -65,10 +70,7 @@ def open_subject(
     config = data_of(model) or DataConfig()
     config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
     loaded = load_data(config, decoding)
-    images = loaded.test if split == "test" else loaded.validation
-    if len(images) == 0:
-        raise InputError(f"{loaded.name}: the {split} split is empty")
-    x, y = (images if samples is None else images.subset(samples)).tensors()
+    x, y = choose_images(loaded, split, samples)
     network = open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
     if strides is not None and network.trained:
         raise InputError(f"strides={strides}: {model} has its weights already; expected the name of a network of ours")

@@ -112,8 +112,7 @@ def plan_network(
     )
     if gain == "auto":
         gain = "margin" if subject.network.trained else "features"
-    known = subject.network.budget or ("linf", 8 / 255)
-    radius, kind = known[1] if eps is None else eps, norm or known[0]
+    kind, radius = subject.budget(norm, eps)
     found = plan(
         subject.network.model,
         subject.x[:1],

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from robustmaps import models
 from robustmaps.attacks import PGD
@@ -113,6 +114,18 @@ def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | 
     validation = int(config.validation) if config.validation >= 1 else config.validation
     data = load(config.data, validation=validation, image_size=config.image_size, progress=decoding)
     return replace(data, augmentation=Augmentation()) if config.augment == "none" else data
+
+
+def choose_images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) in [0, 1] and labels (N,) of a split, drawn evenly from the classes; all where None.
+
+    Raises:
+        InputError: the split is empty, or has fewer images.
+    """
+    images = data.test if split == "test" else data.validation
+    if len(images) == 0:
+        raise InputError(f"{data.name}: the {split} split is empty")
+    return (images if samples is None else images.subset(samples)).tensors()
 
 
 def create_model(config: RunConfig, data: Dataset) -> models.Network:
