@@ -1,15 +1,19 @@
 """Costs against figures worked out by hand, on any network, without a trace left on it."""
 
 import json
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps import models
-from robustmaps.analysis import catalog, measure_cost
+from robustmaps.analysis import analyze, catalog, measure_cost
 from robustmaps.engine.errors import InputError
+from robustmaps.enlarging import EnlargeWarning, enlarge, plan
 
 
 class Pooled(nn.Module):
@@ -60,6 +64,48 @@ def test_resnet8_worked_out_by_hand():
     cost = measure_cost(models.create("resnet8"), torch.rand(1, 3, 32, 32))
     assert cost.flops == 2 * (stem + group1 + group2 + group3 + 64 * 10)
     assert cost.map_size == (8, 8)
+
+
+class SmallTransformer(nn.Module):
+    """Patches of 4 pixels, a layer of attention of PyTorch's own making and one of functions, and the average."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 4, stride=4)
+        self.layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0, batch_first=True)
+        self.queries = nn.Linear(32, 96)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = self.patches(x)
+        height, width = x.shape[2:]
+        x = self.layer(x.flatten(2).transpose(1, 2))
+        q, k, v = self.queries(x).unflatten(2, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        x = x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.head(x.transpose(1, 2).unflatten(2, (height, width)).mean((2, 3)))
+
+
+def test_attention_counts_the_same_everywhere():
+    tokens, width = 64, 32
+    attention = 2 * tokens * tokens * width
+    projections = tokens * width * (4 + 2 * 2) * width  # in, out and the two linear layers behind
+    by_hand = 2 * (tokens * width * 48 + projections + attention + tokens * width * 96 + attention + width * 10)
+    network, x = SmallTransformer().eval(), torch.rand(2, 3, 32, 32)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(x[:1])
+    assert counter.get_total_flops() == by_hand
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    assert measure_cost(network, x).flops == by_hand
+    assert torch.backends.mha.get_fastpath_enabled() == fast_path
+    analysed = analyze(network, x, torch.zeros(2, dtype=torch.long), eps=0.1, norm="linf", steps=0)
+    assert analysed.cost.flops == sum(r.share.flops for r in analysed.stages) + analysed.rest.flops == by_hand
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EnlargeWarning)
+        _, enlargement = enlarge(network, x, upsample=2, latency_runs=0)
+    assert enlargement.before.cost.flops == by_hand
+    assert plan(network, x, budget=1, upsamples=(1,)).options[0].cost.flops == by_hand
+    with torch.device("meta"):
+        assert measure_cost(SmallTransformer(), torch.empty(1, 3, 32, 32)).flops == by_hand
 
 
 def test_shapes_alone_give_the_same_cost():

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps.analysis._stages import READ, Stage
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import modes_restored
 from robustmaps.enlarging._trace import function_name
+from robustmaps.models import count_flops
 
 _WARM_UP_RUNS = 2
 
@@ -142,7 +142,7 @@ def shares(model: nn.Module, image: Tensor, stages: Sequence[Stage], *, runs: in
 
 def _flops(model: nn.Module, image: Tensor, ends: Sequence[int]) -> list[int]:
     totals = [0] * (len(ends) + 1)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), count_flops() as counter:
         before = 0
 
         def told(position: int, _: Any) -> None:

@@ -1,7 +1,7 @@
 """Layer 1: the paper's networks, each with a ``strides`` argument."""
 
 from robustmaps.models._classifier import Architecture
-from robustmaps.models._cost import Cost, measure_cost
+from robustmaps.models._cost import Cost, count_flops, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
 from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides
@@ -17,6 +17,7 @@ __all__ = [
     "Strides",
     "StridesLike",
     "architecture",
+    "count_flops",
     "create",
     "default_strides",
     "feature_map_size",

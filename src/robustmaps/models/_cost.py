@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps.engine.errors import InputError
@@ -25,7 +26,7 @@ class Cost:
 
     Attributes:
         flops: floating-point operations of a forward pass, two for a multiplication with addition, as
-            ``torch.utils.flop_counter`` counts them.
+            ``torch.utils.flop_counter`` counts them, those of attention included.
         parameters: learned numbers, shared ones counted once.
         activation_bytes: memory that one more image in the batch leaves allocated, after the forward pass, for the
             backward pass of a training step, where every parameter gets a gradient: each saved storage once and
@@ -86,9 +87,25 @@ def count_parameters(model: nn.Module) -> int:
 
 def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int, int] | None]:
     """Operations of one forward pass and (H, W) of the map before the final pooling."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, FinalPooling() as pooling:
+    with torch.no_grad(), count_flops() as counter, FinalPooling() as pooling:
         model(image)
     return counter.get_total_flops(), pooling.map_size
+
+
+@contextmanager
+def count_flops() -> Iterator[FlopCounterMode]:
+    """PyTorch's counter, with attention computed from its matrix products, of which the counter knows all.
+
+    It passes over the fused kernels that attention has on a CPU, and over the fast path of `nn.MultiheadAttention`,
+    with the projections in it.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 @contextmanager
