@@ -22,7 +22,7 @@ from robustmaps.experiments import (
     save_enlarged,
     train,
 )
-from robustmaps.training import TrainOptions
+from robustmaps.training import TrainOptions, load_weights, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
 IMAGE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -168,7 +168,7 @@ def test_a_saved_enlargement_opens_as_it_was(run_folder, tmp_path, surgery):
     assert enlarged.enlargement.before.accuracy is not None
     weights, recipe = save_enlarged(enlarged, tmp_path / "larger")
     assert weights.exists()
-    assert json.loads(recipe.read_text())["model"] == "resnet8"
+    assert json.loads(recipe.read_text())["model"]["name"] == "resnet8"
     again = open_model(str(tmp_path / "larger"))
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(again.model(x), enlarged.model.eval()(x))
@@ -186,19 +186,18 @@ def test_an_enlargement_of_an_enlargement(tmp_path):
     assert torch.equal(open_model(str(tmp_path / "twice")).model(IMAGE), twice.model.eval()(IMAGE))
 
 
-def test_damaged_recipes(tmp_path):
-    save_enlarged(enlarge_network("resnet8", Surgery(upsample=2), latency_runs=0), tmp_path / "a")
-    recipe = tmp_path / "a" / "recipe.json"
-    values = json.loads(recipe.read_text())
-    recipe.write_text(json.dumps({**values, "format": 99}))
-    with pytest.raises(InputError, match="format 99, expected 1"):
-        open_model(str(tmp_path / "a"))
-    recipe.write_text("{}")
-    with pytest.raises(InputError, match="not a recipe"):
-        open_model(str(tmp_path / "a"))
-    recipe.write_text(json.dumps({**values, "model": "resnet20"}))
+def test_weights_that_do_not_fit_their_description(tmp_path):
+    weights, recipe = save_enlarged(enlarge_network("resnet8", Surgery(upsample=2), latency_runs=0), tmp_path / "a")
+    values, about = load_weights(weights)[0], json.loads(recipe.read_text())
+    save_weights(
+        weights, values, {"robustmaps": json.dumps({**about, "model": {**about["model"], "name": "resnet20"}})}
+    )
     with pytest.raises(InputError, match="don't fit resnet20"):
         open_model(str(tmp_path / "a"))
+    for damaged in ("{}", "[", json.dumps({**about, "model": {"name": "resnet8", "colour": 3}})):
+        save_weights(weights, values, {"robustmaps": damaged})
+        with pytest.raises(InputError, match="does not describe a network"):
+            open_model(str(tmp_path / "a"))
 
 
 def test_plans_measure_what_fits(run_folder):

@@ -36,13 +36,14 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    default = Arguments()
     rest, config = take_option(arguments, "--config")
     rest, resume = take_option(rest, "--resume")
     if config == "":
         raise InputError("--config: expected a YAML file, such as --config run.yaml")
-    if config is not None:
-        default = Arguments(run=read_config(config), config=Path(config))
+    _, weights = take_option(rest, "--init-from")
+    default = Arguments(
+        run=_defaults(config, None if resume else weights), config=None if config is None else Path(config)
+    )
     if resume:
         run_config = Path(resume) / "config.yaml"
         if not run_config.exists():
@@ -52,16 +53,27 @@ def run(arguments: Sequence[str]) -> None:
     _train(given, resume)
 
 
-def _train(given: Arguments, resume: str | None) -> None:
-    from robustmaps.experiments import folder_of, train
+def _defaults(config: str | None, weights: str | None) -> RunConfig:
+    """What holds where the command line says nothing: a YAML file's values, else those of the weights to begin with."""
+    base = None
+    if weights:
+        from robustmaps.experiments import starting_from
 
-    folder = folder_of(given.run, given.out)
+        base = starting_from(weights)
+    return read_config(config, base) if config is not None else base or RunConfig()
+
+
+def _train(given: Arguments, resume: str | None) -> None:
+    from robustmaps.experiments import folder_of, resolve, train
+
+    config = resolve(given.run)
+    folder = folder_of(config, given.out)
     if resume and folder.resolve() != Path(resume).resolve():
         raise InputError(f"--resume {resume}: the other options name another run, {folder.name}; leave them out")
     with stop_on_signal() as should_stop, watching() as watch:
         try:
             done = train(
-                given.run,
+                config,
                 given.out,
                 resume=resume is not None,
                 watcher=watch,

@@ -6,6 +6,7 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.experiments._analysis import AnalyzedNetwork, analyze_network
+    from robustmaps.experiments._architectures import Fit
     from robustmaps.experiments._attacks import create_attacks
     from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint, open_network
     from robustmaps.experiments._config import (
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     )
     from robustmaps.experiments._demo import DemoResult, demo
     from robustmaps.experiments._diagnosis import DiagnosedRun, diagnose_checkpoint
-    from robustmaps.experiments._enlarging import EnlargedNetwork, Surgery, enlarge_network, save_enlarged
+    from robustmaps.experiments._enlarging import EnlargedNetwork, enlarge_network, save_enlarged
     from robustmaps.experiments._evaluation import (
         EvaluatedCurve,
         EvaluatedRun,
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
         evaluate_checkpoint,
         evaluate_curve,
     )
-    from robustmaps.experiments._networks import Fit, OpenedNetwork, open_model
+    from robustmaps.experiments._networks import open_model
+    from robustmaps.experiments._opened import OpenedNetwork
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
-    from robustmaps.experiments._run import TrainedRun, folder_of, resolve, train
+    from robustmaps.experiments._run import TrainedRun, folder_of, train
+    from robustmaps.experiments._start import resolve, starting_from
+    from robustmaps.experiments._surgery import Surgery
     from robustmaps.experiments._theory import TheoryResult, theory
 
 __all__ = [
@@ -70,6 +74,7 @@ __all__ = [
     "read_config",
     "resolve",
     "save_enlarged",
+    "starting_from",
     "theory",
     "to_mapping",
     "train",
@@ -79,10 +84,14 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "_analysis": ["AnalyzedNetwork", "analyze_network"],
-        "_enlarging": ["EnlargedNetwork", "Surgery", "enlarge_network", "save_enlarged"],
+        "_enlarging": ["EnlargedNetwork", "enlarge_network", "save_enlarged"],
         "_planning": ["PlannedNetwork", "parse_budget", "plan_network"],
         "_theory": ["TheoryResult", "theory"],
-        "_networks": ["Fit", "OpenedNetwork", "open_model"],
+        "_architectures": ["Fit"],
+        "_networks": ["open_model"],
+        "_opened": ["OpenedNetwork"],
+        "_start": ["resolve", "starting_from"],
+        "_surgery": ["Surgery"],
         "_config": [
             "AttackConfig",
             "DataConfig",
@@ -98,6 +107,6 @@ __getattr__, __dir__ = lazy(
         "_attacks": ["create_attacks"],
         "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
-        "_run": ["TrainedRun", "folder_of", "resolve", "train"],
+        "_run": ["TrainedRun", "folder_of", "train"],
     },
 )

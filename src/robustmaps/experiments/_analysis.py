@@ -16,8 +16,8 @@ from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
-from robustmaps.experiments._enlarging import Surgery
 from robustmaps.experiments._images import Decoding, Subject, open_subject
+from robustmaps.experiments._surgery import Surgery
 from robustmaps.report import AttackedImage, AttackedMaps, plot_gains, plot_maps
 
 

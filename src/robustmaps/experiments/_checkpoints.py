@@ -1,8 +1,6 @@
 """Trained networks from files: our own, which describe themselves, and weights for a user's network."""
 
-import importlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +8,22 @@ from typing import Any
 
 from torch import nn
 
-from robustmaps import models
 from robustmaps.data import Dataset
-from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import weights_sha256
+from robustmaps.experiments._architectures import make_network
 from robustmaps.experiments._config import DataConfig
-from robustmaps.experiments._run import DESCRIPTION, load_data
+from robustmaps.experiments._datasets import load_data
+from robustmaps.experiments._opened import OpenedNetwork
 from robustmaps.training import RunFolder, load_weights
+
+DESCRIPTION = "robustmaps"
+"""The key of a weights file's header under which the network and its data are described."""
+WEIGHTS = "weights.safetensors"
+"""The weights' file of a saved enlargement."""
+UNKNOWN_BUDGET = ("linf", 8 / 255)
+"""What is attacked with where nobody says, and where nobody knows what the network was trained for."""
 
 
 @dataclass(frozen=True)
@@ -62,32 +68,44 @@ def data_for(
     return load_data(config if data is None else replace(config, data=data), decoding)
 
 
+def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
+    """The network of a run folder, of a folder that `save_enlarged` wrote, or of a weights file of either.
+
+    Returns:
+        The network, and the weights' file.
+
+    Raises:
+        InputError: there is no such file, it does not describe its network, or the weights don't fit that.
+    """
+    weights_path = _weights_in(Path(path)) if Path(path).is_dir() else Path(path)
+    if not weights_path.exists():
+        hint = "it is no finished run; train it to the end first" if Path(path).is_dir() else "there is no such file"
+        raise InputError(f"{path}: {hint} (expected {weights_path.name})")
+    weights, description = load_weights(weights_path)
+    try:
+        opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]))
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
+            "weights give --model-from package.module:function as well"
+        ) from error
+    _fill(opened.model, weights, weights_path, opened.recipe.spec)
+    return opened, weights_path
+
+
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Read a run folder's best weights, or a weights file of ours.
 
     Raises:
         InputError: there is no such file, or it does not describe its network.
     """
-    weights_path = RunFolder(path).best if Path(path).is_dir() else Path(path)
-    if not weights_path.exists():
-        hint = "it is no finished run; train it to the end first" if Path(path).is_dir() else "there is no such file"
-        raise InputError(f"{path}: {hint} (expected {weights_path.name})")
-    weights, description = load_weights(weights_path)
-    try:
-        about: dict[str, Any] = json.loads(description[DESCRIPTION])
-        model = models.create(**about["model"])
-        data = DataConfig(**about["data"])
-        norm, eps = str(about["norm"]), float(about["eps"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
-            "weights give --model-from package.module:function as well"
-        ) from error
-    name = str(about["model"]["name"])
-    _fill(model, weights, weights_path, name)
+    opened, weights_path = open_weights(path)
     run = weights_path.resolve().parent
     folder = RunFolder(weights_path.parent).evaluations
-    return Checkpoint(weights_path, folder, run.name, name, model, data, norm, eps, sha256(weights_path))
+    spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
+    return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, sha256(weights_path))
 
 
 def open_network(function: str, weights: str | Path | None = None) -> Checkpoint:
@@ -114,37 +132,13 @@ def open_network(function: str, weights: str | Path | None = None) -> Checkpoint
         _fill(model, load_weights(path)[0], path, function)
     name = function.partition(":")[2]
     digest = sha256(path) if path is not None else weights_sha256(model)
-    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, "linf", 8 / 255, digest)
+    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest)
 
 
-def make_network(function: str) -> nn.Module:
-    """What ``package.module:function`` returns when it is called without arguments; the current folder is searched too.
-
-    Raises:
-        InputError: no such module or function, it raises, or it returns something else.
-    """
-    module, _, name = function.partition(":")
-    if not module or not name:
-        raise InputError(f"{function!r}: expected package.module:function")
-    here = str(Path.cwd())
-    # A console script does not look for modules where it is called.
-    sys.path.insert(0, here)
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(f"{function}: no module named {error.name!r} here or on PYTHONPATH") from error
-    finally:
-        sys.path.remove(here)
-    make = getattr(imported, name, None)
-    if not callable(make):
-        names = [key for key, value in vars(imported).items() if not key.startswith("_") and callable(value)]
-        raise unknown(f"function of {module}", name, names)
-    network = make()
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{function}: returned {type(network).__name__}, expected an nn.Module")
-    return network
+def _weights_in(folder: Path) -> Path:
+    """A run folder has its best weights under one name, a saved enlargement under another."""
+    saved = folder / WEIGHTS
+    return saved if saved.exists() else RunFolder(folder).best
 
 
 def _fill(model: nn.Module, weights: Any, path: Path, name: str) -> None:

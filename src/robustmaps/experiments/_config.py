@@ -11,6 +11,7 @@ import yaml
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import as_fraction, check_eps, parse_number
+from robustmaps.experiments._surgery import parse_surgery
 from robustmaps.training import INCIDENTAL, TrainOptions
 
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
@@ -22,16 +23,33 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        model: a network's name; see `robustmaps models`.
-        strides: the stride of each downsampling step, such as 1122; the network's own if left out.
-        upsample: factor by which images are enlarged before the network.
+        model: a network's name, see `robustmaps models`; or torchvision:NAME, timm:NAME, hf:OWNER/NAME or
+            MODULE:FUNCTION.
+        strides: of a network of ours, the stride of each downsampling step, such as 1122; its own if left out.
+        upsample: of a network of ours, the factor by which images are enlarged before it.
         upsample_mode: how they are enlarged.
+        enlarge: what else to enlarge, on any network: upsample=2, first, last, or numbers of downsampling steps such
+            as 0,2; dilate keeps what a trained network computes. Several with commas: last,dilate. See `robustmaps
+            enlarge MODEL`.
+        init_from: begin with the weights of a run, a weights file, or a folder that `robustmaps enlarge` saved;
+            network, data and budget are those of these weights if left out.
+        init_sha256: the hash of these weights, filled in where left out; others are then refused.
+
+    Raises:
+        InputError: ``enlarge`` can't be read.
     """
 
     model: str = "resnet8"
     strides: str | None = None
     upsample: float = 1.0
     upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    enlarge: str | None = None
+    init_from: str | None = None
+    init_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.enlarge is not None and parse_surgery(self.enlarge).is_none:
+            raise InputError(f"enlarge={self.enlarge!r}: changes nothing; expected such as upsample=2, or last,dilate")
 
 
 @dataclass(frozen=True)
@@ -121,12 +139,14 @@ class RunConfig:
         model, defense = self.model, self.defense
         source = Path(self.data.data.removeprefix("hf:")).name.partition(".")[0]
         parts = [
-            "".join(c if c.isalnum() or c in "_-" else "_" for c in source),
-            model.model + (f"-{model.strides}" if model.strides else ""),
+            _for_a_file(source),
+            _for_a_file(model.model) + (f"-{model.strides}" if model.strides else ""),
             *(
                 [f"up{model.upsample:g}{'' if model.upsample_mode == 'nearest' else model.upsample_mode}"]
                 * (model.upsample != 1)
             ),
+            *([] if model.enlarge is None else [_for_a_file(model.enlarge)]),
+            *([] if model.init_from is None else ["tuned"]),
             defense.defense,
             f"seed{self.training.seed}",
             self.hash,
@@ -136,8 +156,14 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """Eight hexadecimal digits that follow from everything that decides where the run ends up."""
-        decisive = {key: value for key, value in to_mapping(self).items() if key not in INCIDENTAL}
-        return short_hash(decisive)
+        values = to_mapping(self)
+        # The weights decide, not where they lie. What is left at None does not count, so that new keys rename no run.
+        incidental = INCIDENTAL | ({"init_from"} if self.model.init_sha256 else frozenset())
+        return short_hash({key: value for key, value in values.items() if key not in incidental and value is not None})
+
+
+def _for_a_file(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in text)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -156,11 +182,16 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 
 def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
-    """A configuration from flat keys; what is not given stays as in ``base``.
+    """A configuration from flat keys; what is not given stays as in ``base``, or as ``init_from`` says.
 
     Raises:
         InputError: an unknown key, with the nearest match; or a value of the wrong type or out of its range.
     """
+    start = values.get("init_from", values.get("init-from"))
+    if base is None and isinstance(start, str) and "init_sha256" not in values:
+        from robustmaps.experiments._start import starting_from  # opens the network, which needs PyTorch
+
+        base = starting_from(start)
     base = base or RunConfig()
     sections = {item.name: getattr(base, item.name) for item in fields(base)}
     owner = {item.name: section for section, value in sections.items() for item in fields(value)}

@@ -18,7 +18,7 @@ from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.evaluation import Diagnosis, diagnose
 from robustmaps.experiments._checkpoints import Checkpoint, data_for, open_checkpoint
-from robustmaps.experiments._run import choose_images
+from robustmaps.experiments._datasets import choose_images
 from robustmaps.training import TrainOptions, fit
 
 # About a minute on one core, at 32 x 32 pixels.

@@ -1,57 +1,23 @@
-"""Enlargements as files: what was changed, and the weights, enough to open the network again."""
+"""Enlargements of named networks, and as files: the weights, whose header says how to open them again."""
 
 import json
-import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
-from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
-from robustmaps.experiments._config import DataConfig
+from robustmaps.enlarging import Enlargement, enlarge
+from robustmaps.experiments._architectures import Fit
+from robustmaps.experiments._checkpoints import DESCRIPTION, WEIGHTS
 from robustmaps.experiments._images import Decoding, blank_image, open_subject
-from robustmaps.experiments._networks import RECIPE, Fit, OpenedNetwork, open_model
-from robustmaps.training import load_weights, save_weights
+from robustmaps.experiments._networks import open_model
+from robustmaps.experiments._opened import OpenedNetwork
+from robustmaps.experiments._surgery import Surgery
+from robustmaps.training import save_weights
 
-WEIGHTS = "weights.safetensors"
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Surgery:
-    """What is changed on a network.
-
-    Attributes:
-        upsample: factor by which images are enlarged in front of the network.
-        upsample_mode: nearest, bilinear or bicubic.
-        factor: what the strides of the chosen steps are divided by; 2 if only --where is given.
-        where: which downsampling steps: first, last, or numbers with commas.
-        dilate: spread later windows so that a trained network keeps its function.
-    """
-
-    upsample: float = 1.0
-    upsample_mode: str = "nearest"
-    factor: int | None = None
-    where: str | None = None
-    dilate: bool = False
-
-    @property
-    def is_none(self) -> bool:
-        """Whether nothing is changed."""
-        return self == Surgery()
-
-    def arguments(self) -> dict[str, Any]:
-        """Those of `enlarge`.
-
-        Raises:
-            InputError: ``where`` is no step.
-        """
-        return {**asdict(self), "where": parse_where(self.where)}
+RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -67,20 +33,6 @@ class EnlargedNetwork:
     before: OpenedNetwork
     model: nn.Module
     enlargement: Enlargement
-
-
-def parse_where(text: str | None) -> str | Sequence[int] | None:
-    """``first``, ``last``, or numbers with commas.
-
-    >>> parse_where("0,-1")
-    (0, -1)
-    """
-    if text is None or text in ("first", "last"):
-        return text
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"where={text!r}: expected first, last, or numbers of steps such as 0,2") from None
 
 
 def enlarge_network(
@@ -138,7 +90,7 @@ def enlarge_network(
 
 
 def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, Path]:
-    """Write the weights and the recipe from which `open_model` makes the network again; returns both paths.
+    """Write the weights, and for people the recipe that their header holds too; returns both paths.
 
     Raises:
         InputError: the folder holds another enlargement.
@@ -146,58 +98,7 @@ def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, 
     target = Path(folder)
     if (target / RECIPE).exists() or (target.exists() and not target.is_dir()):
         raise InputError(f"{target} already exists; choose another folder")
-    before, what = enlarged.before, enlarged.enlargement
-    save_weights(target / WEIGHTS, enlarged.model.state_dict(), {})
-    recipe = {
-        "format": _FORMAT,
-        "model": before.spec,
-        "fit": asdict(before.fit),
-        "image_size": list(what.image_size),
-        "enlarge": [*before.enlargements, what.recipe],
-        "trained": before.trained,
-        "data": None if before.data is None else asdict(before.data),
-        "budget": None if before.budget is None else list(before.budget),
-        "weights": WEIGHTS,
-    }
-    write_json(target / RECIPE, recipe)
+    description = enlarged.before.changed(enlarged.model, enlarged.enlargement).describe()
+    save_weights(target / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})
+    write_json(target / RECIPE, description)
     return target / WEIGHTS, target / RECIPE
-
-
-def open_enlarged(folder: str | Path) -> OpenedNetwork:
-    """Open what `save_enlarged` wrote.
-
-    Raises:
-        InputError: the recipe or the weights are damaged, or don't fit each other.
-    """
-    path = Path(folder) / RECIPE
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-        version = recipe["format"]
-        fit = Fit.of(recipe["fit"])
-        changes: list[dict[str, Any]] = list(recipe["enlarge"])
-        height, width = recipe["image_size"]
-        data = None if recipe["data"] is None else DataConfig(**recipe["data"])
-        budget = None if recipe["budget"] is None else (str(recipe["budget"][0]), float(recipe["budget"][1]))
-        spec, trained, name = str(recipe["model"]), bool(recipe["trained"]), str(recipe["weights"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a recipe that robustmaps enlarge wrote ({type(error).__name__})") from error
-    if version != _FORMAT:
-        raise InputError(f"{path}: format {version}, expected {_FORMAT}")
-    base = open_model(spec, fit)
-    model = base.model
-    image = torch.zeros(1, fit.in_channels, height, width)
-    for change in changes:
-        model = remake(model, image, change)
-    weights, _ = load_weights(path.parent / name)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path.parent / name}: the weights don't fit {spec} ({error})") from error
-    return OpenedNetwork(model.eval(), spec, fit, trained, data, budget, tuple(changes), base.image_px)
-
-
-def remake(model: nn.Module, image: Tensor, recipe: dict[str, Any]) -> nn.Module:
-    """Repeat an enlargement without measuring it, and without its warnings, which were given when it was made."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EnlargeWarning)
-        return enlarge(model, image, **recipe, latency_runs=0)[0]

@@ -22,8 +22,8 @@ from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_
 from robustmaps.experiments._attacks import create_attacks
 from robustmaps.experiments._checkpoints import Checkpoint, data_for, open_checkpoint
 from robustmaps.experiments._config import AttackConfig
+from robustmaps.experiments._datasets import choose_images
 from robustmaps.experiments._model_info import model_info
-from robustmaps.experiments._run import choose_images
 from robustmaps.report import plot_eps_curve
 
 

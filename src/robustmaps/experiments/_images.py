@@ -10,9 +10,12 @@ from torch import Tensor
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
+from robustmaps.experiments._architectures import Fit, check_name
+from robustmaps.experiments._checkpoints import UNKNOWN_BUDGET
 from robustmaps.experiments._config import DataConfig
-from robustmaps.experiments._networks import Fit, OpenedNetwork, check_name, data_of, open_model
-from robustmaps.experiments._run import choose_images, load_data
+from robustmaps.experiments._datasets import choose_images, load_data
+from robustmaps.experiments._networks import data_of, open_model
+from robustmaps.experiments._opened import OpenedNetwork
 
 Decoding = Callable[[int, int | None], None]
 
@@ -34,7 +37,7 @@ class Subject:
 
     def budget(self, norm: str | None, eps: float | None) -> tuple[str, float]:
         """Norm and radius: those given, else those it was trained for, else l_inf and 8/255."""
-        known = self.network.budget or ("linf", 8 / 255)
+        known = self.network.budget or UNKNOWN_BUDGET
         return norm or known[0], known[1] if eps is None else eps
 
 

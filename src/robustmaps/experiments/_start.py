@@ -1,0 +1,139 @@
+"""The network that training starts with: named, perhaps with weights of another run, perhaps enlarged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from robustmaps import models
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.enlarging._trace import first_line, logits
+from robustmaps.evaluation import weights_sha256
+from robustmaps.experiments._architectures import Fit, check_name
+from robustmaps.experiments._config import ModelConfig, RunConfig, from_mapping
+from robustmaps.experiments._networks import open_model
+from robustmaps.experiments._opened import OpenedNetwork, found_anywhere
+from robustmaps.experiments._surgery import parse_surgery
+
+
+def starting_from(weights: str, base: RunConfig | None = None) -> RunConfig:
+    """The configuration of a run that goes on from weights: their network, their images, the budget they met.
+
+    Args:
+        weights: what `open_model` takes and finds weights for.
+        base: everything else.
+
+    Raises:
+        InputError: they can't be opened.
+    """
+    base = base or RunConfig()
+    opened = open_model(weights)
+    model = _held(ModelConfig(model=opened.recipe.spec, init_from=weights), opened)
+    budget = {} if opened.budget is None else dict(zip(("norm", "eps"), opened.budget, strict=True))
+    return from_mapping(budget, replace(base, model=model, data=opened.data or base.data), weights)
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The configuration with everything filled in that decides the network, so that one run has one name.
+
+    Raises:
+        InputError: an unknown network, or strides or weights that don't fit it.
+    """
+    model = config.model
+    if model.enlarge is not None:
+        model = replace(model, enlarge=str(parse_surgery(model.enlarge)))
+    if model.init_from is not None:
+        model = replace(model, init_from=found_anywhere(model.init_from))
+        if model.init_sha256 is None:
+            model = _held(model, open_model(model.init_from))
+    elif model.init_sha256 is not None:
+        raise InputError(f"init_sha256={model.init_sha256}: needs init_from, the weights whose hash it is")
+    else:
+        model = _named(model)
+    return replace(config, model=model)
+
+
+def create_network(config: RunConfig, data: Dataset) -> OpenedNetwork:
+    """The network before training; what is random is drawn from the run's seed, PyTorch's state is left as it was.
+
+    Raises:
+        InputError: it can't be had, can't be enlarged as asked, or does not fit the images.
+    """
+    model = config.model
+    if model.init_from is not None:
+        opened = open_model(model.init_from)
+        _held(model, opened)
+    else:
+        fit = Fit.to_data(data, strides=model.strides, seed=config.training.seed)
+        opened = open_model(model.model, replace(fit, upsample=model.upsample, upsample_mode=model.upsample_mode))
+    image = data.train.subset(1).tensors()[0]
+    if model.enlarge is not None:
+        height, width = image.shape[2:]
+        opened = opened.enlarged(parse_surgery(model.enlarge), (height, width))
+    _check_fit(opened, image, data)
+    return opened
+
+
+def _named(model: ModelConfig) -> ModelConfig:
+    """A network without weights of another run, with its own strides written out."""
+    name = model.model
+    check_name(name)
+    if Path(name).exists():
+        raise InputError(f"model={name}: these are weights; begin with them by init_from (--init-from {name})")
+    if ":" not in name:
+        return replace(model, strides=str(models.parse_strides(name, model.strides)))
+    if model.strides is not None or model.upsample != 1:
+        raise InputError(
+            f"model={name}: strides and upsample are for networks of ours; expected enlarge instead, such as "
+            "upsample=2 or last"
+        )
+    return model
+
+
+def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
+    """What the weights in ``init_from`` decide, written out.
+
+    Raises:
+        InputError: something else is asked for, or the weights are not those that a run began with.
+    """
+    fit, ours = opened.fit, ":" not in opened.recipe.spec
+    strides = str(models.parse_strides(opened.recipe.spec, fit.strides)) if ours else None
+    held = {"model": opened.recipe.spec, "upsample": fit.upsample, "upsample_mode": fit.upsample_mode}
+    if model.strides is not None:
+        held["strides"] = strides
+    for key, value in held.items():
+        if getattr(model, key) != value and (key == "model" or getattr(model, key) != getattr(ModelConfig, key)):
+            raise InputError(
+                f"{key}={getattr(model, key)}: {model.init_from} holds a network with {key}={value}; leave {key} out, "
+                "and say with enlarge what to change"
+            )
+    digest = weights_sha256(opened.model)
+    if model.init_sha256 not in (None, digest):
+        raise InputError(
+            f"{model.init_from}: its weights have the hash {digest[:12]}, those that this run began with had "
+            f"{model.init_sha256}; expected the same weights"
+        )
+    return replace(
+        model,
+        strides=strides,
+        upsample=fit.upsample,
+        upsample_mode=fit.upsample_mode,
+        init_sha256=digest,
+    )
+
+
+@torch.no_grad()
+def _check_fit(opened: OpenedNetwork, image: torch.Tensor, data: Dataset) -> None:
+    try:
+        given = logits(opened.model(image))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{opened.recipe.spec} can't take images of {tuple(image.shape[1:])} from {data.name}: "
+            f"{first_line(error)}; another --image-size may help"
+        ) from error
+    if given.ndim != 2 or given.shape[1] < data.num_classes:
+        raise InputError(
+            f"{opened.recipe.spec} gives {tuple(given.shape)} for an image of {data.name}, expected logits of at "
+            f"least {data.num_classes} classes"
+        )
