@@ -123,15 +123,18 @@ def plan_network(
         gain=_measured(subject, gain, radius, kind, seed, watcher),
     )
     # JSON knows no infinity; it stands for a network that gets most images wrong.
+    without = any(o.gain is not None and math.isinf(o.gain) for o in found.options)
     options = (replace(o, gain=None) if o.gain is not None and math.isinf(o.gain) else o for o in found.options)
     found = replace(found, options=tuple(options))
     files: tuple[Path, ...] = ()
     about = _NAMES[gain]
     if gain != "none":
         about += f", {kind}, eps {as_fraction(radius)}, {len(subject.x)} images"
+    if without:
+        about += "; none where most of these are classified wrong"
     if out is not None:
         files = (Path(out),)
-        plot_plan(files[0], found, f"{model}: enlargements within {budget:g}x {measure}", _NAMES[gain])
+        plot_plan(files[0], found, f"{Path(model).name}: enlargements within {budget:g}x {measure}", _NAMES[gain])
     return PlannedNetwork(found, about, files)
 
 

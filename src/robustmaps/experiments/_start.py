@@ -44,9 +44,10 @@ def resolve(config: RunConfig) -> RunConfig:
     if model.enlarge is not None:
         model = replace(model, enlarge=str(parse_surgery(model.enlarge)))
     if model.init_from is not None:
-        model = replace(model, init_from=found_anywhere(model.init_from))
+        weights = found_anywhere(model.init_from)
+        model = replace(model, init_from=weights)
         if model.init_sha256 is None:
-            model = _held(model, open_model(model.init_from))
+            model = _held(model, open_model(weights))
     elif model.init_sha256 is not None:
         raise InputError(f"init_sha256={model.init_sha256}: needs init_from, the weights whose hash it is")
     else:

@@ -165,14 +165,22 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
             at = (option.relative, option.gain)
             axes.plot(*at, "o", color=_COLOURS[0], markerfacecolor=_COLOURS[0] if option.best else "none")
             axes.annotate(f"{name}\n{size}", at, (5, 3), textcoords="offset points", fontsize=7)
-        axes.set(xlabel=f"{plan.measure}, times the given network", ylabel=gain, title=title)
-        axes.margins(x=0.15, y=0.12)
+        axes.set(xlabel=f"{plan.measure}, times the given network", ylabel=gain)
+        axes.set_title(title, fontsize=9, wrap=True)
+        axes.plot([], [], "o", color=_COLOURS[0], label="beaten by no other")
+        axes.plot(
+            [], [], "o", color=_COLOURS[0], markerfacecolor="none", label="another is as good for less, or better"
+        )
+        axes.legend(fontsize=7)
+        axes.margins(x=0.15, y=0.15)
         _save(figure, path)
 
 
 def _option_name(option: Option) -> str:
     parts = [f"x{option.upsample:g}"] if option.upsample != 1 else []
-    return ", ".join([*parts, *([f"steps {'+'.join(map(str, option.where))}"] if option.where else [])])
+    return ", ".join(
+        [*parts, *([f"step{'s' * (len(option.where) > 1)} {'+'.join(map(str, option.where))}"] if option.where else [])]
+    )
 
 
 def _draw_image(rows: Sequence[Axes], maps: AttackedMaps) -> None:
