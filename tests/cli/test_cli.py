@@ -50,6 +50,9 @@ def test_every_verb_explains_itself(verb, capsys):
         (["train", "--data", "nowhere"], "nowhere"),
         (["train", "--config", "missing.yaml"], "missing.yaml: can't be read"),
         (["train", "--resume", "nowhere"], "not a run folder"),
+        (["train", "--init-from", "nowhere"], "unknown model 'nowhere'"),
+        (["train", "--init-from"], "expected a run folder"),
+        (["train", "--model", "timm:resnet18", "--strides", "1122"], "are for networks of ours"),
         (["evaluate", "nowhere"], "there is no such file"),
         (["data", "shwo"], "did you mean 'show'"),
         (["models", "--image-size", "1"], "image"),
@@ -138,3 +141,19 @@ def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
     assert str(tmp_path) in said[1]
     log = next(tmp_path.glob("*/log.txt")).read_text()
     assert "stopped at epoch" in log
+
+
+def test_a_run_is_enlarged_and_tuned(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*TRAIN, "--defense", "standard", "--strides", "112", "--out", "first", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    tuning = ["train", "--init-from", first["run"], "--enlarge", "last,dilate", "--epochs", "1", "--device", "cpu"]
+    assert main([*tuning, "--defense", "standard", "--json"]) == 0
+    tuned = json.loads(capsys.readouterr().out)
+    assert tuned["config"]["strides"] == "112"
+    assert tuned["config"]["eps"] == first["config"]["eps"]
+    assert tuned["config"]["enlarge"] == "where=last,dilate=true"
+    assert main(["train", "--resume", tuned["run"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"] == tuned["config"]
+    assert main([*tuning, "--strides", "122"]) == 2
+    assert "holds a network with strides=112" in capsys.readouterr().err

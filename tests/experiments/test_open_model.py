@@ -8,20 +8,25 @@ import sys
 import pytest
 import torch
 
+from robustmaps.data import load
 from robustmaps.engine.errors import InputError
 from robustmaps.experiments import (
     DataConfig,
     DefenseConfig,
     Fit,
+    ModelConfig,
+    OpenedNetwork,
     RunConfig,
     Surgery,
     analyze_network,
     enlarge_network,
     open_model,
     plan_network,
+    resolve,
     save_enlarged,
     train,
 )
+from robustmaps.experiments._start import create_network
 from robustmaps.training import TrainOptions, load_weights, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
@@ -81,6 +86,18 @@ def test_torchvision(torchvision, network):
         open_model("torchvision:resnet1")
     with pytest.raises(InputError, match="the network could not be made"):
         open_model("torchvision:resnet18@NOWEIGHTS")
+
+
+def test_a_torchvision_network_to_be_trained(torchvision):
+    data = load("digits", image_size=32)
+    config = resolve(RunConfig(ModelConfig(model="torchvision:resnet18", enlarge="upsample=2,last")))
+    network, twice = (create_network(config, data) for _ in range(2))
+    again = OpenedNetwork.from_description(json.loads(json.dumps(network.describe())))
+    again.model.load_state_dict(network.model.state_dict())
+    x = data.test.tensors()[0][:2]
+    assert network.model(x).shape == (2, 10)
+    assert torch.equal(again.model(x), network.model(x))
+    assert torch.equal(twice.model(x), network.model(x))
 
 
 @pytest.mark.slow

@@ -56,7 +56,9 @@ def run(arguments: Sequence[str]) -> None:
 def _defaults(config: str | None, weights: str | None) -> RunConfig:
     """What holds where the command line says nothing: a YAML file's values, else those of the weights to begin with."""
     base = None
-    if weights:
+    if weights == "":
+        raise InputError("--init-from: expected a run folder, a weights file or a folder that robustmaps enlarge saved")
+    if weights is not None:
         from robustmaps.experiments import starting_from
 
         base = starting_from(weights)
