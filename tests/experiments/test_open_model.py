@@ -164,6 +164,7 @@ def test_a_function_from_here(tmp_path, monkeypatch):
     [
         ("resnet9", "did you mean 'resnet8'.*torchvision:NAME"),
         ("missing.safetensors", "unknown model"),
+        ("runs/gone/best.safetensors", "there is no such file or folder"),
     ],
 )
 def test_unknown_names(spec, message):

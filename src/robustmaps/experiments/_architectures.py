@@ -128,6 +128,8 @@ def check_name(spec: str) -> None:
     Raises:
         InputError: neither a path, nor a name of ours, nor one with a colon.
     """
+    if "/" in spec and ":" not in spec and not Path(spec).exists():
+        raise InputError(f"{spec}: there is no such file or folder")
     if ":" not in spec and not Path(spec).exists() and spec not in models.names():
         raise InputError(f"{unknown('model', spec, models.names())}. Expected {FORMS}")
 
