@@ -16,6 +16,27 @@ from robustmaps.training import INCIDENTAL, TrainOptions
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
 """A float that is written as a fraction on the command line and in YAML."""
 
+DefenseName = Literal[
+    "standard",
+    "at",
+    "alp",
+    "trades",
+    "mart",
+    "fat",
+    "hat",
+    "dajat",
+    "at-awp",
+    "alp-awp",
+    "trades-awp",
+    "mart-awp",
+    "fat-awp",
+    "hat-awp",
+    "dajat-awp",
+    "fast-at",
+    "n-fgsm",
+    "free-at",
+]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -57,18 +78,31 @@ class DefenseConfig:
     """The defence, and the attack that it trains against.
 
     Attributes:
-        defense: standard, or at for adversarial training.
+        defense: standard; at (adversarial training), alp, trades, mart, fat (friendly), hat (with a helper network) or
+            dajat, each also with -awp for weight perturbation; or a cheap one: fast-at, n-fgsm, free-at.
         norm: the norm of the budget.
         eps: its radius, for images in [0, 1].
-        steps: steps of the training attack.
-        step_size: length of a step; 2.5 * eps / steps if left out.
+        steps: steps of the training attack; the cheap ones make one, dajat follows a plan of its own.
+        step_size: length of a step; 2.5 * eps / steps if left out, 1.25 * eps for fast-at.
+        beta: weight of the pairing or of the divergence; alp 0.5, trades 6, mart 5, hat 2.5, dajat 11 if left out.
+        awp_gamma: relative size of the weight perturbation; 0.01 for at-awp, 0.005 for the others if left out.
+        awp_warmup: share of training before weights are perturbed.
+        tau: steps that fat still makes after an error; 0, 1 and 2 as training goes on if left out.
+        replays: steps that free-at makes on a batch; 8 if left out.
+        helper: of hat, the run folder or weights file of a network that was trained with --defense standard.
     """
 
-    defense: Literal["standard", "at"] = "at"
+    defense: DefenseName = "at"
     norm: Literal["linf", "l2"] = "linf"
     eps: Fraction = 8 / 255
     steps: int = 10
     step_size: Fraction | None = None
+    beta: float | None = None
+    awp_gamma: float | None = None
+    awp_warmup: float | None = None
+    tau: int | None = None
+    replays: int | None = None
+    helper: str | None = None
 
     def __post_init__(self) -> None:
         check_eps(self.eps, self.norm)
@@ -135,8 +169,12 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Eight hexadecimal digits that follow from everything that decides where the run ends up."""
-        decisive = {key: value for key, value in to_mapping(self).items() if key not in INCIDENTAL}
+        """Eight hexadecimal digits that follow from everything that decides where the run ends up.
+
+        What is as in the default configuration is left out, so that a new option renames no run.
+        """
+        usual = to_mapping(RunConfig())
+        decisive = {k: v for k, v in to_mapping(self).items() if k not in INCIDENTAL and v != usual[k]}
         return short_hash(decisive)
 
 

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from robustmaps import models
-from robustmaps.attacks import PGD
 from robustmaps.data import Augmentation, Dataset, load
-from robustmaps.defenses import AT, Defense, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
-from robustmaps.experiments._config import DataConfig, DefenseConfig, RunConfig, write_config
+from robustmaps.experiments._config import DataConfig, RunConfig, write_config
+from robustmaps.experiments._defenses import create_defense
 from robustmaps.training import Fit, RunFolder, fit
 
 DESCRIPTION = "robustmaps"
@@ -90,6 +89,7 @@ def train(
         raise InputError(
             f"{folder.path} already holds this run; continue it with --resume, or choose another --out or --seed"
         )
+    defense = create_defense(config.defense)
     data = data or load_data(config.data, decoding)
     model = create_model(config, data)
     if not folder.config.exists():
@@ -97,7 +97,7 @@ def train(
     result = fit(
         model,
         data,
-        create_defense(config.defense),
+        defense,
         config.training,
         out=folder.path,
         resume=resume,
@@ -133,13 +133,6 @@ def create_model(config: RunConfig, data: Dataset) -> models.Network:
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(config.training.seed, "weights"))
         return models.create(**_arguments(config, data))
-
-
-def create_defense(config: DefenseConfig) -> Defense:
-    """The defence that the configuration names."""
-    if config.defense == "standard":
-        return Standard()
-    return AT(PGD(norm=config.norm, eps=config.eps, steps=config.steps, step_size=config.step_size))
 
 
 def describe_model(config: RunConfig, data: Dataset) -> dict[str, object]:
