@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_config,
         to_mapping,
     )
+    from robustmaps.experiments._defenses import create_defense
     from robustmaps.experiments._demo import DemoResult, demo
     from robustmaps.experiments._diagnosis import DiagnosedRun, diagnose_checkpoint
     from robustmaps.experiments._enlarging import EnlargedNetwork, Surgery, enlarge_network, save_enlarged
@@ -55,6 +56,7 @@ __all__ = [
     "TrainedRun",
     "analyze_network",
     "create_attacks",
+    "create_defense",
     "demo",
     "diagnose_checkpoint",
     "enlarge_network",
@@ -93,6 +95,7 @@ __getattr__, __dir__ = lazy(
             "read_config",
             "to_mapping",
         ],
+        "_defenses": ["create_defense"],
         "_demo": ["DemoResult", "demo"],
         "_diagnosis": ["DiagnosedRun", "diagnose_checkpoint"],
         "_attacks": ["create_attacks"],

@@ -63,12 +63,14 @@ class DataConfig:
         data: digits, cifar10, hf:OWNER/NAME, or the path of a folder, archive, IDX folder or .npz; see
             `robustmaps data list`.
         validation: the part of the training images held out for choosing the best epoch; a fraction, or a number.
+        train_samples: train on so many images, drawn evenly from the classes; on all if left out.
         image_size: resize images to this many pixels a side.
         augment: whether training images are shifted and flipped as suits the data set.
     """
 
     data: str = "digits"
     validation: float = 0.1
+    train_samples: int | None = None
     image_size: int | None = None
     augment: Literal["auto", "none"] = "auto"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustmaps import models
-from robustmaps.data import Augmentation, Dataset, load
+from robustmaps.data import KNOWN, Augmentation, Dataset, load
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
 from robustmaps.engine.progress import Watcher, ignore
@@ -113,6 +113,8 @@ def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | 
     # The command line and YAML know one kind of number; from 1 on it counts images.
     validation = int(config.validation) if config.validation >= 1 else config.validation
     data = load(config.data, validation=validation, image_size=config.image_size, progress=decoding)
+    if config.train_samples is not None:
+        data = replace(data, train=data.train.subset(config.train_samples))
     return replace(data, augmentation=Augmentation()) if config.augment == "none" else data
 
 
@@ -148,7 +150,8 @@ def describe_model(config: RunConfig, data: Dataset) -> dict[str, object]:
 
 def _found_anywhere(spec: str) -> str:
     """A path that still holds when the checkpoint is used from another folder."""
-    return str(Path(spec).resolve()) if Path(spec).exists() else spec
+    # A known name stays one, whatever lies in the present folder.
+    return str(Path(spec).resolve()) if spec not in KNOWN and Path(spec).exists() else spec
 
 
 def _arguments(config: RunConfig, data: Dataset) -> dict[str, Any]:

@@ -145,8 +145,7 @@ class Loop:
             "train_s": state.epoch_seconds,
             "images_per_s": self.sums.images / max(state.epoch_seconds, 1e-9),
         }
-        if self.options.swa and state.epoch + 1 > self.options.swa * self.options.epochs:
-            self._average_epoch()
+        self._average_epoch()
         if getattr(self.defense, "single_step", False):
             record.update(self._look_for_overfitting(record))
         score: list[float] = []
@@ -170,7 +169,10 @@ class Loop:
         return self.model if self.average is None or not self.average.steps else self.average.model
 
     def _average_epoch(self) -> None:
-        assert self.average is not None  # noqa: S101 - for the type checker
+        """Take the epoch's weights into the plain mean, once: a run stopped while it validates comes here again."""
+        due = self.state.epoch + 1 - math.floor(self.options.swa * self.options.epochs)
+        if self.average is None or not self.options.swa or self.average.steps >= due:
+            return
         self.average.update(self.model)
         defense = self.stepper.defense_at(self.state.epoch + 1, self.steps)
         generator = stream(self.options.seed, "statistics", self.state.epoch, device=self.device)
@@ -193,7 +195,8 @@ class Loop:
     def _look_for_overfitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Attack a few training images with more steps than the defence makes, and compare.
 
-        Catastrophic overfitting (arXiv 2001.03994, section 5.3): the single-step attack fails and PGD succeeds.
+        Catastrophic overfitting (arXiv 2001.03994, section 5.3): the single step breaks fewer images than ever, PGD
+        suddenly nearly all.
         """
         attack = validation_attack(self.defense.attack)
         assert attack is not None  # noqa: S101 - for the type checker
@@ -202,7 +205,9 @@ class Loop:
         with modes_restored(self.model), torch.no_grad(), self.engine.view(x) as view:
             against_many = float(count_correct(view(attack(view, x, y, generator=generator)), y)) / len(x)
         against_one = record["train_robust_accuracy"]
-        overfitted = against_one > _LEARNT / self.data.num_classes and against_many < against_one / 2
+        before = max((r["train_pgd_accuracy"] for r in self.state.history), default=0.0)
+        learnt = against_one > _LEARNT / self.data.num_classes
+        overfitted = learnt and against_many < against_one / 2 and against_many < max(before / 2, against_one / 10)
         if overfitted:
             warnings.warn(
                 f"catastrophic overfitting in epoch {record['epoch']}: {100 * against_one:.0f} % of the images "
