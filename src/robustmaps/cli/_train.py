@@ -1,17 +1,18 @@
 """``robustmaps train``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from robustmaps.cli._shared import Output, parse, stop_on_signal, take_option
 from robustmaps.cli._watch import watching
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.experiments import RunConfig, read_config, to_mapping
+from robustmaps.experiments import RunConfig, read_config, read_recipe, to_mapping
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
-names; options on the command line win. --resume goes on where the run of this configuration stopped (and starts it if
-there is none); --resume RUN does so for the run in that folder."""
+names, and --recipe takes such a file that comes with the package (robustmaps recipes); --config wins over --recipe,
+and options on the command line over both. --resume goes on where the run of this configuration stopped (and starts it
+if there is none); --resume RUN does so for the run in that folder."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Arguments:
     Attributes:
         run: what decides the run.
         config: a YAML file with any of the options below.
+        recipe: the name of a recipe, such as at-resnet18-1122.
         out: the folder that holds the runs.
         resume: go on with a run instead of refusing to overwrite it: a run folder, or nothing for the run that the
             other options name.
@@ -29,6 +31,7 @@ class Arguments:
 
     run: RunConfig = field(default_factory=RunConfig)
     config: Path | None = None
+    recipe: str | None = None
     out: Path = Path("runs")
     resume: str | None = None
     json: bool = False
@@ -38,11 +41,16 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     default = Arguments()
     rest, config = take_option(arguments, "--config")
+    rest, recipe = take_option(rest, "--recipe")
     rest, resume = take_option(rest, "--resume")
     if config == "":
         raise InputError("--config: expected a YAML file, such as --config run.yaml")
+    if recipe == "":
+        raise InputError("--recipe: expected a name, such as --recipe at-resnet18-1122; robustmaps recipes lists them")
+    if recipe is not None:
+        default = Arguments(run=read_recipe(recipe), recipe=recipe)
     if config is not None:
-        default = Arguments(run=read_config(config), config=Path(config))
+        default = replace(default, run=read_config(config, default.run), config=Path(config))
     if resume:
         run_config = Path(resume) / "config.yaml"
         if not run_config.exists():

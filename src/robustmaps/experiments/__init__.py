@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from robustmaps.experiments._networks import Fit, OpenedNetwork, open_model
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
+    from robustmaps.experiments._recipes import describe_recipe, read_recipe, recipe_names
     from robustmaps.experiments._run import TrainedRun, folder_of, resolve, train
     from robustmaps.experiments._theory import TheoryResult, theory
 
@@ -58,6 +59,7 @@ __all__ = [
     "create_attacks",
     "create_defense",
     "demo",
+    "describe_recipe",
     "diagnose_checkpoint",
     "enlarge_network",
     "evaluate_checkpoint",
@@ -70,6 +72,8 @@ __all__ = [
     "parse_budget",
     "plan_network",
     "read_config",
+    "read_recipe",
+    "recipe_names",
     "resolve",
     "save_enlarged",
     "theory",
@@ -101,6 +105,7 @@ __getattr__, __dir__ = lazy(
         "_attacks": ["create_attacks"],
         "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
+        "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
         "_run": ["TrainedRun", "folder_of", "resolve", "train"],
     },
 )

@@ -225,16 +225,29 @@ def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
         InputError: the file is missing, is no mapping, or holds unknown keys or bad values.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not valid YAML ({error})") from error
+    return parse_config(text, base, str(path))
+
+
+def parse_config(text: str, base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
+    """Read YAML of flat keys.
+
+    Raises:
+        InputError: it is no mapping, or holds unknown keys or bad values.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML ({error})") from error
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
-    return from_mapping(values, base, str(path))
+        raise InputError(f"{where}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
+    return from_mapping(values, base, where)
 
 
 def write_config(config: RunConfig) -> str:
