@@ -7,8 +7,8 @@ import tyro
 
 from robustmaps.cli._shared import Output, parse, rich_table
 
-DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. One is trained by
-robustmaps train --recipe NAME; options on the command line win over it."""
+DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. One of them is
+trained by robustmaps train --recipe NAME; options on the command line win over it."""
 
 
 @dataclass(frozen=True)
