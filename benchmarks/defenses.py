@@ -16,7 +16,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from train_step import EPS, STEP_SIZE, STEPS, seconds
 
 from robustmaps import models
 from robustmaps.attacks import FGSM, PGD, NoiseFGSM
@@ -26,6 +25,7 @@ from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.training import Trainee, TrainOptions
 from robustmaps.training._state import Sums
 from robustmaps.training._stepper import Stepper
+from train_step import EPS, STEP_SIZE, STEPS, seconds
 
 PlainLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 PGD10 = PGD(eps=EPS, steps=STEPS, step_size=STEP_SIZE)
@@ -71,8 +71,8 @@ def _alp(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
 
 
 PLAIN_LOSSES: dict[str, PlainLoss] = {
-    "standard": lambda model, x, x_adv, y: F.cross_entropy(model(x), y),
-    "at": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),
+    "standard": lambda model, x, x_adv, y: F.cross_entropy(model(x), y),  # noqa: ARG005
+    "at": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
     "alp": _alp,
     "trades": lambda model, x, x_adv, y: F.cross_entropy(model(x), y) + 6 * _kl(model, x, x_adv, "batchmean"),
     "mart": _mart,
