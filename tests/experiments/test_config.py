@@ -54,7 +54,7 @@ def test_a_configuration_survives_yaml(eps, seed, upsample, step_size):
         ("epochs: true", "expected a whole number"),
         ("eps: 8", r"eps=8.0: expected a value in \(0, 1\] for l_inf; did you mean 8/255"),
         ("eps: 8/0", "expected a finite number or a fraction"),
-        ("defense: ta", "did you mean 'at'"),
+        ("defense: trade", "did you mean 'trades'"),
         ("compile: 1", "expected true or false"),
         ("schedule: step:9,3", "expected ascending epochs"),
         ("- epochs", "expected keys and values"),

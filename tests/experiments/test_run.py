@@ -11,6 +11,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
 from robustmaps.experiments import (
     AttackConfig,
+    DataConfig,
     DefenseConfig,
     ModelConfig,
     Options,
@@ -19,6 +20,7 @@ from robustmaps.experiments import (
     read_config,
     train,
 )
+from robustmaps.experiments._datasets import load_data
 from robustmaps.training import TrainOptions, load_weights
 
 CONFIG = RunConfig(
@@ -92,3 +94,11 @@ def test_the_weights_of_a_run_follow_from_its_seed_alone(run, tmp_path):
     again = train(CONFIG, tmp_path)
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name])
+
+
+def test_training_on_fewer_images_takes_them_evenly_from_the_classes():
+    data = load_data(DataConfig(train_samples=100))
+    assert torch.bincount(data.train.labels).tolist() == [10] * 10
+    assert len(data.test) == 449
+    with pytest.raises(InputError, match="train_samples=5000: digits has 913 training images"):
+        load_data(DataConfig(train_samples=5000))

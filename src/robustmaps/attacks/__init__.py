@@ -6,7 +6,8 @@ from robustmaps.attacks._base import Attack, check_batch, check_labels
 from robustmaps.attacks._fab import FAB
 from robustmaps.attacks._fgsm import FGSM
 from robustmaps.attacks._foolbox import METHODS, Foolbox
-from robustmaps.attacks._geometry import norms, project
+from robustmaps.attacks._geometry import norms, project, shrink, steepest
+from robustmaps.attacks._noise_fgsm import NoiseFGSM
 from robustmaps.attacks._pgd import PGD
 from robustmaps.attacks._runs import WatchedAttack
 from robustmaps.attacks._square import Square
@@ -24,10 +25,13 @@ __all__ = [
     "Attack",
     "AutoAttack",
     "Foolbox",
+    "NoiseFGSM",
     "Square",
     "WatchedAttack",
     "check_batch",
     "check_labels",
     "norms",
     "project",
+    "shrink",
+    "steepest",
 ]

@@ -25,8 +25,14 @@ def project(x: Tensor, clean: Tensor, eps: float, norm: str) -> Tensor:
     delta = x - clean
     if norm == "l1":
         return (clean + _shrink_l1(delta, clean, eps)).clamp_(0.0, 1.0)
-    factor = (eps / norms(delta, "l2").clamp(min=_TINY)).clamp(max=1.0)
-    return (clean + delta * factor[:, None, None, None]).clamp_(0.0, 1.0)
+    return (clean + shrink(delta, eps, norm)).clamp_(0.0, 1.0)
+
+
+def shrink(delta: Tensor, eps: float, norm: str) -> Tensor:
+    """The perturbations nearest to ``delta`` in the l_inf or l2 ball of radius ``eps``."""
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    return delta * per_image((eps / norms(delta, "l2").clamp(min=_TINY)).clamp(max=1.0))
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:

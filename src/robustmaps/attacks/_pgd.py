@@ -39,6 +39,8 @@ class PGD:
         start: ``uniform`` in the ball, ``normal`` with standard deviation 0.001, or ``none``: the clean image.
         early_stop: leave a sample as soon as it is misclassified, and return that iterate. Right for evaluation, where
             it saves much of the work; training wants the last iterate.
+        tau: with ``early_stop``, the steps that a misclassified sample still makes (friendly adversarial training,
+            arXiv 2002.11242, algorithm 1).
 
     Raises:
         InputError: a value out of its range.
@@ -52,6 +54,7 @@ class PGD:
     loss: Literal["ce", "kl", "margin"] = "ce"
     start: Start = "uniform"
     early_stop: bool = False
+    tau: int = 0
 
     name = "pgd"
 
@@ -65,6 +68,7 @@ class PGD:
         check_eps(self.eps, self.norm)
         check_whole("steps", self.steps, 1)
         check_whole("restarts", self.restarts, 1)
+        check_whole("tau", self.tau, 0)
         if self.step_size is not None:
             check_at_least("step_size", self.step_size, 0, exclusive=True)
         if self.start == "none" and self.restarts > 1:
@@ -153,12 +157,14 @@ class PGD:
         result, result_value = start, torch.full_like(start[:, 0, 0, 0], torch.inf)
         rows = torch.arange(len(x), device=x.device)
         current = start
+        wrong_steps = torch.zeros_like(rows)
         for _ in range(self.steps):
             logits, gradient = _gradient(view, loss, current, target[rows])
             if self.early_stop:
-                right = logits.argmax(1) == y[rows]
-                result[rows[~right]] = current[~right]
-                rows, current, gradient = rows[right], current[right], gradient[right]
+                wrong_steps[rows] += logits.argmax(1) != y[rows]
+                stays = wrong_steps[rows] <= self.tau
+                result[rows[~stays]] = current[~stays]
+                rows, current, gradient = rows[stays], current[stays], gradient[stays]
                 if len(rows) == 0:
                     return result, result_value
             current = self._step(x[rows], current, gradient)

@@ -24,6 +24,7 @@ VERBS = {
     "analyze": "map sizes, receptive fields, cost and perturbation gain of a network, per stage",
     "theory": "measure how the perturbation gain depends on map size, for average and max pooling",
     "data": "list, prepare or show data sets",
+    "recipes": "list the recipes that train --recipe takes: the paper's, and small ones for a CPU",
     "models": "list the networks with strides, parameters and FLOPs",
 }
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from robustmaps.cli._shared import Output, parse, stop_on_signal, take_option
 from robustmaps.cli._watch import watching
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.experiments import RunConfig, read_config, to_mapping
+from robustmaps.experiments import RunConfig, read_config, read_recipe, to_mapping
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
-names; options on the command line win. --resume goes on where the run of this configuration stopped (and starts it if
-there is none); --resume RUN does so for the run in that folder."""
+names, and --recipe takes such a file that comes with the package (robustmaps recipes); --config wins over --recipe,
+and options on the command line over both. --resume goes on where the run of this configuration stopped (and starts it
+if there is none); --resume RUN does so for the run in that folder."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Arguments:
     Attributes:
         run: what decides the run.
         config: a YAML file with any of the options below.
+        recipe: the name of a recipe, such as at-resnet18-1122.
         out: the folder that holds the runs.
         resume: go on with a run instead of refusing to overwrite it: a run folder, or nothing for the run that the
             other options name.
@@ -29,6 +31,7 @@ class Arguments:
 
     run: RunConfig = field(default_factory=RunConfig)
     config: Path | None = None
+    recipe: str | None = None
     out: Path = Path("runs")
     resume: str | None = None
     json: bool = False
@@ -37,12 +40,17 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     rest, config = take_option(arguments, "--config")
+    rest, recipe = take_option(rest, "--recipe")
     rest, resume = take_option(rest, "--resume")
     if config == "":
         raise InputError("--config: expected a YAML file, such as --config run.yaml")
+    if recipe == "":
+        raise InputError("--recipe: expected a name, such as --recipe at-resnet18-1122; robustmaps recipes lists them")
     _, weights = take_option(rest, "--init-from")
     default = Arguments(
-        run=_defaults(config, None if resume else weights), config=None if config is None else Path(config)
+        run=_defaults(recipe, config, None if resume else weights),
+        recipe=recipe,
+        config=None if config is None else Path(config),
     )
     if resume:
         run_config = Path(resume) / "config.yaml"
@@ -53,16 +61,16 @@ def run(arguments: Sequence[str]) -> None:
     _train(given, resume)
 
 
-def _defaults(config: str | None, weights: str | None) -> RunConfig:
-    """What holds where the command line says nothing: a YAML file's values, else those of the weights to begin with."""
-    base = None
+def _defaults(recipe: str | None, config: str | None, weights: str | None) -> RunConfig:
+    """What holds where the command line is silent: a YAML file, else the weights to begin with, else a recipe."""
+    run = RunConfig() if recipe is None else read_recipe(recipe)
     if weights == "":
         raise InputError("--init-from: expected a run folder, a weights file or a folder that robustmaps enlarge saved")
     if weights is not None:
         from robustmaps.experiments import starting_from
 
-        base = starting_from(weights)
-    return read_config(config, base) if config is not None else base or RunConfig()
+        run = starting_from(weights, run)
+    return run if config is None else read_config(config, run)
 
 
 def _train(given: Arguments, resume: str | None) -> None:

@@ -1,18 +1,34 @@
-"""Adversarial training."""
+"""Adversarial training, and its relatives that differ by the attack alone."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustmaps.attacks import PGD, Attack
-from robustmaps.defenses._base import Loss, count_correct
+from robustmaps.attacks import FGSM, PGD, Attack, NoiseFGSM, shrink, steepest
+from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy
+from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.view import AttackView
 
 
+class _CrossEntropyAtExamples(Minimax[Tensor]):
+    """Cross-entropy at the images that the attack finds."""
+
+    attack: Attack
+
+    def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What the attack finds, in the shape of ``x``."""
+        return self.attack(model, x, y, generator=generator)
+
+    def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:  # noqa: ARG002
+        """Mean cross-entropy at the attacked images."""
+        logits = model(examples)
+        return Loss(cross_entropy(logits, y, targets), robust_correct=count_correct(logits, y))
+
+
 @dataclass(frozen=True)
-class AT:
+class AT(_CrossEntropyAtExamples):
     """Cross-entropy on adversarial examples of the batch (Madry et al., arXiv 1706.06083, equation 2.1).
 
     Attributes:
@@ -23,16 +39,106 @@ class AT:
 
     name = "at"
 
-    def loss(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        view: AttackView | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Loss:
-        """Mean cross-entropy at the attacked images; see `Defense.loss`."""
-        x_adv = self.attack(view or model, x, y, generator=generator)
-        logits = model(x_adv)
-        return Loss(F.cross_entropy(logits.float(), y), robust_correct=count_correct(logits, y))
+
+@dataclass(frozen=True)
+class FAT(_CrossEntropyAtExamples):
+    """Friendly adversarial training (Zhang et al., arXiv 2002.11242, algorithm 1): PGD that stops soon after an error.
+
+    Attributes:
+        attack: by default l_inf PGD with eps 8/255 and up to 10 steps of 2/255.
+        tau: steps that a sample still makes once it is misclassified; None follows the released code, which trains 120
+            epochs with 0, from epoch 51 on 1, from epoch 91 on 2, at the same shares of the run.
+    """
+
+    attack: PGD = field(default_factory=PGD)
+    tau: int | None = None
+
+    name = "fat"
+
+    def __post_init__(self) -> None:
+        if self.tau is not None:
+            check_whole("tau", self.tau, 0)
+
+    def at(self, progress: float) -> "FAT":
+        """As it is once this share of the training is done."""
+        return self if self.tau is not None else replace(self, tau=(progress >= 50 / 120) + (progress >= 90 / 120))
+
+    def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Where PGD stopped, in the shape of ``x``."""
+        friendly = replace(self.attack, early_stop=True, tau=self.tau or 0)
+        return friendly(model, x, y, generator=generator)
+
+
+@dataclass(frozen=True)
+class FastAT(_CrossEntropyAtExamples):
+    """Adversarial training with one step from a random start (Wong et al., arXiv 2001.03994, algorithm 3).
+
+    It is prone to catastrophic overfitting: robust against its one step and nothing else. Training looks for that.
+
+    Attributes:
+        attack: one step, 1.25 times as long as ``eps``, from a uniform start.
+    """
+
+    attack: PGD = field(default_factory=lambda: PGD(steps=1, step_size=1.25 * 8 / 255))
+
+    name = "fast-at"
+    single_step = True
+
+
+@dataclass(frozen=True)
+class NFGSM(_CrossEntropyAtExamples):
+    """Adversarial training with one step from strong noise, not clipped (de Jorge et al., arXiv 2202.01181).
+
+    Attributes:
+        attack: the step.
+    """
+
+    attack: NoiseFGSM = field(default_factory=NoiseFGSM)
+
+    name = "n-fgsm"
+    single_step = True
+
+
+@dataclass(frozen=True)
+class FreeAT(_CrossEntropyAtExamples):
+    """Free adversarial training (Shafahi et al., arXiv 1904.12843, algorithm 1).
+
+    Every batch is trained on ``replays`` times, and the gradient at the images, which comes with each step for nothing,
+    moves the perturbation of the next one. The perturbation goes on from batch to batch. An epoch costs ``replays``
+    epochs of standard training, which the paper makes up for by as many epochs fewer.
+
+    Attributes:
+        attack: its budget, and the length of a step, ``eps`` in the paper.
+        replays: steps on each batch.
+    """
+
+    attack: FGSM = field(default_factory=FGSM)
+    replays: int = 8
+
+    name = "free-at"
+    single_step = True
+
+    def __post_init__(self) -> None:
+        check_whole("replays", self.replays, 1)
+
+    def replay(self, x: Tensor, carried: Tensor | None, step: Callable[[Tensor], None]) -> Tensor:
+        """Train on a batch ``replays`` times.
+
+        Args:
+            x: images (N, C, H, W) in [0, 1].
+            carried: the perturbations (M, C, H, W) that the batch before left, None at first.
+            step: trains on images and leaves their gradient in ``grad``.
+
+        Returns:
+            The perturbations for the next batch.
+        """
+        # A smaller last batch moves the first rows; the others wait for the next batch.
+        delta = torch.zeros_like(x) if carried is None or len(carried) < len(x) else carried.clone()
+        moving = delta[: len(x)]
+        norm, eps = self.attack.norm, self.attack.eps
+        for _ in range(self.replays):
+            x_adv = (x + moving).clamp_(0.0, 1.0).requires_grad_()
+            step(x_adv)
+            if x_adv.grad is not None:
+                moving.copy_(shrink(moving + eps * steepest(x_adv.grad, norm), eps, norm))
+        return delta

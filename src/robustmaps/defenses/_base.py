@@ -1,13 +1,17 @@
 """What a defence is: a loss to train with."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
 from robustmaps.engine.view import AttackView
+
+Examples = TypeVar("Examples")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Defense(Protocol):
         x: Tensor,
         y: Tensor,
         *,
+        targets: Tensor | None = None,
         view: AttackView | None = None,
         generator: torch.Generator | None = None,
     ) -> Loss:
@@ -53,13 +58,58 @@ class Defense(Protocol):
         Args:
             model: the network, in the mode it is trained in.
             x: images (N, C, H, W) in [0, 1].
-            y: labels (N,).
+            y: labels (N,), which the attack works against and accuracies are counted by.
+            targets: probabilities (N, K) that cross-entropy compares with instead of ``y``, such as smoothed labels.
             view: what to attack; None attacks the network itself.
-            generator: for the attack's random draws.
+            generator: for random draws.
         """
         ...
+
+
+class Minimax(ABC, Generic[Examples]):
+    """A defence in two parts: adversarial examples, and a loss at them.
+
+    Weight perturbations wrap the second part alone, since the examples are made once.
+    """
+
+    name: ClassVar[str]
+    attack: Attack | None
+
+    @abstractmethod
+    def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Examples:
+        """The inner maximisation: what the network is trained on instead of, or beside, ``x``."""
+
+    @abstractmethod
+    def outer(self, model: nn.Module, x: Tensor, examples: Examples, y: Tensor, targets: Tensor | None = None) -> Loss:
+        """The outer minimisation: the loss at those examples."""
+
+    def loss(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        targets: Tensor | None = None,
+        view: AttackView | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Loss:
+        """The training loss of a batch; see `Defense.loss`."""
+        return self.outer(model, x, self.inner(view or model, x, y, generator), y, targets)
 
 
 def count_correct(logits: Tensor, y: Tensor) -> Tensor:
     """How many rows have their largest logit at the label; a tensor, so that no device has to wait."""
     return (logits.detach().argmax(1) == y).sum()
+
+
+def cross_entropy(logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+    """Mean cross-entropy with the targets (N, K) where there are any, else with the labels (N,)."""
+    return F.cross_entropy(logits.float(), y if targets is None else targets)
+
+
+def kl_divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    """KL(softmax(reference) || softmax(logits)) of each sample, shape (N,); both sides are differentiated."""
+    divergence = F.kl_div(
+        logits.float().log_softmax(1), reference.float().log_softmax(1), reduction="none", log_target=True
+    )
+    return divergence.sum(1)

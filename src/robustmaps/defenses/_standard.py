@@ -3,29 +3,30 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustmaps.defenses._base import Loss, count_correct
+from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy
 from robustmaps.engine.view import AttackView
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standard(Minimax[Tensor]):
     """Cross-entropy on the images as they are: the baseline that is accurate and not robust."""
 
     name = "standard"
     attack = None
 
-    def loss(
+    def inner(
         self,
-        model: nn.Module,
+        model: nn.Module | AttackView,  # noqa: ARG002
         x: Tensor,
-        y: Tensor,
-        *,
-        view: AttackView | None = None,  # noqa: ARG002
-        generator: torch.Generator | None = None,  # noqa: ARG002
-    ) -> Loss:
-        """Mean cross-entropy of the batch; see `Defense.loss`."""
+        y: Tensor,  # noqa: ARG002
+        generator: torch.Generator | None,  # noqa: ARG002
+    ) -> Tensor:
+        """The images themselves."""
+        return x
+
+    def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:  # noqa: ARG002
+        """Mean cross-entropy of the batch."""
         logits = model(x)
-        return Loss(F.cross_entropy(logits.float(), y), clean_correct=count_correct(logits, y))
+        return Loss(cross_entropy(logits, y, targets), clean_correct=count_correct(logits, y))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         read_config,
         to_mapping,
     )
+    from robustmaps.experiments._defenses import create_defense
     from robustmaps.experiments._demo import DemoResult, demo
     from robustmaps.experiments._diagnosis import DiagnosedRun, diagnose_checkpoint
     from robustmaps.experiments._enlarging import EnlargedNetwork, enlarge_network, save_enlarged
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments._networks import open_model
     from robustmaps.experiments._opened import OpenedNetwork
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
+    from robustmaps.experiments._recipes import describe_recipe, read_recipe, recipe_names
     from robustmaps.experiments._run import TrainedRun, folder_of, train
     from robustmaps.experiments._start import resolve, starting_from
     from robustmaps.experiments._surgery import Surgery
@@ -59,7 +61,9 @@ __all__ = [
     "TrainedRun",
     "analyze_network",
     "create_attacks",
+    "create_defense",
     "demo",
+    "describe_recipe",
     "diagnose_checkpoint",
     "enlarge_network",
     "evaluate_checkpoint",
@@ -72,6 +76,8 @@ __all__ = [
     "parse_budget",
     "plan_network",
     "read_config",
+    "read_recipe",
+    "recipe_names",
     "resolve",
     "save_enlarged",
     "starting_from",
@@ -102,11 +108,13 @@ __getattr__, __dir__ = lazy(
             "read_config",
             "to_mapping",
         ],
+        "_defenses": ["create_defense"],
         "_demo": ["DemoResult", "demo"],
         "_diagnosis": ["DiagnosedRun", "diagnose_checkpoint"],
         "_attacks": ["create_attacks"],
         "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
+        "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
         "_run": ["TrainedRun", "folder_of", "train"],
     },
 )

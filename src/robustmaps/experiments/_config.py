@@ -17,6 +17,27 @@ from robustmaps.training import INCIDENTAL, TrainOptions
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
 """A float that is written as a fraction on the command line and in YAML."""
 
+DefenseName = Literal[
+    "standard",
+    "at",
+    "alp",
+    "trades",
+    "mart",
+    "fat",
+    "hat",
+    "dajat",
+    "at-awp",
+    "alp-awp",
+    "trades-awp",
+    "mart-awp",
+    "fat-awp",
+    "hat-awp",
+    "dajat-awp",
+    "fast-at",
+    "n-fgsm",
+    "free-at",
+]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -60,12 +81,14 @@ class DataConfig:
         data: digits, cifar10, hf:OWNER/NAME, or the path of a folder, archive, IDX folder or .npz; see
             `robustmaps data list`.
         validation: the part of the training images held out for choosing the best epoch; a fraction, or a number.
+        train_samples: train on so many images, drawn evenly from the classes; on all if left out.
         image_size: resize images to this many pixels a side.
         augment: whether training images are shifted and flipped as suits the data set.
     """
 
     data: str = "digits"
     validation: float = 0.1
+    train_samples: int | None = None
     image_size: int | None = None
     augment: Literal["auto", "none"] = "auto"
 
@@ -75,18 +98,31 @@ class DefenseConfig:
     """The defence, and the attack that it trains against.
 
     Attributes:
-        defense: standard, or at for adversarial training.
+        defense: standard; at (adversarial training), alp, trades, mart, fat (friendly), hat (with a helper network) or
+            dajat, each also with -awp for weight perturbation; or a cheap one: fast-at, n-fgsm, free-at.
         norm: the norm of the budget.
         eps: its radius, for images in [0, 1].
-        steps: steps of the training attack.
-        step_size: length of a step; 2.5 * eps / steps if left out.
+        steps: steps of the training attack; the cheap ones make one, dajat follows a plan of its own.
+        step_size: length of a step; 2.5 * eps / steps if left out, 1.25 * eps for fast-at.
+        beta: weight of the pairing or of the divergence; alp 0.5, trades 6, mart 5, hat 2.5, dajat 11 if left out.
+        awp_gamma: relative size of the weight perturbation; 0.01 for at-awp, 0.005 for the others if left out.
+        awp_warmup: share of training before weights are perturbed.
+        tau: steps that fat still makes after an error; 0, 1 and 2 as training goes on if left out.
+        replays: steps that free-at makes on a batch; 8 if left out.
+        helper: of hat, the run folder or weights file of a network that was trained with --defense standard.
     """
 
-    defense: Literal["standard", "at"] = "at"
+    defense: DefenseName = "at"
     norm: Literal["linf", "l2"] = "linf"
     eps: Fraction = 8 / 255
     steps: int = 10
     step_size: Fraction | None = None
+    beta: float | None = None
+    awp_gamma: float | None = None
+    awp_warmup: float | None = None
+    tau: int | None = None
+    replays: int | None = None
+    helper: str | None = None
 
     def __post_init__(self) -> None:
         check_eps(self.eps, self.norm)
@@ -155,11 +191,15 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Eight hexadecimal digits that follow from everything that decides where the run ends up."""
-        values = to_mapping(self)
-        # The weights decide, not where they lie. What is left at None does not count, so that new keys rename no run.
+        """Eight hexadecimal digits that follow from everything that decides where the run ends up.
+
+        What is as in the default configuration is left out, so that a new option renames no run. Of weights to begin
+        with their hash counts, not where they lie.
+        """
+        usual = to_mapping(RunConfig())
         incidental = INCIDENTAL | ({"init_from"} if self.model.init_sha256 else frozenset())
-        return short_hash({key: value for key, value in values.items() if key not in incidental and value is not None})
+        decisive = {k: v for k, v in to_mapping(self).items() if k not in incidental and v != usual[k]}
+        return short_hash(decisive)
 
 
 def _for_a_file(text: str) -> str:
@@ -188,10 +228,11 @@ def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where
         InputError: an unknown key, with the nearest match; or a value of the wrong type or out of its range.
     """
     start = values.get("init_from", values.get("init-from"))
-    if base is None and isinstance(start, str) and "init_sha256" not in values:
+    given_already = base is not None and base.model.init_from is not None
+    if isinstance(start, str) and not given_already and "init_sha256" not in values:
         from robustmaps.experiments._start import starting_from  # opens the network, which needs PyTorch
 
-        base = starting_from(start)
+        base = starting_from(start, base)
     base = base or RunConfig()
     sections = {item.name: getattr(base, item.name) for item in fields(base)}
     owner = {item.name: section for section, value in sections.items() for item in fields(value)}
@@ -216,16 +257,29 @@ def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
         InputError: the file is missing, is no mapping, or holds unknown keys or bad values.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not valid YAML ({error})") from error
+    return parse_config(text, base, str(path))
+
+
+def parse_config(text: str, base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
+    """Read YAML of flat keys.
+
+    Raises:
+        InputError: it is no mapping, or holds unknown keys or bad values.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML ({error})") from error
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
-    return from_mapping(values, base, str(path))
+        raise InputError(f"{where}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
+    return from_mapping(values, base, where)
 
 
 def write_config(config: RunConfig) -> str:

@@ -16,6 +16,13 @@ def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | 
     # The command line and YAML know one kind of number; from 1 on it counts images.
     validation = int(config.validation) if config.validation >= 1 else config.validation
     data = load(config.data, validation=validation, image_size=config.image_size, progress=decoding)
+    if config.train_samples is not None:
+        if not 1 <= config.train_samples <= len(data.train):
+            raise InputError(
+                f"train_samples={config.train_samples}: {data.name} has {len(data.train)} training images besides "
+                f"{len(data.validation)} for validation"
+            )
+        data = replace(data, train=data.train.subset(config.train_samples))
     return replace(data, augmentation=Augmentation()) if config.augment == "none" else data
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustmaps.data import KNOWN
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.experiments._architectures import Architecture, Fit, make_architecture
 from robustmaps.experiments._config import DataConfig
@@ -119,5 +120,6 @@ class OpenedNetwork:
 
 
 def found_anywhere(spec: str) -> str:
-    """A path that still holds when the weights are used from another folder."""
-    return str(Path(spec).resolve()) if Path(spec).exists() else spec
+    """A path that still holds when it is used from another folder."""
+    # A known name stays one, whatever lies in the present folder.
+    return str(Path(spec).resolve()) if spec not in KNOWN and Path(spec).exists() else spec

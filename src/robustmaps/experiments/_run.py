@@ -7,15 +7,14 @@ from pathlib import Path
 
 from torch import nn
 
-from robustmaps.attacks import PGD
 from robustmaps.data import Dataset
-from robustmaps.defenses import AT, Defense, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.experiments._checkpoints import DESCRIPTION
-from robustmaps.experiments._config import DefenseConfig, RunConfig, write_config
+from robustmaps.experiments._config import RunConfig, write_config
 from robustmaps.experiments._datasets import load_data
+from robustmaps.experiments._defenses import create_defense
 from robustmaps.experiments._opened import OpenedNetwork
 from robustmaps.experiments._start import create_network, resolve
 from robustmaps.training import Fit, RunFolder, fit
@@ -77,6 +76,7 @@ def train(
         raise InputError(
             f"{folder.path} already holds this run; continue it with --resume, or choose another --out or --seed"
         )
+    defense = create_defense(config.defense)
     data = data or load_data(config.data, decoding)
     network = create_network(config, data)
     if not folder.config.exists():
@@ -84,7 +84,7 @@ def train(
     result = fit(
         network.model,
         data,
-        create_defense(config.defense),
+        defense,
         config.training,
         out=folder.path,
         resume=resume,
@@ -93,13 +93,6 @@ def train(
         should_stop=should_stop,
     )
     return TrainedRun(folder.path, config, network.model, data, result)
-
-
-def create_defense(config: DefenseConfig) -> Defense:
-    """The defence that the configuration names."""
-    if config.defense == "standard":
-        return Standard()
-    return AT(PGD(norm=config.norm, eps=config.eps, steps=config.steps, step_size=config.step_size))
 
 
 def describe(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[str, object]:

@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     from robustmaps.engine.errors import Interrupted
     from robustmaps.training._fit import Fit, fit
     from robustmaps.training._folder import RunFolder, load_weights, save_weights
-    from robustmaps.training._loop import Diverged
+    from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._trainee import Trainee
 
 __all__ = [
     "INCIDENTAL",
+    "CatastrophicOverfitting",
     "Diverged",
     "Fit",
     "Interrupted",
@@ -30,7 +31,7 @@ __getattr__, __dir__ = lazy(
     {
         "_fit": ["Fit", "fit"],
         "_folder": ["RunFolder", "load_weights", "save_weights"],
-        "_loop": ["Diverged", "Interrupted"],
+        "_loop": ["CatastrophicOverfitting", "Diverged", "Interrupted"],
         "_options": ["INCIDENTAL", "TrainOptions"],
         "_trainee": ["Trainee"],
     },

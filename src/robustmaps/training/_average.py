@@ -1,25 +1,28 @@
 """Averaged weights."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 
 class AveragedWeights:
-    """An exponential moving average of a network's parameters and buffers.
+    """A running average of a network's parameters and buffers.
 
-    Batch-norm statistics are averaged with the weights, so the average can be used as it is. Early on, while there is
-    little to average over, the decay is ``(1 + t) / (10 + t)``.
+    With a decay it is the exponential moving average over steps, whose batch-norm statistics are averaged with the
+    weights; early on, while there is little to average over, the decay is ``(1 + t) / (10 + t)``. Without one it is the
+    plain mean over epochs (stochastic weight averaging, arXiv 1803.05407), between which the statistics move too far to
+    be averaged: `measure_statistics` measures them anew.
 
     Args:
         model: the network to follow.
-        decay: how much of the old average each step keeps, in (0, 1).
+        decay: how much of the old average each step keeps, in (0, 1); None for the plain mean.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float | None) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
         self.steps = 0
@@ -27,14 +30,23 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the present weights."""
-        decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
+        kept = (
+            self.steps / (1 + self.steps)
+            if self._decay is None
+            else min(self._decay, (1 + self.steps) / (10 + self.steps))
+        )
         self.steps += 1
         # By tensor and not by name: a tensor that has two names must not be averaged twice.
         for average, present in zip(_tensors(self.model), _tensors(model), strict=True):
             if average.is_floating_point():
-                average.lerp_(present, 1 - decay)
+                average.lerp_(present, 1 - kept)
             else:
                 average.copy_(present)
+
+    def measure_statistics(self, images: Iterable[Tensor]) -> None:
+        """Set the batch-norm statistics to those of the average on batches of images (N, C, H, W)."""
+        update_bn(images, self.model)
+        self.model.eval()
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ from torch import nn
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
+from robustmaps.defenses import validation_attack as recommended_validation_attack
 from robustmaps.engine.environment import describe_environment
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import modes_restored
@@ -67,7 +68,7 @@ def fit(
         data: its ``train`` and ``validation`` splits and its ``augmentation`` are used.
         defense: the loss to train with.
         options: the hyper-parameters.
-        validation_attack: what validation attacks with; by default the defence's own attack.
+        validation_attack: what validation attacks with; by default PGD with the budget of the defence's attack.
         out: the run folder; None keeps nothing.
         resume: go on from the checkpoint in ``out`` if there is one.
         description: strings stored in the header of ``best.safetensors``.
@@ -96,7 +97,7 @@ def fit(
             data,
             defense,
             options,
-            validation_attack or defense.attack,
+            validation_attack or recommended_validation_attack(defense.attack),
             folder,
             description or {},
             watcher,

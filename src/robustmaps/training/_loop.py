@@ -2,9 +2,10 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass, replace
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches
-from robustmaps.defenses import Defense
+from robustmaps.defenses import Defense, count_correct, validation_attack
 from robustmaps.engine.device import resolve_device, resolve_precision
 from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.engine.view import AttackEngine, ViewOptions
@@ -23,15 +25,23 @@ from robustmaps.training._average import AveragedWeights
 from robustmaps.training._events import NoEvents, TensorBoardEvents
 from robustmaps.training._folder import RunFolder
 from robustmaps.training._options import TrainOptions
-from robustmaps.training._schedule import parse_schedule
 from robustmaps.training._state import State, Sums, check_settings, settings
+from robustmaps.training._stepper import Stepper
 from robustmaps.training._trainee import Trainee
 
 _REPORT_EVERY_S = 0.5
+_STATISTICS_BATCHES = 32
+_PROBED_IMAGES = 256
+# Robust accuracy in units of chance from which a network counts as having learnt something.
+_LEARNT = 2
 
 
 class Diverged(RuntimeError):  # noqa: N818 - says what happened
     """The loss is no longer a number. The last checkpoint is from before that."""
+
+
+class CatastrophicOverfitting(UserWarning):
+    """A network is robust against the single step that it is trained with, and against nothing else."""
 
 
 class Loop:
@@ -59,12 +69,13 @@ class Loop:
         self.validation_attack = _stopping_early(validation_attack)
         self.folder, self.description = folder, description
         self.watcher, self.should_stop = watcher, should_stop
-        self.optimizer = _optimizer(model, options)
-        self.schedule = parse_schedule(options.schedule, options.epochs)
-        self.average = AveragedWeights(model, options.ema) if options.ema else None
-        # The network that is validated and kept as best, and what attacks it.
-        self.judged = model if self.average is None else self.average.model
-        self.judge = self.engine if self.average is None else AttackEngine(self.judged, self.engine.options)
+        self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
+        self.average_engine = (
+            self.engine if self.average is None else AttackEngine(self.average.model, self.engine.options)
+        )
+        each_step = self.average if options.ema else None
+        self.stepper = Stepper(self.trainee, self.engine, defense, options, data.num_classes, each_step)
+        self.optimizer = self.stepper.optimizer
         # A last batch of one image has no batch statistics where the map is a single pixel.
         self.drop_last = len(self.train) > 1 and len(self.train) % options.batch_size == 1
         whole, rest = divmod(len(self.train), options.batch_size)
@@ -96,7 +107,7 @@ class Loop:
             drop_last=self.drop_last,
         )
         for x, y in remaining:
-            self._step(x, y)
+            self.stepper(x, y, state.epoch, state.step, self.steps, self.sums)
             state.step += 1
             elapsed = time.perf_counter() - began
             state.epoch_seconds = before + elapsed
@@ -108,20 +119,6 @@ class Loop:
                 self.save()
                 saved = time.monotonic()
             self._stop_if_asked()
-
-    def _step(self, x: Tensor, y: Tensor) -> None:
-        state = self.state
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * self.schedule(state.epoch + state.step / self.steps)
-        generator = stream(self.options.seed, "attack", state.epoch, state.step, device=self.device)
-        with self.engine.view(x) if self.defense.attack is not None else nullcontext() as view:
-            loss = self.defense.loss(self.trainee, x, y, view=view, generator=generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.value.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.model)
-        self.sums.add(len(x), loss.value.detach(), loss.clean_correct, loss.robust_correct)
 
     def _progress(self, step_s: float) -> Progress:
         state, options = self.state, self.options
@@ -148,6 +145,9 @@ class Loop:
             "train_s": state.epoch_seconds,
             "images_per_s": self.sums.images / max(state.epoch_seconds, 1e-9),
         }
+        self._average_epoch()
+        if getattr(self.defense, "single_step", False):
+            record.update(self._look_for_overfitting(record))
         score: list[float] = []
         if len(self.data.validation) and (last or (state.epoch + 1) % options.validate_every == 0):
             score = self._validate(record)
@@ -163,6 +163,62 @@ class Loop:
         self.log(" ".join(f"{name}={value:.4g}" for name, value in record.items()))
         return record
 
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept as best."""
+        return self.model if self.average is None or not self.average.steps else self.average.model
+
+    def _average_epoch(self) -> None:
+        """Take the epoch's weights into the plain mean, once: a run stopped while it validates comes here again."""
+        due = self.state.epoch + 1 - math.floor(self.options.swa * self.options.epochs)
+        if self.average is None or not self.options.swa or self.average.steps >= due:
+            return
+        self.average.update(self.model)
+        defense = self.stepper.defense_at(self.state.epoch + 1, self.steps)
+        generator = stream(self.options.seed, "statistics", self.state.epoch, device=self.device)
+        remaining = batches(
+            self.train,
+            self.options.batch_size,
+            seed=derive_seed(self.options.seed, "statistics"),
+            epoch=self.state.epoch,
+            augmentation=self.data.augmentation,
+            device=self.device,
+            drop_last=self.drop_last,
+        )
+        chosen = islice(remaining, _STATISTICS_BATCHES)
+        with self.engine.view(self.train.images[:1].to(self.device) / 255) as view:
+            attack = defense.attack
+            self.average.measure_statistics(
+                x if attack is None else attack(view, x, y, generator=generator) for x, y in chosen
+            )
+
+    def _look_for_overfitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Attack a few training images with more steps than the defence makes, and compare.
+
+        Catastrophic overfitting (arXiv 2001.03994, section 5.3): the single step breaks fewer images than ever, PGD
+        suddenly nearly all.
+        """
+        attack = validation_attack(self.defense.attack)
+        assert attack is not None  # noqa: S101 - for the type checker
+        x, y = self.train.subset(min(len(self.train), _PROBED_IMAGES)).tensors()
+        generator = stream(self.options.seed, "overfitting", self.state.epoch, device=self.device)
+        with modes_restored(self.model), torch.no_grad(), self.engine.view(x) as view:
+            against_many = float(count_correct(view(attack(view, x, y, generator=generator)), y)) / len(x)
+        against_one = record["train_robust_accuracy"]
+        before = max((r["train_pgd_accuracy"] for r in self.state.history), default=0.0)
+        learnt = against_one > _LEARNT / self.data.num_classes
+        overfitted = learnt and against_many < against_one / 2 and against_many < max(before / 2, against_one / 10)
+        if overfitted:
+            warnings.warn(
+                f"catastrophic overfitting in epoch {record['epoch']}: {100 * against_one:.0f} % of the images "
+                f"withstand the single step of {self.defense.name}, {100 * against_many:.0f} % withstand {attack.name} "
+                "with more steps; use a smaller eps or lr, n-fgsm, or a defence with several steps",
+                CatastrophicOverfitting,
+                stacklevel=2,
+            )
+            self.log("catastrophic overfitting")
+        return {"train_pgd_accuracy": against_many, "catastrophic_overfitting": overfitted}
+
     def _validate(self, record: dict[str, Any]) -> list[float]:
         """Write the validation figures into the record; returns what epochs are compared by."""
 
@@ -177,7 +233,7 @@ class Loop:
             attacks,
             batch_size=2 * self.options.batch_size,
             seed=derive_seed(self.options.seed, "validation"),
-            engine=self.judge,
+            engine=self.engine if self.judged is self.model else self.average_engine,
             watcher=watch,
         )
         clean, robust = evaluation.clean_accuracy.value, evaluation.robust_accuracy.value
@@ -230,6 +286,7 @@ class Loop:
                 "optimizer": self.optimizer.state_dict(),
                 "average": None if average is None else average.model.state_dict(),
                 "average_steps": 0 if average is None else average.steps,
+                "carried": self.stepper.carried,
                 "best_weights": self.best_weights,
                 "random": torch.get_rng_state(),
                 "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
@@ -246,6 +303,7 @@ class Loop:
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint["average"])
             self.average.steps = checkpoint["average_steps"]
+        self.stepper.carried = checkpoint["carried"]
         self.state = State(**checkpoint["state"])
         self.sums.load(checkpoint["sums"])
         self.best_weights = checkpoint["best_weights"]
@@ -256,14 +314,6 @@ class Loop:
         folder.write_history(self.state.history)
         if self.state.best_epoch:
             self.save_best()
-
-
-def _optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
-    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=options.lr, weight_decay=options.weight_decay)
 
 
 def _stopping_early(attack: Attack | None) -> Attack | None:

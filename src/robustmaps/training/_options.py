@@ -25,6 +25,14 @@ class TrainOptions:
             step:100,150 (at these epochs), step:60,120,160@0.2 (times 0.2), cosine, one-cycle or
             constant.
         ema: decay of averaged weights, such as 0.999, which are then validated and saved as best; 0 for none.
+        swa: share of the run after which the weights of every epoch are averaged instead (arXiv 1803.05407), such as
+            0.5; 0 for never. Batch-norm statistics of the average are measured anew, on attacked training images.
+        label_smoothing: share of the target's probability that is spread over all classes.
+        cutmix: share of the batches in which a box of each image comes from another one (arXiv 1905.04899); the attack
+            works against the label of the larger part.
+        eps_warmup: epochs over which the training attack's budget grows from nothing to its full size.
+        clip_grad: the largest l2 norm of the whole gradient; longer ones are shortened to it. 0 for no limit.
+        accumulate: parts in which a batch is attacked and differentiated, one after the other, to save memory.
         seed: of every random draw.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: auto (bf16 where the hardware has it), fp32 or bf16.
@@ -45,6 +53,12 @@ class TrainOptions:
     weight_decay: float = 5e-4
     schedule: str = "step"
     ema: float = 0.0
+    swa: float = 0.0
+    label_smoothing: float = 0.0
+    cutmix: float = 0.0
+    eps_warmup: float = 0.0
+    clip_grad: float = 0.0
+    accumulate: int = 1
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -64,8 +78,19 @@ class TrainOptions:
         check_whole("seed", self.seed, 0)
         if self.optimizer not in ("sgd", "adam", "adamw"):
             raise unknown("optimizer", self.optimizer, ["sgd", "adam", "adamw"])
+        check_at_least("eps_warmup", self.eps_warmup, 0)
+        check_at_least("clip_grad", self.clip_grad, 0)
+        check_whole("accumulate", self.accumulate, 1)
         if not 0 <= self.ema < 1:
             raise InputError(f"ema={self.ema!r}: expected a decay in [0, 1), such as 0.999; 0 for none")
+        if not 0 <= self.swa < 1:
+            raise InputError(f"swa={self.swa!r}: expected a share of the run in [0, 1), such as 0.5; 0 for none")
+        if self.ema and self.swa:
+            raise InputError(f"ema={self.ema!r} and swa={self.swa!r}: weights are averaged one way or the other")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing={self.label_smoothing!r}: expected a share in [0, 1), such as 0.1")
+        if not 0 <= self.cutmix <= 1:
+            raise InputError(f"cutmix={self.cutmix!r}: expected a share of the batches in [0, 1]")
         parse_schedule(self.schedule, self.epochs)
 
 

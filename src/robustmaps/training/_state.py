@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
 from robustmaps.engine.errors import InputError
+from robustmaps.evaluation import weights_sha256
 from robustmaps.training._options import INCIDENTAL, TrainOptions
 
 
@@ -86,11 +87,18 @@ def settings(
     return {
         **{name: str(value) for name, value in chosen.items()},
         "defense": _text(defense),
+        **{f"defense.{name}": weights_sha256(value) for name, value in _networks(defense)},
         "validation_attack": _text(validation_attack),
         "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images)",
         "augmentation": repr(data.augmentation),
         "model": f"{type(model).__name__} of structure {structure[:12]}",
     }
+
+
+def _networks(defense: Defense) -> list[tuple[str, nn.Module]]:
+    """The networks that a defence brings along; their weights decide where the run ends up."""
+    held: dict[str, Any] = vars(defense) if is_dataclass(defense) else {}
+    return [(name, value) for name, value in held.items() if isinstance(value, nn.Module)]
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,205 @@
+"""A training step of every defence: relative to standard training, and to a plain implementation of the same loss.
+
+The plain implementations are what published code does: float32, contiguous, attacks in evaluation mode through the
+training network, whose parameters all get gradients in every attack step; AWP through a second copy of the network.
+All steps alternate within the run.
+
+    python benchmarks/defenses.py --model resnet8 --batch-size 128 --rounds 5
+"""
+
+import argparse
+import copy
+import json
+import statistics
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustmaps import models
+from robustmaps.attacks import FGSM, PGD, NoiseFGSM
+from robustmaps.defenses import ALP, AT, AWP, DAJAT, FAT, HAT, MART, NFGSM, TRADES, Defense, FastAT, FreeAT, Standard
+from robustmaps.engine.device import device_name, has_fast_bf16, resolve_device
+from robustmaps.engine.view import AttackEngine, ViewOptions
+from robustmaps.training import Trainee, TrainOptions
+from robustmaps.training._state import Sums
+from robustmaps.training._stepper import Stepper
+from train_step import EPS, STEP_SIZE, STEPS, seconds
+
+PlainLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+PGD10 = PGD(eps=EPS, steps=STEPS, step_size=STEP_SIZE)
+KL10 = PGD(eps=EPS, steps=STEPS, step_size=STEP_SIZE, loss="kl", start="normal")
+
+
+def ours(helper: nn.Module) -> dict[str, Defense]:
+    """The defences by name."""
+    return {
+        "standard": Standard(),
+        "at": AT(PGD10),
+        "alp": ALP(PGD10),
+        "trades": TRADES(KL10),
+        "mart": MART(PGD10),
+        "fat": FAT(PGD10, tau=0),
+        "hat": HAT(helper, KL10),
+        "dajat": DAJAT(PGD(eps=EPS)),
+        "at-awp": AWP(AT(PGD10), gamma=0.01),
+        "trades-awp": AWP(TRADES(KL10), gamma=0.005),
+        "mart-awp": AWP(MART(PGD10), gamma=0.005),
+        "fast-at": FastAT(PGD(eps=EPS, steps=1, step_size=1.25 * EPS)),
+        "n-fgsm": NFGSM(NoiseFGSM(eps=EPS)),
+        "free-at": FreeAT(FGSM(eps=EPS), replays=8),
+    }
+
+
+def _kl(model: nn.Module, x: Tensor, x_adv: Tensor, reduction: str) -> Tensor:
+    return F.kl_div(model(x_adv).log_softmax(1), model(x).softmax(1), reduction=reduction)
+
+
+def _mart(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    clean, adversarial = model(x).softmax(1), model(x_adv)
+    p = adversarial.softmax(1)
+    wrong = p.scatter(1, y[:, None], 0).amax(1)
+    weight = 1 - clean.gather(1, y[:, None]).squeeze(1)
+    kl = F.kl_div((p + 1e-12).log(), clean, reduction="none").sum(1)
+    return F.cross_entropy(adversarial, y) - (1.0001 - wrong).log().mean() + 5 * (kl * weight).mean()
+
+
+def _alp(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    clean, adversarial = model(x), model(x_adv)
+    return F.cross_entropy(clean, y) + F.cross_entropy(adversarial, y) + 0.5 * F.mse_loss(clean, adversarial)
+
+
+PLAIN_LOSSES: dict[str, PlainLoss] = {
+    "standard": lambda model, x, x_adv, y: F.cross_entropy(model(x), y),  # noqa: ARG005
+    "at": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
+    "alp": _alp,
+    "trades": lambda model, x, x_adv, y: F.cross_entropy(model(x), y) + 6 * _kl(model, x, x_adv, "batchmean"),
+    "mart": _mart,
+}
+
+
+def plain_attack(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Tensor:
+    """The attack of published code: `backward` through the training network."""
+    if name == "standard":
+        return x
+    model.eval()
+    x_adv = x + (torch.empty_like(x).uniform_(-EPS, EPS) if name != "trades" else 0.001 * torch.randn_like(x))
+    for _ in range(STEPS):
+        x_adv = x_adv.detach().requires_grad_()
+        loss = _kl(model, x, x_adv, "sum") if name == "trades" else F.cross_entropy(model(x_adv), y)
+        loss.backward()
+        x_adv = x_adv.detach() + STEP_SIZE * x_adv.grad.sign()
+        x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS).clamp(0, 1)
+    model.train()
+    return x_adv
+
+
+def plain(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Callable[[], None]:
+    """A step as published code does it."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    inner, awp = name.removesuffix("-awp"), name.endswith("-awp")
+    loss = PLAIN_LOSSES[inner]
+    proxy = copy.deepcopy(model) if awp else None
+    gamma = 0.01 if inner == "at" else 0.005
+
+    def step() -> None:
+        x_adv = plain_attack(model, x, y, inner)
+        moves = {}
+        if proxy is not None:
+            proxy.load_state_dict(model.state_dict())
+            proxy.train()
+            ascent = torch.optim.SGD(proxy.parameters(), lr=0.01)
+            ascent.zero_grad()
+            (-loss(proxy, x, x_adv, y)).backward()
+            ascent.step()
+            for key, old in model.state_dict().items():
+                if old.dim() > 1:
+                    move = proxy.state_dict()[key] - old
+                    moves[key] = gamma * old.norm() / (move.norm() + 1e-20) * move
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for key, move in moves.items():
+                parameters[key].add_(move)
+        optimizer.zero_grad()
+        loss(model, x, x_adv, y).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for key, move in moves.items():
+                parameters[key].sub_(move)
+
+    return step
+
+
+def step_of(model: nn.Module, defense: Defense, x: Tensor, y: Tensor, view: ViewOptions) -> Callable[[], None]:
+    """A step as `robustmaps.fit` does it."""
+    model = model.to(memory_format=torch.channels_last).train()
+    options = TrainOptions(lr=1e-3, batch_size=len(x), precision=view.precision, schedule="constant")
+    trainee = Trainee(model, view.precision, view.compile, len(x))
+    stepper = Stepper(trainee, AttackEngine(model, view), defense, options, 10, None)
+    sums = Sums(x.device)
+    return lambda: stepper(x, y, 0, 0, 1, sums)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet8")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", help="names of defences with commas")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+
+    device = resolve_device(arguments.device)
+    torch.manual_seed(0)
+    x = torch.rand(arguments.batch_size, 3, 32, 32, device=device)
+    y = torch.randint(0, 10, (arguments.batch_size,), device=device)
+    base = models.create(arguments.model, mean=[0.5] * 3, std=[0.25] * 3).to(device).train()
+    view = ViewOptions(precision="bf16" if has_fast_bf16(device) else "fp32", compile=arguments.compile)
+    defenses = ours(copy.deepcopy(base).eval())
+    if arguments.only:
+        defenses = {name: defenses[name] for name in ("standard", *arguments.only.split(",")) if name in defenses}
+    steps = {name: step_of(copy.deepcopy(base), defense, x, y, view) for name, defense in defenses.items()}
+    for name in defenses:
+        if name.removesuffix("-awp") in PLAIN_LOSSES:
+            steps[f"plain {name}"] = plain(copy.deepcopy(base), x, y, name)
+
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():  # compilation and caches
+        seconds(step, device)
+    for _ in range(arguments.rounds):
+        for name, step in steps.items():
+            times[name].append(seconds(step, device))
+
+    median = {name: statistics.median(each) for name, each in times.items()}
+    rows = {
+        name: {
+            "images_per_s": arguments.batch_size / median[name],
+            "times_standard": median[name] / median["standard"],
+            "times_inner": median[name] / median[inner] if (inner := name.removesuffix("-awp")) != name else None,
+            "times_at": median[name] / median["at"] if "at" in median else None,
+            "speedup": median[f"plain {name}"] / median[name] if f"plain {name}" in median else None,
+        }
+        for name in defenses
+    }
+    if arguments.json:
+        print(json.dumps({"device": device_name(device), "rows": rows}))
+        return
+    setting = f"{arguments.model}, batch {arguments.batch_size}, {arguments.rounds} rounds, {device_name(device)}"
+    print(f"{setting}, {torch.get_num_threads()} threads, {view.precision}, torch {torch.__version__}\n")
+    print("| defence | images/s | cost / standard | cost / AT | cost / inner defence | times plain |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, row in rows.items():
+        cells = [row[key] for key in ("times_standard", "times_at", "times_inner", "speedup")]
+        print(
+            f"| {name} | {row['images_per_s']:.0f} | "
+            + " | ".join("" if c is None else f"{c:.2f}" for c in cells)
+            + " |"
+        )
+
+
+if __name__ == "__main__":
+    main()

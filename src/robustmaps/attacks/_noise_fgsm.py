@@ -1,0 +1,55 @@
+"""The single step from strong noise that N-FGSM trains with."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks._base import check_batch
+from robustmaps.attacks._geometry import steepest, uniform_in_ball
+from robustmaps.attacks._losses import LOSSES
+from robustmaps.engine.errors import unknown
+from robustmaps.engine.numbers import check_at_least, check_eps
+from robustmaps.engine.view import AttackView, plain_view
+
+
+@dataclass(frozen=True)
+class NoiseFGSM:
+    """A step of length ``eps`` from uniform noise, without projection (de Jorge et al., arXiv 2202.01181, algorithm 1).
+
+    For training only: its images lie up to ``(noise + 1) * eps`` away, so an evaluation does not count them.
+
+    Attributes:
+        norm: ``linf`` or ``l2``.
+        eps: the length of the step, in units of images in [0, 1].
+        noise: the noise's radius as a multiple of ``eps``.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    norm: Literal["linf", "l2"] = "linf"
+    eps: float = 8 / 255
+    noise: float = 2.0
+
+    name = "n-fgsm"
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise unknown("norm", self.norm, ["linf", "l2"])
+        check_eps(self.eps, self.norm)
+        check_at_least("noise", self.noise, 0)
+
+    def __call__(
+        self, model: nn.Module | AttackView, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to train on; see `PGD`."""
+        check_batch(x, y)
+        x = x.detach()
+        loss = LOSSES["ce"]
+        with plain_view(model) as view, torch.no_grad():
+            start = x + uniform_in_ball(x, self.noise * self.eps, self.norm, generator) if self.noise else x
+            target = loss.target(view, x, y)
+            gradient = view.gradient(start, lambda logits: loss.value(logits, target))[2]
+            return (start + self.eps * steepest(gradient, self.norm)).clamp_(0.0, 1.0)

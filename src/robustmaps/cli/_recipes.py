@@ -1,0 +1,35 @@
+"""``robustmaps recipes``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from robustmaps.cli._shared import Output, parse, rich_table
+
+DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. One of them is
+trained by robustmaps train --recipe NAME; options on the command line win over it."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the list.
+
+    Attributes:
+        words: list only recipes whose names hold all of these.
+        json: print the list as one JSON object, with every key of each recipe.
+    """
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    given = parse(Arguments, arguments, "recipes", DESCRIPTION)
+    from robustmaps.experiments import describe_recipe, read_recipe, recipe_names, to_mapping
+
+    names = [name for name in recipe_names() if all(word in name for word in given.words)]
+    rows = [(name, describe_recipe(name)) for name in names]
+    values = {name: to_mapping(read_recipe(name)) for name in names} if given.json else {}
+    Output(given.json).result({"recipes": values}, rich_table(("recipe", "what it is"), rows, texts=2))

@@ -1,0 +1,124 @@
+"""Adversarial weight perturbation, around any defence."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks import Attack
+from robustmaps.defenses._base import Loss, Minimax
+from robustmaps.defenses._phases import at
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import statistics_kept
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.view import AttackView
+
+_TINY = 1e-20
+
+
+@dataclass(frozen=True)
+class AWP:
+    """Train at weights that are moved against the training (Wu, Xia & Wang, arXiv 2004.05884, algorithm 1).
+
+    Each weight of two dimensions or more (convolutions, linear layers) is moved along the gradient of the inner
+    defence's loss by ``gamma`` times its own norm; the loss and its gradient are taken there, and the weights put back
+    bit for bit, also after an exception. Batch-norm statistics see the second pass only.
+
+    Attributes:
+        defense: what is wrapped.
+        gamma: the relative size of the move; the papers have 0.01 for AT and 0.005 for TRADES.
+        warmup: the share of training before it sets in; the released code waits 10 of 200 epochs with TRADES.
+    """
+
+    defense: Minimax[Any]
+    gamma: float = 0.01
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least("gamma", self.gamma, 0)
+        check_at_least("warmup", self.warmup, 0)
+        if not isinstance(self.defense, Minimax) or hasattr(self.defense, "replays"):
+            raise InputError(
+                f"AWP({getattr(self.defense, 'name', self.defense)!r}): expected a defence that makes its examples "
+                "before its loss, such as AT() or TRADES()"
+            )
+
+    @property
+    def name(self) -> str:
+        """The inner defence's name and ``-awp``."""
+        return f"{self.defense.name}-awp"
+
+    @property
+    def attack(self) -> Attack | None:
+        """The inner defence's attack."""
+        return self.defense.attack
+
+    def at(self, progress: float) -> "AWP | Minimax[Any]":
+        """As it is once this share of the training is done."""
+        inner = at(self.defense, progress)
+        return inner if progress < self.warmup else replace(self, defense=inner)
+
+    def loss(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        targets: Tensor | None = None,
+        view: AttackView | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Loss:
+        """The inner defence's loss at the perturbed weights; see `Defense.loss`.
+
+        The gradient is computed here, while the weights are perturbed; ``backward`` of the value hands it over.
+        """
+        examples = self.defense.inner(view or model, x, y, generator)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        weights = [p for p in parameters if p.dim() > 1]
+        with statistics_kept(model):
+            first = self.defense.outer(model, x, examples, y, targets).value
+        moves = _moves(weights, torch.autograd.grad(first, weights, allow_unused=True), self.gamma)
+        with _moved(weights, moves):
+            second = self.defense.outer(model, x, examples, y, targets)
+            gradients = torch.autograd.grad(second.value, parameters, allow_unused=True)
+        value: Tensor = _HandOver.apply(second.value.detach(), gradients, *parameters)  # type: ignore[no-untyped-call]
+        return replace(second, value=value)
+
+
+def _moves(weights: Sequence[Tensor], gradients: Sequence[Tensor | None], gamma: float) -> list[Tensor | None]:
+    with torch.no_grad():
+        return [
+            None if g is None else g * (gamma * w.norm() / g.norm().clamp(min=_TINY))
+            for w, g in zip(weights, gradients, strict=True)
+        ]
+
+
+@contextmanager
+def _moved(weights: Sequence[Tensor], moves: Sequence[Tensor | None]) -> Iterator[None]:
+    before = [w.detach().clone() for w in weights]
+    try:
+        with torch.no_grad():
+            for weight, move in zip(weights, moves, strict=True):
+                if move is not None:
+                    weight.add_(move)
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
+
+
+class _HandOver(torch.autograd.Function):
+    """A value whose gradient with respect to the parameters is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *parameters: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if g is None else g * grad for g in ctx.gradients)

@@ -1,0 +1,108 @@
+"""Defences that weigh the clean images against the attacked ones: ALP, TRADES, MART."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustmaps.attacks import PGD, Attack
+from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.view import AttackView
+
+# Keeps the logarithm of MART's margin term finite where a wrong class has all the probability.
+_CERTAIN = 1e-4
+
+
+class _CleanAndAdversarial(Minimax[Tensor]):
+    """A loss of both the clean and the attacked logits."""
+
+    attack: Attack
+
+    def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What the attack finds, in the shape of ``x``."""
+        return self.attack(model, x, y, generator=generator)
+
+    def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:
+        """The loss of the batch: one pass for each kind of image, since batch-norms see each kind by itself."""
+        clean, adversarial = model(x).float(), model(examples).float()
+        value = self._value(clean, adversarial, y, targets)
+        return Loss(value, count_correct(clean, y), count_correct(adversarial, y))
+
+    def _value(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ALP(_CleanAndAdversarial):
+    """Adversarial logit pairing (Kannan et al., arXiv 1803.06373), on both kinds of image.
+
+    Cross-entropy at clean and at attacked images, plus ``beta`` times the mean squared difference of their logits.
+
+    Attributes:
+        attack: by default l_inf PGD with eps 8/255 and 10 steps of 2/255.
+        beta: weight of the pairing; 0.5 as in arXiv 2202.12435.
+    """
+
+    attack: Attack = field(default_factory=PGD)
+    beta: float = 0.5
+
+    name = "alp"
+
+    def __post_init__(self) -> None:
+        check_at_least("beta", self.beta, 0)
+
+    def _value(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+        both = cross_entropy(clean, y, targets) + cross_entropy(adversarial, y, targets)
+        return both + self.beta * F.mse_loss(clean, adversarial)
+
+
+@dataclass(frozen=True)
+class TRADES(_CleanAndAdversarial):
+    """Clean cross-entropy plus ``beta`` times KL(clean || attacked) (Zhang et al., arXiv 1901.08573, equation 5).
+
+    The divergence is that of the released code, with the clean prediction as reference; both sides are differentiated.
+
+    Attributes:
+        attack: climbs the same divergence; by default l_inf, eps 8/255, 10 steps of 2/255 from a normal start.
+        beta: weight of robustness against accuracy, 1 / lambda in the paper.
+    """
+
+    attack: Attack = field(default_factory=lambda: PGD(loss="kl", start="normal"))
+    beta: float = 6.0
+
+    name = "trades"
+
+    def __post_init__(self) -> None:
+        check_at_least("beta", self.beta, 0)
+
+    def _value(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+        return cross_entropy(clean, y, targets) + self.beta * kl_divergence(adversarial, clean).mean()
+
+
+@dataclass(frozen=True)
+class MART(_CleanAndAdversarial):
+    """Misclassification-aware adversarial training (Wang et al., ICLR 2020, openreview rklOg6EFwS).
+
+    Boosted cross-entropy at the attacked images, ``CE - log(1 - largest wrong probability)``, plus ``beta`` times
+    KL(clean || attacked), weighted by how unsure the network is of the clean image.
+
+    Attributes:
+        attack: by default l_inf PGD with eps 8/255 and 10 steps of 2/255 from a normal start, as in the released code.
+        beta: weight of the divergence, lambda in the paper, where it is 5; the released code has 6.
+    """
+
+    attack: Attack = field(default_factory=lambda: PGD(start="normal"))
+    beta: float = 5.0
+
+    name = "mart"
+
+    def __post_init__(self) -> None:
+        check_at_least("beta", self.beta, 0)
+
+    def _value(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+        wrong = adversarial.softmax(1).scatter(1, y[:, None], 0.0).amax(1)
+        boosted = cross_entropy(adversarial, y, targets) - torch.log(1 + _CERTAIN - wrong).mean()
+        unsure = 1 - clean.softmax(1).gather(1, y[:, None]).squeeze(1)
+        return boosted + self.beta * (kl_divergence(adversarial, clean) * unsure).mean()

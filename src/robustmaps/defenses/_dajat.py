@@ -1,0 +1,104 @@
+"""Diverse augmentations with a joint loss: the strongest recipe without extra data for 18-layer networks."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks import PGD
+from robustmaps.defenses._augment import strongly_augmented
+from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
+from robustmaps.engine.modes import statistics_kept
+from robustmaps.engine.numbers import check_at_least, check_whole
+from robustmaps.engine.view import AttackView, plain_view
+
+# Steps of the attack in each quarter of the run, and a step's length in units of the budget (released code).
+_STEPS = ((2, 1.0), (3, 2 / 3), (4, 1 / 2), (5, 1 / 2))
+_LEAST = 1e-7
+
+
+@dataclass(frozen=True)
+class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
+    """After diverse augmentation-based joint adversarial training (Addepalli et al., arXiv 2210.15318).
+
+    The mean TRADES loss of the simply augmented batch and of strongly augmented copies of it, plus the Jensen-Shannon
+    divergence of their clean predictions. The budget grows linearly to its full size over the run, and the attack from
+    2 to 5 steps. As published it goes with AWP (gamma 0.005), averaged weights (0.9996), a learning rate of 0.2 falling
+    by a cosine, and 200 epochs.
+
+    It differs from the published recipe in two ways: strong augmentation is TrivialAugment instead of AutoAugment, and
+    the strongly augmented images are normalised by their own batch statistics, which are not recorded, instead of by
+    batch-norm layers of their own.
+
+    Attributes:
+        attack: its norm and full budget; steps follow the published plan.
+        beta: weight of the divergence in each TRADES loss.
+        copies: strongly augmented copies of the batch.
+        consistency: weight of the Jensen-Shannon divergence.
+        progress: the share of training that is done.
+    """
+
+    attack: PGD = field(default_factory=PGD)
+    beta: float = 11.0
+    copies: int = 2
+    consistency: float = 2.0
+    progress: float = 1.0
+
+    name = "dajat"
+
+    def __post_init__(self) -> None:
+        check_at_least("beta", self.beta, 0)
+        check_at_least("consistency", self.consistency, 0)
+        check_whole("copies", self.copies, 0)
+
+    def at(self, progress: float) -> "DAJAT":
+        """As it is once this share of the training is done."""
+        return replace(self, progress=progress)
+
+    @property
+    def present_attack(self) -> PGD:
+        """The attack at this stage of training."""
+        steps, length = _STEPS[min(int(len(_STEPS) * self.progress), len(_STEPS) - 1)]
+        eps = self.attack.eps * max(self.progress, 1e-3)
+        return PGD(self.attack.norm, eps, steps, length * eps, loss="kl", start="normal")
+
+    def inner(
+        self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None
+    ) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Pairs of clean and attacked images (N, C, H, W), the simply augmented ones first."""
+        attack = self.present_attack
+        with plain_view(model) as view:
+            clean = [x, *(strongly_augmented(x, generator) for _ in range(self.copies))]
+            return tuple((images, attack(view, images, y, generator=generator)) for images in clean)
+
+    def outer(
+        self,
+        model: nn.Module,
+        x: Tensor,  # noqa: ARG002 - it is the first of the examples
+        examples: tuple[tuple[Tensor, Tensor], ...],
+        y: Tensor,
+        targets: Tensor | None = None,
+    ) -> Loss:
+        """The joint loss."""
+        (x_base, x_adv), *copies = examples
+        clean, adversarial = model(x_base).float(), model(x_adv).float()
+        losses = [self._trades(clean, adversarial, y, targets)]
+        predictions = [clean.softmax(1)]
+        with statistics_kept(model):
+            for images, attacked in copies:
+                logits = model(images).float()
+                losses.append(self._trades(logits, model(attacked).float(), y, targets))
+                predictions.append(logits.softmax(1))
+        value = torch.stack(losses).mean()
+        if copies:
+            value = value + self.consistency * _jensen_shannon(torch.stack(predictions))
+        return Loss(value, count_correct(clean, y), count_correct(adversarial, y))
+
+    def _trades(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+        return cross_entropy(clean, y, targets) + self.beta * kl_divergence(adversarial, clean).mean()
+
+
+def _jensen_shannon(p: Tensor) -> Tensor:
+    """Mean divergence of distributions (M, N, K) from their mixture, averaged over samples."""
+    mixture = p.mean(0, keepdim=True).clamp(min=_LEAST)
+    return (p * (p.clamp(min=_LEAST).log() - mixture.log())).sum(2).mean()

@@ -1,0 +1,67 @@
+"""Helper-based adversarial training."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks import PGD, Attack
+from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.view import AttackView, plain_view
+
+
+@dataclass(frozen=True)
+class HAT(Minimax[tuple[Tensor, Tensor, Tensor]]):
+    """TRADES, and cross-entropy at helper examples (Rade & Moosavi-Dezfooli, openreview BuD2LmNaU3a).
+
+    A helper example lies ``reach`` times as far as the adversarial one and has the label that a standardly trained
+    network gives the adversarial image; it keeps margins from growing more than robustness needs.
+
+    Attributes:
+        helper: a network trained without an attack, from images in [0, 1] to logits; it is not trained here.
+        attack: as in TRADES.
+        beta: weight of the divergence.
+        gamma: weight of the helper examples.
+        reach: how far they lie, in units of the adversarial perturbation.
+    """
+
+    helper: nn.Module = field(repr=False)
+    attack: Attack = field(default_factory=lambda: PGD(loss="kl", start="normal"))
+    beta: float = 2.5
+    gamma: float = 0.5
+    reach: float = 2.0
+
+    name = "hat"
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "gamma", "reach"):
+            check_at_least(name, getattr(self, name), 0)
+
+    def inner(
+        self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Adversarial images and helper examples (N, C, H, W), and labels (N,) of the latter."""
+        x_adv = self.attack(model, x, y, generator=generator)
+        with torch.no_grad(), plain_view(self.helper.to(x.device)) as helper:
+            labels = helper(x_adv).argmax(1)
+        # Not clipped to [0, 1], as in the released code: the label is about the direction, not about an image.
+        return x_adv, x + self.reach * (x_adv - x), labels
+
+    def outer(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        examples: tuple[Tensor, Tensor, Tensor],
+        y: Tensor,
+        targets: Tensor | None = None,
+    ) -> Loss:
+        """The loss at clean, adversarial and helper images."""
+        x_adv, x_help, y_help = examples
+        clean, adversarial, helped = model(x).float(), model(x_adv).float(), model(x_help).float()
+        value = (
+            cross_entropy(clean, y, targets)
+            + self.beta * kl_divergence(adversarial, clean).mean()
+            + self.gamma * cross_entropy(helped, y_help, None)
+        )
+        return Loss(value, count_correct(clean, y), count_correct(adversarial, y))

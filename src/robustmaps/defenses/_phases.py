@@ -1,0 +1,43 @@
+"""How a defence changes as training goes on."""
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+from robustmaps.attacks import PGD, Attack
+
+D = TypeVar("D")
+
+
+def at(defense: D, progress: float) -> D:
+    """The defence as it is once a share of the training, in [0, 1], is done; itself where it does not change."""
+    phase = getattr(defense, "at", None)
+    return defense if phase is None else cast(D, phase(progress))
+
+
+def scaled(defense: D, factor: float) -> D:
+    """The defence with a budget, and steps, of ``factor`` times the size: for a budget that warms up."""
+    changes: dict[str, Any] = {}
+    for item in fields(defense) if is_dataclass(defense) else ():
+        value = getattr(defense, item.name)
+        if item.name == "defense":
+            changes[item.name] = scaled(value, factor)
+        elif item.name == "attack" and is_dataclass(value):
+            changes[item.name] = _smaller(value, factor)
+    return replace(defense, **changes) if changes else defense  # type: ignore[type-var]
+
+
+def _smaller(attack: Any, factor: float) -> Any:
+    step_size = getattr(attack, "step_size", None)
+    steps = {} if step_size is None else {"step_size": step_size * factor}
+    return replace(attack, eps=attack.eps * factor, **steps)
+
+
+def validation_attack(attack: Attack | None) -> Attack | None:
+    """What tells whether a network trained against ``attack`` is robust.
+
+    That attack itself where it is PGD on the cross-entropy with several steps, else PGD of the same budget: a single
+    step does not see catastrophic overfitting, and a divergence from the clean prediction knows no labels.
+    """
+    if attack is None or (isinstance(attack, PGD) and attack.loss == "ce" and attack.steps > 1):
+        return attack if not isinstance(attack, PGD) else replace(attack, tau=0)
+    return PGD(norm=cast(Any, attack.norm), eps=attack.eps) if attack.norm in ("linf", "l2") else attack

@@ -1,0 +1,86 @@
+"""From the names on the command line to defences."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, get_args
+
+from robustmaps import defenses
+from robustmaps.attacks import FGSM, PGD, Attack, NoiseFGSM
+from robustmaps.defenses import AWP, Defense
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.experiments._config import DefenseConfig, DefenseName
+
+_KINDS: dict[str, type[Any]] = {
+    "standard": defenses.Standard,
+    "at": defenses.AT,
+    "alp": defenses.ALP,
+    "trades": defenses.TRADES,
+    "mart": defenses.MART,
+    "fat": defenses.FAT,
+    "hat": defenses.HAT,
+    "dajat": defenses.DAJAT,
+    "fast-at": defenses.FastAT,
+    "n-fgsm": defenses.NFGSM,
+    "free-at": defenses.FreeAT,
+}
+_AWP = "-awp"
+# arXiv 2004.05884, section 5: 0.01 for AT, 0.005 for TRADES.
+_GAMMA, _OTHER_GAMMA = 0.01, 0.005
+
+
+def create_defense(config: DefenseConfig) -> Defense:
+    """The defence that the configuration names.
+
+    Raises:
+        InputError: an unknown name, or a parameter that the defence does not have.
+    """
+    if config.defense not in get_args(DefenseName):
+        raise unknown("defense", config.defense, get_args(DefenseName))
+    name = config.defense.removesuffix(_AWP)
+    kind = _KINDS[name]
+    taken = {item.name for item in fields(kind)} | ({"awp_gamma", "awp_warmup"} if name != config.defense else set())
+    given = {
+        key: value
+        for key in ("beta", "awp_gamma", "awp_warmup", "tau", "replays", "helper")
+        if (value := getattr(config, key)) is not None
+    }
+    for key, value in given.items():
+        if key not in taken:
+            raise InputError(f"{key}={value!r}: {config.defense} has no such parameter; leave it out")
+    if "helper" in taken:
+        given["helper"] = _helper(config.helper)
+    gamma = given.pop("awp_gamma", _GAMMA if name == "at" else _OTHER_GAMMA)
+    warmup = given.pop("awp_warmup", 0.0)
+    if "attack" in taken:
+        given["attack"] = _ATTACKS.get(name, _pgd)(config)
+    defense: Defense = kind(**given)
+    return AWP(defense, gamma, warmup) if name != config.defense else defense  # type: ignore[arg-type]
+
+
+def _helper(path: str | None) -> Any:
+    # Here and not above: opening a checkpoint needs `_run`, which needs this module.
+    from robustmaps.experiments._checkpoints import open_checkpoint
+
+    if path is None:
+        raise InputError("helper: hat needs the run of a network trained with --defense standard; give --helper RUN")
+    return open_checkpoint(path).model.requires_grad_(False).eval()
+
+
+def _pgd(config: DefenseConfig, **changes: Any) -> PGD:
+    values = {"norm": config.norm, "eps": config.eps, "steps": config.steps, "step_size": config.step_size}
+    return PGD(**{**values, **changes})
+
+
+def _one_step(config: DefenseConfig) -> PGD:
+    length = 1.25 * config.eps if config.step_size is None else config.step_size
+    return _pgd(config, steps=1, step_size=length)
+
+
+_ATTACKS: dict[str, Callable[[DefenseConfig], Attack]] = {
+    "trades": lambda config: _pgd(config, loss="kl", start="normal"),
+    "hat": lambda config: _pgd(config, loss="kl", start="normal"),
+    "mart": lambda config: _pgd(config, start="normal"),
+    "fast-at": _one_step,
+    "n-fgsm": lambda config: NoiseFGSM(config.norm, config.eps),
+    "free-at": lambda config: FGSM(config.norm, config.eps),
+}

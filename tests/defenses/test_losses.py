@@ -1,0 +1,218 @@
+"""The losses of the defences against arithmetic done by hand and against second formulations."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustmaps.attacks import PGD
+from robustmaps.defenses import ALP, AT, DAJAT, FAT, HAT, MART, NFGSM, TRADES, Defense, FastAT, Minimax
+from robustmaps.engine.errors import InputError
+
+CLEAN = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -0.2], [1.0, 1.0, 3.0]], dtype=torch.float64)
+ADVERSARIAL = torch.tensor([[0.1, 0.4, 0.2], [-1.0, 0.5, 0.9], [2.0, 0.0, 1.5]], dtype=torch.float64)
+Y = torch.tensor([0, 2, 2])
+
+
+class Table(nn.Module):
+    """Logits that a test sets: image k, whose pixels are all k / 8, has row k."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows[(8 * x[:, 0, 0, 0]).round().long()]
+
+
+@dataclass(frozen=True)
+class Next:
+    """Leads image k to image k + count."""
+
+    count: int
+    eps: float = 1.0
+    norm = "linf"
+    name = "next"
+
+    def __call__(self, model: object, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return x + self.count / 8
+
+
+def table() -> tuple[Table, Tensor]:
+    """Clean images 0 to 2 with the rows of ``CLEAN``, attacked ones 3 to 5 with those of ``ADVERSARIAL``."""
+    return Table(torch.cat([CLEAN, ADVERSARIAL])), (torch.arange(3) / 8).view(3, 1, 1, 1)
+
+
+def by_name(logits: Tensor, clean: Tensor, y: Tensor, beta: float) -> dict[str, float]:
+    """The losses in plain Python, from the formulas of the papers."""
+    total = dict.fromkeys(("alp", "trades", "mart"), 0.0)
+    for a, c, label in zip(logits.tolist(), clean.tolist(), y.tolist(), strict=True):
+        p_a, p_c = ([math.exp(v) / sum(map(math.exp, row)) for v in row] for row in (a, c))
+        kl = sum(pc * math.log(pc / pa) for pc, pa in zip(p_c, p_a, strict=True))
+        ce_a, ce_c = -math.log(p_a[label]), -math.log(p_c[label])
+        wrong = max(p for k, p in enumerate(p_a) if k != label)
+        total["alp"] += ce_a + ce_c + beta * sum((u - v) ** 2 for u, v in zip(a, c, strict=True)) / len(a)
+        total["trades"] += ce_c + beta * kl
+        total["mart"] += ce_a - math.log(1.0001 - wrong) + beta * kl * (1 - p_c[label])
+    return {name: value / len(y) for name, value in total.items()}
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 6.0])
+@pytest.mark.parametrize("kind", [ALP, TRADES, MART])
+def test_losses_are_those_of_the_papers(kind: Any, beta: float) -> None:
+    model, x = table()
+    loss = kind(Next(3), beta=beta).loss(model, x, Y)
+    assert float(loss.value.detach()) == pytest.approx(by_name(ADVERSARIAL, CLEAN, Y, beta)[kind.name], rel=1e-6)
+    assert int(loss.clean_correct) == 2
+    assert int(loss.robust_correct) == 1
+
+
+def test_trades_by_hand() -> None:
+    # Clean probabilities 3/4 and 1/4, attacked ones 1/2: CE = log 4/3, KL = log 2 - H(1/4) with H in nats.
+    model = Table(torch.tensor([[math.log(3), 0.0], [0.0, 0.0]]))
+    x = torch.zeros(1, 1, 1, 1)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    loss = TRADES(Next(1), beta=6.0).loss(model, x, torch.tensor([0]))
+    assert float(loss.value.detach()) == pytest.approx(math.log(4 / 3) + 6 * (math.log(2) - entropy), rel=1e-5)
+
+
+def test_mart_by_hand() -> None:
+    # Attacked: true 1/4, largest wrong 3/4. CE = log 4, boost = -log(1/4 + 1e-4); clean 1/2, so half the divergence.
+    model = Table(torch.tensor([[0.0, 0.0], [0.0, math.log(3)]]))
+    kl = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    loss = MART(Next(1), beta=5.0).loss(model, torch.zeros(1, 1, 1, 1), torch.tensor([0]))
+    expected = math.log(4) - math.log(0.2501) + 5 * kl * 0.5
+    assert float(loss.value.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_alp_by_hand() -> None:
+    # Logits (1, 0) and (0, 2): squared differences 1 and 4, mean 5/2, half of it 5/4.
+    model = Table(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    loss = ALP(Next(1)).loss(model, torch.zeros(1, 1, 1, 1), torch.tensor([0]))
+    clean, attacked = math.log(1 + math.exp(-1)), math.log(1 + math.exp(2))
+    assert float(loss.value.detach()) == pytest.approx(clean + attacked + 1.25, rel=1e-5)
+
+
+def test_hat_by_hand() -> None:
+    # The helper example lies twice as far: row 2. The helper says class 1 there.
+    model = Table(torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, math.log(3)]]))
+    helper = Table(torch.tensor([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]))
+    trades = TRADES(Next(1), beta=2.5).loss(model, torch.zeros(1, 1, 1, 1), torch.tensor([0])).value.detach()
+    loss = HAT(helper, Next(1)).loss(model, torch.zeros(1, 1, 1, 1), torch.tensor([0]))
+    assert float(loss.value.detach()) == pytest.approx(float(trades) + 0.5 * math.log(4 / 3), rel=1e-5)
+    assert helper.rows.grad is None
+    loss.value.backward()
+    assert helper.rows.grad is None
+
+
+def test_dajat_without_copies_is_trades_and_with_them_adds_consistency() -> None:
+    model, x = table()
+    plain = DAJAT(copies=0, beta=2.0)
+    examples = ((x, x + 3 / 8),)
+    trades = TRADES(Next(3), beta=2.0).loss(model, x, Y).value.detach()
+    assert float(plain.outer(model, x, examples, Y).value.detach()) == pytest.approx(float(trades), rel=1e-6)
+    # The copy's clean images are the attacked ones, so that both mixtures can be written down.
+    both = DAJAT(copies=1, beta=2.0, consistency=2.0).outer(model, x, (*examples, (x + 3 / 8, x + 3 / 8)), Y)
+    p, q = CLEAN.softmax(1), ADVERSARIAL.softmax(1)
+    mixture = ((p + q) / 2).log()
+    js = (F.kl_div(mixture, p, reduction="batchmean") + F.kl_div(mixture, q, reduction="batchmean")) / 2
+    copied = F.cross_entropy(ADVERSARIAL, Y)
+    assert float(both.value.detach()) == pytest.approx(float((trades + copied) / 2 + 2 * js), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [ALP, TRADES, MART])
+def test_gradients_are_those_of_finite_differences(kind: Any) -> None:
+    x = table()[1]
+
+    def value(rows: Tensor) -> Tensor:
+        model = Table(rows.detach())
+        del model.rows
+        model.rows = rows
+        # The losses work in float32, as training does; here their formula is what is tested.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Tensor, "float", lambda tensor: tensor)
+            return kind(Next(3)).outer(model, x, x + 3 / 8, Y).value
+
+    rows = torch.cat([CLEAN, ADVERSARIAL]).requires_grad_()
+    assert torch.autograd.gradcheck(value, rows)
+
+
+@pytest.mark.parametrize("defense", [AT(Next(3)), ALP(Next(3)), TRADES(Next(3)), MART(Next(3))], ids=lambda d: d.name)
+def test_one_hot_targets_are_labels_and_others_are_not(defense: Minimax[Any]) -> None:
+    model, x = table()
+    plain = defense.loss(model, x, Y).value.detach()
+    one_hot = F.one_hot(Y, 3).double()
+    assert torch.allclose(defense.loss(model, x, Y, targets=one_hot.float()).value.detach(), plain)
+    smoothed = defense.loss(model, x, Y, targets=(0.9 * one_hot + 0.1 / 3).float()).value.detach()
+    assert not torch.allclose(smoothed, plain)
+
+
+def test_one_hot_cross_entropy_with_smoothing_is_pytorchs() -> None:
+    model, x = table()
+    targets = (0.9 * F.one_hot(Y, 3) + 0.1 / 3).float()
+    loss = AT(Next(3)).loss(model, x, Y, targets=targets).value.detach()
+    assert float(loss) == pytest.approx(float(F.cross_entropy(ADVERSARIAL, Y, label_smoothing=0.1)), rel=1e-6)
+
+
+DEFENCES: list[Defense] = [
+    AT(PGD(eps=0.1, steps=2)),
+    ALP(PGD(eps=0.1, steps=2)),
+    TRADES(PGD(eps=0.1, steps=2, loss="kl", start="normal")),
+    MART(PGD(eps=0.1, steps=2)),
+    FAT(PGD(eps=0.1, steps=2)),
+    DAJAT(PGD(eps=0.1)),
+    FastAT(PGD(eps=0.1, steps=1, step_size=0.125)),
+    NFGSM(),
+]
+
+
+@pytest.mark.parametrize("defense", DEFENCES, ids=lambda d: d.name)
+def test_every_defence_leaves_modes_and_trains_all_parameters(
+    defense: Defense, make_cnn: Callable[..., nn.Module], make_images: Callable[..., Tensor]
+) -> None:
+    model, x, y = make_cnn().train(), make_images(6), torch.arange(6)
+    twin = copy.deepcopy(model)
+    results = []
+    for network in (model, twin):
+        loss = defense.loss(network, x, y, generator=torch.Generator().manual_seed(1))
+        assert all(module.training for module in network.modules())
+        assert all(p.requires_grad and p.grad is None for p in network.parameters())
+        loss.value.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+        results.append(float(loss.value.detach()))
+    assert results[0] == results[1]
+
+
+def test_strong_copies_leave_the_statistics_alone(
+    make_cnn: Callable[..., nn.Module], make_images: Callable[..., Tensor]
+) -> None:
+    model, x, y = make_cnn().train(), make_images(6), torch.arange(6)
+    twin = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    examples = DAJAT(PGD(eps=0.1)).inner(model, x, y, generator)
+    DAJAT(PGD(eps=0.1)).outer(model, x, examples, y).value.backward()
+    for images in examples[0]:
+        twin(images)
+    for (name, a), (_, b) in zip(model.named_buffers(), twin.named_buffers(), strict=True):
+        assert torch.equal(a, b), name
+    assert model[1].momentum == 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TRADES(beta=-1.0), "beta=-1.0: expected a number of at least 0"),
+        (lambda: FAT(tau=-1), "tau=-1: expected a whole number"),
+        (lambda: DAJAT(copies=-1), "copies=-1"),
+        (lambda: NFGSM(attack=NFGSM().attack.__class__(noise=-1)), "noise=-1"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
