@@ -100,5 +100,5 @@ def test_training_on_fewer_images_takes_them_evenly_from_the_classes():
     data = load_data(DataConfig(train_samples=100))
     assert torch.bincount(data.train.labels).tolist() == [10] * 10
     assert len(data.test) == 449
-    with pytest.raises(InputError, match="train_samples=5000: digits has 913 training images"):
+    with pytest.raises(InputError, match="train_samples=5000: digits has 1213 training images"):
         load_data(DataConfig(train_samples=5000))
