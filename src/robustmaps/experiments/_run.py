@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustmaps import models
 from robustmaps.attacks import PGD
-from robustmaps.data import Augmentation, Dataset, load
+from robustmaps.data import Dataset, load, load_extra
 from robustmaps.defenses import AT, Defense, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
@@ -112,8 +112,18 @@ def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | 
     """The images that the configuration names."""
     # The command line and YAML know one kind of number; from 1 on it counts images.
     validation = int(config.validation) if config.validation >= 1 else config.validation
-    data = load(config.data, validation=validation, image_size=config.image_size, progress=decoding)
-    return replace(data, augmentation=Augmentation()) if config.augment == "none" else data
+    data = load(
+        config.data,
+        validation=validation,
+        image_size=config.image_size,
+        resized_crop=True if config.augment == "resized-crop" else None,
+        progress=decoding,
+    )
+    if config.augment == "none":
+        data = data.without_augmentation()
+    if config.extra_data is None:
+        return data
+    return replace(data, extra=load_extra(config.extra_data, data, config.extra_share))
 
 
 def choose_images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> tuple[Tensor, Tensor]:
@@ -146,7 +156,8 @@ def describe_model(config: RunConfig, data: Dataset) -> dict[str, object]:
     """What a checkpoint says of itself, so that it can be evaluated without its folder."""
     return {
         "model": _arguments(config, data),
-        "data": {**asdict(config.data), "data": _found_anywhere(config.data.data)},
+        # Extra images are for training alone; an evaluation must not look for them.
+        "data": {**asdict(config.data), "data": _found_anywhere(config.data.data), "extra_data": None},
         "classes": list(data.classes),
         "norm": config.defense.norm,
         "eps": config.defense.eps,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
-from robustmaps.data import Dataset, batches
+from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense
 from robustmaps.engine.device import resolve_device, resolve_precision
 from robustmaps.engine.errors import Interrupted
@@ -26,6 +26,7 @@ from robustmaps.training._options import TrainOptions
 from robustmaps.training._schedule import parse_schedule
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._trainee import Trainee
+from robustmaps.training._waiting import Waiting
 
 _REPORT_EVERY_S = 0.5
 
@@ -55,7 +56,8 @@ class Loop:
         self.trainee = Trainee(model, precision, options.compile, options.batch_size)
         self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
         self.data, self.defense, self.options = data, defense, options
-        self.train = data.train.to(self.device)
+        self.placed = place(data, self.device, options.memory_share)
+        self.train = self.placed.train
         self.validation_attack = _stopping_early(validation_attack)
         self.folder, self.description = folder, description
         self.watcher, self.should_stop = watcher, should_stop
@@ -84,22 +86,27 @@ class Loop:
         state, options = self.state, self.options
         self.trainee.train()
         began, before, first = time.perf_counter(), state.epoch_seconds, state.step
+        waited_before = state.data_s
         saved = reported = time.monotonic()
-        remaining = batches(
-            self.train,
-            options.batch_size,
-            seed=options.seed,
-            epoch=state.epoch,
-            augmentation=self.data.augmentation,
-            device=self.device,
-            start_step=state.step,
-            drop_last=self.drop_last,
+        remaining = Waiting(
+            batches(
+                self.train,
+                options.batch_size,
+                seed=options.seed,
+                epoch=state.epoch,
+                augmentation=self.data.augmentation,
+                extra=self.placed.extra,
+                device=self.device,
+                start_step=state.step,
+                drop_last=self.drop_last,
+                workers=options.workers if self.placed.streamed else 0,
+            )
         )
         for x, y in remaining:
             self._step(x, y)
             state.step += 1
             elapsed = time.perf_counter() - began
-            state.epoch_seconds = before + elapsed
+            state.epoch_seconds, state.data_s = before + elapsed, waited_before + remaining.seconds
             now = time.monotonic()
             if now - reported >= _REPORT_EVERY_S or state.step == self.steps:
                 reported = now
@@ -134,7 +141,7 @@ class Loop:
             state.step,
             self.steps,
             "steps",
-            {**figures, "images_per_s": options.batch_size / step_s},
+            {**figures, "images_per_s": options.batch_size / step_s, "data_share": state.data_share},
             steps_left * step_s + validations_left * validation_s,
         )
 
@@ -147,13 +154,15 @@ class Loop:
             **{f"train_{name}": value for name, value in self._finite_figures().items()},
             "train_s": state.epoch_seconds,
             "images_per_s": self.sums.images / max(state.epoch_seconds, 1e-9),
+            "data_s": state.data_s,
+            "data_share": state.data_share,
         }
         score: list[float] = []
         if len(self.data.validation) and (last or (state.epoch + 1) % options.validate_every == 0):
             score = self._validate(record)
         state.history.append(record)
         state.seconds += state.epoch_seconds + record.get("validation_s", 0.0)
-        state.epoch, state.step, state.epoch_seconds = state.epoch + 1, 0, 0.0
+        state.epoch, state.step, state.epoch_seconds, state.data_s = state.epoch + 1, 0, 0.0, 0.0
         self.sums = Sums(self.device)
         if score > state.best_score or (last and not state.best_epoch):
             state.best_epoch, state.best_score = state.epoch, score

@@ -25,6 +25,7 @@ class State:
         step: steps done in the present epoch.
         seconds: time spent in completed epochs.
         epoch_seconds: time spent in the present one.
+        data_s: of it, time spent waiting for images.
         best_epoch: the best epoch so far, from 1; 0 before there is one.
         best_score: its validation figures, the most important first.
         history: a record per completed epoch.
@@ -34,9 +35,15 @@ class State:
     step: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
+    data_s: float = 0.0
     best_epoch: int = 0
     best_score: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def data_share(self) -> float:
+        """The share of the present epoch's time that was spent waiting for images."""
+        return self.data_s / max(self.epoch_seconds, 1e-9)
 
 
 class Sums:
@@ -87,10 +94,14 @@ def settings(
         **{name: str(value) for name, value in chosen.items()},
         "defense": _text(defense),
         "validation_attack": _text(validation_attack),
-        "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images)",
+        "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images{_extra(data)})",
         "augmentation": repr(data.augmentation),
         "model": f"{type(model).__name__} of structure {structure[:12]}",
     }
+
+
+def _extra(data: Dataset) -> str:
+    return "" if data.extra is None else f", {data.extra.share:g} of each batch from {data.extra.fingerprint}"
 
 
 def _text(value: object) -> str:
