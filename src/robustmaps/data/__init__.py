@@ -8,6 +8,7 @@
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.batches import batches
+from robustmaps.data.corruptions import CorruptedImages, open_corruptions
 from robustmaps.data.extra import load_extra
 from robustmaps.data.known import KNOWN, KnownSet
 from robustmaps.data.load import describe, load, prepare
@@ -17,6 +18,7 @@ from robustmaps.data.sets import Dataset, Extra, ImageSet
 __all__ = [
     "KNOWN",
     "Augmentation",
+    "CorruptedImages",
     "Dataset",
     "Extra",
     "ImageSet",
@@ -27,6 +29,7 @@ __all__ = [
     "describe",
     "load",
     "load_extra",
+    "open_corruptions",
     "place",
     "prepare",
 ]

@@ -41,18 +41,28 @@ class ImageSet:
         """The same set on another device; small sets are moved there once and stay."""
         return ImageSet(self.images.to(device), self.labels.to(device))
 
-    def subset(self, rows: Tensor | int, *, seed: int = 0) -> "ImageSet":
-        """Copy the images of these rows or, for a number, that many, chosen stratified by class.
+    def rows(self, count: int, *, seed: int = 0) -> Tensor:
+        """That many rows, ascending, chosen stratified by class; all where there are no more.
 
         Stored sets are often sorted by class, so the first images would be no sample. The choice depends on ``seed``
-        alone; asking for at least as many images as there are gives the set itself.
+        and the labels alone.
+        """
+        if isinstance(count, bool) or count < 1:
+            raise InputError(f"subset({count!r}): expected a number of images of at least 1")
+        if count >= len(self):
+            return torch.arange(len(self))
+        return stratified(self.labels.cpu(), count, seed=seed, purpose="subset")
+
+    def subset(self, rows: Tensor | int, *, seed: int = 0) -> "ImageSet":
+        """Copy the images of these rows or, for a number, of so many that `rows` chooses.
+
+        Asking for at least as many images as there are gives the set itself.
         """
         if isinstance(rows, int):
-            if isinstance(rows, bool) or rows < 1:
-                raise InputError(f"subset({rows!r}): expected a number of images of at least 1")
-            if rows >= len(self):
+            chosen = self.rows(rows, seed=seed)
+            if len(chosen) == len(self):
                 return self
-            rows = stratified(self.labels.cpu(), rows, seed=seed, purpose="subset")
+            rows = chosen
         rows = rows.to(self.images.device)
         return ImageSet(self.images[rows], self.labels[rows])
 

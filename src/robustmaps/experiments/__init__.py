@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_config,
         to_mapping,
     )
+    from robustmaps.experiments._corruptions import CorruptedRun, evaluate_corrupted
     from robustmaps.experiments._demo import DemoResult, demo
     from robustmaps.experiments._diagnosis import DiagnosedRun, diagnose_checkpoint
     from robustmaps.experiments._enlarging import EnlargedNetwork, Surgery, enlarge_network, save_enlarged
@@ -37,6 +38,7 @@ __all__ = [
     "AnalyzedNetwork",
     "AttackConfig",
     "Checkpoint",
+    "CorruptedRun",
     "DataConfig",
     "DefenseConfig",
     "DemoResult",
@@ -59,6 +61,7 @@ __all__ = [
     "diagnose_checkpoint",
     "enlarge_network",
     "evaluate_checkpoint",
+    "evaluate_corrupted",
     "evaluate_curve",
     "folder_of",
     "from_mapping",
@@ -93,6 +96,7 @@ __getattr__, __dir__ = lazy(
             "read_config",
             "to_mapping",
         ],
+        "_corruptions": ["CorruptedRun", "evaluate_corrupted"],
         "_demo": ["DemoResult", "demo"],
         "_diagnosis": ["DiagnosedRun", "diagnose_checkpoint"],
         "_attacks": ["create_attacks"],
