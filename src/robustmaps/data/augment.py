@@ -44,7 +44,8 @@ class Augmentation:
         return {"pad": self.pad, "flip": self.flip}
 
     def __str__(self) -> str:
-        return f"shifted by up to {self.pad} pixels" + (" and mirrored" if self.flip else "")
+        done = [f"shifted by up to {self.pad} px"] * (self.pad > 0) + ["mirrored"] * self.flip
+        return " and ".join(done) or "used as they are"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment a batch.
