@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=100, help="of the reader alone")
     parser.add_argument("--steps", type=int, default=30, help="of training")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--defense", choices=["pgd-10", "standard"], help="one of the two instead of both")
     args = parser.parse_args()
     began = time.perf_counter()
     dataset = load(args)
@@ -107,11 +108,12 @@ def main() -> None:
                 f"alone, {'augmented' if augmented else 'bytes only'}, {workers} workers: {rate:.0f} images/s",
                 flush=True,
             )
-    for name, defense in (("pgd-10", AT(PGD(eps=8 / 255, steps=10))), ("standard", Standard())):
+    defenses = {"pgd-10": AT(PGD(eps=8 / 255, steps=10)), "standard": Standard()}
+    for name in [args.defense] if args.defense else list(defenses):
         for label, share, workers in (("in memory", 1.0, 1), ("streamed", 0.0, 1), ("streamed", 0.0, 2)):
             if share == 0:
                 drop_cache()
-            rate, waited = train(args, defense, share, workers)
+            rate, waited = train(args, defenses[name], share, workers)
             print(
                 f"{name}, {label}, {workers} workers: {rate:.1f} images/s, data share {100 * waited:.2f} %", flush=True
             )
