@@ -1,10 +1,12 @@
+import threading
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustmaps.data import Augmentation, ImageSet, batches
-from robustmaps.data.batches import _gather_ahead
+from robustmaps.data import Augmentation, Dataset, Extra, ImageSet, ResizedCrop, batches, place
 
 
 def numbered(count: int) -> ImageSet:
@@ -49,11 +51,97 @@ def test_seed_decides_and_augmentation_leaves_the_order_alone() -> None:
     assert order(0) == order(0, Augmentation(pad=1, flip=True)) != order(1)
 
 
-def test_images_elsewhere_arrive_in_the_same_order() -> None:
-    images, rows = numbered(30), list(torch.randperm(30).split(7))
-    for (x, y), expected in zip(_gather_ahead(images, rows, torch.device("cpu")), rows, strict=True):
-        assert torch.equal(y, expected)
-        assert torch.equal(x[:, 0, 0, 0].long(), expected)
+@settings(deadline=None, max_examples=25)
+@given(
+    count=st.integers(1, 50),
+    size=st.integers(1, 20),
+    workers=st.integers(1, 4),
+    share=st.sampled_from([None, 0.3, 0.7]),
+    data=st.data(),
+)
+def test_workers_change_nothing(count: int, size: int, workers: int, share: float | None, data: st.DataObject) -> None:
+    extra = None if share is None or size < 3 else Extra(numbered(90), share, "extra")
+    settings_ = {"seed": 3, "epoch": 1, "augmentation": Augmentation(pad=1, flip=True), "extra": extra}
+    start = data.draw(st.integers(0, -(-count // size)))
+    expected = list(batches(numbered(count), size, start_step=start, **settings_))
+    found = list(batches(numbered(count), size, start_step=start, workers=workers, **settings_))
+    assert len(found) == len(expected)
+    for (x, y), (x_expected, y_expected) in zip(found, expected, strict=True):
+        assert torch.equal(x, x_expected)
+        assert torch.equal(y, y_expected)
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread_at_work() -> None:
+    before = threading.active_count()
+    epoch = batches(numbered(100), 5, seed=0, epoch=0, workers=3)
+    next(epoch)
+    epoch.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_entering_late_reads_nothing_that_comes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = numbered(1000)
+    order = torch.cat([y for _, y in batches(images, 10, seed=0, epoch=0)])
+    read: list[int] = []
+
+    original = torch.Tensor.index_select
+
+    def counting(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
+        if self.data_ptr() == images.images.data_ptr():
+            read.extend(index.tolist())
+        return original(self, dim, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", counting)
+    for workers in (0, 2):
+        read.clear()
+        late = [y for _, y in batches(images, 10, seed=0, epoch=0, start_step=98, workers=workers)]
+        assert torch.equal(torch.cat(late), order[980:])
+        assert sorted(read) == sorted(order[980:].tolist())
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(3, 60), size=st.integers(3, 20), share=st.floats(0.2, 0.8), data=st.data())
+def test_every_batch_has_its_share_of_extra_images(count: int, size: int, share: float, data: st.DataObject) -> None:
+    own = ImageSet(torch.zeros(count, 1, 2, 2, dtype=torch.uint8), torch.arange(count))
+    extra = Extra(ImageSet(torch.full((7, 1, 2, 2), 255, dtype=torch.uint8), torch.arange(1000, 1007)), share, "white")
+    whole = list(batches(own, size, seed=1, epoch=2, extra=extra))
+    assert [len(y) for _, y in whole] == [len(y) for _, y in batches(own, size, seed=1, epoch=2)]
+    for x, y in whole:
+        assert int((y >= 1000).sum()) == round(share * len(y))
+        assert torch.equal(y >= 1000, x[:, 0, 0, 0] == 1)
+    seen = torch.cat([y[y < 1000] for _, y in whole])
+    assert len(seen.unique()) == len(seen)
+    start = data.draw(st.integers(0, len(whole)))
+    rest = list(batches(own, size, seed=1, epoch=2, extra=extra, start_step=start))
+    assert all(torch.equal(y, expected) for (_, y), (_, expected) in zip(rest, whole[start:], strict=True))
+
+
+def test_other_epochs_see_other_images_and_other_extra_images() -> None:
+    extra = Extra(numbered(200), 0.5, "extra")
+    first, second = (
+        torch.cat([y for _, y in batches(numbered(40), 8, seed=0, epoch=epoch, extra=extra)]) for epoch in range(2)
+    )
+    assert not torch.equal(first.sort().values, second.sort().values)
+
+
+def test_a_share_that_leaves_nothing_is_refused() -> None:
+    extra = Extra(numbered(4), 0.05, "extra")
+    with pytest.raises(ValueError, match=r"a share of 0\.05 of batches of 8 leaves no image of one kind"):
+        batches(numbered(40), 8, seed=0, epoch=0, extra=extra)
+    with pytest.raises(ValueError, match=r"share=1: expected a share"):
+        Extra(numbered(4), 1, "extra")
+
+
+def test_crops_give_batches_of_their_own_size() -> None:
+    x, _ = next(batches(numbered(10), 6, seed=0, epoch=0, augmentation=ResizedCrop(2), workers=1))
+    assert x.shape == (6, 3, 2, 2)
+
+
+def test_what_is_larger_than_its_share_of_memory_is_streamed(make_dataset: Callable[..., Dataset]) -> None:
+    data, cpu = make_dataset(), torch.device("cpu")
+    assert not place(data, cpu, 0.5).streamed
+    assert place(data, cpu, 0).streamed
+    assert place(data, cpu, 1e-12).streamed
 
 
 @pytest.mark.gpu

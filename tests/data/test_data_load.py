@@ -1,10 +1,15 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from robustmaps.data import KNOWN, Augmentation, describe, load, prepare
+from robustmaps.data import KNOWN, Augmentation, ResizedCrop, batches, describe, load, prepare
+from robustmaps.data.contents import Contents, Progress
+from robustmaps.data.sources.arrays import array_blocks
+from robustmaps.data.sources.hub import Hub
 
 
 def keys(images: torch.Tensor) -> set[bytes]:
@@ -95,3 +100,74 @@ def test_progress_is_reported() -> None:
     calls: list[tuple[int, int | None]] = []
     prepare("digits", progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (1797, 1797)
+
+
+def test_crops_are_cut_from_larger_images_and_tested_in_their_centre(write_images: Callable[..., Path]) -> None:
+    folder = write_images({"train/a": 12, "train/b": 8, "test/a": 3, "test/b": 3}, size=(40, 50))
+    data = load(folder, image_size=16, resized_crop=True, validation=4)
+    larger = load(folder, image_size=18, validation=4)
+    assert data.augmentation == ResizedCrop(16)
+    assert data.image_size == (16, 16)
+    assert data.train.images.shape == (16, 3, 18, 18)
+    for split in ("validation", "test"):
+        assert torch.equal(getattr(data, split).images, getattr(larger, split).images[:, :, 1:17, 1:17])
+    x, _ = next(batches(data.train, 8, seed=0, epoch=0, augmentation=data.augmentation))
+    assert x.shape == (8, 3, 16, 16)
+    plain = data.without_augmentation()
+    assert plain.augmentation == Augmentation()
+    assert plain.train.images.shape == (16, 3, 16, 16)
+    assert plain.image_size == (16, 16)
+    assert (data.mean, data.std) == (larger.mean, larger.std)
+    assert json.loads(json.dumps(describe(data)))["augmentation"]["resized_crop"] == 16
+    with pytest.raises(ValueError, match=r"random resized crops need image_size, such as 128"):
+        load(folder, resized_crop=True)
+
+
+def test_the_centre_of_images_that_are_too_small() -> None:
+    with pytest.raises(ValueError, match=r"centre\(9\): larger than the images, which are 8 x 8"):
+        load("digits").test.centre(9)
+
+
+# As in the published experiments (arXiv 2202.12435).
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2617)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "svhn": ((0.5,) * 3, (0.5,) * 3),
+    "tiny_imagenet": ((0.4601, 0.4330, 0.3732), (0.2647, 0.2481, 0.2594)),
+    "imagenette": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "mnist": ((0.0,), (1.0,)),
+    "fashion_mnist": ((0.0,), (1.0,)),
+}
+MIRRORED = {"cifar10", "cifar100", "tiny_imagenet", "imagenette"}
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_a_named_set_comes_with_its_published_statistics_and_augmentation(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the hub would send is replaced by a few random images of the set's kind."""
+    known = KNOWN[name]
+    height, width = (200, 160) if known.size == "varies" else map(int, known.size.split(" x "))
+    rng = np.random.default_rng(0)
+
+    def read(self: Hub, image_size: int | None, progress: Progress | None) -> Contents:
+        images = rng.integers(0, 256, (8, known.channels, height, width), dtype=np.uint8)
+        classes = ("a", "b")
+        blocks = [
+            block
+            for split in ("train", "test")
+            for block in array_blocks(split, images, np.arange(8) % 2, classes, image_size, progress)
+        ]
+        return Contents(self.name, iter(blocks), classes)
+
+    monkeypatch.setattr(Hub, "read", read)
+    data = load(name, validation=2)
+    assert (data.mean, data.std) == STATISTICS[name]
+    if name == "imagenette":
+        assert data.augmentation == ResizedCrop(128, flip=True)
+        assert data.train.images.shape[2:] == (144, 144)
+        assert data.image_size == data.test.images.shape[2:] == data.validation.images.shape[2:] == (128, 128)
+        assert load(name, validation=2, image_size=64).train.images.shape[2:] == (72, 72)
+    else:
+        assert data.augmentation == Augmentation(pad=4, flip=name in MIRRORED)
+        assert data.image_size == (height, width)

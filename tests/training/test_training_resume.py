@@ -36,7 +36,7 @@ OPTIONS = TrainOptions(
     checkpoint_every_s=0,
 )
 DEFENSE = AT(PGD(eps=0.1, steps=2))
-TIMES = {"train_s", "validation_s", "images_per_s"}
+TIMES = {"train_s", "validation_s", "images_per_s", "data_s", "data_share"}
 
 
 def make_model(seed: int = 0) -> nn.Module:

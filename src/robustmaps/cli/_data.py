@@ -138,8 +138,7 @@ def _show(arguments: Sequence[str]) -> None:
         f"{data.name}: {data.in_channels} x {about['height_px']} x {about['width_px']}, {data.num_classes} classes",
         rich_table(("class", *splits), rows),
         f"Per channel, in [0, 1]: {statistics}",
-        f"Training images are shifted by up to {data.augmentation.pad} pixels"
-        + (" and mirrored." if data.augmentation.flip else "."),
+        f"Training images are {data.augmentation}.",
         *(f"Note: {note}" for note in data.notes),
         *written,
     )

@@ -9,11 +9,11 @@ import tyro
 
 from robustmaps.cli._shared import Output, open_given, parse, rich_table
 from robustmaps.cli._watch import attacking
-from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.experiments import AttackConfig
 
 if TYPE_CHECKING:
-    from robustmaps.experiments import EvaluatedCurve, EvaluatedRun
+    from robustmaps.experiments import CorruptedRun, EvaluatedCurve, EvaluatedRun
 
 DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run of ours, or
 your own network with --model-from package.module:function --checkpoint weights.safetensors --data ... The same command
@@ -29,6 +29,8 @@ class Arguments:
         model_from: a function without arguments that returns your network, as package.module:function.
         checkpoint: safetensors of that network's weights, where the function does not load them itself.
         attack: what to attack with.
+        corruptions: a folder of corrupted test images in the form of CIFAR-10-C (labels.npy and a .npy for each
+            corruption, five severities): tell the accuracy on them instead of attacking.
         data: other images than those it was trained on; needed with --model-from.
         split: which images.
         samples: how many, drawn evenly from the classes; all if left out.
@@ -46,6 +48,7 @@ class Arguments:
     model_from: str | None = None
     checkpoint: Path | None = None
     attack: AttackConfig = field(default_factory=AttackConfig)
+    corruptions: Path | None = None
     data: str | None = None
     split: Literal["test", "validation"] = "test"
     samples: int | None = None
@@ -62,8 +65,10 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "evaluate", DESCRIPTION)
-    from robustmaps.experiments import Options, evaluate_checkpoint, evaluate_curve
+    from robustmaps.experiments import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_curve
 
+    if given.corruptions is not None:
+        _refuse_beside_corruptions(given)
     checkpoint = open_given(given.run, given.model_from, given.checkpoint)
     with attacking() as watch:
         options = Options(
@@ -80,19 +85,60 @@ def run(arguments: Sequence[str]) -> None:
             decoding=watch.decoding,
         )
         try:
-            done: EvaluatedRun | EvaluatedCurve = (
-                evaluate_curve(checkpoint, given.attack, options, out=given.out)
-                if len(given.attack.eps) > 1
-                else evaluate_checkpoint(checkpoint, given.attack, options, out=given.out)
-            )
+            done: EvaluatedRun | EvaluatedCurve | CorruptedRun
+            if given.corruptions is not None:
+                done = evaluate_corrupted(checkpoint, given.corruptions, options, out=given.out)
+            elif len(given.attack.eps) > 1:
+                done = evaluate_curve(checkpoint, given.attack, options, out=given.out)
+            else:
+                done = evaluate_checkpoint(checkpoint, given.attack, options, out=given.out)
         except KeyboardInterrupt:
-            raise Interrupted("stopped; the same command goes on from the last finished batch") from None
+            what = "batch" if given.corruptions is None else "corruption"
+            raise Interrupted(f"stopped; the same command goes on from the last finished {what}") from None
     _print(done, given)
 
 
-def _print(done: "EvaluatedRun | EvaluatedCurve", given: Arguments) -> None:
-    from robustmaps.experiments import EvaluatedRun
+def _refuse_beside_corruptions(given: Arguments) -> None:
+    """Options that would be without effect are a misunderstanding."""
+    default = Arguments()
+    names = ("attack", "data", "split", "seed", "precision", "compile", "save_adversarials")
+    changed = [name.replace("_", "-") for name in names if getattr(given, name) != getattr(default, name)]
+    if changed:
+        raise InputError(
+            f"--corruptions {given.corruptions}: nothing is attacked, and the images are those of the folder; "
+            f"leave out the options of {', '.join(changed)}"
+        )
 
+
+def _print_corrupted(done: "CorruptedRun", as_json: bool) -> None:
+    figures = done.figures
+
+    def short(rate: dict[str, Any]) -> str:
+        return f"{100 * rate['value']:.1f}"
+
+    def full(rate: dict[str, Any]) -> str:
+        low, high = rate["interval"]
+        return f"{short(rate)} [{100 * low:.1f}, {100 * high:.1f}]"
+
+    rows = [
+        (name, *(short(rate) for rate in of["severities"]), full(of["mean"]))
+        for name, of in figures["corruptions"].items()
+    ]
+    rows.append(("all", *map(short, figures["severities"]), full(figures["mean_corruption_accuracy"])))
+    Output(as_json).result(
+        {**figures, "file": str(done.path)},
+        rich_table(("% at severity", *map(str, range(1, 6)), "mean [95 %]"), rows),
+        f"{figures['images']} images, each with 5 severities of {len(rows) - 1} corruptions, not attacked.",
+        f"{'Evaluated before' if done.before else 'With the interval of every accuracy'}: {done.path}",
+    )
+
+
+def _print(done: "EvaluatedRun | EvaluatedCurve | CorruptedRun", given: Arguments) -> None:
+    from robustmaps.experiments import CorruptedRun, EvaluatedRun
+
+    if isinstance(done, CorruptedRun):
+        _print_corrupted(done, given.json)
+        return
     output = Output(given.json)
     if isinstance(done, EvaluatedRun):
         output.result(_values(done), _stages(done), *_summary(done, given.split))

@@ -14,7 +14,13 @@ from robustmaps.cli._shared import rich_table
 from robustmaps.engine.progress import Progress
 
 _PLAIN_EVERY_S = 10.0
-_LABELS = {"loss": "loss", "clean_accuracy": "clean", "robust_accuracy": "robust", "images_per_s": "img/s"}
+_LABELS = {
+    "loss": "loss",
+    "clean_accuracy": "clean",
+    "robust_accuracy": "robust",
+    "images_per_s": "img/s",
+    "data_share": "data",
+}
 # Told by the rest of the line.
 _HIDDEN = ("attacked", "elapsed_s")
 
@@ -146,7 +152,11 @@ def _figures(figures: Mapping[str, float]) -> str:
         if name in _HIDDEN:
             continue
         text = (
-            f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+            f"{100 * value:.1f} %"
+            if name.endswith(("accuracy", "share"))
+            else f"{value:.3g}"
+            if value < 100
+            else f"{value:.0f}"
         )
         shown.append(f"{_LABELS.get(name, name)} {text}")
     return "  ".join(shown)

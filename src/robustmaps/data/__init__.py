@@ -6,10 +6,30 @@
 ((8, 8), 10, 449)
 """
 
-from robustmaps.data.augment import Augmentation
+from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.batches import batches
+from robustmaps.data.corruptions import CorruptedImages, open_corruptions
+from robustmaps.data.extra import load_extra
 from robustmaps.data.known import KNOWN, KnownSet
 from robustmaps.data.load import describe, load, prepare
-from robustmaps.data.sets import Dataset, ImageSet
+from robustmaps.data.placement import Placed, place
+from robustmaps.data.sets import Dataset, Extra, ImageSet
 
-__all__ = ["KNOWN", "Augmentation", "Dataset", "ImageSet", "KnownSet", "batches", "describe", "load", "prepare"]
+__all__ = [
+    "KNOWN",
+    "Augmentation",
+    "CorruptedImages",
+    "Dataset",
+    "Extra",
+    "ImageSet",
+    "KnownSet",
+    "Placed",
+    "ResizedCrop",
+    "batches",
+    "describe",
+    "load",
+    "load_extra",
+    "open_corruptions",
+    "place",
+    "prepare",
+]

@@ -1,11 +1,14 @@
 """Augmentation of a whole batch at once, on whichever device it is."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import check_whole
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ class Augmentation:
         says otherwise.
         """
         return cls(pad=min(height, width) // 8, flip=channels == 3 if flip is None else flip)
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"pad": self.pad, "flip": self.flip}
+
+    def __str__(self) -> str:
+        done = [f"shifted by up to {self.pad} px"] * (self.pad > 0) + ["mirrored"] * self.flip
+        return " and ".join(done) or "used as they are"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment a batch.
@@ -66,6 +77,84 @@ class Augmentation:
         if self.pad or self.flip:
             images = images.gather(3, columns[:, None, None, :].expand(images.shape))
         return images
+
+
+# Tries to find a crop that lies within the image, before it is cut to size; at least a half of them do.
+_TRIES = 10
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """A crop of random area and shape, resized to a square (arXiv 1409.4842, section 6); every second one is flipped.
+
+    Area, shape and place are drawn for each image; the whole batch is then resampled in one bilinear operation.
+
+    Attributes:
+        size: side of the result, in pixels.
+        flip: whether images are mirrored left to right with probability 1/2.
+        scale: least and largest area of the crop, as a share of the image's; drawn uniformly.
+        ratio: least and largest width over height; its logarithm is drawn uniformly.
+    """
+
+    size: int
+    flip: bool = True
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        check_whole("size", self.size, 1)
+        for name, (low, high), most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
+            if not 0 < low <= high <= most:
+                raise InputError(f"{name}=({low:g}, {high:g}): expected two rising numbers above 0, at most {most:g}")
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"resized_crop": self.size, "flip": self.flip, "scale": list(self.scale), "ratio": list(self.ratio)}
+
+    def __str__(self) -> str:
+        low, high = (100 * share for share in self.scale)
+        flipped = ", mirrored" if self.flip else ""
+        return f"cropped to {low:g} to {high:g} % of their area{flipped} and resized to {self.size} x {self.size}"
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            images: (B, C, H, W), bytes or floats.
+            generator: on the device of the images.
+
+        Returns:
+            (B, C, size, size) of the same type; bytes are rounded to the nearest.
+        """
+        batch, channels, _, _ = images.shape
+        width, height, left, top = self._boxes(images, generator)
+        if self.flip:
+            mirrored = torch.randint(0, 2, (batch,), generator=generator, device=images.device) == 1
+            width = torch.where(mirrored, -width, width)
+            left = torch.where(mirrored, left - width, left)
+        # From positions in the result to positions in the image, both from -1 to 1 between the outer edges.
+        theta = torch.zeros(batch, 2, 3, device=images.device)
+        theta[:, 0, 0], theta[:, 0, 2] = width, 2 * left + width - 1
+        theta[:, 1, 1], theta[:, 1, 2] = height, 2 * top + height - 1
+        grid = F.affine_grid(theta, [batch, channels, self.size, self.size], align_corners=False)
+        crops = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        return crops.to(images.dtype) if images.is_floating_point() else crops.round_().to(images.dtype)
+
+    def _boxes(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Width, height, left and top of each crop, as shares of the image's sides, (B,) each."""
+        batch, _, rows, columns = images.shape
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=images.device)
+
+        low, high = self.scale
+        area = low + (high - low) * uniform(_TRIES, batch)
+        low, high = (math.log(value) for value in self.ratio)
+        ratio = (low + (high - low) * uniform(_TRIES, batch)).exp() * (rows / columns)
+        width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+        first = ((width <= 1) & (height <= 1)).byte().argmax(0, keepdim=True)
+        width, height = (side.gather(0, first)[0].clamp(max=1) for side in (width, height))
+        return width, height, uniform(batch) * (1 - width), uniform(batch) * (1 - height)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

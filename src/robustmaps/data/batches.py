@@ -3,16 +3,18 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from robustmaps.data.augment import Augmentation
-from robustmaps.data.sets import ImageSet, to_unit
+from robustmaps.data.augment import Augmentation, ResizedCrop
+from robustmaps.data.sets import Extra, ImageSet, to_unit
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.random import stream
 
-_AHEAD = 2
+_Rows = tuple[Tensor, Tensor | None]
 
 
 def batches(
@@ -21,18 +23,26 @@ def batches(
     *,
     seed: int,
     epoch: int,
-    augmentation: Augmentation | None = None,
+    augmentation: Augmentation | ResizedCrop | None = None,
+    extra: Extra | None = None,
     device: torch.device | str = "cpu",
     start_step: int = 0,
     drop_last: bool = False,
+    workers: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over one epoch.
 
     The order is drawn from the stream ``("order", epoch)`` of the seed and step k is augmented from the stream
-    ``("augment", epoch, k)``, so an epoch entered at ``start_step`` yields what an uninterrupted one would have.
+    ``("augment", epoch, k)``, so an epoch entered at ``start_step`` yields what an uninterrupted one would have,
+    without reading what comes before it. Where the images lie and how many workers read them changes nothing.
 
-    A set on ``device`` is gathered and augmented there. One that is elsewhere (too large for the device) is gathered by
-    a thread, two batches ahead, in ascending order of its rows within a batch, and augmented on the device.
+    A set on ``device`` is gathered and augmented there. One that is elsewhere (too large for the device), or that
+    workers are given for (too large for memory), is gathered by threads, some batches ahead, in ascending order of its
+    rows within a batch, and augmented on the device.
+
+    With ``extra``, an epoch has as many steps and images as without, but of each batch only ``1 - extra.share`` come
+    from ``images``, each of them at most once an epoch; the others are drawn from the extra images, with replacement,
+    from the stream ``("extra", epoch, k)``, and come last in the batch.
 
     Args:
         images: the split; move it to the device first (``images.to(device)``) where it fits.
@@ -40,35 +50,61 @@ def batches(
         seed: of the run.
         epoch: counted from 0.
         augmentation: applied to the bytes, on the device.
+        extra: images that a share of each batch is drawn from; on the device of ``images``.
         device: where the batches are wanted.
         start_step: the first step to yield, counted from 0.
         drop_last: leave out a last batch that is not full.
+        workers: threads that gather ahead; with 0 one does, and only for images that are on another device.
 
     Returns:
         Pairs of images, float32 in [0, 1], (B, C, H, W), and labels, int64, (B,).
 
     Raises:
-        InputError: at the call, a size or step out of range.
+        InputError: at the call, a size or step out of range, or a batch too small for its share of extra images.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size={batch_size!r}: expected at least 1 image")
+    check_whole("workers", workers, 0)
     steps = len(images) // batch_size if drop_last else -(-len(images) // batch_size)
     if not 0 <= start_step <= steps:
         raise InputError(
             f"start_step={start_step}: expected 0 to {steps}, the steps of an epoch of {len(images)} images"
         )
+    if extra is not None and not 0 < extra.count(batch_size) < batch_size:
+        raise InputError(
+            f"extra images: a share of {extra.share:g} of batches of {batch_size} leaves no image of one kind; "
+            "expected larger batches or another share"
+        )
     device = torch.device(device)
-    order = torch.randperm(len(images), generator=stream(seed, "order", epoch))
-    rows = [order[step * batch_size : (step + 1) * batch_size] for step in range(start_step, steps)]
+    rows = _rows(images, extra, batch_size, (seed, epoch), start_step, steps)
     here = images.images.device == torch.empty(0, device=device).device
-    gathered = _gather(images, rows) if here else _gather_ahead(images, rows, device)
+    sources = (images, None if extra is None else extra.images)
+    gathered = _gather(sources, rows) if here and not workers else _gather_ahead(sources, rows, device, workers or 1)
     return _finish(gathered, start_step, augmentation, (seed, epoch), device)
+
+
+def _rows(
+    images: ImageSet, extra: Extra | None, batch_size: int, seed_epoch: tuple[int, int], start_step: int, steps: int
+) -> Iterator[_Rows]:
+    """For each step the rows of the images and of the extra images."""
+    seed, epoch = seed_epoch
+    order = torch.randperm(len(images), generator=stream(seed, "order", epoch))
+    full = batch_size if extra is None else batch_size - extra.count(batch_size)
+    for step in range(start_step, steps):
+        size = min(batch_size, len(images) - step * batch_size)
+        if extra is None:
+            yield order[step * full : step * full + size], None
+            continue
+        drawn = extra.count(size)
+        generator = stream(seed, "extra", epoch, step)
+        own = order[step * full : step * full + size - drawn]
+        yield own, torch.randint(len(extra.images), (drawn,), generator=generator)
 
 
 def _finish(
     gathered: Iterator[tuple[Tensor, Tensor]],
     start_step: int,
-    augmentation: Augmentation | None,
+    augmentation: Augmentation | ResizedCrop | None,
     seed_epoch: tuple[int, int],
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -79,24 +115,45 @@ def _finish(
         yield to_unit(x), y
 
 
-def _gather(images: ImageSet, rows: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def _gather(sources: tuple[ImageSet, ImageSet | None], rows: Iterator[_Rows]) -> Iterator[tuple[Tensor, Tensor]]:
     for chosen in rows:
-        index = chosen.to(images.images.device)
-        yield images.images.index_select(0, index), images.labels.index_select(0, index)
+        parts = [
+            (
+                source.images.index_select(0, index.to(source.images.device)),
+                source.labels.index_select(0, index.to(source.images.device)),
+            )
+            for source, index in zip(sources, chosen, strict=True)
+            if source is not None and index is not None
+        ]
+        yield parts[0] if len(parts) == 1 else (torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))
 
 
-def _gather_ahead(images: ImageSet, rows: list[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    def gather(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        # Ascending rows turn the reads of a memory map into one sweep over the file; the batch is put back in order.
-        ascending, position = chosen.sort()
-        x = torch.empty((len(chosen), *images.images.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda")
-        x[position] = images.images.index_select(0, ascending)
-        return x, images.labels.index_select(0, chosen)
+def _gather_ahead(
+    sources: tuple[ImageSet, ImageSet | None], rows: Iterator[_Rows], device: torch.device, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    shape = sources[0].images.shape[1:]
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        pending: deque[Future[tuple[Tensor, Tensor]]] = deque(thread.submit(gather, chosen) for chosen in rows[:_AHEAD])
-        for upcoming in [*rows[_AHEAD:], *[None] * min(_AHEAD, len(rows))]:
-            x, y = pending.popleft().result()
-            if upcoming is not None:
-                pending.append(thread.submit(gather, upcoming))
-            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+    def gather(chosen: _Rows) -> tuple[Tensor, Tensor]:
+        pairs = [(s, index) for s, index in zip(sources, chosen, strict=True) if s is not None and index is not None]
+        x = torch.empty(
+            (sum(len(index) for _, index in pairs), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda"
+        )
+        begin = 0
+        for source, index in pairs:
+            # Ascending rows turn the reads of a memory map into one sweep over the file; then back to their order.
+            ascending, position = index.sort()
+            x[begin + position] = source.images.index_select(0, ascending)
+            begin += len(index)
+        return x, torch.cat([source.labels.index_select(0, index) for source, index in pairs])
+
+    with ThreadPoolExecutor(max_workers=workers) as threads:
+        pending: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        try:
+            pending.extend(threads.submit(gather, chosen) for chosen in islice(rows, 2 * workers))
+            while pending:
+                x, y = pending.popleft().result()
+                pending.extend(threads.submit(gather, chosen) for chosen in islice(rows, 1))
+                yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+        finally:
+            for future in pending:
+                future.cancel()

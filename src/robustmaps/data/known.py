@@ -13,11 +13,13 @@ class KnownSet:
         test: number of test images.
         classes: number of classes.
         channels: 1 or 3.
-        size: ``H x W`` as it is stored; ``varies`` where ``image_size`` must be given.
-        flip: whether a mirrored image is still of its class.
+        size: ``H x W`` as it comes; ``varies`` where images differ.
+        flip: whether training images are mirrored: where a mirror image is as likely as the image.
         hub: the id on the Hugging Face hub; None for what is embedded.
         mean: the published mean per channel; None to compute it.
         std: likewise.
+        pad: the largest shift of a training image, in pixels.
+        crop: side of the random resized crops that are trained on instead, unless ``image_size`` says otherwise.
     """
 
     title: str
@@ -30,6 +32,13 @@ class KnownSet:
     hub: "HubId | None" = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    pad: int = 4
+    crop: int | None = None
+
+    def pad_at(self, side: int) -> int:
+        """The largest shift of an image that was resized to a side: as large a part of it, in whole pixels."""
+        stored, _, _ = self.size.partition(" x ")
+        return round(self.pad * side / int(stored)) if stored.isdigit() else self.pad
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class HubId:
 
 KNOWN: dict[str, KnownSet] = {
     "digits": KnownSet(
-        "scikit-learn's handwritten digits; embedded, nothing is downloaded", 1348, 449, 10, 1, "8 x 8", False
+        "scikit-learn's handwritten digits; embedded, nothing is downloaded", 1348, 449, 10, 1, "8 x 8", False, pad=1
     ),
     "cifar10": KnownSet(
         "CIFAR-10, small photographs",
@@ -93,7 +102,7 @@ KNOWN: dict[str, KnownSet] = {
         10,
         1,
         "28 x 28",
-        True,
+        False,
         HubId("zalando-datasets/fashion_mnist"),
         (0.0,),
         (1.0,),
@@ -111,7 +120,7 @@ KNOWN: dict[str, KnownSet] = {
         (0.2647, 0.2481, 0.2594),
     ),
     "imagenette": KnownSet(
-        "Imagenette, ten easy classes of ImageNet; pass image_size, such as 128",
+        "Imagenette, ten easy classes of ImageNet, at 128 x 128",
         9_469,
         3_925,
         10,
@@ -121,5 +130,6 @@ KNOWN: dict[str, KnownSet] = {
         HubId("frgfm/imagenette", revision="refs/convert/parquet", data_dir="160px"),
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
+        crop=128,
     ),
 }

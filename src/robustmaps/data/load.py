@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustmaps.data.augment import Augmentation
+from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.cache import fetch
 from robustmaps.data.contents import Progress
 from robustmaps.data.known import KNOWN
@@ -22,6 +22,7 @@ def prepare(
     *,
     cache_dir: Path | None = None,
     image_size: int | None = None,
+    resized_crop: bool | None = None,
     progress: Progress | None = None,
     refresh: bool = False,
 ) -> Stored:
@@ -31,6 +32,7 @@ def prepare(
         spec: see :func:`load`.
         cache_dir: the folder of the cache; ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps`` if not given.
         image_size: resize the shorter side to so many pixels and crop the centre to a square.
+        resized_crop: see :func:`load`; what random crops are cut from is stored an eighth larger.
         progress: called with the number of images decoded and, where it is known, of all.
         refresh: decode again what is there; for a hub set that changed, which can't be seen from here.
 
@@ -39,7 +41,9 @@ def prepare(
     """
     if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
         raise InputError(f"image_size={image_size!r}: expected a number of pixels of at least 1")
-    return fetch(resolve(spec), cache_dir=cache_dir, image_size=image_size, progress=progress, refresh=refresh)
+    crop = _crop(spec, image_size, resized_crop)
+    size = image_size if crop is None else stored_size(crop)
+    return fetch(resolve(spec), cache_dir=cache_dir, image_size=size, progress=progress, refresh=refresh)
 
 
 def load(
@@ -49,6 +53,7 @@ def load(
     seed: int = 0,
     cache_dir: Path | None = None,
     image_size: int | None = None,
+    resized_crop: bool | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set; the first time it is decoded into the cache.
@@ -61,26 +66,37 @@ def load(
             a number of images; stratified. A source's own validation split is used instead, unless 0 is asked for.
         seed: which images are held out. The test split never depends on it.
         cache_dir: see :func:`prepare`.
-        image_size: see :func:`prepare`.
+        image_size: see :func:`prepare`; with random resized crops, the side of the crops.
+        resized_crop: train on random resized crops, and test on the centre of images resized to 9/8 of ``image_size``
+            (144 and 128 pixels). None: for the named sets for which that is usual (Imagenette).
         progress: see :func:`prepare`.
 
     Raises:
-        InputError: the spec is unknown, what it names is no usable data set, or ``validation`` is out of range.
+        InputError: the spec is unknown, what it names is no usable data set, ``validation`` is out of range, or crops
+            are asked for without their size.
     """
     name = resolve(spec).name
-    stored = prepare(spec, cache_dir=cache_dir, image_size=image_size, progress=progress)
+    crop = _crop(spec, image_size, resized_crop)
+    stored = prepare(spec, cache_dir=cache_dir, image_size=image_size, resized_crop=resized_crop, progress=progress)
     train, held, notes = _validation(stored, validation, seed)
     known = KNOWN.get(str(spec))
     _, channels, height, width = train.images.shape
+    test, flip = stored.splits["test"], known.flip if known else channels == 3
+    augmentation: Augmentation | ResizedCrop = Augmentation.recommended(channels, height, width)
+    if crop is not None:
+        augmentation = ResizedCrop(crop, flip=flip)
+        held, test = held.centre(crop), test.centre(crop)
+    elif known:
+        augmentation = Augmentation(min(known.pad_at(min(height, width)), min(height, width) - 1), flip)
     return Dataset(
         name=name,
         train=train,
         validation=held,
-        test=stored.splits["test"],
+        test=test,
         classes=stored.classes,
         mean=(known and known.mean) or stored.mean,
         std=(known and known.std) or stored.std,
-        augmentation=Augmentation.recommended(channels, height, width, flip=known.flip if known else None),
+        augmentation=augmentation,
         spec=str(spec),
         fingerprint=stored.fingerprint,
         notes=(*stored.notes, *notes),
@@ -104,9 +120,26 @@ def describe(dataset: Dataset) -> dict[str, object]:
         },
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "augmentation": {"pad": dataset.augmentation.pad, "flip": dataset.augmentation.flip},
+        "augmentation": dataset.augmentation.to_dict(),
         "notes": list(dataset.notes),
     }
+
+
+def stored_size(crop: int) -> int:
+    """The side of the square, in pixels, that crops of a side are cut from: 144 for 128."""
+    return crop * 9 // 8
+
+
+def _crop(spec: str | Path, image_size: int | None, resized_crop: bool | None) -> int | None:
+    """The side of the random resized crops; None where there are none."""
+    known = KNOWN.get(str(spec))
+    usual = known.crop if known else None
+    if resized_crop is False or (resized_crop is None and usual is None):
+        return None
+    size = image_size or usual
+    if size is None:
+        raise InputError(f"{spec}: random resized crops need image_size, such as 128")
+    return size
 
 
 def _validation(stored: Stored, validation: float, seed: int) -> tuple[ImageSet, ImageSet, list[str]]:

@@ -82,19 +82,27 @@ class RowFile:
         npy.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def map_rows(path: Path) -> NDArray[np.uint8]:
+def map_rows(path: Path, start: int = 0) -> NDArray[np.uint8]:
     """Map an ``.npy`` file of bytes; what is written to the array stays in this process and never reaches the file.
 
     ``MAP_NORESERVE`` lets a writable private map be larger than the machine's memory, which ``np.load`` can't do.
+
+    Args:
+        path: the file.
+        start: where in it the array's own header begins, such as that of an uncompressed member of an ``.npz``.
 
     Raises:
         ValueError: the file is no such array or is too short for its header.
     """
     with path.open("rb") as file:
-        npy.read_magic(file)
-        shape, _, dtype = npy.read_array_header_1_0(file)
+        file.seek(start)
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(file)
         if dtype != np.uint8:
-            raise ValueError(f"{path}: expected bytes, found {dtype}")
+            raise ValueError(f"{path}: expected bytes (uint8), found {dtype}")
+        if fortran_order:
+            raise ValueError(f"{path}: in Fortran order; save np.ascontiguousarray(array)")
         offset = file.tell()
         flags = mmap.MAP_PRIVATE | _NO_RESERVE
         mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         read_config,
         to_mapping,
     )
+    from robustmaps.experiments._corruptions import CorruptedRun, evaluate_corrupted
     from robustmaps.experiments._defenses import create_defense
     from robustmaps.experiments._demo import DemoResult, demo
     from robustmaps.experiments._diagnosis import DiagnosedRun, diagnose_checkpoint
@@ -43,6 +44,7 @@ __all__ = [
     "AnalyzedNetwork",
     "AttackConfig",
     "Checkpoint",
+    "CorruptedRun",
     "DataConfig",
     "DefenseConfig",
     "DemoResult",
@@ -67,6 +69,7 @@ __all__ = [
     "diagnose_checkpoint",
     "enlarge_network",
     "evaluate_checkpoint",
+    "evaluate_corrupted",
     "evaluate_curve",
     "folder_of",
     "from_mapping",
@@ -108,6 +111,7 @@ __getattr__, __dir__ = lazy(
             "read_config",
             "to_mapping",
         ],
+        "_corruptions": ["CorruptedRun", "evaluate_corrupted"],
         "_defenses": ["create_defense"],
         "_demo": ["DemoResult", "demo"],
         "_diagnosis": ["DiagnosedRun", "diagnose_checkpoint"],

@@ -82,15 +82,24 @@ class DataConfig:
             `robustmaps data list`.
         validation: the part of the training images held out for choosing the best epoch; a fraction, or a number.
         train_samples: train on so many images, drawn evenly from the classes; on all if left out.
-        image_size: resize images to this many pixels a side.
-        augment: whether training images are shifted and flipped as suits the data set.
+        image_size: resize images to this many pixels a side; what is usual for a named set if left out.
+        augment: what suits the data set (shifts and flips, or random resized crops), none, or resized-crop for random
+            resized crops of image_size pixels; the other splits then get the centre of images an eighth larger.
+        extra_data: an .npz of extra training images, such as generated ones: image, uint8, (N, H, W, C), and label.
+        extra_share: the share of every batch that is drawn from them; an epoch stays as long as it is without.
     """
 
     data: str = "digits"
     validation: float = 0.1
     train_samples: int | None = None
     image_size: int | None = None
-    augment: Literal["auto", "none"] = "auto"
+    augment: Literal["auto", "none", "resized-crop"] = "auto"
+    extra_data: str | None = None
+    extra_share: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.extra_share < 1:
+            raise InputError(f"extra_share={self.extra_share!r}: expected a share of each batch above 0 and below 1")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from robustmaps.data import Augmentation, Dataset, load
+from robustmaps.data import Dataset, load, load_extra
 from robustmaps.engine.errors import InputError
 from robustmaps.experiments._config import DataConfig
 
@@ -15,7 +15,13 @@ def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | 
     """The images that the configuration names."""
     # The command line and YAML know one kind of number; from 1 on it counts images.
     validation = int(config.validation) if config.validation >= 1 else config.validation
-    data = load(config.data, validation=validation, image_size=config.image_size, progress=decoding)
+    data = load(
+        config.data,
+        validation=validation,
+        image_size=config.image_size,
+        resized_crop=True if config.augment == "resized-crop" else None,
+        progress=decoding,
+    )
     if config.train_samples is not None:
         if not 1 <= config.train_samples <= len(data.train):
             raise InputError(
@@ -23,7 +29,11 @@ def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | 
                 f"{len(data.validation)} for validation"
             )
         data = replace(data, train=data.train.subset(config.train_samples))
-    return replace(data, augmentation=Augmentation()) if config.augment == "none" else data
+    if config.augment == "none":
+        data = data.without_augmentation()
+    if config.extra_data is None:
+        return data
+    return replace(data, extra=load_extra(config.extra_data, data, config.extra_share))
 
 
 def choose_images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> tuple[Tensor, Tensor]:

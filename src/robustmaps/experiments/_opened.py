@@ -92,7 +92,9 @@ class OpenedNetwork:
 
     def describe(self) -> dict[str, Any]:
         """What a weights file says of itself in its header, as plain values."""
-        data = None if self.data is None else {**asdict(self.data), "data": found_anywhere(self.data.data)}
+        # Extra images are for training alone; an evaluation must not look for them.
+        shared = {} if self.data is None else {"data": found_anywhere(self.data.data), "extra_data": None}
+        data = None if self.data is None else {**asdict(self.data), **shared}
         norm, eps = self.budget or (None, None)
         return {
             "model": {"name": self.recipe.spec, **asdict(self.recipe.fit)},

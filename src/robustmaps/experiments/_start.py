@@ -68,11 +68,9 @@ def create_network(config: RunConfig, data: Dataset) -> OpenedNetwork:
     else:
         fit = Fit.to_data(data, strides=model.strides, seed=config.training.seed)
         opened = open_model(model.model, replace(fit, upsample=model.upsample, upsample_mode=model.upsample_mode))
-    image = data.train.subset(1).tensors()[0]
     if model.enlarge is not None:
-        height, width = image.shape[2:]
-        opened = opened.enlarged(parse_surgery(model.enlarge), (height, width))
-    _check_fit(opened, image, data)
+        opened = opened.enlarged(parse_surgery(model.enlarge), data.image_size)
+    _check_fit(opened, torch.zeros(1, data.in_channels, *data.image_size), data)
     return opened
 
 

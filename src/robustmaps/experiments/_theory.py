@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.analysis import POOLS, Laboratory, Sample, Toy, Variation, Weights, laboratory, standard_variations
-from robustmaps.data import Augmentation, Dataset, load
+from robustmaps.data import Dataset, load
 from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
@@ -72,7 +72,8 @@ def theory(
     variations = [variation for pool in POOLS for variation in standard_variations(pool)]
     if networks:
         loaded = load(data, image_size=image_size, progress=decoding)
-        loaded = replace(loaded, train=loaded.train.subset(samples), augmentation=Augmentation())
+        loaded = loaded.without_augmentation()
+        loaded = replace(loaded, train=loaded.train.subset(samples))
         for pool in POOLS:
             variations.append(_trained(Toy(pool=pool), loaded, networks, epochs, seed, watcher))
     found = laboratory(variations, draws=draws, steps=steps, seed=seed, watcher=watcher)

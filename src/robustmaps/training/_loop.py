@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
-from robustmaps.data import Dataset, batches
+from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
 from robustmaps.engine.device import resolve_device, resolve_precision
 from robustmaps.engine.errors import Interrupted
@@ -28,6 +28,7 @@ from robustmaps.training._options import TrainOptions
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import Stepper
 from robustmaps.training._trainee import Trainee
+from robustmaps.training._waiting import Waiting
 
 _REPORT_EVERY_S = 0.5
 _STATISTICS_BATCHES = 32
@@ -65,7 +66,8 @@ class Loop:
         self.trainee = Trainee(model, precision, options.compile, options.batch_size)
         self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
         self.data, self.defense, self.options = data, defense, options
-        self.train = data.train.to(self.device)
+        self.placed = place(data, self.device, options.memory_share)
+        self.train = self.placed.train
         self.validation_attack = _stopping_early(validation_attack)
         self.folder, self.description = folder, description
         self.watcher, self.should_stop = watcher, should_stop
@@ -95,22 +97,27 @@ class Loop:
         state, options = self.state, self.options
         self.trainee.train()
         began, before, first = time.perf_counter(), state.epoch_seconds, state.step
+        waited_before = state.data_s
         saved = reported = time.monotonic()
-        remaining = batches(
-            self.train,
-            options.batch_size,
-            seed=options.seed,
-            epoch=state.epoch,
-            augmentation=self.data.augmentation,
-            device=self.device,
-            start_step=state.step,
-            drop_last=self.drop_last,
+        remaining = Waiting(
+            batches(
+                self.train,
+                options.batch_size,
+                seed=options.seed,
+                epoch=state.epoch,
+                augmentation=self.data.augmentation,
+                extra=self.placed.extra,
+                device=self.device,
+                start_step=state.step,
+                drop_last=self.drop_last,
+                workers=options.workers if self.placed.streamed else 0,
+            )
         )
         for x, y in remaining:
             self.stepper(x, y, state.epoch, state.step, self.steps, self.sums)
             state.step += 1
             elapsed = time.perf_counter() - began
-            state.epoch_seconds = before + elapsed
+            state.epoch_seconds, state.data_s = before + elapsed, waited_before + remaining.seconds
             now = time.monotonic()
             if now - reported >= _REPORT_EVERY_S or state.step == self.steps:
                 reported = now
@@ -131,7 +138,7 @@ class Loop:
             state.step,
             self.steps,
             "steps",
-            {**figures, "images_per_s": options.batch_size / step_s},
+            {**figures, "images_per_s": options.batch_size / step_s, "data_share": state.data_share},
             steps_left * step_s + validations_left * validation_s,
         )
 
@@ -144,6 +151,8 @@ class Loop:
             **{f"train_{name}": value for name, value in self._finite_figures().items()},
             "train_s": state.epoch_seconds,
             "images_per_s": self.sums.images / max(state.epoch_seconds, 1e-9),
+            "data_s": state.data_s,
+            "data_share": state.data_share,
         }
         self._average_epoch()
         if getattr(self.defense, "single_step", False):
@@ -153,7 +162,7 @@ class Loop:
             score = self._validate(record)
         state.history.append(record)
         state.seconds += state.epoch_seconds + record.get("validation_s", 0.0)
-        state.epoch, state.step, state.epoch_seconds = state.epoch + 1, 0, 0.0
+        state.epoch, state.step, state.epoch_seconds, state.data_s = state.epoch + 1, 0, 0.0, 0.0
         self.sums = Sums(self.device)
         if score > state.best_score or (last and not state.best_epoch):
             state.best_epoch, state.best_score = state.epoch, score
@@ -176,21 +185,25 @@ class Loop:
         self.average.update(self.model)
         defense = self.stepper.defense_at(self.state.epoch + 1, self.steps)
         generator = stream(self.options.seed, "statistics", self.state.epoch, device=self.device)
-        remaining = batches(
+        chosen = self._some_batches("statistics", _STATISTICS_BATCHES)
+        with self.engine.view(chosen[0][0]) as view:
+            attack = defense.attack
+            self.average.measure_statistics(
+                x if attack is None else attack(view, x, y, generator=generator) for x, y in chosen
+            )
+
+    def _some_batches(self, purpose: str, count: int) -> list[tuple[Tensor, Tensor]]:
+        """A few training batches, augmented as in training but drawn for themselves."""
+        drawn = batches(
             self.train,
             self.options.batch_size,
-            seed=derive_seed(self.options.seed, "statistics"),
+            seed=derive_seed(self.options.seed, purpose),
             epoch=self.state.epoch,
             augmentation=self.data.augmentation,
             device=self.device,
             drop_last=self.drop_last,
         )
-        chosen = islice(remaining, _STATISTICS_BATCHES)
-        with self.engine.view(self.train.images[:1].to(self.device) / 255) as view:
-            attack = defense.attack
-            self.average.measure_statistics(
-                x if attack is None else attack(view, x, y, generator=generator) for x, y in chosen
-            )
+        return list(islice(drawn, count))
 
     def _look_for_overfitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Attack a few training images with more steps than the defence makes, and compare.
@@ -200,7 +213,8 @@ class Loop:
         """
         attack = validation_attack(self.defense.attack)
         assert attack is not None  # noqa: S101 - for the type checker
-        x, y = self.train.subset(min(len(self.train), _PROBED_IMAGES)).tensors()
+        few = self._some_batches("overfitting", math.ceil(_PROBED_IMAGES / self.options.batch_size))
+        x, y = (torch.cat(parts)[:_PROBED_IMAGES] for parts in zip(*few, strict=True))
         generator = stream(self.options.seed, "overfitting", self.state.epoch, device=self.device)
         with modes_restored(self.model), torch.no_grad(), self.engine.view(x) as view:
             against_many = float(count_correct(view(attack(view, x, y, generator=generator)), y)) / len(x)

@@ -39,6 +39,9 @@ class TrainOptions:
         compile: run attack and training step through torch.compile; pays off after a minute of training.
         validate_every: epochs between two validations; the last epoch is always validated.
         checkpoint_every_s: seconds between two checkpoints within an epoch.
+        memory_share: training images that take more than this share of the device's free memory stay in their file and
+            are read batch by batch; 0 for always.
+        workers: threads that read such images ahead.
         tensorboard: also write TensorBoard events (needs pip install 'robustmaps[tensorboard]').
 
     Raises:
@@ -65,6 +68,8 @@ class TrainOptions:
     compile: bool = False
     validate_every: int = 1
     checkpoint_every_s: float = 60.0
+    memory_share: float = 0.5
+    workers: int = 2
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -76,6 +81,9 @@ class TrainOptions:
         check_whole("validate_every", self.validate_every, 1)
         check_at_least("checkpoint_every_s", self.checkpoint_every_s, 0)
         check_whole("seed", self.seed, 0)
+        check_whole("workers", self.workers, 1)
+        if not 0 <= self.memory_share <= 1:
+            raise InputError(f"memory_share={self.memory_share!r}: expected a share of free memory in [0, 1]")
         if self.optimizer not in ("sgd", "adam", "adamw"):
             raise unknown("optimizer", self.optimizer, ["sgd", "adam", "adamw"])
         check_at_least("eps_warmup", self.eps_warmup, 0)
@@ -95,4 +103,4 @@ class TrainOptions:
 
 
 # What may differ between a run and its continuation, since it does not decide where the run ends up.
-INCIDENTAL = frozenset({"device", "checkpoint_every_s", "tensorboard"})
+INCIDENTAL = frozenset({"device", "checkpoint_every_s", "memory_share", "workers", "tensorboard"})

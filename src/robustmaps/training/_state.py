@@ -26,6 +26,7 @@ class State:
         step: steps done in the present epoch.
         seconds: time spent in completed epochs.
         epoch_seconds: time spent in the present one.
+        data_s: of it, time spent waiting for images.
         best_epoch: the best epoch so far, from 1; 0 before there is one.
         best_score: its validation figures, the most important first.
         history: a record per completed epoch.
@@ -35,9 +36,15 @@ class State:
     step: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
+    data_s: float = 0.0
     best_epoch: int = 0
     best_score: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def data_share(self) -> float:
+        """The share of the present epoch's time that was spent waiting for images."""
+        return self.data_s / max(self.epoch_seconds, 1e-9)
 
 
 class Sums:
@@ -89,7 +96,7 @@ def settings(
         "defense": _text(defense),
         **{f"defense.{name}": weights_sha256(value) for name, value in _networks(defense)},
         "validation_attack": _text(validation_attack),
-        "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images)",
+        "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images{_extra(data)})",
         "augmentation": repr(data.augmentation),
         "model": f"{type(model).__name__} of structure {structure[:12]}",
     }
@@ -99,6 +106,10 @@ def _networks(defense: Defense) -> list[tuple[str, nn.Module]]:
     """The networks that a defence brings along; their weights decide where the run ends up."""
     held: dict[str, Any] = vars(defense) if is_dataclass(defense) else {}
     return [(name, value) for name, value in held.items() if isinstance(value, nn.Module)]
+
+
+def _extra(data: Dataset) -> str:
+    return "" if data.extra is None else f", {data.extra.share:g} of each batch from {data.extra.fingerprint}"
 
 
 def _text(value: object) -> str:

@@ -60,6 +60,18 @@ class Tree:
         empty = sorted(self._folders - filled)
         if empty:
             raise InputError(f"{self._where}: class folder {empty[0]} has no image; fill it or remove it")
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        """What the store would say after decoding everything, which may take an hour."""
+        trained = {label for split, label in self._placed.values() if split == "train"}
+        classes = {label for split, label in self._placed.values() if split != UNSPLIT}
+        if trained and classes != trained:
+            missing = sorted(classes - trained)
+            raise InputError(
+                f"{self._where}: class {missing[0]!r} has no training image "
+                f"({len(missing)} of {len(classes)} classes have none); add images or remove the class"
+            )
 
     def _place(self, folder: str) -> tuple[str, str]:
         *above, label = folder.split("/")

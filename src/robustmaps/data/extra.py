@@ -1,0 +1,104 @@
+"""Extra images from an ``.npz``, the form in which generated ones are published, read where they lie."""
+
+import shutil
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from robustmaps.data.cache import cache_root
+from robustmaps.data.rows import map_rows
+from robustmaps.data.sets import Dataset, Extra, ImageSet
+from robustmaps.data.sources.arrays import check_labels
+from robustmaps.data.store import quick_checksum
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import atomic, short_hash
+
+# As the published sets name them, and as data sets of ours do.
+_KEYS = (("image", "label"), ("images", "labels"))
+_LOCAL_HEADER = struct.Struct("<26xHH")
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, struct.error)
+
+
+def load_extra(path: str | Path, data: Dataset, share: float, *, cache_dir: Path | None = None) -> Extra:
+    """Open extra training images for a data set.
+
+    They stay in the file and are read batch by batch, so there may be more of them than memory holds. What is
+    compressed is first unpacked into the cache, once. Nothing is unpickled.
+
+    Args:
+        path: an ``.npz`` with ``image``, uint8, (N, H, W, C), and ``label``, whole numbers, (N,).
+        data: the data set that they are mixed into; sizes and classes must be its own.
+        share: the share of each batch that is drawn from them, in (0, 1).
+        cache_dir: the folder of the cache; ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps`` if not given.
+
+    Raises:
+        InputError: the file is damaged, lacks an array, or does not fit the data set.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"{path}: no such file; expected an .npz of extra images")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
+            keys = next((pair for pair in _KEYS if all(key in members for key in pair)), None)
+            if keys is None:
+                raise InputError(f"{file}: expected the arrays image and label, found {', '.join(members) or 'none'}")
+            images = _map(file, archive, members[keys[0]], cache_dir)
+        labels = _labels(file, keys[1])
+    except _DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: can't be read as an .npz of plain arrays ({error})") from error
+    images = _channels_first(f"{file}: {keys[0]}", images, data)
+    check_labels(f"{file}: {keys[1]}", labels, images, data.num_classes)
+    fingerprint = f"{file.name} {short_hash([list(images.shape), quick_checksum(file), file.stat().st_size])}"
+    return Extra(
+        ImageSet(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64, copy=False))), share, fingerprint
+    )
+
+
+def _map(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, cache_dir: Path | None) -> NDArray[np.uint8]:
+    """The array of a member: in place where it is stored as it is, from the cache where it was compressed."""
+    if member.compress_type == zipfile.ZIP_STORED:
+        with file.open("rb") as stream:
+            stream.seek(member.header_offset)
+            name, extra = cast(tuple[int, int], _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size)))
+        return map_rows(file, member.header_offset + _LOCAL_HEADER.size + name + extra)
+    status = file.stat()
+    key = short_hash([str(file.resolve()), status.st_size, status.st_mtime_ns, member.CRC])
+    unpacked = cache_root(cache_dir) / f"extra-{file.stem}-{key}.npy"
+    unpacked.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{unpacked}.lock"):
+        if not unpacked.exists():
+            with archive.open(member) as source, atomic(unpacked) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    return map_rows(unpacked)
+
+
+def _labels(file: Path, key: str) -> NDArray[Any]:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        labels: NDArray[Any] = archive[key]
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _channels_first(where: str, images: NDArray[np.uint8], data: Dataset) -> NDArray[np.uint8]:
+    """A view of images (N, H, W, C) or (N, H, W) as (N, C, H, W).
+
+    Raises:
+        InputError: they are of another size than the training images.
+    """
+    expected = tuple(data.train.images.shape[1:])
+    view = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images[:, None] if images.ndim == 3 else images
+    if view.shape[1:] != expected:
+        channels, height, width = expected
+        raise InputError(
+            f"{where} has shape {images.shape}: expected (N, {height}, {width}, {channels}), as {data.name} has"
+        )
+    return view

@@ -1,0 +1,210 @@
+"""Accuracy on corrupted images, by corruption and severity (arXiv 1903.12261)."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from robustmaps.data import CorruptedImages, ImageSet
+from robustmaps.engine.device import device_name, device_of
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import atomic
+from robustmaps.engine.memory import usual_batch
+from robustmaps.engine.numbers import check_whole
+from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.evaluation._rates import Rate
+
+_Z95 = 1.959964
+
+
+@dataclass(frozen=True)
+class MeanAccuracy:
+    """Accuracy averaged over corruptions, severities or both.
+
+    The versions of one image are not independent, so the interval is that of the mean over images of each image's own
+    average: 95 %, normal approximation.
+
+    Attributes:
+        value: in [0, 1].
+        interval: its bounds, cut to [0, 1].
+    """
+
+    value: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, correct: NDArray[np.bool_]) -> "MeanAccuracy":
+        """From verdicts (..., N), the images last."""
+        each = correct.reshape(-1, correct.shape[-1]).mean(0)
+        value = float(each.mean())
+        half = _Z95 * float(each.std(ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else 1.0
+        return cls(value, (max(value - half, 0.0), min(value + half, 1.0)))
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+    def to_dict(self) -> dict[str, float | list[float]]:
+        """For JSON."""
+        return {"value": self.value, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class CorruptionEvaluation:
+    """How a network does on corrupted images.
+
+    Attributes:
+        correct: for each corruption the verdicts, boolean, (5, N), severities 1 to 5.
+        fingerprint: of the files of images.
+        seconds: what it took; what was known before is not counted.
+        environment: device and PyTorch.
+        checkpoint_sha256: of the weights, where they came from a file.
+    """
+
+    correct: Mapping[str, NDArray[np.bool_]]
+    fingerprint: str
+    seconds: float
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint_sha256: str | None = None
+
+    @property
+    def images(self) -> int:
+        """How many images; each has five versions of every corruption."""
+        return int(next(iter(self.correct.values())).shape[1])
+
+    def accuracies(self, name: str) -> tuple[Rate, ...]:
+        """Accuracy under a corruption at severities 1 to 5, with Wilson intervals."""
+        return tuple(Rate(int(right.sum()), len(right)) for right in self.correct[name])
+
+    def mean(self, name: str | None = None) -> MeanAccuracy:
+        """Mean accuracy over the severities of a corruption, or over all corruptions."""
+        return MeanAccuracy.of(np.stack(list(self.correct.values())) if name is None else self.correct[name])
+
+    def by_severity(self) -> tuple[MeanAccuracy, ...]:
+        """Mean accuracy over all corruptions at severities 1 to 5."""
+        stacked = np.stack(list(self.correct.values()))
+        return tuple(MeanAccuracy.of(stacked[:, severity]) for severity in range(stacked.shape[1]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: figures, not verdicts."""
+        return {
+            "kind": "corruptions",
+            "images": self.images,
+            "mean_corruption_accuracy": self.mean().to_dict(),
+            "severities": [mean.to_dict() for mean in self.by_severity()],
+            "corruptions": {
+                name: {
+                    "mean": self.mean(name).to_dict(),
+                    "severities": [rate.to_dict() for rate in self.accuracies(name)],
+                }
+                for name in self.correct
+            },
+            "fingerprint": self.fingerprint,
+            "seconds": self.seconds,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "environment": dict(self.environment),
+        }
+
+
+def evaluate_corruptions(
+    model: nn.Module,
+    corrupted: CorruptedImages,
+    *,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    state: str | Path | None = None,
+    watcher: Watcher = ignore,
+) -> CorruptionEvaluation:
+    """Classify corrupted images with a network in evaluation mode and float32; it is left as it was.
+
+    Args:
+        model: from images (N, C, H, W) in [0, 1] to logits (N, K), on any device.
+        corrupted: what `robustmaps.data.open_corruptions` gives.
+        samples: how many images, drawn evenly from the classes, the same for all corruptions; None for all.
+        batch_size: images at once; None for what suits the device.
+        state: a folder that keeps the verdicts of each finished corruption. The same call goes on from there.
+        watcher: called after each batch.
+
+    Raises:
+        InputError: the network does not take these images, or has another number of classes.
+    """
+    device = device_of(model)
+    batch = usual_batch(device) if batch_size is None else batch_size
+    check_whole("batch_size", batch, 1)
+    rows = _choose(corrupted.labels, samples)
+    correct: dict[str, NDArray[np.bool_]] = {}
+    began = time.perf_counter()
+    with plain_view(model) as plain, torch.no_grad():
+        _check_classes(plain, corrupted, device)
+        files = {name: None if state is None else Path(state) / f"{name}.npy" for name in corrupted.names}
+        missing = [name for name, file in files.items() if file is None or not file.exists()]
+        for name, file in files.items():
+            if name not in missing and file is not None:
+                correct[name] = np.load(file, allow_pickle=False)
+                continue
+
+            def report(done: int, total: int, accuracy: float, name: str = name) -> None:
+                before = missing.index(name) * total
+                left = (time.perf_counter() - began) * (len(missing) * total / (before + done) - 1)
+                watcher(Progress(name, done, total, "images", {"accuracy": accuracy}, left))
+
+            correct[name] = _classify(plain, corrupted.images(name), corrupted.labels, rows, batch, device, report)
+            if file is not None:
+                with atomic(file) as stream:
+                    np.save(stream, correct[name], allow_pickle=False)
+    environment = {"device": device_name(device), "torch": torch.__version__, "batch_size": batch}
+    return CorruptionEvaluation(correct, corrupted.fingerprint(), time.perf_counter() - began, environment)
+
+
+def _classify(
+    plain: AttackView,
+    images: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    batch: int,
+    device: torch.device,
+    report: Callable[[int, int, float], None],
+) -> NDArray[np.bool_]:
+    """Verdicts (5, n) on these rows of the versions (5, N, C, H, W) of one corruption."""
+    verdicts = torch.zeros(len(images), len(rows), dtype=torch.bool)
+    done = right = 0
+    for severity, versions in enumerate(images):
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            found = plain(versions[part].to(device).float().div_(255)).argmax(1).cpu() == labels[part]
+            verdicts[severity, start : start + batch] = found
+            done, right = done + len(part), right + int(found.sum())
+            report(done, verdicts.numel(), right / done)
+    return verdicts.numpy()
+
+
+def _choose(labels: Tensor, samples: int | None) -> Tensor:
+    """Rows of the images to use, those that `ImageSet.subset` takes of a test split in the same order."""
+    rows = torch.arange(len(labels))
+    if samples is None:
+        return rows
+    numbered = ImageSet(torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8), labels)
+    return numbered.rows(samples)
+
+
+def _check_classes(plain: AttackView, corrupted: CorruptedImages, device: torch.device) -> None:
+    """Run the network once, so that one that is not for these images says so before all else."""
+    example = corrupted.images(corrupted.names[0])[0, :1].to(device).float().div_(255)
+    try:
+        logits = plain(example)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{corrupted.folder}: the network does not take images of shape {corrupted.shape} ({reason})"
+        ) from error
+    classes = int(corrupted.labels.max()) + 1
+    if logits.shape[1] != classes:
+        raise InputError(f"{corrupted.folder}: labels of {classes} classes; the network tells {logits.shape[1]}")
