@@ -171,3 +171,14 @@ def test_a_named_set_comes_with_its_published_statistics_and_augmentation(
     else:
         assert data.augmentation == Augmentation(pad=4, flip=name in MIRRORED)
         assert data.image_size == (height, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "pad"), [("digits", 8, 1), ("digits", 16, 2), ("cifar10", 32, 4), ("mnist", 14, 2)]
+)
+def test_shifts_are_as_large_a_part_of_a_resized_image(name: str, side: int, pad: int) -> None:
+    assert KNOWN[name].pad_at(side) == pad
+
+
+def test_resized_digits_are_shifted_further(tmp_path: Path) -> None:
+    assert load("digits", image_size=16, cache_dir=tmp_path).augmentation == Augmentation(pad=2)
