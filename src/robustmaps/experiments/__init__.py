@@ -28,13 +28,20 @@ if TYPE_CHECKING:
         evaluate_checkpoint,
         evaluate_curve,
     )
+    from robustmaps.experiments._filter import parse_where
+    from robustmaps.experiments._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.experiments._networks import Fit, OpenedNetwork, open_model
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
     from robustmaps.experiments._records import RunRecord, read_run, read_runs
     from robustmaps.experiments._run import TrainedRun, folder_of, resolve, train
+    from robustmaps.experiments._study import EvaluationConfig, Point, Study, read_study
+    from robustmaps.experiments._sweep import RunsFailed, SweepResult, sweep
+    from robustmaps.experiments._sweep_plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
+    from robustmaps.experiments._sweep_state import SweepState
     from robustmaps.experiments._theory import TheoryResult, theory
 
 __all__ = [
+    "RUN_COLUMNS",
     "AnalyzedNetwork",
     "AttackConfig",
     "Checkpoint",
@@ -45,35 +52,52 @@ __all__ = [
     "EnlargedNetwork",
     "EvaluatedCurve",
     "EvaluatedRun",
+    "EvaluationConfig",
     "Fit",
     "ModelConfig",
     "OpenedNetwork",
     "Options",
     "PlannedNetwork",
+    "PlannedRun",
+    "Point",
     "RunConfig",
     "RunRecord",
+    "RunsFailed",
+    "Study",
     "Surgery",
+    "SweepPlan",
+    "SweepResult",
+    "SweepState",
     "TheoryResult",
     "TrainedRun",
     "analyze_network",
+    "as_row",
+    "choose_evaluation",
     "create_attacks",
     "demo",
     "diagnose_checkpoint",
+    "differing",
     "enlarge_network",
     "evaluate_checkpoint",
     "evaluate_curve",
+    "evaluation_names",
     "folder_of",
     "from_mapping",
+    "list_runs",
     "open_checkpoint",
     "open_model",
     "open_network",
     "parse_budget",
+    "parse_where",
     "plan_network",
+    "plan_sweep",
     "read_config",
     "read_run",
     "read_runs",
+    "read_study",
     "resolve",
     "save_enlarged",
+    "sweep",
     "theory",
     "to_mapping",
     "train",
@@ -85,6 +109,12 @@ __getattr__, __dir__ = lazy(
         "_analysis": ["AnalyzedNetwork", "analyze_network"],
         "_enlarging": ["EnlargedNetwork", "Surgery", "enlarge_network", "save_enlarged"],
         "_planning": ["PlannedNetwork", "parse_budget", "plan_network"],
+        "_filter": ["parse_where"],
+        "_listing": ["RUN_COLUMNS", "as_row", "choose_evaluation", "differing", "list_runs"],
+        "_study": ["EvaluationConfig", "Point", "Study", "read_study"],
+        "_sweep": ["RunsFailed", "SweepResult", "sweep"],
+        "_sweep_plan": ["PlannedRun", "SweepPlan", "evaluation_names", "plan_sweep"],
+        "_sweep_state": ["SweepState"],
         "_theory": ["TheoryResult", "theory"],
         "_networks": ["Fit", "OpenedNetwork", "open_model"],
         "_config": [
