@@ -19,7 +19,8 @@ from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
 
 if TYPE_CHECKING:
-    from robustmaps.experiments import SweepPlan, SweepResult, SweepState
+    from robustmaps.evaluation import SeedStatistics
+    from robustmaps.experiments import Statistics, SweepPlan, SweepResult, SweepState
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
@@ -55,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "sweep", DESCRIPTION)
     from robustmaps.engine.numbers import check_whole
-    from robustmaps.experiments import RunsFailed, plan_sweep, read_study, sweep
+    from robustmaps.experiments import RunsFailed, plan_sweep, read_run, read_study, statistics_of, sweep
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
@@ -72,7 +73,9 @@ def run(arguments: Sequence[str]) -> None:
             result = sweep(plan, watcher=show, should_stop=should_stop)
         except Interrupted as place:
             raise Interrupted(f"{place}; the same command goes on from here") from None
-    output.result(result.to_dict(), *_result_texts(result))
+    folders = [run.folder for run in plan.runs if run.folder not in result.failed]
+    found = statistics_of([read_run(folder) for folder in folders])
+    output.result({**result.to_dict(), **found.to_dict()}, *_statistics_texts(found), *_result_texts(result))
     if result.failed:
         listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
         raise RunsFailed(f"{len(result.failed)} runs; the same command tries them again:\n{listed}")
@@ -112,6 +115,24 @@ def _plan_line(plan: "SweepPlan") -> str:
         f"{missing} of {len(plan.runs)} runs to make in {plan.out}: {human(plan.flops, 'FLOP')}{hours}, "
         f"{plan.jobs} at once with {plan.threads} thread{'s' * (plan.threads != 1)} each."
     )
+
+
+def _statistics_texts(found: "Statistics") -> list[object]:
+    rows = [
+        (each.label, str(len(each.runs)), _over_seeds(each.clean), _over_seeds(each.robust))
+        for each in found.configurations
+    ]
+    table = rich_table(("configuration", "seeds", "clean", "robust [95 % over seeds]"), rows)
+    return [table, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+
+
+def _over_seeds(figure: "SeedStatistics") -> str:
+    text = f"{100 * figure.mean:.1f} %"
+    if figure.interval is None:
+        return text
+    low, high = figure.interval
+    # Student's interval of few seeds may leave the range that a rate has.
+    return f"{text} [{100 * max(low, 0.0):.1f}, {100 * min(high, 1.0):.1f}]"
 
 
 def _result_texts(result: "SweepResult") -> list[object]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
     from robustmaps.experiments._records import RunRecord, read_run, read_runs
     from robustmaps.experiments._run import TrainedRun, folder_of, resolve, train
+    from robustmaps.experiments._statistics import Configuration, Statistics, statistics_of
     from robustmaps.experiments._study import EvaluationConfig, Point, Study, read_study
     from robustmaps.experiments._sweep import RunsFailed, SweepResult, sweep
     from robustmaps.experiments._sweep_plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
@@ -45,6 +46,7 @@ __all__ = [
     "AnalyzedNetwork",
     "AttackConfig",
     "Checkpoint",
+    "Configuration",
     "DataConfig",
     "DefenseConfig",
     "DemoResult",
@@ -63,6 +65,7 @@ __all__ = [
     "RunConfig",
     "RunRecord",
     "RunsFailed",
+    "Statistics",
     "Study",
     "Surgery",
     "SweepPlan",
@@ -97,6 +100,7 @@ __all__ = [
     "read_study",
     "resolve",
     "save_enlarged",
+    "statistics_of",
     "sweep",
     "theory",
     "to_mapping",
@@ -111,6 +115,7 @@ __getattr__, __dir__ = lazy(
         "_planning": ["PlannedNetwork", "parse_budget", "plan_network"],
         "_filter": ["parse_where"],
         "_listing": ["RUN_COLUMNS", "as_row", "choose_evaluation", "differing", "list_runs"],
+        "_statistics": ["Configuration", "Statistics", "statistics_of"],
         "_study": ["EvaluationConfig", "Point", "Study", "read_study"],
         "_sweep": ["RunsFailed", "SweepResult", "sweep"],
         "_sweep_plan": ["PlannedRun", "SweepPlan", "evaluation_names", "plan_sweep"],
