@@ -7,6 +7,7 @@ from robustmaps.engine.lazy import lazy
 if TYPE_CHECKING:
     from robustmaps.experiments._analysis import AnalyzedNetwork, analyze_network
     from robustmaps.experiments._attacks import create_attacks
+    from robustmaps.experiments._candidates import Candidate, find_candidates, within
     from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint, open_network
     from robustmaps.experiments._config import (
         AttackConfig,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from robustmaps.experiments._networks import Fit, OpenedNetwork, open_model
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
     from robustmaps.experiments._records import RunRecord, read_run, read_runs
-    from robustmaps.experiments._run import TrainedRun, folder_of, resolve, train
+    from robustmaps.experiments._run import TrainedRun, folder_of, load_data, resolve, train
+    from robustmaps.experiments._search import SearchResult, Trial, search
     from robustmaps.experiments._statistics import Configuration, Statistics, statistics_of
     from robustmaps.experiments._study import EvaluationConfig, Point, Study, read_study
     from robustmaps.experiments._sweep import RunsFailed, SweepResult, sweep
@@ -45,6 +47,7 @@ __all__ = [
     "RUN_COLUMNS",
     "AnalyzedNetwork",
     "AttackConfig",
+    "Candidate",
     "Checkpoint",
     "Configuration",
     "DataConfig",
@@ -65,6 +68,7 @@ __all__ = [
     "RunConfig",
     "RunRecord",
     "RunsFailed",
+    "SearchResult",
     "Statistics",
     "Study",
     "Surgery",
@@ -73,6 +77,7 @@ __all__ = [
     "SweepState",
     "TheoryResult",
     "TrainedRun",
+    "Trial",
     "analyze_network",
     "as_row",
     "choose_evaluation",
@@ -84,9 +89,11 @@ __all__ = [
     "evaluate_checkpoint",
     "evaluate_curve",
     "evaluation_names",
+    "find_candidates",
     "folder_of",
     "from_mapping",
     "list_runs",
+    "load_data",
     "open_checkpoint",
     "open_model",
     "open_network",
@@ -100,11 +107,13 @@ __all__ = [
     "read_study",
     "resolve",
     "save_enlarged",
+    "search",
     "statistics_of",
     "sweep",
     "theory",
     "to_mapping",
     "train",
+    "within",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -115,6 +124,8 @@ __getattr__, __dir__ = lazy(
         "_planning": ["PlannedNetwork", "parse_budget", "plan_network"],
         "_filter": ["parse_where"],
         "_listing": ["RUN_COLUMNS", "as_row", "choose_evaluation", "differing", "list_runs"],
+        "_candidates": ["Candidate", "find_candidates", "within"],
+        "_search": ["SearchResult", "Trial", "search"],
         "_statistics": ["Configuration", "Statistics", "statistics_of"],
         "_study": ["EvaluationConfig", "Point", "Study", "read_study"],
         "_sweep": ["RunsFailed", "SweepResult", "sweep"],
@@ -138,6 +149,6 @@ __getattr__, __dir__ = lazy(
         "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
         "_records": ["RunRecord", "read_run", "read_runs"],
-        "_run": ["TrainedRun", "folder_of", "resolve", "train"],
+        "_run": ["TrainedRun", "folder_of", "load_data", "resolve", "train"],
     },
 )
