@@ -28,20 +28,19 @@ class PlannedRun:
 
     Attributes:
         point: its configuration and the values of the study's axes.
+        title: the values that differ between the study's runs, for people.
         folder: where it lives.
         done: whether it is trained and evaluated as the study asks.
+        robust: its robust accuracy by the study's first evaluation, where it is done.
         estimate: what it costs.
     """
 
     point: Point
+    title: str
     folder: Path
     done: bool
+    robust: float | None
     estimate: RunEstimate
-
-    @property
-    def title(self) -> str:
-        """Its values, for people."""
-        return ", ".join(f"{key} {value}" for key, value in self.point.values.items()) or self.folder.name
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,9 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
         if config in found:
             continue
         path = folder / config.name
-        found[config] = PlannedRun(
-            replace(point, config=config), path, is_done(path, study.evaluations, loaded), estimate
-        )
+        robust = _finished(path, study.evaluations, loaded)
+        planned = replace(point, config=config)
+        found[config] = PlannedRun(planned, _title(point, study), path, robust is not None, robust, estimate)
     notes = list(study.notes)
     if len(found) < len(study.points):
         notes.append(f"{len(study.points) - len(found)} combinations are the same run as another, and made once")
@@ -156,24 +155,33 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
     )
 
 
+def _title(point: Point, study: Study) -> str:
+    """The values of the axes that have several; those of all axes where none has."""
+    several = [key for key in study.keys if len({str(each.values.get(key)) for each in study.points}) > 1]
+    shown = [f"{key} {point.values[key]}" for key in several or study.keys if key in point.values]
+    return ", ".join(shown) or point.config.name
+
+
 def _jobs(missing: Sequence[RunConfig]) -> int:
     if any(resolve_device(config.training.device).type != "cpu" for config in missing):
         return 1
     return max(1, min(available_cores(), len(missing), _MOST_JOBS))
 
 
-def is_done(
-    folder: Path, evaluations: Sequence[EvaluationConfig], loaded: Callable[[DataConfig], Dataset] = load_data
-) -> bool:
-    """Whether the run in that folder is trained, and evaluated in all these ways."""
+def _finished(
+    folder: Path, evaluations: Sequence[EvaluationConfig], loaded: Callable[[DataConfig], Dataset]
+) -> float | None:
+    """Robust accuracy by the first evaluation, at its largest radius; None where something is missing."""
     if not (folder / "config.yaml").exists():
-        return False
+        return None
     record = read_run(folder, skipped=lambda *_: None)
-    return record.status == "finished" and all(_is_evaluated(record, each, loaded) for each in evaluations)
-
-
-def _is_evaluated(record: RunRecord, wanted: EvaluationConfig, loaded: Callable[[DataConfig], Dataset]) -> bool:
-    return all(name is not None for name in evaluation_names(record, wanted, loaded))
+    if record.status != "finished":
+        return None
+    names = [evaluation_names(record, each, loaded) for each in evaluations]
+    last = names[0][-1]
+    if last is None or any(name is None for each in names for name in each):
+        return None
+    return record.evaluations[last].robust_accuracy.value
 
 
 def evaluation_names(
