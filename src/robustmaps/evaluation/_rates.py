@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from robustmaps.engine.errors import InputError
 
@@ -35,6 +34,8 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson score interval (Wilson, JASA 1927), in [0, 1]."""
+        from scipy import stats  # takes a second to import, which reading records does not need
+
         low, high = stats.binomtest(self.successes, self.total).proportion_ci(0.95, method="wilson")
         return float(low), float(high)
 
@@ -102,7 +103,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Differenc
         raise InputError(f"verdicts of shapes {first.shape} and {second.shape}: expected the same images for both")
     gain = second.astype(np.int8) - first.astype(np.int8)
     seeds, images = gain.shape
-    p_value = _mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if seeds == 1 else None
+    p_value = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if seeds == 1 else None
     return Difference(float(gain.mean()), _interval(gain, seed), p_value, images, seeds)
 
 
@@ -121,8 +122,10 @@ def _interval(values: NDArray[np.int8], seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mcnemar(gained: int, lost: int) -> float:
+def mcnemar(gained: int, lost: int) -> float:
     """The exact McNemar test: were as many images gained as lost (McNemar, Psychometrika 1947)?"""
+    from scipy import stats
+
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments._analysis import AnalyzedNetwork, analyze_network
     from robustmaps.experiments._architectures import Fit
     from robustmaps.experiments._attacks import create_attacks
+    from robustmaps.experiments._candidates import Candidate, find_candidates, within
     from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint, open_network
     from robustmaps.experiments._config import (
         AttackConfig,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         to_mapping,
     )
     from robustmaps.experiments._corruptions import CorruptedRun, evaluate_corrupted
+    from robustmaps.experiments._datasets import load_data
     from robustmaps.experiments._defenses import create_defense
     from robustmaps.experiments._demo import DemoResult, demo
     from robustmaps.experiments._diagnosis import DiagnosedRun, diagnose_checkpoint
@@ -31,19 +33,31 @@ if TYPE_CHECKING:
         evaluate_checkpoint,
         evaluate_curve,
     )
+    from robustmaps.experiments._filter import parse_where
+    from robustmaps.experiments._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.experiments._networks import open_model
     from robustmaps.experiments._opened import OpenedNetwork
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
     from robustmaps.experiments._recipes import describe_recipe, read_recipe, recipe_names
+    from robustmaps.experiments._records import RunRecord, read_run, read_runs
     from robustmaps.experiments._run import TrainedRun, folder_of, train
+    from robustmaps.experiments._search import SearchResult, Trial, search
     from robustmaps.experiments._start import resolve, starting_from
+    from robustmaps.experiments._statistics import Configuration, Statistics, statistics_of
+    from robustmaps.experiments._study import EvaluationConfig, Point, Study, read_study
     from robustmaps.experiments._surgery import Surgery
+    from robustmaps.experiments._sweep import RunsFailed, SweepResult, sweep
+    from robustmaps.experiments._sweep_plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
+    from robustmaps.experiments._sweep_state import SweepState
     from robustmaps.experiments._theory import TheoryResult, theory
 
 __all__ = [
+    "RUN_COLUMNS",
     "AnalyzedNetwork",
     "AttackConfig",
+    "Candidate",
     "Checkpoint",
+    "Configuration",
     "CorruptedRun",
     "DataConfig",
     "DefenseConfig",
@@ -52,55 +66,79 @@ __all__ = [
     "EnlargedNetwork",
     "EvaluatedCurve",
     "EvaluatedRun",
+    "EvaluationConfig",
     "Fit",
     "ModelConfig",
     "OpenedNetwork",
     "Options",
     "PlannedNetwork",
+    "PlannedRun",
+    "Point",
     "RunConfig",
+    "RunRecord",
+    "RunsFailed",
+    "SearchResult",
+    "Statistics",
+    "Study",
     "Surgery",
+    "SweepPlan",
+    "SweepResult",
+    "SweepState",
     "TheoryResult",
     "TrainedRun",
+    "Trial",
     "analyze_network",
+    "as_row",
+    "choose_evaluation",
     "create_attacks",
     "create_defense",
     "demo",
     "describe_recipe",
     "diagnose_checkpoint",
+    "differing",
     "enlarge_network",
     "evaluate_checkpoint",
     "evaluate_corrupted",
     "evaluate_curve",
+    "evaluation_names",
+    "find_candidates",
     "folder_of",
     "from_mapping",
+    "list_runs",
+    "load_data",
     "open_checkpoint",
     "open_model",
     "open_network",
     "parse_budget",
+    "parse_where",
     "plan_network",
+    "plan_sweep",
     "read_config",
     "read_recipe",
+    "read_run",
+    "read_runs",
+    "read_study",
     "recipe_names",
     "resolve",
     "save_enlarged",
+    "search",
     "starting_from",
+    "statistics_of",
+    "sweep",
     "theory",
     "to_mapping",
     "train",
+    "within",
 ]
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "_analysis": ["AnalyzedNetwork", "analyze_network"],
-        "_enlarging": ["EnlargedNetwork", "enlarge_network", "save_enlarged"],
-        "_planning": ["PlannedNetwork", "parse_budget", "plan_network"],
-        "_theory": ["TheoryResult", "theory"],
         "_architectures": ["Fit"],
-        "_networks": ["open_model"],
-        "_opened": ["OpenedNetwork"],
-        "_start": ["resolve", "starting_from"],
-        "_surgery": ["Surgery"],
+        "_attacks": ["create_attacks"],
+        "_candidates": ["Candidate", "find_candidates", "within"],
+        "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
         "_config": [
             "AttackConfig",
             "DataConfig",
@@ -112,13 +150,28 @@ __getattr__, __dir__ = lazy(
             "to_mapping",
         ],
         "_corruptions": ["CorruptedRun", "evaluate_corrupted"],
+        "_datasets": ["load_data"],
         "_defenses": ["create_defense"],
         "_demo": ["DemoResult", "demo"],
         "_diagnosis": ["DiagnosedRun", "diagnose_checkpoint"],
-        "_attacks": ["create_attacks"],
-        "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
+        "_enlarging": ["EnlargedNetwork", "enlarge_network", "save_enlarged"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
+        "_filter": ["parse_where"],
+        "_listing": ["RUN_COLUMNS", "as_row", "choose_evaluation", "differing", "list_runs"],
+        "_networks": ["open_model"],
+        "_opened": ["OpenedNetwork"],
+        "_planning": ["PlannedNetwork", "parse_budget", "plan_network"],
         "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
+        "_records": ["RunRecord", "read_run", "read_runs"],
         "_run": ["TrainedRun", "folder_of", "train"],
+        "_search": ["SearchResult", "Trial", "search"],
+        "_start": ["resolve", "starting_from"],
+        "_statistics": ["Configuration", "Statistics", "statistics_of"],
+        "_study": ["EvaluationConfig", "Point", "Study", "read_study"],
+        "_surgery": ["Surgery"],
+        "_sweep": ["RunsFailed", "SweepResult", "sweep"],
+        "_sweep_plan": ["PlannedRun", "SweepPlan", "evaluation_names", "plan_sweep"],
+        "_sweep_state": ["SweepState"],
+        "_theory": ["TheoryResult", "theory"],
     },
 )

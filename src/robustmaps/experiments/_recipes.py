@@ -4,7 +4,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from robustmaps.engine.errors import unknown
-from robustmaps.experiments._config import RunConfig, parse_config
+from robustmaps.experiments._config import RunConfig, from_mapping, parse_mapping
 
 _FOLDER = "recipes"
 _SUFFIX = ".yaml"
@@ -25,7 +25,8 @@ def read_recipe(name: str) -> RunConfig:
     Raises:
         InputError: there is none of that name.
     """
-    return parse_config(_file(name).read_text(encoding="utf-8"), where=f"recipe {name}")
+    where = f"recipe {name}"
+    return from_mapping(parse_mapping(_file(name).read_text(encoding="utf-8"), where), where=where)
 
 
 def describe_recipe(name: str) -> str:

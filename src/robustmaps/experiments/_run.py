@@ -1,21 +1,25 @@
 """From a configuration to a trained run folder."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from robustmaps import models
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_text
+from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.experiments._checkpoints import DESCRIPTION
 from robustmaps.experiments._config import RunConfig, write_config
 from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._defenses import create_defense
 from robustmaps.experiments._opened import OpenedNetwork
+from robustmaps.experiments._records import COST
 from robustmaps.experiments._start import create_network, resolve
 from robustmaps.training import Fit, RunFolder, fit
 
@@ -81,6 +85,8 @@ def train(
     network = create_network(config, data)
     if not folder.config.exists():
         write_text(folder.config, write_config(config))
+    if not (folder.path / COST).exists():
+        write_json(folder.path / COST, image_cost(network.model, data).to_dict())
     result = fit(
         network.model,
         data,
@@ -93,6 +99,15 @@ def train(
         should_stop=should_stop,
     )
     return TrainedRun(folder.path, config, network.model, data, result)
+
+
+def image_cost(model: nn.Module, data: Dataset) -> models.Cost:
+    """What one image costs the network, which is left as it is."""
+    image = torch.zeros(1, data.in_channels, *data.image_size)
+    try:
+        return models.measure_cost(copy.deepcopy(model).to("meta"), image.to("meta"))  # nothing is computed
+    except RuntimeError:  # a network that makes tensors on a device of its own
+        return models.measure_cost(model, image.to(next(model.parameters()).device))
 
 
 def describe(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[str, object]:

@@ -16,6 +16,9 @@ from torch import Tensor
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, write_json, write_text
 
+# Long enough to outwait somebody who only looks whether the folder is held.
+_LOCK_S = 0.5
+
 
 class RunFolder:
     """The files of one run.
@@ -62,7 +65,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_S)
         except Timeout:
             raise InputError(f"{self.path}: another process is training this run; wait for it or stop it") from None
         try:
@@ -121,7 +124,17 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], description: M
     """Write a state dict as safetensors, atomically, with a description in the file's header."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with atomic(path) as file:
-        file.write(safetensors.torch.save(plain, metadata=dict(description)))
+        file.write(_in_order(safetensors.torch.save(plain, metadata=dict(description))))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its description sorted: it comes in random order, and files are known by their hash."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # as the format has it, so that tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
