@@ -1,0 +1,275 @@
+"""The plots of a report that compare accuracies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from robustmaps.engine.numbers import as_fraction
+from robustmaps.report._chart_parts import (
+    Bounded,
+    Trace,
+    axis,
+    band,
+    bars,
+    colour,
+    percent,
+    percent_axis,
+    percent_cell,
+    plain,
+    points_cell,
+)
+from robustmaps.report._page import Chart
+from robustmaps.report._tables import Cell, table
+
+_NORMS = {"linf": "l∞", "l2": "l₂", "l1": "l₁"}
+_LARGEST_PX, _SMALLEST_PX = 34.0, 8.0
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """One configuration between accuracy, robustness and cost.
+
+    Attributes:
+        name: of the configuration.
+        group: whose colour it has, such as the network or the defence.
+        clean, robust: shares with 95 % intervals.
+        flops: of a forward pass, None where unknown.
+        cost: the same for people.
+    """
+
+    name: str
+    group: str
+    clean: Bounded
+    robust: Bounded
+    flops: float | None
+    cost: str
+
+
+def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
+    """Clean against robust accuracy; the area of a point grows with the cost of the configuration."""
+    groups = list(dict.fromkeys(point.group for point in points))
+    largest = max((point.flops or 0 for point in points), default=0) or 1
+    few = len(points) <= 12
+    traces: list[Trace] = []
+    for index, group in enumerate(groups):
+        mine = [point for point in points if point.group == group]
+        clean, robust = ([percent(getattr(p, name)) for p in mine] for name in ("clean", "robust"))
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text" if few else "markers",
+                "name": plain(group),
+                "x": [figure.value for figure in clean],
+                "y": [figure.value for figure in robust],
+                "error_x": {**bars(clean), "color": colour(index, 0.45)},
+                "error_y": {**bars(robust), "color": colour(index, 0.45)},
+                "text": [plain(p.name) for p in mine],
+                "textposition": "top right",
+                "customdata": [plain(p.cost) for p in mine],
+                "hovertemplate": "<b>%{text}</b><br>clean %{x:.1f} %<br>robust %{y:.1f} %<br>%{customdata}"
+                "<extra></extra>",
+                "marker": {
+                    "size": [max(_SMALLEST_PX, _LARGEST_PX * ((p.flops or 0) / largest) ** 0.5) for p in mine],
+                    "color": colour(index, 0.75),
+                    "line": {"width": 1, "color": "$surface"},
+                },
+            }
+        )
+    best = max(points, key=lambda point: point.robust.value)
+    return Chart(
+        name="trade-off",
+        title="Clean against robust accuracy",
+        alt=f"Scatter plot of {len(points)} configurations. Most robust: {best.name}, clean {100 * best.clean.value:.1f} "
+        f"percent, robust {100 * best.robust.value:.1f} percent.",
+        traces=traces,
+        layout={
+            "xaxis": axis("clean accuracy (%)", ticksuffix=" %"),
+            "yaxis": axis(f"robust accuracy (%), {plain(attack)}", ticksuffix=" %"),
+            "hovermode": "closest",
+        },
+        caption="Up and to the right is better. Bars: 95 % intervals. Area of a point: operations of a forward pass, "
+        f"the largest being {max(points, key=lambda p: p.flops or 0).cost}.",
+        height_px=460,
+    )
+
+
+def differences_chart(rows: Sequence[tuple[str, Bounded]], reference: str) -> Chart:
+    """How much more robust each configuration is than one of them."""
+    shown = list(reversed(rows))
+    figures = [percent(figure) for _, figure in shown]
+    traces: list[Trace] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "difference, 95 % interval",
+            "x": [figure.value for figure in figures],
+            "y": [plain(name) for name, _ in shown],
+            "error_x": {**bars(figures), "color": "$0"},
+            "marker": {"size": 9, "color": "$0"},
+            "hovertemplate": "<b>%{y}</b><br>%{x:+.1f} points<extra></extra>",
+        }
+    ]
+    return Chart(
+        name="differences",
+        title=f"Difference in robust accuracy to {reference}",
+        alt=f"Differences in robust accuracy to {reference}: "
+        + "; ".join(f"{name} {100 * figure.value:+.1f} points" for name, figure in rows),
+        traces=traces,
+        layout={
+            "xaxis": axis("difference (percentage points)", zeroline=True, zerolinewidth=2, zerolinecolor="$muted"),
+            "yaxis": {"automargin": True, "type": "category"},
+            "showlegend": True,
+        },
+        data=table(
+            ("configuration", f"difference to {reference} (points)"),
+            [(name, points_cell(figure)) for name, figure in rows],
+            f"Difference in robust accuracy to {reference}, paired by image and seed, with 95 % intervals",
+        ),
+        caption="An interval that does not reach the line at 0 shows a difference.",
+        height_px=150 + 34 * len(rows),
+    )
+
+
+def radius_chart(series: Sequence[tuple[str, Sequence[tuple[float, Bounded]]]], norm: str, attack: str) -> Chart:
+    """Accuracy over the radius of the budget."""
+    traces: list[Trace] = []
+    for index, (name, points) in enumerate(series):
+        radii, figures = [eps for eps, _ in points], [percent(figure) for _, figure in points]
+        traces.append(band(radii, figures, index, name))
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": plain(name),
+                "legendgroup": name,
+                "x": radii,
+                "y": [figure.value for figure in figures],
+                "line": {"color": colour(index), "width": 2},
+                "customdata": [
+                    [as_fraction(eps), low, high] for eps, (_, low, high) in zip(radii, figures, strict=True)
+                ],
+                "hovertemplate": "eps %{customdata[0]}: %{y:.1f} % [%{customdata[1]:.1f}, %{customdata[2]:.1f}]",
+            }
+        )
+    every = sorted({eps for _, points in series for eps, _ in points})
+    rows = [
+        (name, Cell(as_fraction(eps), eps), percent_cell(figure)) for name, points in series for eps, figure in points
+    ]
+    return Chart(
+        name="radius",
+        title="Robust accuracy over eps",
+        alt="Accuracy falls with the radius of the budget. At the largest, "
+        + f"{as_fraction(every[-1])}: "
+        + "; ".join(f"{name} {100 * points[-1][1].value:.1f} percent" for name, points in series),
+        traces=traces,
+        layout={
+            "xaxis": axis(
+                f"eps ({_NORMS[norm]}, images in [0, 1])",
+                tickmode="array",
+                tickvals=every,
+                ticktext=[as_fraction(eps) for eps in every],
+            ),
+            "yaxis": percent_axis(f"accuracy (%), {plain(attack)}"),
+            "hovermode": "x unified",
+        },
+        data=table(("configuration", f"eps, {norm}", "accuracy [95 %]"), rows, f"Accuracy over eps, {attack}"),
+        caption="At 0 stands clean accuracy. Bands: 95 % intervals.",
+    )
+
+
+def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attack: str) -> Chart:
+    """What became of the images: wrong without an attack, broken by each attack in turn, or robust."""
+    kinds = list(dict.fromkeys(kind for _, shares in rows for kind, _ in shares))
+    names = [name for name, _ in rows]
+    broken = [kind for kind in kinds if kind not in ("robust", "wrong, clean")]
+    tints = {"robust": "$good", "wrong, clean": "$muted", **{kind: colour(i + 1) for i, kind in enumerate(broken)}}
+    traces: list[Trace] = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": plain(kind),
+            "y": [plain(name) for name in reversed(names)],
+            "x": [100 * dict(shares).get(kind, 0.0) for _, shares in reversed(rows)],
+            "marker": {"color": tints[kind]},
+            "hovertemplate": f"<b>%{{y}}</b><br>{plain(kind).replace('%', '')}: %{{x:.1f}} % of images<extra></extra>",
+        }
+        for kind in ["robust", *broken, "wrong, clean"]
+        if kind in kinds
+    ]
+    data = table(
+        ("configuration", *(f"{kind} (%)" for kind in kinds)),
+        [
+            (
+                name,
+                *(
+                    Cell(f"{100 * dict(shares).get(kind, 0.0):.1f}", 100 * dict(shares).get(kind, 0.0))
+                    for kind in kinds
+                ),
+            )
+            for name, shares in rows
+        ],
+        f"What broke how many images, in % of all, {attack}",
+    )
+    return Chart(
+        name="cascade",
+        title="What broke how many",
+        alt="Stacked bars: the share of images that stayed right, that each attack broke, and that were wrong before. "
+        + "; ".join(f"{name}: {100 * dict(shares).get('robust', 0.0):.1f} percent robust" for name, shares in rows),
+        traces=traces,
+        layout={
+            "barmode": "stack",
+            "xaxis": percent_axis("share of the test images (%)"),
+            "yaxis": {"automargin": True, "type": "category"},
+            "legend": {"traceorder": "normal"},
+        },
+        data=data,
+        caption="Each attack sees only what the ones before it left, so its bar is what it broke beyond them.",
+        height_px=170 + 36 * len(rows),
+    )
+
+
+def classes_chart(classes: Sequence[str], series: Sequence[tuple[str, Sequence[Bounded]]], attack: str) -> Chart:
+    """Robust accuracy per class."""
+    traces: list[Trace] = []
+    for index, (name, shares) in enumerate(series):
+        figures = [percent(share) for share in shares]
+        traces.append(
+            {
+                "type": "bar",
+                "name": plain(name),
+                "x": [plain(label) for label in classes],
+                "y": [figure.value for figure in figures],
+                "error_y": {**bars(figures), "color": "$muted"},
+                "marker": {"color": colour(index)},
+                "hovertemplate": "<b>%{x}</b><br>%{y:.1f} %<extra>%{fullData.name}</extra>",
+            }
+        )
+    rows = [(label, *(percent_cell(shares[i]) for _, shares in series)) for i, label in enumerate(classes)]
+    return Chart(
+        name="classes",
+        title="Robust accuracy per class",
+        alt="Bars per class. "
+        + " ".join(
+            f"{name}: weakest {_weakest(classes, shares)}, strongest {_strongest(classes, shares)}."
+            for name, shares in series
+        ),
+        traces=traces,
+        layout={
+            "barmode": "group",
+            "xaxis": axis("class", type="category"),
+            "yaxis": percent_axis(f"robust accuracy (%), {plain(attack)}"),
+        },
+        data=table(
+            ("class", *(name for name, _ in series)), rows, f"Robust accuracy per class with 95 % intervals, {attack}"
+        ),
+        caption="Bars: 95 % intervals.",
+    )
+
+
+def _weakest(classes: Sequence[str], shares: Sequence[Bounded]) -> str:
+    value, label = min((share.value, label) for share, label in zip(shares, classes, strict=True))
+    return f"{label} ({100 * value:.0f} percent)"
+
+
+def _strongest(classes: Sequence[str], shares: Sequence[Bounded]) -> str:
+    value, label = max((share.value, label) for share, label in zip(shares, classes, strict=True))
+    return f"{label} ({100 * value:.0f} percent)"
