@@ -103,7 +103,18 @@ class Evaluation:
             InputError: the file is missing or is no evaluation.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not an evaluation written by robustmaps ({error!r})") from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
+        """Read what `to_dict` gave.
+
+        Raises:
+            InputError: something is missing, or is not what it should be.
+        """
+        try:
             return cls(
                 verdicts=tuple(values["verdicts"]),
                 distances=tuple(values["distances"]),
@@ -118,8 +129,8 @@ class Evaluation:
                     )
                 },
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not an evaluation written by robustmaps ({error!r})") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"no evaluation: {error!r}") from error
 
 
 def compare(a: Evaluation, b: Evaluation) -> Difference:

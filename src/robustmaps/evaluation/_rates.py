@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from robustmaps.engine.errors import InputError
 
@@ -35,6 +34,8 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson score interval (Wilson, JASA 1927), in [0, 1]."""
+        from scipy import stats  # takes a second to import, which reading records does not need
+
         low, high = stats.binomtest(self.successes, self.total).proportion_ci(0.95, method="wilson")
         return float(low), float(high)
 
@@ -123,6 +124,8 @@ def _interval(values: NDArray[np.int8], seed: int) -> tuple[float, float]:
 
 def _mcnemar(gained: int, lost: int) -> float:
     """The exact McNemar test: were as many images gained as lost (McNemar, Psychometrika 1947)?"""
+    from scipy import stats
+
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from robustmaps.experiments._networks import Fit, OpenedNetwork, open_model
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
+    from robustmaps.experiments._records import RunRecord, read_run, read_runs
     from robustmaps.experiments._run import TrainedRun, folder_of, resolve, train
     from robustmaps.experiments._theory import TheoryResult, theory
 
@@ -50,6 +51,7 @@ __all__ = [
     "Options",
     "PlannedNetwork",
     "RunConfig",
+    "RunRecord",
     "Surgery",
     "TheoryResult",
     "TrainedRun",
@@ -68,6 +70,8 @@ __all__ = [
     "parse_budget",
     "plan_network",
     "read_config",
+    "read_run",
+    "read_runs",
     "resolve",
     "save_enlarged",
     "theory",
@@ -98,6 +102,7 @@ __getattr__, __dir__ = lazy(
         "_attacks": ["create_attacks"],
         "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
+        "_records": ["RunRecord", "read_run", "read_runs"],
         "_run": ["TrainedRun", "folder_of", "resolve", "train"],
     },
 )

@@ -1,5 +1,6 @@
 """From a configuration to a trained run folder."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -7,17 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustmaps import models
 from robustmaps.attacks import PGD
 from robustmaps.data import Augmentation, Dataset, load
 from robustmaps.defenses import AT, Defense, Standard
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_text
+from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.experiments._config import DataConfig, DefenseConfig, RunConfig, write_config
+from robustmaps.experiments._records import COST
 from robustmaps.training import Fit, RunFolder, fit
 
 DESCRIPTION = "robustmaps"
@@ -94,6 +96,8 @@ def train(
     model = create_model(config, data)
     if not folder.config.exists():
         write_text(folder.config, write_config(config))
+    if not (folder.path / COST).exists():
+        write_json(folder.path / COST, image_cost(model, data).to_dict())
     result = fit(
         model,
         data,
@@ -106,6 +110,12 @@ def train(
         should_stop=should_stop,
     )
     return TrainedRun(folder.path, config, model, data, result)
+
+
+def image_cost(model: nn.Module, data: Dataset) -> models.Cost:
+    """What one image costs the network; nothing is computed, and the network is left as it is."""
+    image = torch.zeros(1, data.in_channels, *data.image_size, device="meta")
+    return models.measure_cost(copy.deepcopy(model).to("meta"), image)
 
 
 def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | None = None) -> Dataset:

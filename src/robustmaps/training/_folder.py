@@ -16,6 +16,9 @@ from torch import Tensor
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, write_json, write_text
 
+# Long enough to outwait somebody who only looks whether the folder is held.
+_LOCK_S = 0.5
+
 
 class RunFolder:
     """The files of one run.
@@ -62,7 +65,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_S)
         except Timeout:
             raise InputError(f"{self.path}: another process is training this run; wait for it or stop it") from None
         try:
