@@ -23,6 +23,9 @@ VERBS = {
     "plan": "list all enlargements within a budget: cost, map size, gain",
     "analyze": "map sizes, receptive fields, cost and perturbation gain of a network, per stage",
     "theory": "measure how the perturbation gain depends on map size, for average and max pooling",
+    "report": "write the report of a run or a study: one HTML page, and its tables as Markdown, LaTeX and CSV",
+    "compare": "compare two runs, paired by image",
+    "export": "export a run as ONNX, torch.export or safetensors, checked, with a model card",
     "data": "list, prepare or show data sets",
     "models": "list the networks with strides, parameters and FLOPs",
 }

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments._analysis import AnalyzedNetwork, analyze_network
     from robustmaps.experiments._attacks import create_attacks
     from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint, open_network
+    from robustmaps.experiments._comparing import ComparedRuns, compare_runs
     from robustmaps.experiments._config import (
         AttackConfig,
         DataConfig,
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
         evaluate_checkpoint,
         evaluate_curve,
     )
+    from robustmaps.experiments._export import ExportedRun, export
     from robustmaps.experiments._networks import Fit, OpenedNetwork, open_model
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
     from robustmaps.experiments._records import RunRecord, read_run, read_runs
+    from robustmaps.experiments._reporting import Report, report
     from robustmaps.experiments._run import TrainedRun, folder_of, resolve, train
     from robustmaps.experiments._theory import TheoryResult, theory
 
@@ -38,6 +41,7 @@ __all__ = [
     "AnalyzedNetwork",
     "AttackConfig",
     "Checkpoint",
+    "ComparedRuns",
     "DataConfig",
     "DefenseConfig",
     "DemoResult",
@@ -45,23 +49,27 @@ __all__ = [
     "EnlargedNetwork",
     "EvaluatedCurve",
     "EvaluatedRun",
+    "ExportedRun",
     "Fit",
     "ModelConfig",
     "OpenedNetwork",
     "Options",
     "PlannedNetwork",
+    "Report",
     "RunConfig",
     "RunRecord",
     "Surgery",
     "TheoryResult",
     "TrainedRun",
     "analyze_network",
+    "compare_runs",
     "create_attacks",
     "demo",
     "diagnose_checkpoint",
     "enlarge_network",
     "evaluate_checkpoint",
     "evaluate_curve",
+    "export",
     "folder_of",
     "from_mapping",
     "open_checkpoint",
@@ -72,6 +80,7 @@ __all__ = [
     "read_config",
     "read_run",
     "read_runs",
+    "report",
     "resolve",
     "save_enlarged",
     "theory",
@@ -103,6 +112,9 @@ __getattr__, __dir__ = lazy(
         "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
         "_records": ["RunRecord", "read_run", "read_runs"],
+        "_comparing": ["ComparedRuns", "compare_runs"],
+        "_reporting": ["Report", "report"],
+        "_export": ["ExportedRun", "export"],
         "_run": ["TrainedRun", "folder_of", "resolve", "train"],
     },
 )

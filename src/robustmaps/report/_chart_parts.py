@@ -1,7 +1,7 @@
 """What the plots of the page share: figures with bounds, axes, bands, escaped names."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from robustmaps.report._tables import Cell
@@ -10,6 +10,8 @@ SERIES = 8
 """Colours that the page has; a plot with more series would use them twice."""
 
 Trace = dict[str, Any]
+Tints = Mapping[str, int]
+"""The colour of each name, so that a configuration has the same one in every plot."""
 
 
 class Bounded(NamedTuple):
@@ -46,6 +48,11 @@ def colour(index: int, opacity: float | None = None) -> str:
     """The series' colour, which the page fills in."""
     token = f"${index % SERIES}"
     return token if opacity is None else f"{token}/{opacity:g}"
+
+
+def tints_of(names: Iterable[str]) -> Tints:
+    """A colour for each name, in the order in which they come."""
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
 def bars(figures: Sequence[Bounded]) -> dict[str, Any]:

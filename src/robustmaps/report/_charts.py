@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.report._chart_parts import (
     Bounded,
+    Tints,
     Trace,
     axis,
     band,
@@ -16,12 +17,15 @@ from robustmaps.report._chart_parts import (
     percent_cell,
     plain,
     points_cell,
+    tints_of,
 )
 from robustmaps.report._page import Chart
 from robustmaps.report._tables import Cell, table
 
 _NORMS = {"linf": "l∞", "l2": "l₂", "l1": "l₁"}
 _LARGEST_PX, _SMALLEST_PX = 34.0, 8.0
+# The green is that of what stayed robust.
+_BROKEN = (1, 4, 3, 0, 6)
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,16 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
     return Chart(
         name="trade-off",
         title="Clean against robust accuracy",
-        alt=f"Scatter plot of {len(points)} configurations. Most robust: {best.name}, clean {100 * best.clean.value:.1f} "
-        f"percent, robust {100 * best.robust.value:.1f} percent.",
+        alt=f"Scatter plot of {len(points)} configurations. Most robust: {best.name}, clean "
+        f"{100 * best.clean.value:.1f} percent, robust {100 * best.robust.value:.1f} percent.",
         traces=traces,
         layout={
             "xaxis": axis("clean accuracy (%)", ticksuffix=" %"),
-            "yaxis": axis(f"robust accuracy (%), {plain(attack)}", ticksuffix=" %"),
+            "yaxis": axis("robust accuracy (%)", ticksuffix=" %"),
             "hovermode": "closest",
         },
-        caption="Up and to the right is better. Bars: 95 % intervals. Area of a point: operations of a forward pass, "
-        f"the largest being {max(points, key=lambda p: p.flops or 0).cost}.",
+        caption=f"Robust accuracy: {attack}. Up and to the right is better. Bars: 95 % intervals. Area of a point: "
+        f"operations of a forward pass, the largest being {max(points, key=lambda p: p.flops or 0).cost}.",
         height_px=460,
     )
 
@@ -129,10 +133,14 @@ def differences_chart(rows: Sequence[tuple[str, Bounded]], reference: str) -> Ch
     )
 
 
-def radius_chart(series: Sequence[tuple[str, Sequence[tuple[float, Bounded]]]], norm: str, attack: str) -> Chart:
+def radius_chart(
+    series: Sequence[tuple[str, Sequence[tuple[float, Bounded]]]], norm: str, attack: str, tints: Tints | None = None
+) -> Chart:
     """Accuracy over the radius of the budget."""
     traces: list[Trace] = []
-    for index, (name, points) in enumerate(series):
+    tints = tints or tints_of(name for name, _ in series)
+    for name, points in series:
+        index = tints[name]
         radii, figures = [eps for eps, _ in points], [percent(figure) for _, figure in points]
         traces.append(band(radii, figures, index, name))
         traces.append(
@@ -168,11 +176,11 @@ def radius_chart(series: Sequence[tuple[str, Sequence[tuple[float, Bounded]]]], 
                 tickvals=every,
                 ticktext=[as_fraction(eps) for eps in every],
             ),
-            "yaxis": percent_axis(f"accuracy (%), {plain(attack)}"),
+            "yaxis": percent_axis("accuracy (%)"),
             "hovermode": "x unified",
         },
         data=table(("configuration", f"eps, {norm}", "accuracy [95 %]"), rows, f"Accuracy over eps, {attack}"),
-        caption="At 0 stands clean accuracy. Bands: 95 % intervals.",
+        caption=f"{attack}. At 0 stands clean accuracy. Bands: 95 % intervals.",
     )
 
 
@@ -181,7 +189,11 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
     kinds = list(dict.fromkeys(kind for _, shares in rows for kind, _ in shares))
     names = [name for name, _ in rows]
     broken = [kind for kind in kinds if kind not in ("robust", "wrong, clean")]
-    tints = {"robust": "$good", "wrong, clean": "$muted", **{kind: colour(i + 1) for i, kind in enumerate(broken)}}
+    tints = {
+        "robust": "$good",
+        "wrong, clean": "$muted/0.55",
+        **{kind: colour(_BROKEN[i % len(_BROKEN)]) for i, kind in enumerate(broken)},
+    }
     traces: list[Trace] = [
         {
             "type": "bar",
@@ -227,10 +239,17 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
     )
 
 
-def classes_chart(classes: Sequence[str], series: Sequence[tuple[str, Sequence[Bounded]]], attack: str) -> Chart:
+def classes_chart(
+    classes: Sequence[str],
+    series: Sequence[tuple[str, Sequence[Bounded]]],
+    attack: str,
+    tints: Tints | None = None,
+) -> Chart:
     """Robust accuracy per class."""
     traces: list[Trace] = []
-    for index, (name, shares) in enumerate(series):
+    tints = tints or tints_of(name for name, _ in series)
+    for name, shares in series:
+        index = tints[name]
         figures = [percent(share) for share in shares]
         traces.append(
             {
@@ -256,12 +275,12 @@ def classes_chart(classes: Sequence[str], series: Sequence[tuple[str, Sequence[B
         layout={
             "barmode": "group",
             "xaxis": axis("class", type="category"),
-            "yaxis": percent_axis(f"robust accuracy (%), {plain(attack)}"),
+            "yaxis": percent_axis("robust accuracy (%)"),
         },
         data=table(
             ("class", *(name for name, _ in series)), rows, f"Robust accuracy per class with 95 % intervals, {attack}"
         ),
-        caption="Bars: 95 % intervals.",
+        caption=f"{attack}. Bars: 95 % intervals.",
     )
 
 

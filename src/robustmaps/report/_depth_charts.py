@@ -5,7 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustmaps.report._chart_parts import Bounded, Trace, axis, band, bars, colour, percent_axis, plain
+from robustmaps.report._chart_parts import (
+    Bounded,
+    Tints,
+    Trace,
+    axis,
+    band,
+    bars,
+    colour,
+    percent_axis,
+    plain,
+    tints_of,
+)
 from robustmaps.report._page import Chart
 from robustmaps.report._tables import Cell, table
 
@@ -27,21 +38,25 @@ class LearningCurve:
     runs: tuple[tuple[float, ...], ...]
 
 
+_FEW_EPOCHS = 15
 _DASHES = {"validation, robust": "solid", "training, robust": "dash", "validation, clean": "dot"}
 
 
-def learning_chart(curves: Sequence[LearningCurve], overfitting: str) -> Chart:
+def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tints | None = None) -> Chart:
     """Robust accuracy while training, of training and validation images: where they part, the network overfits.
 
     Args:
         curves: of each configuration one per kind.
         overfitting: what follows from them, in words.
+        tints: the colour of each name.
     """
     names = list(dict.fromkeys(curve.name for curve in curves))
+    tints = tints or tints_of(names)
+    longest = max(curve.epochs[-1] for curve in curves)
     traces: list[Trace] = []
     rows = []
     for curve in curves:
-        index = names.index(curve.name)
+        index = tints[curve.name]
         shares = 100 * np.array(curve.runs)
         means = shares.mean(0).tolist()
         spans = [Bounded(*span) for span in zip(means, shares.min(0).tolist(), shares.max(0).tolist(), strict=True)]
@@ -50,7 +65,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str) -> Chart:
         traces.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers" if len(curve.epochs) < 15 else "lines",
+                "mode": "lines+markers" if longest <= _FEW_EPOCHS else "lines",
                 "name": plain(f"{curve.name}: {curve.kind}"),
                 "legendgroup": curve.name,
                 "x": list(curve.epochs),
@@ -70,7 +85,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str) -> Chart:
         alt=f"Lines over epochs for {', '.join(names)}. {overfitting}",
         traces=traces,
         layout={
-            "xaxis": axis("epoch", tickformat="d"),
+            "xaxis": axis("epoch", **({"dtick": 1} if longest <= _FEW_EPOCHS else {})),
             "yaxis": percent_axis("accuracy (%)"),
             "hovermode": "x unified",
         },
@@ -103,11 +118,15 @@ class DepthSeries:
     maps: tuple[str, ...]
 
 
-def depth_chart(stages: Sequence[str], series: Sequence[DepthSeries], unit: str, steps: int) -> Chart:
+def depth_chart(
+    stages: Sequence[str], series: Sequence[DepthSeries], unit: str, steps: int, tints: Tints | None = None
+) -> Chart:
     """What a perturbation gains on the pooled features, stage by stage."""
     traces: list[Trace] = []
     rows = []
-    for index, one in enumerate(series):
+    tints = tints or tints_of(one.name for one in series)
+    for one in series:
+        index = tints[one.name]
         for kind, dash, figures in (
             ("first order", "solid", one.first_order),
             (f"PGD-{steps}", "dash", one.reached),

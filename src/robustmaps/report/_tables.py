@@ -19,8 +19,6 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "→": r"$\rightarrow$",
-    "×": r"$\times$",
-    "−": "$-$",
     "[": "{[}",
     "]": "{]}",
 }

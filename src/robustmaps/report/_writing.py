@@ -12,7 +12,7 @@ from markupsafe import Markup
 from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
-from robustmaps.report._page import Block, Chart, Code, Gallery, Listing, Missing, Page, Text
+from robustmaps.report._page import Block, Chart, Code, Listing, Missing, Page, Text
 
 PAGE = "index.html"
 _MARK = '<meta name="generator" content="robustmaps'
@@ -74,7 +74,9 @@ def render_markdown(page: Page) -> str:
     parts = [f"# {page.title}", *page.answer]
     parts += [f"> Take care: {warning}" for warning in page.warnings]
     if page.facts.facts:
-        parts.append("\n".join(f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in page.facts.facts))
+        parts.append(
+            "\n".join(f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in page.facts.facts)
+        )
     for section in page.sections:
         texts = [text for block in section.blocks if (text := _markdown(block))]
         parts += [f"## {section.title}", *texts] if texts else []
@@ -93,8 +95,7 @@ def _markdown(block: Block) -> str:
             return f"### {title}\n\n{data.to_markdown()}".strip() if data is not None else ""
         case Code(title, text):
             return f"### {title}\n\n```\n{text.rstrip()}\n```"
-        case Gallery():
-            return ""
+    return ""
 
 
 def _check_free(folder: Path) -> None:

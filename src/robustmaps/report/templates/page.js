@@ -134,7 +134,7 @@
     }
   }
   for (const input of document.querySelectorAll("input[data-filter]")) {
-    const rows = [...document.getElementById(input.dataset.filter).tBodies[0].rows];
+    const rows = [...document.getElementById("table-" + input.dataset.filter).tBodies[0].rows];
     const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
     const output = input.parentElement.querySelector("output");
     input.addEventListener("input", () => {
