@@ -56,9 +56,9 @@ def model_card(
         [
             f"---\n{front}---\n",
             f"# {checkpoint.name}\n",
-            f"A {checkpoint.architecture} for {data.num_classes} classes of {data.name}, {_trained(record, checkpoint)}.",
-            f"It takes images (N, {shape}) in [0, 1], and returns logits (N, {data.num_classes});",
-            "upsampling and normalisation are inside.\n",
+            f"A {checkpoint.architecture} for {data.num_classes} classes of {data.name},",
+            f"{_trained(record, checkpoint)}. It takes images (N, {shape}) in [0, 1] and returns logits",
+            f"(N, {data.num_classes}); upsampling and normalisation are inside.\n",
             "## What was measured\n",
             _figures(measured),
             "## How to load it\n",

@@ -82,7 +82,7 @@ def _row(variant: Variant, reference: Variant | None) -> tuple[object, ...]:
     seconds = float(np.mean([run.seconds for run in variant.runs]))
     return (
         variant.name,
-        Cell(str(len(variant.runs)), len(variant.runs)),
+        _runs(variant),
         *rates,
         lead,
         *((_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3),
@@ -91,6 +91,13 @@ def _row(variant: Variant, reference: Variant | None) -> tuple[object, ...]:
         else NONE,
         Cell(f"{seconds:.3g}", seconds),
     )
+
+
+def _runs(variant: Variant) -> Cell:
+    """How many runs; how many of them have been evaluated, where that is not all or none."""
+    all_of_them, evaluated = len(variant.runs), len(variant.evaluated)
+    part = f"{evaluated} of " if 0 < evaluated < all_of_them else ""
+    return Cell(f"{part}{all_of_them}", evaluated or all_of_them)
 
 
 def _map(size: tuple[int, int] | None) -> Cell | str:

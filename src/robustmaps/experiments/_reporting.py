@@ -1,7 +1,7 @@
 """From a run folder, or one that holds runs, to a report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from robustmaps.experiments._report_pictures import Pictures, draw_pictures
 from robustmaps.experiments._run import choose_images, load_data
 from robustmaps.experiments._study import Study, difference
 from robustmaps.experiments._variants import Variant, choose_yardstick, group
-from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, write_report
+from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, is_report, write_report
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,19 @@ def report(
     """
     root = Path(folder)
     single = (root / "config.yaml").exists()
-    runs = [read_run(root)] if single else list(read_runs(root))
+    notes: list[str] = []
+
+    def note(path: Path, reason: str) -> None:
+        if not is_report(path):
+            notes.append(f"{path.relative_to(root)}: {reason}")
+
+    runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
         raise InputError(f"{root}: no runs; expected a run folder, or one that holds some")
     yardstick = choose_yardstick(runs)
     study = Study(root, group(runs, yardstick), yardstick)
     page = _page(study, single, pictures, device, watcher)
+    page = replace(page, warnings=(*page.warnings, *notes))
     return Report(page, write_report(Path(out) if out is not None else root / "report", page), len(runs))
 
 
@@ -123,6 +130,8 @@ def _against(best: Variant, other: Variant) -> str:
     value = 100 * found.value
     if low > 0:
         verdict = f"That is {value:.1f} points more than {other.name} ({extent})"
+    elif high < 0:
+        verdict = f"On the seeds that both have it is {-value:.1f} points less robust than {other.name} ({extent})"
     else:
         verdict = f"No difference to {other.name} is shown: {value:+.1f} points ({extent})"
     return f"{verdict}{_at_cost(best, other)}."

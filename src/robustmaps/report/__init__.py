@@ -29,7 +29,7 @@ from robustmaps.report._plots import AttackedImage, plot_attacked, plot_curves, 
 from robustmaps.report._rasters import png_of_change, png_of_image, png_of_map
 from robustmaps.report._tables import Cell, Table, table
 from robustmaps.report._theory_plots import plot_theory
-from robustmaps.report._writing import render_markdown, render_page, write_report
+from robustmaps.report._writing import is_report, render_markdown, render_page, write_report
 
 __all__ = [
     "AttackedImage",
@@ -56,6 +56,7 @@ __all__ = [
     "classes_chart",
     "depth_chart",
     "differences_chart",
+    "is_report",
     "learning_chart",
     "percent_cell",
     "plot_attacked",

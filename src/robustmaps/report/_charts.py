@@ -120,8 +120,7 @@ def differences_chart(rows: Sequence[tuple[str, Bounded]], reference: str) -> Ch
         traces=traces,
         layout={
             "xaxis": axis("difference (percentage points)", zeroline=True, zerolinewidth=2, zerolinecolor="$muted"),
-            "yaxis": {"automargin": True, "type": "category"},
-            "showlegend": True,
+            "yaxis": {"automargin": True, "type": "category", "range": [-0.6, len(rows) - 0.4]},
         },
         data=table(
             ("configuration", f"difference to {reference} (points)"),

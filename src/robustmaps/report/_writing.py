@@ -98,11 +98,18 @@ def _markdown(block: Block) -> str:
     return ""
 
 
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report that `write_report` wrote."""
+    try:
+        with open(folder / PAGE, encoding="utf-8", errors="replace") as file:
+            return _MARK in file.read(4096)
+    except OSError:
+        return False
+
+
 def _check_free(folder: Path) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    page = folder / PAGE
-    if not page.is_file() or _MARK not in page.read_text(encoding="utf-8", errors="replace")[:4096]:
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty and not is_report(folder):
         raise InputError(f"{folder}: is there already and is no report; name another folder with --out")
 
 

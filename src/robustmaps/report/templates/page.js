@@ -1,5 +1,6 @@
 "use strict";
-(() => {
+// Called when the page has been read; the tables below work before that.
+function drawPlots() {
   // --- plots -------------------------------------------------------------------------------------------------------
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const root = document.documentElement;
@@ -66,46 +67,54 @@
   const drawAll = () => charts.forEach(draw);
   const redraw = () => drawn.forEach(draw);
 
-  // Those in sight first, the others when there is time, so that the page can be used at once.
-  const waiting = new Map(charts.map((chart) => [document.getElementById("plot-" + chart.name), chart]));
-  const observer = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting && waiting.has(entry.target)) {
-      draw(waiting.get(entry.target));
-      waiting.delete(entry.target);
-      observer.unobserve(entry.target);
-    }
-  }, { rootMargin: "300px" });
-  waiting.forEach((_, element) => observer.observe(element));
-  const later = window.requestIdleCallback || ((work) => setTimeout(work, 50));
-  const next = () => {
-    const [first] = waiting;
-    if (!first) { root.dataset.ready = "true"; return; }
-    waiting.delete(first[0]);
-    observer.unobserve(first[0]);
-    draw(first[1]);
+  // Plotly takes longer to start than all the rest, so the page is shown before; then the plots in sight are drawn, and
+  // the others when there is time.
+  function begin() {
+    const library = document.createElement("script");
+    library.textContent = document.getElementById("plotly").textContent;
+    document.body.append(library);
+    const waiting = new Map(charts.map((chart) => [document.getElementById("plot-" + chart.name), chart]));
+    const take = (element) => {
+      const chart = waiting.get(element);
+      if (!chart) return;
+      waiting.delete(element);
+      observer.unobserve(element);
+      draw(chart);
+    };
+    const observer = new IntersectionObserver(
+      (entries) => entries.forEach((entry) => entry.isIntersecting && take(entry.target)), { rootMargin: "300px" });
+    waiting.forEach((_, element) => observer.observe(element));
+    const later = window.requestIdleCallback || ((work) => setTimeout(work, 50));
+    const next = () => {
+      const [element] = waiting.keys();
+      if (!element) { root.dataset.ready = String(Math.round(performance.now())); return; }
+      take(element);
+      later(next);
+    };
     later(next);
-  };
-  later(next);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+    let width = innerWidth, timer;
+    addEventListener("resize", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; redraw(); } }, 120);
+    });
+    let folded = [];
+    addEventListener("beforeprint", () => {
+      root.dataset.look = "print";
+      folded = [...document.querySelectorAll("details:not(.data):not([open])")];
+      folded.forEach((details) => { details.open = true; });
+      drawAll();
+    });
+    addEventListener("afterprint", () => {
+      delete root.dataset.look;
+      folded.forEach((details) => { details.open = false; });
+      redraw();
+    });
+  }
+  requestAnimationFrame(() => setTimeout(begin));
+}
 
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  let width = innerWidth, timer;
-  addEventListener("resize", () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; redraw(); } }, 120);
-  });
-  let folded = [];
-  addEventListener("beforeprint", () => {
-    root.dataset.look = "print";
-    folded = [...document.querySelectorAll("details:not(.data):not([open])")];
-    folded.forEach((details) => { details.open = true; });
-    drawAll();
-  });
-  addEventListener("afterprint", () => {
-    delete root.dataset.look;
-    folded.forEach((details) => { details.open = false; });
-    redraw();
-  });
-
+(() => {
   // --- tables ------------------------------------------------------------------------------------------------------
   const collator = new Intl.Collator(undefined, { numeric: true });
   function sortBy(table, header) {
