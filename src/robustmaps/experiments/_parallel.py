@@ -1,8 +1,9 @@
-"""Several tasks at once on one machine, each in a process with its share of the cores.
+"""Several tasks at once, each with its share of the cores; what runs them is exchangeable.
 
 Small networks use one core each far better than they share several.
 """
 
+import ctypes
 import multiprocessing
 import os
 import queue
@@ -10,17 +11,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
 
 T = TypeVar("T")
 
 _POLL_S = 0.1
+_FOLLOW_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,97 @@ class Worker:
 
 Task = Callable[[Worker], T]
 """A picklable task: a function of a module, or a dataclass with ``__call__``."""
+
+
+class WorkerDied(RuntimeError):  # noqa: N818 - says what happened
+    """The process of a task ended without an answer: it was killed, ran out of memory, or crashed."""
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """How a task ended.
+
+    Attributes:
+        value: what it returned; None where it failed.
+        error: what it raised; None where it did not.
+    """
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+class Executor(Protocol):
+    """What runs tasks: processes of this machine, or, behind the same call, those of many."""
+
+    def run(
+        self,
+        tasks: Sequence[Task[T]],
+        *,
+        watcher: Callable[[int, Progress], None],
+        finished: Callable[[int, Outcome[T]], None],
+        should_stop: Callable[[], bool],
+    ) -> list[Outcome[T]]:
+        """Run all tasks, also after one has failed, and return how each ended, in order.
+
+        Args:
+            tasks: what to run; they are begun in this order.
+            watcher: called with a task's index and its progress.
+            finished: called with a task's index and how it ended, as soon as it has.
+            should_stop: True tells every task to stop, and begins no other; those count as `Interrupted`.
+        """
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Processes of this machine.
+
+    Attributes:
+        jobs: processes at once.
+        threads: of each process; the cores are shared out evenly if left out.
+    """
+
+    jobs: int
+    threads: int | None = None
+
+    @property
+    def threads_each(self) -> int:
+        """Threads of each process."""
+        return self.threads or max(1, available_cores() // self.jobs)
+
+    def run(
+        self,
+        tasks: Sequence[Task[T]],
+        *,
+        watcher: Callable[[int, Progress], None],
+        finished: Callable[[int, Outcome[T]], None],
+        should_stop: Callable[[], bool],
+    ) -> list[Outcome[T]]:
+        """See `Executor`."""
+        context = multiprocessing.get_context("spawn")
+        # Without a lock, which a process that is killed could leave held.
+        stop = context.RawValue(ctypes.c_bool, False)
+        outcomes: list[Outcome[T] | None] = [None] * len(tasks)
+        waiting = list(enumerate(tasks))
+        with ExitStack() as stack:
+            slots = [_Slot(context, stop, self.threads_each, stack) for _ in range(min(self.jobs, len(tasks)))]
+            # Entered last, so that it comes before the wait for processes, whatever is raised here.
+            stack.callback(setattr, stop, "value", True)
+            working: dict[Future[Any], tuple[int, _Slot]] = {}
+            while working or (waiting and not stop.value):
+                for slot in slots:
+                    if waiting and not stop.value and slot not in [s for _, s in working.values()]:
+                        index, task = waiting.pop(0)
+                        working[slot.submit(index, task)] = (index, slot)
+                done, _ = wait(working, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                stop.value = stop.value or should_stop()
+                for slot in slots:
+                    slot.pass_on(watcher)
+                for future in done:
+                    index, slot = working.pop(future)
+                    outcome: Outcome[T] = slot.outcome(future)
+                    outcomes[index] = outcome
+                    finished(index, outcome)
+        return [outcome or Outcome(error=Interrupted("stopped before it began")) for outcome in outcomes]
 
 
 def run_all(
@@ -60,22 +156,19 @@ def run_all(
     Raises:
         Exception: the first one that a task raised, after the others were told to stop.
     """
-    context = multiprocessing.get_context("spawn")
-    stop, reports = context.Event(), context.Queue()
-    threads = threads or max(1, available_cores() // jobs)
-    with ProcessPoolExecutor(jobs, context, _begin, (stop, reports, threads)) as pool:
-        futures = [pool.submit(_run, index, task) for index, task in enumerate(tasks)]
-        pending = set(futures)
-        while pending:
-            done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
-            if should_stop() or any(future.exception() for future in done):
-                stop.set()
-            while True:
-                try:
-                    watcher(*reports.get_nowait())
-                except queue.Empty:
-                    break
-    return [future.result() for future in futures]
+    first: list[BaseException] = []
+
+    def note(_: int, outcome: Outcome[T]) -> None:
+        if outcome.error is not None:
+            first.append(outcome.error)
+
+    outcomes = LocalExecutor(jobs, threads).run(
+        tasks, watcher=watcher, finished=note, should_stop=lambda: bool(first) or should_stop()
+    )
+    for error in [*first, *(outcome.error for outcome in outcomes)]:
+        if error is not None:
+            raise error
+    return [outcome.value for outcome in outcomes]  # type: ignore[misc]
 
 
 def available_cores() -> int:
@@ -83,11 +176,46 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_connection: tuple[Event, "Queue[tuple[int, Progress]]"] | None = None
+class _Slot:
+    """One process that works on one task after the other, and is replaced when it dies.
+
+    A pool of several would not say which task killed it, and would lose all others with it.
+    """
+
+    def __init__(self, context: SpawnContext, stop: Any, threads: int, stack: ExitStack) -> None:
+        self._context, self._stop, self._threads, self._stack = context, stop, threads, stack
+        self._open()
+
+    def _open(self) -> None:
+        # The queue is of one process only: one that is killed may leave its lock held.
+        self._reports: Queue[tuple[int, Progress]] = self._context.Queue()
+        self._pool = ProcessPoolExecutor(1, self._context, _begin, (self._stop, self._reports, self._threads))
+        self._stack.enter_context(self._pool)
+
+    def submit(self, index: int, task: Task[Any]) -> Future[Any]:
+        return self._pool.submit(_run, index, task)
+
+    def pass_on(self, watcher: Callable[[int, Progress], None]) -> None:
+        """Tell the watcher what the process has reported."""
+        while True:
+            try:
+                watcher(*self._reports.get_nowait())
+            except queue.Empty:
+                return
+
+    def outcome(self, future: Future[T]) -> Outcome[T]:
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            self._open()
+            error = WorkerDied("the process ended without an answer: it was killed, ran out of memory, or crashed")
+        return Outcome(error=error) if error is not None else Outcome(future.result())
+
+
+_connection: "tuple[Any, Queue[tuple[int, Progress]]] | None" = None
 """Set once in a worker process, where the pool gives no other way to hand it over."""
 
 
-def _begin(stop: Event, reports: "Queue[tuple[int, Progress]]", threads: int) -> None:
+def _begin(stop: Any, reports: "Queue[tuple[int, Progress]]", threads: int) -> None:
     global _connection
     _connection = (stop, reports)
     # Ctrl-C reaches the whole group; only the main process decides what follows from it.
@@ -101,11 +229,11 @@ def _begin(stop: Event, reports: "Queue[tuple[int, Progress]]", threads: int) ->
 def _follow(parent: int) -> None:
     """End with the main process, however it ended."""
     while os.getppid() == parent:
-        time.sleep(1)
+        time.sleep(_FOLLOW_S)
     os._exit(1)
 
 
 def _run(index: int, task: Task[Any]) -> Any:
     assert _connection is not None  # noqa: S101 - the pool calls _begin first
     stop, reports = _connection
-    return task(Worker(lambda progress: reports.put((index, progress)), stop.is_set))
+    return task(Worker(lambda progress: reports.put((index, progress)), lambda: bool(stop.value)))
