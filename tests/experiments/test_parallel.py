@@ -58,7 +58,9 @@ def test_a_stop_reaches_running_tasks_and_begins_no_other():
 
 def test_run_all_raises_the_first_failure_and_stops_the_rest():
     with pytest.raises(ValueError, match="no"):
-        run_all([Behave("raise"), Behave("wait")], jobs=1, threads=1, watcher=lambda *_: None, should_stop=lambda: False)
+        run_all(
+            [Behave("raise"), Behave("wait")], jobs=1, threads=1, watcher=lambda *_: None, should_stop=lambda: False
+        )
 
 
 def test_cores_are_shared_out(monkeypatch):

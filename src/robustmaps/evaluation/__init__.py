@@ -6,6 +6,7 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.evaluation._checks import Finding
+    from robustmaps.evaluation._comparison import Comparison, SeedStatistics, compare_all, holm, over_seeds
     from robustmaps.evaluation._diagnose import Diagnosis, diagnose
     from robustmaps.evaluation._evaluate import evaluate
     from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation, compare
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
 __all__ = [
     "ROBUST",
     "WRONG",
+    "Comparison",
     "Diagnosis",
     "Difference",
     "Evaluation",
     "Finding",
     "Rate",
     "SeedRate",
+    "SeedStatistics",
     "attack_settings",
     "compare",
+    "compare_all",
     "diagnose",
     "evaluate",
+    "holm",
     "images_sha256",
+    "over_seeds",
     "paired_difference",
     "rate_over_seeds",
     "weights_sha256",
@@ -36,6 +42,7 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "_checks": ["Finding"],
+        "_comparison": ["Comparison", "SeedStatistics", "compare_all", "holm", "over_seeds"],
         "_diagnose": ["Diagnosis", "diagnose"],
         "_evaluate": ["evaluate"],
         "_evaluation": ["ROBUST", "WRONG", "Evaluation", "compare"],

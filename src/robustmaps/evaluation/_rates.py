@@ -103,7 +103,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Differenc
         raise InputError(f"verdicts of shapes {first.shape} and {second.shape}: expected the same images for both")
     gain = second.astype(np.int8) - first.astype(np.int8)
     seeds, images = gain.shape
-    p_value = _mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if seeds == 1 else None
+    p_value = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if seeds == 1 else None
     return Difference(float(gain.mean()), _interval(gain, seed), p_value, images, seeds)
 
 
@@ -122,7 +122,7 @@ def _interval(values: NDArray[np.int8], seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mcnemar(gained: int, lost: int) -> float:
+def mcnemar(gained: int, lost: int) -> float:
     """The exact McNemar test: were as many images gained as lost (McNemar, Psychometrika 1947)?"""
     from scipy import stats
 

@@ -1,0 +1,243 @@
+"""Configurations against each other over the same seeds and test images: how sure, after how many comparisons."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from robustmaps.engine.errors import InputError
+from robustmaps.evaluation._rates import mcnemar
+
+_RESAMPLES = 2000
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class SeedStatistics:
+    """A figure over seeds.
+
+    Attributes:
+        mean: over seeds.
+        deviation: sample standard deviation; None for one seed.
+        interval: Student's 95 % interval of the mean; None for one seed, which says nothing of others.
+        values: one for each seed.
+    """
+
+    mean: float
+    deviation: float | None
+    interval: tuple[float, float] | None
+    values: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "interval": None if self.interval is None else list(self.interval),
+            "values": list(self.values),
+        }
+
+
+def over_seeds(values: ArrayLike) -> SeedStatistics:
+    """Mean, standard deviation and Student's 95 % interval of a figure (seeds,).
+
+    >>> over_seeds([0.50, 0.52, 0.54]).interval
+    (0.470..., 0.569...)
+
+    Raises:
+        InputError: there are no values.
+    """
+    sample = np.asarray(values, dtype=np.float64).reshape(-1)
+    if not sample.size:
+        raise InputError("no values: expected one for each seed")
+    mean, each = float(sample.mean()), tuple(sample.tolist())
+    if sample.size == 1:
+        return SeedStatistics(mean, None, None, each)
+    from scipy import stats
+
+    deviation = float(sample.std(ddof=1))
+    half = float(stats.t.ppf(1 - _ALPHA / 2, sample.size - 1)) * deviation / sample.size**0.5
+    return SeedStatistics(mean, deviation, (mean - half, mean + half), each)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for how many there are (Holm, Scandinavian Journal of Statistics 1979), in the given order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much better B is than A, and how sure that is.
+
+    The error of the difference is the larger one of two, each with its own quantile: Student's over the seeds' mean
+    differences, which knows how few seeds there are; and that of a bootstrap over seeds and images together, which
+    knows that other images would have been drawn. With one seed there is only the second, over images, and the
+    p-value is never below that of McNemar's exact test.
+
+    In simulations of 2, 3 and 5 seeds that differ by a standard deviation of 3 to 5 points, 95 % intervals made so
+    covered the truth in 93 to 99 % of 150 studies each; the percentile bootstrap alone did in 85 to 89 %.
+
+    Attributes:
+        a, b: what is compared.
+        value: rate of B minus rate of A, in [-1, 1].
+        interval: 95 % interval, widened to the level at which Holm's correction tests this comparison.
+        p_value: of no difference, before the correction.
+        corrected_p: after it.
+        mcnemar_p: exact McNemar tests of each pair of trained networks over the images, combined as twice their mean,
+            which holds however they depend on each other (Vovk and Wang, Biometrika 2020). It says whether these
+            networks differ, not whether other seeds would.
+        family: comparisons that are corrected for.
+        images: test images, the same for both.
+        seeds: pairs of runs.
+    """
+
+    a: str
+    b: str
+    value: float
+    interval: tuple[float, float]
+    p_value: float
+    corrected_p: float
+    mcnemar_p: float
+    family: int
+    images: int
+    seeds: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown, at 5 % after the correction."""
+        return self.corrected_p < _ALPHA
+
+    def flipped(self) -> "Comparison":
+        """The same, as seen from the other side."""
+        low, high = self.interval
+        return Comparison(**{**vars(self), "a": self.b, "b": self.a, "value": -self.value, "interval": (-high, -low)})
+
+    def sentence(self, quality: str = "robust") -> str:
+        """The comparison in words, no stronger than the data."""
+        one = self.flipped() if self.shown and self.value < 0 else self
+        low, high = (100 * bound for bound in one.interval)
+        size = f"{one.seeds} seed{'s' * (one.seeds != 1)} x {one.images:,} images"
+        corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
+        extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
+        if one.shown:
+            text = f"{one.b} is {100 * one.value:.1f} points more {quality} than {one.a}, {extent}"
+        else:
+            text = f"no difference shown: {one.b} is {100 * one.value:+.1f} points {quality} against {one.a}, {extent}"
+        return text + ("; of one pair of networks only, other seeds may differ" if one.seeds == 1 else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "interval": list(self.interval), "shown": self.shown}
+
+
+def compare_all(
+    verdicts: Mapping[str, ArrayLike], *, reference: str | None = None, seed: int = 0
+) -> tuple[Comparison, ...]:
+    """Compare configurations over the same seeds and images, corrected for how many comparisons are made.
+
+    Args:
+        verdicts: by name, booleans (seeds, images), all in the same order of both.
+        reference: compare each with this one only, which must not have been chosen by looking at the verdicts; all
+            pairs where None.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: fewer than two, an unknown reference, or verdicts whose shapes differ.
+    """
+    right = {name: np.atleast_2d(np.asarray(each, dtype=bool)) for name, each in verdicts.items()}
+    shapes = {each.shape for each in right.values()}
+    if len(right) < 2 or len(shapes) != 1 or not min(next(iter(shapes))):
+        raise InputError(f"verdicts of shapes {sorted(shapes)}: expected two or more of the same seeds and images")
+    if reference is not None and reference not in right:
+        raise InputError(f"reference={reference!r}: expected one of {', '.join(right)}")
+    others = [name for name in right if name != reference]
+    pairs = list(combinations(right, 2)) if reference is None else [(reference, name) for name in others]
+    means = _resampled(right, seed)
+    tests = [_Test(right[b].astype(np.int8) - right[a], means[b] - means[a]) for a, b in pairs]
+    corrected = holm([test.p_value for test in tests])
+    levels = _levels([test.p_value for test in tests])
+    return tuple(
+        Comparison(
+            a,
+            b,
+            test.value,
+            test.interval(level),
+            test.p_value,
+            p,
+            min(1.0, 2 * float(np.mean(test.each_p))) if len(test.gain) > 1 else test.each_p[0],
+            len(pairs),
+            test.gain.shape[1],
+            len(test.gain),
+        )
+        for (a, b), test, p, level in zip(pairs, tests, corrected, levels, strict=True)
+    )
+
+
+def _resampled(right: Mapping[str, NDArray[np.bool_]], seed: int) -> dict[str, NDArray[np.float64]]:
+    """Rates of each in (resamples,): seeds and images drawn with replacement, alike for all, since all share them."""
+    rng = np.random.default_rng(seed)
+    seeds, images = next(iter(right.values())).shape
+    stacked = np.stack(list(right.values())).reshape(-1, images).astype(np.float32)
+    totals = np.empty((len(right), _RESAMPLES))
+    for i in range(_RESAMPLES):
+        weights = np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float32)
+        rates = (stacked @ weights).reshape(len(right), seeds) / images
+        totals[:, i] = rates[:, rng.integers(seeds, size=seeds)].mean(1)
+    return dict(zip(right, totals, strict=True))
+
+
+class _Test:
+    """One comparison before the correction: ``gain`` (seeds, images) in -1, 0, 1 and its resampled means."""
+
+    def __init__(self, gain: NDArray[np.int8], means: NDArray[np.float64]) -> None:
+        self.gain = gain
+        self.value = float(gain.mean())
+        self.each_p = [mcnemar(int((row > 0).sum()), int((row < 0).sum())) for row in gain]
+        self._bootstrap_error = float(means.std(ddof=1))
+        self._seed_error = float(gain.mean(1).std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else 0.0
+        self.p_value = self._p_value()
+
+    def _p_value(self) -> float:
+        from scipy import stats
+
+        if not self.value:
+            return 1.0
+        # A difference without any spread over seeds is no proof by itself: the other error decides.
+        p_values = [self.each_p[0] if len(self.gain) == 1 else 0.0]
+        if self._seed_error:
+            p_values.append(2 * float(stats.t.sf(abs(self.value) / self._seed_error, len(self.gain) - 1)))
+        if self._bootstrap_error:
+            p_values.append(2 * float(stats.norm.sf(abs(self.value) / self._bootstrap_error)))
+        return max(p_values)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        from scipy import stats
+
+        half = float(stats.norm.ppf(1 - level / 2)) * self._bootstrap_error
+        if len(self.gain) > 1:
+            half = max(half, float(stats.t.ppf(1 - level / 2, len(self.gain) - 1)) * self._seed_error)
+        return max(-1.0, self.value - half), min(1.0, self.value + half)
+
+
+def _levels(p_values: Sequence[float]) -> list[float]:
+    """The level at which Holm's procedure tests each; it ends at the first that fails, whose level the rest share."""
+    levels = [0.0] * len(p_values)
+    failed: float | None = None
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        level = _ALPHA / (len(p_values) - rank) if failed is None else failed
+        levels[index] = level
+        if p_values[index] >= level:
+            failed = level
+    return levels
