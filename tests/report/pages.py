@@ -40,7 +40,7 @@ def some_page(*names: str) -> Page:
     tile = Tile(png_of_image(np.full((3, 4, 4), 0.5, np.float32)), f"picture of {names[0]}", names[0], names[0], False)
     charts = [
         trade_off_chart([TradeOff(n, n, half, r, 1e6, "1 MFLOP") for n, r in zip(names, rates, strict=True)], "pgd"),
-        differences_chart(list(zip(names, rates, strict=True)), names[0]),
+        differences_chart([(name, names[0], rate) for name, rate in zip(names, rates, strict=True)]),
         learning_chart([LearningCurve(n, "validation, robust", (1, 2), ((0.1, 0.2), (0.2, 0.3))) for n in names], ""),
         cascade_chart([(n, [("robust", 0.5), ("pgd", 0.3), ("wrong, clean", 0.2)]) for n in names], "pgd"),
         radius_chart([(n, [(0.0, half), (0.1, r)]) for n, r in zip(names, rates, strict=True)], "linf", "pgd"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
-from robustmaps.evaluation import Difference, paired_difference
+from robustmaps.evaluation import Comparison, Evaluation, compare_all
 from robustmaps.experiments._config import to_mapping
 from robustmaps.experiments._records import RunRecord, read_run
 from robustmaps.experiments._variants import Variant, Yardstick, bounded, choose_yardstick, group
@@ -28,20 +28,15 @@ class ComparedRuns:
 
     runs: tuple[RunRecord, RunRecord]
     yardstick: Yardstick
-    clean: Difference
-    robust: Difference
+    clean: Comparison
+    robust: Comparison
     table: Table
     settings: Table
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
-        low, high = (100 * bound for bound in self.robust.interval)
-        value = 100 * self.robust.value
-        p = "" if self.robust.p_value is None else f", McNemar p = {self.robust.p_value:.2g}"
-        extent = f"95 % interval {low:+.1f} to {high:+.1f}, {self.robust.images:,} images{p}"
-        if low > 0 or high < 0:
-            return f"B is {abs(value):.1f} points {'more' if low > 0 else 'less'} robust than A ({extent})."
-        return f"No difference in robustness is shown: {value:+.1f} points ({extent})."
+        text = self.robust.sentence()
+        return f"{text[0].upper()}{text[1:]} (McNemar p = {self.robust.mcnemar_p:.2g})."
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -72,12 +67,15 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
         )
     a, b = (group([run], yardstick)[0] for run in runs)
     (one,), (other,) = a.evaluated.values(), b.evaluated.values()
-    clean = paired_difference(one.clean_correct, other.clean_correct)
-    robust = paired_difference(one.robust_correct, other.robust_correct)
+    clean, robust = (_compare(one, other, which) for which in ("clean_correct", "robust_correct"))
     return ComparedRuns(runs, yardstick, clean, robust, _figures(a, b, clean, robust), _settings(runs))
 
 
-def _figures(a: Variant, b: Variant, clean: Difference, robust: Difference) -> Table:
+def _compare(a: Evaluation, b: Evaluation, which: str) -> Comparison:
+    return compare_all({"A": getattr(a, which), "B": getattr(b, which)})[0]
+
+
+def _figures(a: Variant, b: Variant, clean: Comparison, robust: Comparison) -> Table:
     rows: list[tuple[object, ...]] = []
     for name, which, found in (
         ("clean accuracy", "clean_correct", clean),

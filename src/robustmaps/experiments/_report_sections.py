@@ -5,10 +5,10 @@ import json
 import numpy as np
 
 from robustmaps.engine.numbers import human
-from robustmaps.evaluation import Evaluation
+from robustmaps.evaluation import Comparison, Evaluation
 from robustmaps.experiments._config import write_config
-from robustmaps.experiments._study import NONE, NOT_EVALUATED, Study, difference
-from robustmaps.experiments._variants import Variant, bounded, family
+from robustmaps.experiments._study import NONE, NOT_EVALUATED, Study
+from robustmaps.experiments._variants import Variant, bounded, family, only_enlarged
 from robustmaps.report import (
     Block,
     Bounded,
@@ -27,29 +27,32 @@ from robustmaps.report import (
     trade_off_chart,
 )
 
+_SENTENCES = 12
+"""Comparisons that are also put in words."""
+
 
 def leaderboard(study: Study) -> Section:
     """One row per configuration, and one per run."""
-    reference = study.reference
     blocks: list[Block] = []
     if study.yardstick is None:
         blocks.append(Missing(NOT_EVALUATED, study.evaluate))
     else:
         blocks.append(Text(f"Robust accuracy: {study.yardstick.text}. Brackets: 95 % intervals over images and seeds."))
-    rows = [_row(variant, reference) for variant in study.variants]
+    if study.gains:
+        blocks.append(Text(_about_gains(study)))
     columns = (
         "configuration",
         "runs",
         "clean",
         "robust",
-        *([f"against {reference.name} (points)"] if reference else []),
+        *(["gain (points)"] if study.gains else []),
         "forward (FLOP)",
         "parameters",
         "activations (B)",
         "last map",
         "training (s)",
     )
-    rows = [row if reference else (*row[:4], *row[5:]) for row in rows]
+    rows = [_row(variant, study) for variant in study.variants]
     several = len(rows) > 1
     blocks.append(Listing("leaderboard", table(columns, rows, _caption(study)), sortable=several, filterable=several))
     if len(study.compared) > 2:
@@ -70,21 +73,32 @@ def _caption(study: Study) -> str:
     return "Accuracy and cost per configuration" + (", means over its runs" if several else "")
 
 
-def _row(variant: Variant, reference: Variant | None) -> tuple[object, ...]:
+def _about_gains(study: Study) -> str:
+    families = [family for family in study.families if len(family) > 1]
+    plain = ", ".join(family[0].name for family in families)
+    if not only_enlarged(families[0][0].config, families[0][1].config):
+        return (
+            f"Gain: difference in robust accuracy to the cheapest configuration, {plain}, over the seeds that all have."
+        )
+    return (
+        "Gain: difference in robust accuracy to the cheapest configuration that differs in nothing but the maps "
+        f"({plain}), over the common seeds. Its interval is corrected for all comparisons with the same one."
+    )
+
+
+def _row(variant: Variant, study: Study) -> tuple[object, ...]:
     cost = variant.cost
     rates: tuple[object, object] = (NONE, NONE)
-    lead: object = ""
     if variant.evaluated:
         rates = (percent_cell(variant.clean), percent_cell(variant.robust))
-        if reference is not None and variant is not reference:
-            found = difference(variant, reference)
-            lead = NONE if found is None else points_cell(Bounded(found.value, *found.interval))
+    gain = study.gains.get(variant.name)
+    gains = (NONE if gain is None else points_cell(Bounded(gain.value, *gain.interval)),) if study.gains else ()
     seconds = float(np.mean([run.seconds for run in variant.runs]))
     return (
         variant.name,
         _runs(variant),
         *rates,
-        lead,
+        *gains,
         *((_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3),
         Cell("x".join(map(str, cost.map_size)), cost.map_size[0] * cost.map_size[1])
         if cost and cost.map_size
@@ -152,13 +166,16 @@ def trade_offs(study: Study) -> Section | None:
         for variant in study.compared
     ]
     blocks: list[Block] = [trade_off_chart(points, study.yardstick.short)]
-    reference = study.reference
-    if reference is not None:
-        found = [(v.name, difference(v, reference)) for v in study.compared if v is not reference]
-        known = [(name, Bounded(d.value, *d.interval)) for name, d in found if d is not None]
-        if known:
-            blocks.append(differences_chart(known, reference.name))
+    if study.gains:
+        gains = [(gain.b, gain.a, Bounded(gain.value, *gain.interval)) for gain in study.gains.values()]
+        blocks.append(differences_chart(gains))
+        blocks += [Text(_sentence(gain)) for gain in list(study.gains.values())[:_SENTENCES]]
     return Section("trade-off", "Accuracy, robustness, cost", tuple(blocks))
+
+
+def _sentence(gain: Comparison) -> str:
+    text = gain.sentence()
+    return f"N{text[1:]}." if text.startswith("no difference") else f"{text}."
 
 
 def repeating(study: Study) -> Section:

@@ -11,13 +11,13 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.evaluation import images_sha256
+from robustmaps.evaluation import Comparison, images_sha256
 from robustmaps.experiments import _report_findings as findings
 from robustmaps.experiments import _report_sections as sections
 from robustmaps.experiments._records import RunRecord, read_run, read_runs
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
 from robustmaps.experiments._run import choose_images, load_data
-from robustmaps.experiments._study import Study, difference
+from robustmaps.experiments._study import Study
 from robustmaps.experiments._variants import Variant, choose_yardstick, group
 from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, is_report, write_report
 
@@ -111,36 +111,33 @@ def answer(study: Study) -> tuple[str, ...]:
     size = f"{_count(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
     extent = f"95 % interval {100 * robust.low:.1f} to {100 * robust.high:.1f}, {size}"
     share = f"{100 * robust.value:.1f} % of the test images withstand {study.yardstick.short} ({extent})."
-    if reference is None:
+    if len(study.compared) == 1:
         return (f"With {best.name}, {share}",)
-    lead = f"Of {len(study.compared)} configurations, {best.name} is the most robust: {share}"
-    sentences = [lead, _against(best, reference)]
-    second = study.compared[1]
-    if second is not reference:
-        sentences.append(_against(best, second))
+    sentences = [f"Of {len(study.compared)} configurations, {best.name} is the most robust: {share}"]
+    gain = _gain(study)
+    if gain is not None and reference is not None:
+        sentences.append(f"{_begun(gain.sentence())}{_at_cost(best, reference)}.")
+    lead = study.lead
+    if lead is not None and (gain is None or {lead.a, lead.b} != {gain.a, gain.b}):
+        sentences.append(f"{_begun(lead.sentence())}.")
     return tuple(sentences)
 
 
-def _against(best: Variant, other: Variant) -> str:
-    found = difference(best, other)
-    if found is None:
-        return f"{best.name} and {other.name} share no seed, so they can't be compared image by image."
-    low, high = (100 * bound for bound in found.interval)
-    extent = f"95 % interval {low:+.1f} to {high:+.1f}, {_count(found.seeds, 'seed')} x {found.images:,} images"
-    value = 100 * found.value
-    if low > 0:
-        verdict = f"That is {value:.1f} points more than {other.name} ({extent})"
-    elif high < 0:
-        verdict = f"On the seeds that both have it is {-value:.1f} points less robust than {other.name} ({extent})"
-    else:
-        verdict = f"No difference to {other.name} is shown: {value:+.1f} points ({extent})"
-    return f"{verdict}{_at_cost(best, other)}."
+def _gain(study: Study) -> Comparison | None:
+    """The comparison of the best configuration with the one that it is shown beside."""
+    names = [study.best.name, *([study.reference.name] if study.reference else [])]
+    return next((study.gains[name] for name in names if name in study.gains), None)
+
+
+def _begun(sentence: str) -> str:
+    """With a capital, unless it begins with a name."""
+    return f"N{sentence[1:]}" if sentence.startswith("no difference") else sentence
 
 
 def _at_cost(one: Variant, other: Variant) -> str:
     if one.cost is None or other.cost is None:
         return ""
-    return f", at {one.cost.flops / other.cost.flops:.3g} times its operations"
+    return f"; {one.name} takes {one.cost.flops / other.cost.flops:.3g} times the operations of {other.name}"
 
 
 def _facts(study: Study) -> tuple[Fact, ...]:
@@ -150,10 +147,11 @@ def _facts(study: Study) -> tuple[Fact, ...]:
         robust, clean = best.robust, best.clean
         facts.append(Fact("Robust accuracy", f"{100 * robust.value:.1f} %", _interval(*robust[1:])))
         facts.append(Fact("Clean accuracy", f"{100 * clean.value:.1f} %", _interval(*clean[1:])))
-        found = difference(best, reference) if reference else None
-        if reference is not None and found is not None:
-            detail = f"{_interval(*found.interval, sign='+')} of robust accuracy"
-            facts.append(Fact(f"Against {reference.name}", f"{100 * found.value:+.1f} points", detail))
+        gain = _gain(study)
+        if gain is not None:
+            seen = gain if gain.b == best.name else gain.flipped()
+            detail = f"{_interval(*seen.interval, sign='+')} of robust accuracy"
+            facts.append(Fact(f"Against {seen.a}", f"{100 * seen.value:+.1f} points", detail))
     if best.cost is not None:
         detail = f"{human(best.cost.parameters)} parameters"
         if reference is not None and reference.cost is not None:

@@ -1,11 +1,14 @@
-"""What a report is on: the runs in a folder, by configuration."""
+"""What a report is on: the runs in a folder, by configuration, and what they say of each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from robustmaps.evaluation import Difference, paired_difference
+from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.experiments._records import RunRecord
 from robustmaps.experiments._variants import Variant, Yardstick, only_enlarged, verdicts
 
@@ -45,12 +48,53 @@ class Study:
         """The most robust configuration; the first where nothing has been evaluated."""
         return self.variants[0]
 
+    @cached_property
+    def families(self) -> tuple[tuple[Variant, ...], ...]:
+        """The compared configurations, in groups that differ in nothing but their maps; the cheapest of each first.
+
+        The first is what the others of its family are measured against: chosen by cost, not by the verdicts, so that
+        it may serve as a reference. Where no two differ in their maps alone, all make one family.
+        """
+        families: list[list[Variant]] = []
+        for variant in self.compared:
+            mine = next((f for f in families if only_enlarged(f[0].config, variant.config)), None)
+            if mine is None:
+                families.append([variant])
+            else:
+                mine.append(variant)
+        if all(len(family) == 1 for family in families):
+            families = [list(self.compared)] if self.compared else []
+        return tuple(tuple(sorted(family, key=_cost)) for family in families)
+
+    @cached_property
+    def gains(self) -> dict[str, Comparison]:
+        """Per configuration its robustness against the cheapest of its family, where they share seeds."""
+        found = {}
+        for plain, *others in self.families:
+            seeds = _common([plain, *others])
+            if others and seeds:
+                for comparison in compare_all(_verdicts([plain, *others], seeds), reference=plain.name):
+                    found[comparison.b] = comparison
+        return found
+
+    @cached_property
+    def lead(self) -> Comparison | None:
+        """The most robust configuration against the next; corrected for all pairs, since the verdicts chose them."""
+        compared = self.compared
+        seeds = _common(compared)
+        if len(compared) < 2 or not seeds:
+            return None
+        names = {compared[0].name, compared[1].name}
+        pair = next(c for c in compare_all(_verdicts(compared, seeds)) if {c.a, c.b} == names)
+        return pair if pair.b == compared[0].name else pair.flipped()
+
     @property
     def reference(self) -> Variant | None:
-        """What the best is measured against: the cheapest that differs only in its maps, else the cheapest."""
-        others = [variant for variant in self.compared if variant is not self.best]
-        twins = [variant for variant in others if only_enlarged(variant.config, self.best.config)]
-        return min(twins or others, key=lambda v: (v.cost.flops if v.cost else np.inf, v.name), default=None)
+        """What the best is shown beside: the cheapest of its family, or the next of it where it is that itself."""
+        family = next((family for family in self.families if self.best in family), ())
+        if len(family) < 2:
+            return None
+        return family[0] if self.best is not family[0] else next(v for v in self.compared[1:] if v in family)
 
     @property
     def tints(self) -> dict[str, int]:
@@ -64,10 +108,14 @@ class Study:
         return f"robustmaps evaluate {self.best.runs[0].folder} --attack autoattack"
 
 
-def difference(one: Variant, other: Variant, which: str = "robust_correct") -> Difference | None:
-    """How much more often ``one`` is right than ``other``, over the seeds that both have; None where there are none."""
-    seeds = sorted(one.evaluated.keys() & other.evaluated.keys())
-    if not seeds:
-        return None
-    a, b = (verdicts((variant.evaluated[seed] for seed in seeds), which) for variant in (other, one))
-    return paired_difference(a, b)
+def _cost(variant: Variant) -> tuple[float, str]:
+    return (variant.cost.flops if variant.cost else np.inf, variant.name)
+
+
+def _common(variants: Sequence[Variant]) -> list[int]:
+    """The seeds that all have."""
+    return sorted(set.intersection(*(set(variant.evaluated) for variant in variants))) if variants else []
+
+
+def _verdicts(variants: Sequence[Variant], seeds: list[int]) -> dict[str, NDArray[np.bool_]]:
+    return {v.name: verdicts((v.evaluated[seed] for seed in seeds), "robust_correct") for v in variants}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.evaluation import Evaluation, SeedRate, rate_over_seeds
+from robustmaps.evaluation import Evaluation, over_seeds, rate_over_seeds
 from robustmaps.experiments._config import RunConfig, to_mapping
 from robustmaps.experiments._records import RunRecord
 from robustmaps.models import Cost
@@ -109,13 +109,20 @@ class Variant:
 
 
 def bounded(evaluations: Iterable[Evaluation], which: str) -> Bounded:
-    """The share of images that are right, over seeds, with its 95 % interval: Wilson's for one seed, else bootstrap."""
+    """The share of images that are right, over seeds, with a 95 % interval.
+
+    For one seed it is Wilson's. For several it is the wider one of two: the bootstrap's over seeds and images, which
+    knows nothing of how few the seeds are, and Student's over seeds, which knows nothing of the images.
+    """
     each = list(evaluations)
     if len(each) == 1:
         rate = each[0].clean_accuracy if which == "clean_correct" else each[0].robust_accuracy
         return Bounded(rate.value, *rate.interval)
-    over: SeedRate = rate_over_seeds(verdicts(each, which))
-    return Bounded(over.value, *over.interval)
+    right = verdicts(each, which)
+    over = rate_over_seeds(right)
+    student = over_seeds(right.mean(1)).interval or over.interval
+    low, high = min(over.interval[0], student[0]), max(over.interval[1], student[1])
+    return Bounded(over.value, max(0.0, low), min(1.0, high))
 
 
 def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]:
@@ -177,7 +184,12 @@ def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
     """
     flat = [to_mapping(config) for config in configs]
     keys = [key for key in flat[0] if key not in _NAMED_APART and len({repr(values[key]) for values in flat}) > 1]
-    return [", ".join([_network(values), *(_value(key, values[key]) for key in keys)]) for values in flat]
+    names = [", ".join([_network(values), *(_value(key, values[key]) for key in keys)]) for values in flat]
+    # Files of one name in two folders: then the whole path is needed.
+    return [
+        name if names.count(name) == 1 else f"{name} ({values['data']})"
+        for name, values in zip(names, flat, strict=True)
+    ]
 
 
 def only_enlarged(one: RunConfig, other: RunConfig) -> bool:

@@ -96,37 +96,39 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
     )
 
 
-def differences_chart(rows: Sequence[tuple[str, Bounded]], reference: str) -> Chart:
-    """How much more robust each configuration is than one of them."""
+def differences_chart(rows: Sequence[tuple[str, str, Bounded]]) -> Chart:
+    """How much more robust each configuration is than what it is measured against.
+
+    Args:
+        rows: a configuration, what it is measured against, and the difference.
+    """
     shown = list(reversed(rows))
-    figures = [percent(figure) for _, figure in shown]
+    figures = [percent(figure) for *_, figure in shown]
     traces: list[Trace] = [
         {
             "type": "scatter",
             "mode": "markers",
             "name": "difference, 95 % interval",
             "x": [figure.value for figure in figures],
-            "y": [plain(name) for name, _ in shown],
+            "y": [plain(name) for name, *_ in shown],
+            "customdata": [plain(other) for _, other, _ in shown],
             "error_x": {**bars(figures), "color": "$0"},
             "marker": {"size": 9, "color": "$0"},
-            "hovertemplate": "<b>%{y}</b><br>%{x:+.1f} points<extra></extra>",
+            "hovertemplate": "<b>%{y}</b><br>%{x:+.1f} points against %{customdata}<extra></extra>",
         }
     ]
+    named = [(name, other, points_cell(figure)) for name, other, figure in rows]
+    title = "Gain in robust accuracy"
     return Chart(
         name="differences",
-        title=f"Difference in robust accuracy to {reference}",
-        alt=f"Differences in robust accuracy to {reference}: "
-        + "; ".join(f"{name} {100 * figure.value:+.1f} points" for name, figure in rows),
+        title=title,
+        alt=f"{title}: " + "; ".join(f"{name} {cell.value:+.1f} points against {other}" for name, other, cell in named),
         traces=traces,
         layout={
             "xaxis": axis("difference (percentage points)", zeroline=True, zerolinewidth=2, zerolinecolor="$muted"),
             "yaxis": {"automargin": True, "type": "category", "range": [-0.6, len(rows) - 0.4]},
         },
-        data=table(
-            ("configuration", f"difference to {reference} (points)"),
-            [(name, points_cell(figure)) for name, figure in rows],
-            f"Difference in robust accuracy to {reference}, paired by image and seed, with 95 % intervals",
-        ),
+        data=table(("configuration", "against", "gain (points)"), named, f"{title}, paired by image and seed"),
         caption="An interval that does not reach the line at 0 shows a difference.",
         height_px=150 + 34 * len(rows),
     )
