@@ -13,6 +13,7 @@ from robustmaps.experiments._study import MOST_LINES, NOT_EVALUATED, Study
 from robustmaps.experiments._variants import Variant, Yardstick, bounded
 from robustmaps.report import (
     Block,
+    Bounded,
     Cell,
     LearningCurve,
     Listing,
@@ -28,6 +29,7 @@ from robustmaps.report import (
 )
 
 _WRONG = "wrong, clean"
+_MOST_CLASSES = 40
 _Series = tuple[str, tuple[str, ...], str]
 """Norm, attacks and images of evaluations that differ in eps."""
 _ROBUST = "validation_robust_accuracy"
@@ -155,18 +157,24 @@ def classes(study: Study, labels: NDArray[np.int64] | None, names: Sequence[str]
             "classes", title, (Text("The evaluated images can't be had here, so their classes are unknown."),)
         )
     present = [label for label in range(len(names)) if (labels == label).any()]
-    series = []
-    for variant in (study.best, study.reference):
-        if variant is None:
-            continue
-        shares = []
-        for label in present:
-            chosen = np.flatnonzero(labels == label)
-            shares.append(bounded([_only(e, chosen) for e in variant.evaluated.values()], "robust_correct"))
-        series.append((variant.name, shares))
-    return Section(
-        "classes", title, (classes_chart([names[k] for k in present], series, study.yardstick.short, study.tints),)
-    )
+    shares = {
+        v.name: [_of_class(v, labels, k) for k in present] for v in (study.best, study.reference) if v is not None
+    }
+    shown = list(range(len(present)))
+    blocks: list[Block] = []
+    if len(present) > _MOST_CLASSES:
+        ranked = sorted(shown, key=lambda n: shares[study.best.name][n].value)
+        shown = [*ranked[: _MOST_CLASSES // 2], *ranked[-(_MOST_CLASSES // 2) :]]
+        blocks.append(Text(f"The weakest and the strongest of {len(present)} classes.", "note"))
+    series = [(name, [each[n] for n in shown]) for name, each in shares.items()]
+    labelled = [names[present[n]] for n in shown]
+    chart = classes_chart(labelled, series, study.yardstick.short, study.tints)
+    return Section("classes", title, (*blocks, chart))
+
+
+def _of_class(variant: Variant, labels: NDArray[np.int64], label: int) -> Bounded:
+    rows = np.flatnonzero(labels == label)
+    return bounded([_only(evaluation, rows) for evaluation in variant.evaluated.values()], "robust_correct")
 
 
 def _only(evaluation: Evaluation, rows: Iterable[int]) -> Evaluation:

@@ -202,7 +202,7 @@ def _data(study: Study) -> Dataset | None:
     """The images of the best configuration, None where they can't be had here."""
     try:
         return load_data(study.best.config.data)
-    except InputError:
+    except (InputError, OSError):  # moved away, or on a hub that can't be reached
         return None
 
 
@@ -230,7 +230,10 @@ def _pictures(study: Study, data: Dataset | None, device: str, watcher: Watcher)
     chosen = [(name, run) for name, run in chosen if run.config.data == chosen[-1][1].config.data]
     if not chosen:
         return None
-    return draw_pictures([(n, run.folder) for n, run in chosen], data, study.tints, device=device, watcher=watcher)
+    try:
+        return draw_pictures([(n, run.folder) for n, run in chosen], data, study.tints, device=device, watcher=watcher)
+    except InputError:  # weights that can't be read any more
+        return None
 
 
 def _finished(variant: Variant) -> RunRecord | None:

@@ -2,14 +2,7 @@
 
 from robustmaps.report._analysis_plots import AttackedMaps, plot_gains, plot_maps, plot_plan
 from robustmaps.report._chart_parts import Bounded, percent_cell, points_cell
-from robustmaps.report._charts import (
-    TradeOff,
-    cascade_chart,
-    classes_chart,
-    differences_chart,
-    radius_chart,
-    trade_off_chart,
-)
+from robustmaps.report._charts import TradeOff, differences_chart, radius_chart, trade_off_chart
 from robustmaps.report._depth_charts import DepthSeries, LearningCurve, depth_chart, learning_chart
 from robustmaps.report._page import (
     Block,
@@ -29,6 +22,7 @@ from robustmaps.report._plots import AttackedImage, plot_attacked, plot_curves, 
 from robustmaps.report._rasters import png_of_change, png_of_image, png_of_map
 from robustmaps.report._tables import Cell, Table, table
 from robustmaps.report._theory_plots import plot_theory
+from robustmaps.report._verdict_charts import cascade_chart, classes_chart
 from robustmaps.report._writing import is_report, render_markdown, render_page, write_report
 
 __all__ = [
