@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments._study import MOST_LINES, NOT_EVALUATED, Study
+from robustmaps.experiments._report_study import MOST_LINES, NOT_EVALUATED, Study
 from robustmaps.experiments._variants import Variant, Yardstick, bounded
 from robustmaps.report import (
     Block,
@@ -174,7 +174,9 @@ def classes(study: Study, labels: NDArray[np.int64] | None, names: Sequence[str]
 
 def _of_class(variant: Variant, labels: NDArray[np.int64], label: int) -> Bounded:
     rows = np.flatnonzero(labels == label)
-    return bounded([_only(evaluation, rows) for evaluation in variant.evaluated.values()], "robust_correct")
+    return bounded(
+        [_only(evaluation, rows) for evaluation in variant.evaluated.values()], "robust_correct", student=False
+    )
 
 
 def _only(evaluation: Evaluation, rows: Iterable[int]) -> Evaluation:

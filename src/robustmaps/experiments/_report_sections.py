@@ -7,7 +7,7 @@ import numpy as np
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation
 from robustmaps.experiments._config import write_config
-from robustmaps.experiments._study import NONE, NOT_EVALUATED, Study
+from robustmaps.experiments._report_study import NONE, NOT_EVALUATED, Study
 from robustmaps.experiments._variants import Variant, bounded, family, only_enlarged
 from robustmaps.report import (
     Block,

@@ -16,8 +16,8 @@ from robustmaps.experiments import _report_findings as findings
 from robustmaps.experiments import _report_sections as sections
 from robustmaps.experiments._records import RunRecord, read_run, read_runs
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
+from robustmaps.experiments._report_study import Study
 from robustmaps.experiments._run import choose_images, load_data
-from robustmaps.experiments._study import Study
 from robustmaps.experiments._variants import Variant, choose_yardstick, group
 from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, is_report, write_report
 

@@ -108,11 +108,16 @@ class Variant:
         return bounded(self.evaluated.values(), "robust_correct")
 
 
-def bounded(evaluations: Iterable[Evaluation], which: str) -> Bounded:
+def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = True) -> Bounded:
     """The share of images that are right, over seeds, with a 95 % interval.
 
     For one seed it is Wilson's. For several it is the wider one of two: the bootstrap's over seeds and images, which
     knows nothing of how few the seeds are, and Student's over seeds, which knows nothing of the images.
+
+    Args:
+        evaluations: of the same images, one for each seed.
+        which: ``clean_correct`` or ``robust_correct``.
+        student: False for the bootstrap's alone.
     """
     each = list(evaluations)
     if len(each) == 1:
@@ -120,8 +125,10 @@ def bounded(evaluations: Iterable[Evaluation], which: str) -> Bounded:
         return Bounded(rate.value, *rate.interval)
     right = verdicts(each, which)
     over = rate_over_seeds(right)
-    student = over_seeds(right.mean(1)).interval or over.interval
-    low, high = min(over.interval[0], student[0]), max(over.interval[1], student[1])
+    second = over_seeds(right.mean(1)).interval if student else None
+    low, high = over.interval
+    if second is not None:
+        low, high = min(low, second[0]), max(high, second[1])
     return Bounded(over.value, max(0.0, low), min(1.0, high))
 
 

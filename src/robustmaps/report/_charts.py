@@ -23,6 +23,8 @@ from robustmaps.report._page import Chart
 from robustmaps.report._tables import Cell, table
 
 _NORMS = {"linf": "l∞", "l2": "l₂", "l1": "l₁"}
+# Neighbours in rank often lie close together.
+_POSITIONS = ("top right", "bottom right", "top left", "bottom left")
 _LARGEST_PX, _SMALLEST_PX = 34.0, 8.0
 
 
@@ -65,7 +67,7 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
                 "error_x": {**bars(clean), "color": colour(index, 0.45)},
                 "error_y": {**bars(robust), "color": colour(index, 0.45)},
                 "text": [plain(p.name) for p in mine],
-                "textposition": "top right",
+                "textposition": [_POSITIONS[points.index(p) % len(_POSITIONS)] for p in mine],
                 "customdata": [plain(p.cost) for p in mine],
                 "hovertemplate": "<b>%{text}</b><br>clean %{x:.1f} %<br>robust %{y:.1f} %<br>%{customdata}"
                 "<extra></extra>",

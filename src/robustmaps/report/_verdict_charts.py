@@ -118,7 +118,7 @@ def classes_chart(
         data=table(
             ("class", *(name for name, _ in series)), rows, f"Robust accuracy per class with 95 % intervals, {attack}"
         ),
-        caption=f"{attack}. Bars: 95 % intervals.",
+        caption=f"{attack}. Bars: 95 % intervals by bootstrap over images and seeds, Wilson's for one seed.",
     )
 
 
