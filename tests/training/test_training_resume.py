@@ -389,3 +389,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(
     assert "diverged" in (tmp_path / "log.txt").read_text()
     result = fit(make_model(), make_dataset(), NanAt(-1), options, out=tmp_path, resume=True)
     assert [record["epoch"] for record in result.history] == [1, 2, 3]
+
+
+def test_the_same_weights_are_the_same_file(tmp_path):
+    weights = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2)}
+    about = {"robustmaps": "{}", "epoch": "3", "é": "ü", "z": ""}
+    for number in range(10):
+        save_weights(tmp_path / f"{number}.safetensors", weights, about)
+    files = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(files) == 1
+    found, description = load_weights(tmp_path / "0.safetensors")
+    assert description == about
+    assert all(torch.equal(found[name], weights[name]) for name in weights)

@@ -118,14 +118,14 @@ class CascadeTable:
     def _row(progress: Progress) -> tuple[str, ...]:
         figures, count = progress.figures, f"{progress.done}/{progress.total}"
         if "survivors" not in figures:
-            return (progress.phase, count, "", "", "", _clock(progress.remaining_s))
+            return (progress.phase, count, "", "", "", clock(progress.remaining_s))
         return (
             progress.phase,
             count,
             f"{figures['survivors']:.0f}",
             f"{100 * figures['robust_accuracy']:.1f} %",
-            _clock(figures["elapsed_s"]),
-            "" if progress.done == progress.total else _clock(progress.remaining_s),
+            clock(figures["elapsed_s"]),
+            "" if progress.done == progress.total else clock(progress.remaining_s),
         )
 
 
@@ -153,10 +153,11 @@ def _figures(figures: Mapping[str, float]) -> str:
 
 
 def _eta(remaining_s: float | None) -> str:
-    return "" if remaining_s is None else f"{_clock(remaining_s)} left"
+    return "" if remaining_s is None else f"{clock(remaining_s)} left"
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds; nothing where unknown."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)

@@ -2,9 +2,9 @@
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -15,6 +15,8 @@ from robustmaps.training import INCIDENTAL, TrainOptions
 
 # Eight times as fast where PyYAML was built with libyaml.
 _SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Section = TypeVar("Section")
 
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
 """A float that is written as a fraction on the command line and in YAML."""
@@ -172,13 +174,26 @@ def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where
         name = str(key).replace("-", "_")
         if name not in owner:
             raise unknown(f"key in {where}", key, owner)
-        kind = get_type_hints(type(sections[owner[name]]), include_extras=True)[name]
-        given[owner[name]][name] = _convert(value, kind, f"{where}: {key}")
-    changed = {
-        section: type(value)(**{**{f.name: getattr(value, f.name) for f in fields(value)}, **given[section]})
-        for section, value in sections.items()
-    }
-    return RunConfig(**changed)
+        given[owner[name]][name] = value
+    return RunConfig(
+        **{section: section_from_mapping(value, given[section], where) for section, value in sections.items()}
+    )
+
+
+def section_from_mapping(base: Section, values: Mapping[str, Any], where: str) -> Section:
+    """A part of a configuration with some of its fields set from YAML.
+
+    Raises:
+        InputError: a value of the wrong type or out of its range.
+    """
+    kinds = get_type_hints(type(base), include_extras=True)
+    changed = {name: _convert(value, kinds[name], f"{where}: {name}") for name, value in values.items()}
+    return replace(base, **changed)  # type: ignore[type-var]
+
+
+def field_names() -> list[str]:
+    """All keys of a run's configuration."""
+    return list(to_mapping(RunConfig()))
 
 
 def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
@@ -186,6 +201,15 @@ def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
 
     Raises:
         InputError: the file is missing, is no mapping, or holds unknown keys or bad values.
+    """
+    return from_mapping(read_mapping(path), base, str(path))
+
+
+def read_mapping(path: str | Path) -> dict[Any, Any]:
+    """Read a YAML file of keys and values.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or is no mapping.
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _SAFE)  # noqa: S506 - both loaders are the safe ones
@@ -197,7 +221,7 @@ def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
         values = {}
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
-    return from_mapping(values, base, str(path))
+    return values
 
 
 def write_config(config: RunConfig) -> str:
@@ -217,6 +241,9 @@ def _convert(value: Any, kind: Any, what: str) -> Any:
         if value not in get_args(kind):
             raise unknown(what, value, map(str, get_args(kind)))
         return value
+    if kind == tuple[float, ...]:
+        parts = value if isinstance(value, list) else str(value).split(",")
+        return tuple(parse_number(part, what) for part in parts)
     if kind is float:
         return parse_number(value, what)
     if kind is str and isinstance(value, int) and not isinstance(value, bool):

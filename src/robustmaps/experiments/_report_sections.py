@@ -7,7 +7,7 @@ import numpy as np
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation
 from robustmaps.experiments._config import write_config
-from robustmaps.experiments._report_study import NONE, NOT_EVALUATED, Study
+from robustmaps.experiments._report_study import NONE, NOT_EVALUATED, ReportedRuns
 from robustmaps.experiments._variants import Variant, bounded, family, only_enlarged
 from robustmaps.report import (
     Block,
@@ -31,7 +31,7 @@ _SENTENCES = 12
 """Comparisons that are also put in words."""
 
 
-def leaderboard(study: Study) -> Section:
+def leaderboard(study: ReportedRuns) -> Section:
     """One row per configuration, and one per run."""
     blocks: list[Block] = []
     if study.yardstick is None:
@@ -68,12 +68,12 @@ def leaderboard(study: Study) -> Section:
     return Section("leaderboard", "Leaderboard" if several else "Figures", tuple(blocks))
 
 
-def _caption(study: Study) -> str:
+def _caption(study: ReportedRuns) -> str:
     several = max(len(variant.runs) for variant in study.variants) > 1
     return "Accuracy and cost per configuration" + (", means over its runs" if several else "")
 
 
-def _about_gains(study: Study) -> str:
+def _about_gains(study: ReportedRuns) -> str:
     families = [family for family in study.families if len(family) > 1]
     plain = ", ".join(family[0].name for family in families)
     if not only_enlarged(families[0][0].config, families[0][1].config):
@@ -86,7 +86,7 @@ def _about_gains(study: Study) -> str:
     )
 
 
-def _row(variant: Variant, study: Study) -> tuple[object, ...]:
+def _row(variant: Variant, study: ReportedRuns) -> tuple[object, ...]:
     cost = variant.cost
     rates: tuple[object, object] = (NONE, NONE)
     if variant.evaluated:
@@ -122,7 +122,7 @@ def _human(number: float) -> Cell:
     return Cell(human(number), number)
 
 
-def _runs_table(study: Study) -> Table:
+def _runs_table(study: ReportedRuns) -> Table:
     rows = []
     for variant in study.variants:
         for run, evaluation in zip(variant.runs, variant.evaluations, strict=True):
@@ -149,7 +149,7 @@ def _rate(evaluation: Evaluation, which: str) -> Cell:
     return percent_cell(bounded([evaluation], which))
 
 
-def trade_offs(study: Study) -> Section | None:
+def trade_offs(study: ReportedRuns) -> Section | None:
     """Clean against robust accuracy with cost, and the differences to the reference."""
     if len(study.compared) < 2 or study.yardstick is None:
         return None
@@ -178,7 +178,7 @@ def _sentence(gain: Comparison) -> str:
     return f"N{text[1:]}." if text.startswith("no difference") else f"{text}."
 
 
-def repeating(study: Study) -> Section:
+def repeating(study: ReportedRuns) -> Section:
     """The configuration, the commands and the environment."""
     run = study.best.runs[0]
     blocks: list[Block] = [
@@ -198,13 +198,13 @@ def repeating(study: Study) -> Section:
     return Section("repeat", "Repeat it", tuple(blocks))
 
 
-def _commands(study: Study) -> str:
+def _commands(study: ReportedRuns) -> str:
     lines = [f"robustmaps train --config {run.folder}/config.yaml" for run in study.best.runs]
     lines.append(study.evaluate)
     return "\n".join([*lines, f"robustmaps report {study.folder}"]) + "\n"
 
 
-def _environments(study: Study) -> Table:
+def _environments(study: ReportedRuns) -> Table:
     found: dict[str, dict[str, int]] = {}
     for run in study.runs:
         for key, value in run.environment.items():

@@ -20,7 +20,7 @@ MOST_LINES = 8
 
 
 @dataclass(frozen=True)
-class Study:
+class ReportedRuns:
     """What a report is on.
 
     Attributes:

@@ -124,7 +124,17 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], description: M
     """Write a state dict as safetensors, atomically, with a description in the file's header."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with atomic(path) as file:
-        file.write(safetensors.torch.save(plain, metadata=dict(description)))
+        file.write(_in_order(safetensors.torch.save(plain, metadata=dict(description))))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its description sorted: it comes in random order, and files are known by their hash."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # as the format has it, so that tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,0 +1,97 @@
+"""``robustmaps runs``."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.engine.numbers import as_fraction, human
+
+DESCRIPTION = """List runs, such as those of a study; without options all of them, by name. Conditions compare columns:
+--where 'defense=at and robust>0.4'. Columns are the options of train and: name, status (finished, running, stopped,
+failed), clean, robust, images, attack, validation_clean, validation_robust, best_epoch, epochs_done, seconds, flops,
+parameters, evaluation, folder. The table shows the options that differ between the runs."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the list.
+
+    Attributes:
+        folder: a folder of runs.
+        where: which runs: comparisons (= != < <= > >=) joined by and, or and brackets.
+        sort: a column; -column for falling order.
+        columns: with commas, what the table shows beside name and status.
+        evaluation: which evaluation speaks for a run, by its file's name, such as 'autoattack*'; the worst one at its
+            own budget with the most images if left out.
+        format: how it is printed.
+        json: the same as --format json.
+    """
+
+    folder: tyro.conf.Positional[Path] = Path("runs")
+    where: str | None = None
+    sort: str | None = None
+    columns: str | None = None
+    evaluation: str | None = None
+    format: Literal["table", "csv", "json"] = "table"
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    # "--sort -robust" would be read as two options.
+    given = parse(Arguments, _joined(arguments), "runs", DESCRIPTION)
+    from robustmaps.experiments import RUN_COLUMNS, differing, list_runs, read_runs
+
+    skipped: list[str] = []
+    records = read_runs(given.folder, skipped=lambda path, reason: skipped.append(f"{path}: skipped, {reason}"))
+    rows = list_runs(records, where=given.where, sort=given.sort, evaluation=given.evaluation)
+    chosen = None if given.columns is None else [name.strip().replace("-", "_") for name in given.columns.split(",")]
+    keys = differing(rows, chosen)
+    for line in skipped:
+        print(f"robustmaps: warning: {line}", file=sys.stderr)
+    if given.json or given.format == "json":
+        print(json.dumps({"runs": rows, "skipped": skipped}, allow_nan=False))
+        return
+    if given.format == "csv":
+        writer = csv.DictWriter(sys.stdout, RUN_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    figures = [] if chosen else ["clean", "robust", "seconds", "flops"]
+    # The name says most of the configuration again.
+    lead = "name" if chosen or not keys else None
+    columns = [*([lead] if lead else []), *keys, "status", *figures]
+    cells = [[_cell(name, row[name]) for name in columns] for row in rows]
+    count = f"{len(rows)} of {len(records)} runs" if given.where else f"{len(rows)} runs"
+    Output(False).result(
+        {}, rich_table(columns, cells, texts=len(columns) - len(figures)), f"{count} in {given.folder}"
+    )
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    rest = list(arguments)
+    for index in range(len(rest) - 1):
+        if rest[index] == "--sort":
+            return [*rest[:index], f"--sort={rest[index + 1]}", *rest[index + 2 :]]
+    return rest
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name in ("clean", "robust", "validation_clean", "validation_robust"):
+        return f"{100 * value:.1f} %"
+    if name in ("eps", "step_size"):
+        return as_fraction(value)
+    if name == "seconds":
+        return f"{value:.0f} s"
+    if name in ("flops", "parameters"):
+        return human(value, "FLOP" if name == "flops" else "")
+    return f"{value:g}" if isinstance(value, float) else str(value)

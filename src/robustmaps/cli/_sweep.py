@@ -1,0 +1,191 @@
+"""``robustmaps sweep``."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from robustmaps.cli._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._watch import clock
+from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.numbers import human
+
+if TYPE_CHECKING:
+    from robustmaps.evaluation import SeedStatistics
+    from robustmaps.experiments import Statistics, SweepPlan, SweepResult, SweepState
+
+DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
+list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
+after a stop, a kill or a failed run. docs/studies.md shows a file."""
+
+_PLAIN_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the sweep.
+
+    Attributes:
+        study: the YAML file.
+        out: the folder of the runs; beside the file, with its name, if left out.
+        jobs: runs at once; a core each, at most eight, if left out, and one where a GPU does the work.
+        threads: of each run; the cores are shared out evenly if left out.
+        executor: what makes the runs.
+        dry_run: show what would be made and what it costs, and write nothing.
+        json: print the result as one JSON object.
+    """
+
+    study: tyro.conf.Positional[Path]
+    out: Path | None = None
+    jobs: int | None = None
+    threads: int | None = None
+    executor: Literal["local"] = "local"
+    dry_run: bool = False
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    given = parse(Arguments, arguments, "sweep", DESCRIPTION)
+    from robustmaps.engine.numbers import check_whole
+    from robustmaps.experiments import RunsFailed, plan_sweep, read_run, read_study, statistics_of, sweep
+
+    for name in ("jobs", "threads"):
+        if getattr(given, name) is not None:
+            check_whole(name, getattr(given, name), 1)
+    study = read_study(given.study)
+    plan = plan_sweep(study, given.out or given.study.with_suffix(""), jobs=given.jobs, threads=given.threads)
+    output = Output(given.json)
+    if given.dry_run:
+        output.result(plan.to_dict(), *_plan_texts(plan))
+        return
+    print(_plan_line(plan), file=sys.stderr)
+    with stop_on_signal() as should_stop, _showing() as show:
+        try:
+            result = sweep(plan, watcher=show, should_stop=should_stop)
+        except Interrupted as place:
+            raise Interrupted(f"{place}; the same command goes on from here") from None
+    folders = [run.folder for run in plan.runs if run.folder not in result.failed]
+    found = statistics_of([read_run(folder) for folder in folders])
+    output.result({**result.to_dict(), **found.to_dict()}, *_statistics_texts(found), *_result_texts(result))
+    if result.failed:
+        listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
+        raise RunsFailed(f"{len(result.failed)} runs; the same command tries them again:\n{listed}")
+
+
+def _plan_texts(plan: "SweepPlan") -> list[object]:
+    rows = [
+        (
+            run.title,
+            "there" if run.done else "missing",
+            human(run.estimate.flops, "FLOP"),
+            "" if run.done else clock(run.estimate.seconds),
+        )
+        for run in plan.runs
+    ]
+    table = rich_table(("run", "is", "operations", "time"), rows, texts=2)
+    measured = dict.fromkeys(run.estimate.measured for run in plan.missing)
+    unknown = any(run.estimate.evaluation_flops is None for run in plan.runs)
+    return [
+        table,
+        _plan_line(plan),
+        "Operations are counted from shapes, evaluations as if every image withstood every attack: those take less.",
+        *([f"Times follow from {' and '.join(measured)}, start-up left out."] if measured else []),
+        *(["Of some attacks the steps are not known; their evaluations are not counted."] if unknown else []),
+        *(f"Note: {note}" for note in plan.notes),
+    ]
+
+
+def _plan_line(plan: "SweepPlan") -> str:
+    missing = len(plan.missing)
+    if not missing:
+        return f"All {len(plan.runs)} runs are in {plan.out}."
+    hours = ""
+    if plan.seconds is not None:
+        hours = f", about {clock(plan.seconds) if plan.seconds < 3600 else f'{plan.seconds / 3600:.1f} h'}"
+    return (
+        f"{missing} of {len(plan.runs)} runs to make in {plan.out}: {human(plan.flops, 'FLOP')}{hours}, "
+        f"{plan.jobs} at once with {plan.threads} thread{'s' * (plan.threads != 1)} each."
+    )
+
+
+def _statistics_texts(found: "Statistics") -> list[object]:
+    rows = [
+        (each.label, str(len(each.runs)), _over_seeds(each.clean), _over_seeds(each.robust))
+        for each in found.configurations
+    ]
+    table = rich_table(("configuration", "seeds", "clean", "robust [95 % over seeds]"), rows)
+    return [table, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+
+
+def _over_seeds(figure: "SeedStatistics") -> str:
+    text = f"{100 * figure.mean:.1f} %"
+    if figure.interval is None:
+        return text
+    low, high = figure.interval
+    # Student's interval of few seeds may leave the range that a rate has.
+    return f"{text} [{100 * max(low, 0.0):.1f}, {100 * min(high, 1.0):.1f}]"
+
+
+def _result_texts(result: "SweepResult") -> list[object]:
+    counts = (
+        f"{len(result.made)} made in {clock(result.seconds)}, {result.before} were there, {len(result.failed)} failed"
+    )
+    return [f"{counts}. Runs: {result.out}", f"Next: robustmaps runs {result.out}"]
+
+
+class SweepDisplay:
+    """Shows a sweep: a live table on a terminal, plain lines elsewhere.
+
+    Args:
+        live: the display; None for plain lines.
+    """
+
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
+        self._last = time.monotonic()
+
+    def __call__(self, state: "SweepState") -> None:
+        """Show the state."""
+        if self._live is None:
+            now = time.monotonic()
+            if state.event is not None or now - self._last >= _PLAIN_EVERY_S:
+                self._last = now
+                event = [] if state.event is None else [state.event]
+                print("; ".join([_head(state), *event]), file=sys.stderr, flush=True)
+            return
+        if state.event is not None:
+            self._live.console.print(Text(state.event))
+        rows = [
+            (title, progress.phase, f"{progress.done}/{progress.total} {progress.unit}", clock(progress.remaining_s))
+            for title, progress in state.running.items()
+        ]
+        table = rich_table(("running", "at", "", "left"), rows, texts=2)
+        self._live.update(Group(Text(_head(state)), table))
+
+
+@contextmanager
+def _showing() -> Iterator[SweepDisplay]:
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield SweepDisplay(None)
+        return
+    with Live(console=console, transient=True, refresh_per_second=4) as live:
+        yield SweepDisplay(live)
+
+
+def _head(state: "SweepState") -> str:
+    parts = [f"{state.done}/{state.total} runs done", f"{len(state.running)} running", f"{state.failed} failed"]
+    if state.best is not None:
+        parts.append(f"best {100 * state.best[1]:.1f} % robust ({state.best[0]})")
+    if state.remaining_s is not None and state.done + state.failed < state.total:
+        parts.append(f"about {clock(state.remaining_s)} left")
+    return ", ".join(parts)

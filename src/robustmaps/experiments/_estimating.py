@@ -1,0 +1,183 @@
+"""What runs will cost before they are made: operations from shapes, hours from a few timed steps."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import Interrupted
+from robustmaps.evaluation import attack_settings
+from robustmaps.experiments._attacks import create_attacks
+from robustmaps.experiments._config import RunConfig
+from robustmaps.experiments._run import create_defense, create_model, image_cost
+from robustmaps.experiments._study import EvaluationConfig
+from robustmaps.training import fit
+
+# Passes in units of a forward pass: a gradient of the input costs two, one of the weights as well three.
+_INPUT_GRADIENT, _TRAINING = 2, 3
+_TIMED_STEPS = 3
+_TIMED_S = 3.0
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run costs.
+
+    Attributes:
+        image_flops: operations of a forward pass of one image.
+        training_flops: of training, validation included.
+        evaluation_flops: of all evaluations, as if every image withstood every attack; None where the number of
+            passes is not known.
+        seconds_per_flop: measured; None where nothing was.
+        measured: from what, in words.
+    """
+
+    image_flops: int
+    training_flops: float
+    evaluation_flops: float | None
+    seconds_per_flop: float | None = None
+    measured: str = "not measured"
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run, evaluations as far as known."""
+        return self.training_flops + (self.evaluation_flops or 0.0)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of the run with a worker of its own; None where nothing was measured."""
+        return None if self.seconds_per_flop is None else self.flops * self.seconds_per_flop
+
+
+def estimate_run(config: RunConfig, data: Dataset, evaluations: Sequence[EvaluationConfig]) -> RunEstimate:
+    """Operations of a run, from shapes alone.
+
+    Raises:
+        InputError: a network that can't be made, or attacks that don't exist.
+    """
+    forward = image_cost(create_model(config, data), data).flops
+    options = config.training
+    validations = -(-options.epochs // options.validate_every)
+    training = options.epochs * len(data.train) * step_passes(config)
+    training += validations * len(data.validation) * (step_passes(config) - _TRAINING + 1)
+    known: float | None = 0.0
+    for evaluation in evaluations:
+        images = len(data.test if evaluation.split == "test" else data.validation)
+        passes = _evaluation_passes(config, evaluation)
+        known = None if passes is None or known is None else known + passes * min(evaluation.samples or images, images)
+    return RunEstimate(forward, forward * training, None if known is None else forward * known)
+
+
+def step_passes(config: RunConfig) -> int:
+    """Forward passes that training on one image is worth: those of the attack, and of the step itself."""
+    steps = getattr(create_defense(config.defense).attack, "steps", 0)
+    return _INPUT_GRADIENT * int(steps) + _TRAINING
+
+
+def _evaluation_passes(config: RunConfig, evaluation: EvaluationConfig) -> float | None:
+    total = 1.0
+    for eps in evaluation.attack.eps or (config.defense.eps,):
+        for attack in attack_settings(create_attacks(evaluation.attack, config.defense.norm, eps)):
+            passes = _attack_passes(attack)
+            if passes is None:
+                return None
+            total += passes
+    return total
+
+
+def _attack_passes(attack: Mapping[str, Any]) -> float | None:
+    restarts = attack.get("restarts") or 1
+    if "queries" in attack:
+        return float(attack["queries"] * restarts)
+    if attack["name"] == "fgsm":
+        return float(_INPUT_GRADIENT)
+    if attack.get("steps") is None:
+        return None
+    targets = attack.get("targets", 1) if attack["name"].endswith("-t") else 1
+    return float(_INPUT_GRADIENT * attack["steps"] * restarts * targets)
+
+
+def time_steps(config: RunConfig, data: Dataset, threads: int) -> float | None:
+    """Seconds per operation of training, from some timed steps after one to warm up; nothing is kept.
+
+    Args:
+        config: the run.
+        data: its images; as many as a few steps take.
+        threads: of a worker.
+
+    Returns:
+        None where the steps can't be made; the run itself will say why.
+    """
+    moments: list[float] = []
+
+    def enough() -> bool:
+        moments.append(time.perf_counter())
+        return len(moments) > _TIMED_STEPS or moments[-1] - moments[0] > _TIMED_S
+
+    few = data.train.subset(min(len(data.train), config.training.batch_size * (_TIMED_STEPS + 1)))
+    none = replace(data.validation, images=data.validation.images[:0], labels=data.validation.labels[:0])
+    # The learning rate does not change the time, but too large a one would end the steps.
+    options = replace(config.training, tensorboard=False, epochs=_TIMED_STEPS + 1, schedule="constant", lr=1e-9)
+    model = create_model(config, data)
+    with _threads(threads), suppress(Interrupted, RuntimeError, MemoryError):
+        fit(
+            model,
+            replace(data, train=few, validation=none),
+            create_defense(config.defense),
+            options,
+            should_stop=enough,
+        )
+    if len(moments) < 2:
+        return None
+    step_s = (moments[-1] - moments[0]) / (len(moments) - 1)
+    images = min(config.training.batch_size, len(few))
+    return step_s / (images * step_passes(config) * image_cost(model, data).flops)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_all(
+    estimates: Mapping[RunConfig, RunEstimate],
+    data: Callable[[RunConfig], Dataset],
+    *,
+    threads: int,
+    budget_s: float = 20.0,
+) -> dict[RunConfig, RunEstimate]:
+    """Add times to estimates: one of each kind of network and defence is timed, as long as the time for that lasts.
+
+    Kinds that were not timed take the speed of the others, per operation.
+    """
+    began = time.monotonic()
+    speeds: dict[object, float] = {}
+    for config in sorted(estimates, key=lambda c: estimates[c].image_flops):
+        if _kind(config) not in speeds and time.monotonic() - began < budget_s:
+            speed = time_steps(config, data(config), threads)
+            if speed is not None:
+                speeds[_kind(config)] = speed
+    mean = sum(speeds.values()) / max(len(speeds), 1)
+    timed = f"{_TIMED_STEPS} timed steps with {threads} thread{'s' * (threads != 1)}"
+    return {
+        config: replace(
+            estimate,
+            seconds_per_flop=speeds.get(_kind(config), mean) or None,
+            measured=timed if _kind(config) in speeds else "the speed of similar runs",
+        )
+        for config, estimate in estimates.items()
+    }
+
+
+def _kind(config: RunConfig) -> object:
+    training = config.training
+    return config.model, config.defense.defense, config.data, training.batch_size, training.precision, training.device

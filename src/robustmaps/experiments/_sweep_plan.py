@@ -1,0 +1,201 @@
+"""What a sweep will do: the runs of a study, which of them are missing, and what those cost."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from robustmaps.data import Dataset
+from robustmaps.engine.device import resolve_device
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import sha256
+from robustmaps.evaluation import attack_settings, images_sha256
+from robustmaps.experiments._attacks import create_attacks
+from robustmaps.experiments._config import DataConfig, RunConfig
+from robustmaps.experiments._estimating import RunEstimate, estimate_run, measure_all
+from robustmaps.experiments._parallel import LocalExecutor, available_cores
+from robustmaps.experiments._records import RunRecord, read_run
+from robustmaps.experiments._run import choose_images, load_data, resolve
+from robustmaps.experiments._study import EvaluationConfig, Point, Study
+
+_MOST_JOBS = 8
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study, and what there is of it.
+
+    Attributes:
+        point: its configuration and the values of the study's axes.
+        folder: where it lives.
+        done: whether it is trained and evaluated as the study asks.
+        estimate: what it costs.
+    """
+
+    point: Point
+    folder: Path
+    done: bool
+    estimate: RunEstimate
+
+    @property
+    def title(self) -> str:
+        """Its values, for people."""
+        return ", ".join(f"{key} {value}" for key, value in self.point.values.items()) or self.folder.name
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep will do.
+
+    Attributes:
+        study: what was asked for.
+        out: the folder.
+        runs: all runs, in the order of the study.
+        jobs: runs at once.
+        threads: of each.
+        notes: what the reader has to know.
+    """
+
+    study: Study
+    out: Path
+    runs: tuple[PlannedRun, ...]
+    jobs: int
+    threads: int
+    notes: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[PlannedRun, ...]:
+        """The runs to make, the longest first, so that no core waits at the end for one long run."""
+        return tuple(sorted((run for run in self.runs if not run.done), key=lambda run: -run.estimate.flops))
+
+    @property
+    def flops(self) -> float:
+        """Operations of what is missing."""
+        return sum(run.estimate.flops for run in self.missing)
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time for what is missing; None where nothing was measured."""
+        return remaining_s([run.estimate.seconds for run in self.missing], self.jobs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "study": self.study.name,
+            "out": str(self.out),
+            "jobs": self.jobs,
+            "threads": self.threads,
+            "flops": self.flops,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "runs": [
+                {
+                    "folder": str(run.folder),
+                    "values": dict(run.point.values),
+                    "done": run.done,
+                    "flops": run.estimate.flops,
+                    "seconds": run.estimate.seconds,
+                    "measured": run.estimate.measured,
+                }
+                for run in self.runs
+            ],
+        }
+
+
+def remaining_s(seconds: Sequence[float | None], jobs: int) -> float | None:
+    """How long runs take, so many at once; None where one's time is not known."""
+    known = [each for each in seconds if each is not None]
+    if len(known) < len(seconds):
+        return None
+    return max(sum(known) / max(min(jobs, len(known)), 1), max(known, default=0.0))
+
+
+def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, threads: int | None = None) -> SweepPlan:
+    """Find what is missing of a study and estimate what it costs; writes nothing.
+
+    Args:
+        study: what to run.
+        out: the folder of the runs.
+        jobs: runs at once; a core each, at most eight, if left out, and one where a GPU does the work.
+        threads: of each run; the cores are shared out evenly if left out.
+
+    Raises:
+        InputError: a configuration that can't be run: a network, strides, data or an attack.
+    """
+    folder = Path(out)
+    loaded = cache(load_data)
+    found: dict[RunConfig, PlannedRun] = {}
+    for point in study.points:
+        try:
+            config = resolve(point.config)
+            estimate = estimate_run(config, loaded(config.data), study.evaluations)
+        except InputError as error:
+            values = ", ".join(f"{key}: {value}" for key, value in point.values.items())
+            raise InputError(f"{study.name}: {values}: {error}; mend or exclude it") from error
+        if config in found:
+            continue
+        path = folder / config.name
+        found[config] = PlannedRun(
+            replace(point, config=config), path, is_done(path, study.evaluations, loaded), estimate
+        )
+    notes = list(study.notes)
+    if len(found) < len(study.points):
+        notes.append(f"{len(study.points) - len(found)} combinations are the same run as another, and made once")
+    missing = [config for config, run in found.items() if not run.done]
+    jobs = jobs or _jobs(missing)
+    executor = LocalExecutor(jobs, threads)
+    measured = measure_all(
+        {config: found[config].estimate for config in missing},
+        lambda config: loaded(config.data),
+        threads=executor.threads_each,
+    )
+    runs = tuple(replace(run, estimate=measured.get(config, run.estimate)) for config, run in found.items())
+    return SweepPlan(
+        replace(study, points=tuple(run.point for run in runs)), folder, runs, jobs, executor.threads_each, tuple(notes)
+    )
+
+
+def _jobs(missing: Sequence[RunConfig]) -> int:
+    if any(resolve_device(config.training.device).type != "cpu" for config in missing):
+        return 1
+    return max(1, min(available_cores(), len(missing), _MOST_JOBS))
+
+
+def is_done(
+    folder: Path, evaluations: Sequence[EvaluationConfig], loaded: Callable[[DataConfig], Dataset] = load_data
+) -> bool:
+    """Whether the run in that folder is trained, and evaluated in all these ways."""
+    if not (folder / "config.yaml").exists():
+        return False
+    record = read_run(folder, skipped=lambda *_: None)
+    return record.status == "finished" and all(_is_evaluated(record, each, loaded) for each in evaluations)
+
+
+def _is_evaluated(record: RunRecord, wanted: EvaluationConfig, loaded: Callable[[DataConfig], Dataset]) -> bool:
+    return all(name is not None for name in evaluation_names(record, wanted, loaded))
+
+
+def evaluation_names(
+    record: RunRecord, wanted: EvaluationConfig, loaded: Callable[[DataConfig], Dataset] = load_data
+) -> list[str | None]:
+    """For each radius, the name of the run's evaluation that was made in that way; None where there is none."""
+    defense = record.config.defense
+    radii = sorted(wanted.attack.eps) or [defense.eps]
+    weights = sha256(record.folder / "best.safetensors")
+    images = images_sha256(*choose_images(loaded(record.config.data), wanted.split, wanted.samples))
+    names: list[str | None] = []
+    for eps in radii:
+        settings = attack_settings(create_attacks(wanted.attack, defense.norm, eps))
+        mine = (settings, wanted.attack_seed, images, weights)
+        names.append(
+            next(
+                (
+                    name
+                    for name, e in record.evaluations.items()
+                    if (list(e.attacks), e.seed, e.images_sha256, e.checkpoint_sha256) == mine
+                ),
+                None,
+            )
+        )
+    return names

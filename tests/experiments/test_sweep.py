@@ -1,0 +1,206 @@
+"""Sweeps: nothing twice, nothing lost, whatever happens on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from robustmaps.cli import main
+from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.experiments import plan_sweep, read_run, read_runs, read_study, sweep
+from robustmaps.experiments._parallel import Outcome, Worker
+
+FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
+EVALUATION = "{attack: fgsm, samples: 40}"
+SEEDS = f"axes: {{seed: [0, 1]}}\nfixed: {FIXED}\nevaluation: {EVALUATION}\n"
+
+
+class Here:
+    """Runs tasks one after the other in this process."""
+
+    def run(self, tasks, *, watcher, finished, should_stop):
+        outcomes = []
+        for index, task in enumerate(tasks):
+
+            def watch(progress, index=index):
+                watcher(index, progress)
+
+            try:
+                outcome = Outcome(task(Worker(watch, should_stop)))
+            except Exception as error:  # noqa: BLE001 - that is what executors do
+                outcome = Outcome(error=error)
+            outcomes.append(outcome)
+            finished(index, outcome)
+        return outcomes
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write(text=SEEDS):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def make(path, **kwargs):
+    return sweep(plan_sweep(read_study(path), path.with_suffix(""), threads=1), executor=Here(), **kwargs)
+
+
+def state_of(folder: Path):
+    return {
+        path.relative_to(folder): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock") and path.name not in ("study.yaml", "study.json")
+    }
+
+
+def assert_same(first, second):
+    """Whether two folders hold the same runs, times aside."""
+    times = ("train_s", "validation_s", "images_per_s")
+    assert [record.name for record in first] == [record.name for record in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.status == b.status == "finished"
+        histories = [[{k: v for k, v in epoch.items() if k not in times} for epoch in r.history] for r in (a, b)]
+        assert histories[0] == histories[1]
+        assert a.evaluations.keys() == b.evaluations.keys()
+        for name, evaluation in a.evaluations.items():
+            assert evaluation.verdicts == b.evaluations[name].verdicts
+            assert evaluation.distances == b.evaluations[name].distances
+
+
+def test_all_runs_are_made_evaluated_and_recorded(study):
+    path = study()
+    plan = plan_sweep(read_study(path), path.with_suffix(""), jobs=2, threads=1)
+    assert not path.with_suffix("").exists()
+    assert len(plan.missing) == 2
+    assert plan.seconds > 0
+    assert plan.missing[0].estimate.measured == "3 timed steps with 1 thread"
+    states = []
+    result = sweep(plan, executor=Here(), watcher=states.append)
+    out = path.with_suffix("")
+    records = read_runs(out)
+    assert [record.config.training.seed for record in records] == [0, 1]
+    for record in records:
+        (evaluation,) = record.evaluations.values()
+        assert len(evaluation.verdicts) == 40
+    assert (len(result.made), result.before, result.failed) == (2, 0, {})
+    assert (states[-1].done, states[-1].failed, states[-1].total, states[-1].running) == (2, 0, 2, {})
+    assert states[-1].event.startswith("done: seed")
+    assert states[-1].best[1] == max(s.robust_accuracy.value for r in records for s in r.evaluations.values())
+    assert (out / "study.yaml").read_text() == SEEDS
+    about = json.loads((out / "study.json").read_text())
+    assert about["keys"] == ["seed"]
+    assert {(run["folder"], run["values"]["seed"]) for run in about["runs"]} == {
+        (record.name, record.config.training.seed) for record in records
+    }
+
+
+def test_nothing_is_made_twice_and_a_study_grows(study):
+    path = study()
+    make(path)
+    out = path.with_suffix("")
+    before = state_of(out)
+    assert make(path).before == 2
+    assert state_of(out) == before
+    study(SEEDS.replace("[0, 1]", "[0, 1, 2]").replace(EVALUATION, f"[{EVALUATION}, {{attack: fgsm, samples: 30}}]"))
+    assert len(make(path).made) == 3
+    after = state_of(out)
+    assert {name: after[name] for name in before if name.name != "log.txt"} == {
+        name: value for name, value in before.items() if name.name != "log.txt"
+    }
+    assert [len(record.evaluations) for record in read_runs(out)] == [2, 2, 2]
+    assert len(list(out.glob("study-*.yaml"))) == 1
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(study, capsys):
+    path = study(SEEDS.replace("seed: [0, 1]", "lr: [1.0e+30, 0.1]"))
+    states = []
+    result = make(path, watcher=states.append)
+    ((folder, text),) = result.failed.items()
+    assert "the loss became" in text
+    record = read_run(folder)
+    assert record.status == "failed"
+    assert record.error.startswith("Diverged: the loss became")
+    assert "Traceback" in record.error
+    assert len(result.made) == 1
+    assert read_run(result.made[0]).status == "finished"
+    assert (states[-1].done, states[-1].failed) == (1, 1)
+    assert any(state.event and state.event.startswith("failed: lr 1e+30") for state in states)
+    # Through the command, with a process: tried again, and told by the exit code.
+    assert main(["sweep", str(path), "--jobs", "1", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert list(json.loads(captured.out)["failed"]) == [str(folder)]
+    assert "1 runs; the same command tries them again" in captured.err
+
+
+def test_a_stop_is_gone_on_from(study, tmp_path):
+    path = study()
+    with pytest.raises(Interrupted, match="stopped with 0 of 2 runs done"):
+        make(path, should_stop=lambda: True)
+    assert {record.status for record in read_runs(path.with_suffix(""))} == {"stopped"}
+    assert len(make(path).made) == 2
+    whole = plan_sweep(read_study(path), tmp_path / "whole", threads=1)
+    sweep(whole, executor=Here())
+    assert_same(read_runs(path.with_suffix("")), read_runs(whole.out))
+
+
+def test_a_dry_run_writes_nothing(study, tmp_path, capsys):
+    path = study(SEEDS + "exclude: [{seed: 1}]\n")
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 runs to make" in out
+    assert "FLOP" in out
+    assert "1 combinations are excluded" in out
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("seed: [0, 1]", "strides: [122, 1222]"), "strides: 1222: .*expected 3 digits.*mend or exclude it"),
+        (("attack: fgsm", "attack: fgms"), "did you mean 'fgsm'"),
+        (("data: digits", "data: nowhere"), "nowhere"),
+    ],
+)
+def test_what_can_not_run_is_refused_before_anything_is(study, change, message):
+    path = study(SEEDS.replace(*change))
+    with pytest.raises(InputError, match=message):
+        make(path)
+    assert not path.with_suffix("").exists()
+
+
+def test_two_sweeps_do_not_share_a_folder(study):
+    path = study()
+    path.with_suffix("").mkdir()
+    with (
+        FileLock(path.with_suffix("") / ".sweep.lock"),
+        pytest.raises(InputError, match="another sweep is at work there"),
+    ):
+        make(path)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_as_an_uninterrupted_one(study, tmp_path):
+    path = study(SEEDS.replace("epochs: 1", "epochs: 4").replace("attack: fgsm", "attack: pgd, steps: 9, restarts: 2"))
+    command = [sys.executable, "-m", "robustmaps", "sweep", str(path), "--jobs", "1", "--threads", "1"]
+    killed = tmp_path / "killed"
+    for awaited in ("*/metrics.jsonl", "*/evaluation"):
+        process = subprocess.Popen([*command, "--out", killed], stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 100
+        while not list(killed.glob(awaited)) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    make_in = [plan_sweep(read_study(path), out, threads=1) for out in (killed, tmp_path / "whole")]
+    assert len(make_in[0].missing) > 0
+    for plan in make_in:
+        sweep(plan, executor=Here())
+    assert_same(*(read_runs(plan.out) for plan in make_in))
