@@ -190,6 +190,10 @@ def repeating(study: ReportedRuns) -> Section:
             folded=True,
         ),
     ]
+    plan = study.folder / "study.yaml"
+    if plan.is_file():
+        text = plan.read_text(encoding="utf-8", errors="replace")
+        blocks.append(Code("The study, as robustmaps sweep takes it", text, folded=True))
     if study.yardstick is not None:
         settings = json.dumps(json.loads(study.yardstick.attacks), indent=2)
         about = f"images: {study.yardstick.count}, SHA-256 {study.yardstick.images}\nattacks: {settings}\n"
