@@ -1,5 +1,8 @@
 """Studies: which runs a file asks for."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from robustmaps.engine.errors import InputError
@@ -49,6 +52,13 @@ def test_the_same_run_is_made_once(study):
     found = study("axes: {eps: [8/255, 8/255, 0.1]}")
     assert [to_mapping(point.config)["eps"] for point in found.points] == ["8/255", 0.1]
     assert found.notes == ("1 combinations are the same run as another, and made once",)
+
+
+def test_the_documented_study_is_one(study):
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    assert len(study(example[1]).points) == 2 * 3 * 2 * 3 - 2 * 3
 
 
 def test_without_axes_there_is_one_run(study):

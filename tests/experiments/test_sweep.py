@@ -108,7 +108,10 @@ def test_nothing_is_made_twice_and_a_study_grows(study):
     make(path)
     out = path.with_suffix("")
     before = state_of(out)
-    assert make(path).before == 2
+    states = []
+    assert make(path, watcher=states.append).before == 2
+    rates = [e.robust_accuracy.value for record in read_runs(out) for e in record.evaluations.values()]
+    assert states[0].best[1] == max(rates)
     assert state_of(out) == before
     study(SEEDS.replace("[0, 1]", "[0, 1, 2]").replace(EVALUATION, f"[{EVALUATION}, {{attack: fgsm, samples: 30}}]"))
     assert len(make(path).made) == 3
@@ -199,8 +202,8 @@ def test_a_sweep_killed_twice_ends_as_an_uninterrupted_one(study, tmp_path):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    make_in = [plan_sweep(read_study(path), out, threads=1) for out in (killed, tmp_path / "whole")]
-    assert len(make_in[0].missing) > 0
-    for plan in make_in:
+    plans = [plan_sweep(read_study(path), out, threads=1) for out in (killed, tmp_path / "whole")]
+    assert len(plans[0].missing) > 0
+    for plan in plans:
         sweep(plan, executor=Here())
-    assert_same(*(read_runs(plan.out) for plan in make_in))
+    assert_same(*(read_runs(plan.out) for plan in plans))

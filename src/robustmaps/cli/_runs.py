@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> None:
     figures = [] if chosen else ["clean", "robust", "seconds", "flops"]
     # The name says most of the configuration again.
     lead = "name" if chosen or not keys else None
-    columns = [*([lead] if lead else []), *keys, "status", *figures]
+    columns = list(dict.fromkeys([*([lead] if lead else []), *keys, "status", *figures]))
     cells = [[_cell(name, row[name]) for name in columns] for row in rows]
     count = f"{len(rows)} of {len(records)} runs" if given.where else f"{len(rows)} runs"
     Output(False).result(

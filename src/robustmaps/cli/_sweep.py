@@ -168,8 +168,8 @@ class SweepDisplay:
             (title, progress.phase, f"{progress.done}/{progress.total} {progress.unit}", clock(progress.remaining_s))
             for title, progress in state.running.items()
         ]
-        table = rich_table(("running", "at", "", "left"), rows, texts=2)
-        self._live.update(Group(Text(_head(state)), table))
+        tables = [rich_table(("running", "at", "", "left"), rows, texts=2)] if rows else []
+        self._live.update(Group(Text(_head(state)), *tables))
 
 
 @contextmanager

@@ -126,15 +126,13 @@ class Comparison:
 
     def sentence(self, quality: str = "robust") -> str:
         """The comparison in words, no stronger than the data."""
-        one = self.flipped() if self.shown and self.value < 0 else self
+        one = self.flipped() if self.value < 0 else self
         low, high = (100 * bound for bound in one.interval)
         size = f"{one.seeds} seed{'s' * (one.seeds != 1)} x {one.images:,} images"
         corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
         extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
-        if one.shown:
-            text = f"{one.b} is {100 * one.value:.1f} points more {quality} than {one.a}, {extent}"
-        else:
-            text = f"no difference shown: {one.b} is {100 * one.value:+.1f} points {quality} against {one.a}, {extent}"
+        points = f"{100 * one.value:.1f} points more {quality} than {one.a}, {extent}"
+        text = f"{one.b} is {points}" if one.shown else f"no difference shown: {one.b} measured {points}"
         return text + ("; of one pair of networks only, other seeds may differ" if one.seeds == 1 else "")
 
     def to_dict(self) -> dict[str, Any]:

@@ -53,13 +53,20 @@ class RunEstimate:
         return None if self.seconds_per_flop is None else self.flops * self.seconds_per_flop
 
 
-def estimate_run(config: RunConfig, data: Dataset, evaluations: Sequence[EvaluationConfig]) -> RunEstimate:
+def estimate_run(
+    config: RunConfig, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int
+) -> RunEstimate:
     """Operations of a run, from shapes alone.
 
+    Args:
+        config: the run.
+        data: its images.
+        evaluations: of the run.
+        forward: operations of a forward pass of one image; see `forward_flops`.
+
     Raises:
-        InputError: a network that can't be made, or attacks that don't exist.
+        InputError: attacks that don't exist.
     """
-    forward = image_cost(create_model(config, data), data).flops
     options = config.training
     validations = -(-options.epochs // options.validate_every)
     training = options.epochs * len(data.train) * step_passes(config)
@@ -70,6 +77,15 @@ def estimate_run(config: RunConfig, data: Dataset, evaluations: Sequence[Evaluat
         passes = _evaluation_passes(config, evaluation)
         known = None if passes is None or known is None else known + passes * min(evaluation.samples or images, images)
     return RunEstimate(forward, forward * training, None if known is None else forward * known)
+
+
+def forward_flops(config: RunConfig, data: Dataset) -> int:
+    """Operations of a forward pass of one image.
+
+    Raises:
+        InputError: a network that can't be made, or that can't take the images.
+    """
+    return image_cost(create_model(config, data), data).flops
 
 
 def step_passes(config: RunConfig) -> int:

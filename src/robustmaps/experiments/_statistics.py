@@ -84,8 +84,7 @@ class Statistics:
         if not self.configurations:
             return []
         best = self.configurations[0].label
-        mine = [one for one in self.comparisons if best in (one.a, one.b)]
-        return [(one if one.b == best else one.flipped()).sentence() for one in mine]
+        return [one.sentence() for one in self.comparisons if best in (one.a, one.b)]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

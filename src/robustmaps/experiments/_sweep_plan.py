@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
@@ -12,14 +12,17 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import attack_settings, images_sha256
 from robustmaps.experiments._attacks import create_attacks
-from robustmaps.experiments._config import DataConfig, RunConfig
-from robustmaps.experiments._estimating import RunEstimate, estimate_run, measure_all
+from robustmaps.experiments._config import DataConfig, ModelConfig, RunConfig
+from robustmaps.experiments._estimating import RunEstimate, estimate_run, forward_flops, measure_all
 from robustmaps.experiments._parallel import LocalExecutor, available_cores
 from robustmaps.experiments._records import RunRecord, read_run
 from robustmaps.experiments._run import choose_images, load_data, resolve
 from robustmaps.experiments._study import EvaluationConfig, Point, Study
 
 _MOST_JOBS = 8
+
+Images = Callable[[DataConfig, Literal["test", "validation"], int | None], str]
+"""From data, split and samples to the hash of the images."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,19 @@ class PlannedRun:
 
     Attributes:
         point: its configuration and the values of the study's axes.
+        title: the values that differ between the study's runs, for people.
         folder: where it lives.
         done: whether it is trained and evaluated as the study asks.
+        robust: its robust accuracy by the study's first evaluation, where it is done.
         estimate: what it costs.
     """
 
     point: Point
+    title: str
     folder: Path
     done: bool
+    robust: float | None
     estimate: RunEstimate
-
-    @property
-    def title(self) -> str:
-        """Its values, for people."""
-        return ", ".join(f"{key} {value}" for key, value in self.point.values.items()) or self.folder.name
 
 
 @dataclass(frozen=True)
@@ -125,20 +127,24 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
     """
     folder = Path(out)
     loaded = cache(load_data)
+    images = cache(lambda *key: _images(loaded(key[0]), *key[1:]))
+    flops: dict[tuple[ModelConfig, DataConfig], int] = {}
     found: dict[RunConfig, PlannedRun] = {}
     for point in study.points:
         try:
             config = resolve(point.config)
-            estimate = estimate_run(config, loaded(config.data), study.evaluations)
+            data, kind = loaded(config.data), (config.model, config.data)
+            flops[kind] = flops[kind] if kind in flops else forward_flops(config, data)
+            estimate = estimate_run(config, data, study.evaluations, flops[kind])
         except InputError as error:
             values = ", ".join(f"{key}: {value}" for key, value in point.values.items())
             raise InputError(f"{study.name}: {values}: {error}; mend or exclude it") from error
         if config in found:
             continue
         path = folder / config.name
-        found[config] = PlannedRun(
-            replace(point, config=config), path, is_done(path, study.evaluations, loaded), estimate
-        )
+        robust = _finished(path, study.evaluations, images)
+        planned = replace(point, config=config)
+        found[config] = PlannedRun(planned, _title(point, study), path, robust is not None, robust, estimate)
     notes = list(study.notes)
     if len(found) < len(study.points):
         notes.append(f"{len(study.points) - len(found)} combinations are the same run as another, and made once")
@@ -156,44 +162,62 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
     )
 
 
+def _title(point: Point, study: Study) -> str:
+    """The values of the axes that have several; those of all axes where none has."""
+    several = [key for key in study.keys if len({str(each.values.get(key)) for each in study.points}) > 1]
+    shown = [f"{key} {point.values[key]}" for key in several or study.keys if key in point.values]
+    return ", ".join(shown) or point.config.name
+
+
 def _jobs(missing: Sequence[RunConfig]) -> int:
     if any(resolve_device(config.training.device).type != "cpu" for config in missing):
         return 1
     return max(1, min(available_cores(), len(missing), _MOST_JOBS))
 
 
-def is_done(
-    folder: Path, evaluations: Sequence[EvaluationConfig], loaded: Callable[[DataConfig], Dataset] = load_data
-) -> bool:
-    """Whether the run in that folder is trained, and evaluated in all these ways."""
+def _images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> str:
+    return images_sha256(*choose_images(data, split, samples))
+
+
+def _finished(folder: Path, evaluations: Sequence[EvaluationConfig], images: Images) -> float | None:
+    """Robust accuracy by the first evaluation, at its largest radius; None where something is missing."""
     if not (folder / "config.yaml").exists():
-        return False
+        return None
     record = read_run(folder, skipped=lambda *_: None)
-    return record.status == "finished" and all(_is_evaluated(record, each, loaded) for each in evaluations)
+    if record.status != "finished":
+        return None
+    names = [evaluation_names(record, each, images) for each in evaluations]
+    last = names[0][-1]
+    if last is None or any(name is None for each in names for name in each):
+        return None
+    return record.evaluations[last].robust_accuracy.value
 
 
-def _is_evaluated(record: RunRecord, wanted: EvaluationConfig, loaded: Callable[[DataConfig], Dataset]) -> bool:
-    return all(name is not None for name in evaluation_names(record, wanted, loaded))
+def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images | None = None) -> list[str | None]:
+    """For each radius, the name of the run's evaluation that was made in that way; None where there is none.
 
-
-def evaluation_names(
-    record: RunRecord, wanted: EvaluationConfig, loaded: Callable[[DataConfig], Dataset] = load_data
-) -> list[str | None]:
-    """For each radius, the name of the run's evaluation that was made in that way; None where there is none."""
-    defense = record.config.defense
-    radii = sorted(wanted.attack.eps) or [defense.eps]
-    weights = sha256(record.folder / "best.safetensors")
-    images = images_sha256(*choose_images(loaded(record.config.data), wanted.split, wanted.samples))
+    Args:
+        record: a finished run.
+        wanted: how it was to be evaluated.
+        images: the hash of the images, where the caller keeps it; found anew if left out.
+    """
+    config = record.config
+    hashed = images or (lambda data, split, samples: _images(load_data(data), split, samples))
+    radii = sorted(wanted.attack.eps) or [config.defense.eps]
+    identity = (
+        wanted.attack_seed,
+        hashed(config.data, wanted.split, wanted.samples),
+        sha256(record.folder / "best.safetensors"),
+    )
     names: list[str | None] = []
     for eps in radii:
-        settings = attack_settings(create_attacks(wanted.attack, defense.norm, eps))
-        mine = (settings, wanted.attack_seed, images, weights)
+        settings = attack_settings(create_attacks(wanted.attack, config.defense.norm, eps))
         names.append(
             next(
                 (
                     name
                     for name, e in record.evaluations.items()
-                    if (list(e.attacks), e.seed, e.images_sha256, e.checkpoint_sha256) == mine
+                    if list(e.attacks) == settings and (e.seed, e.images_sha256, e.checkpoint_sha256) == identity
                 ),
                 None,
             )

@@ -19,7 +19,7 @@ class SweepState:
         done: how many are trained and evaluated, those of earlier sittings included.
         failed: how many failed in this one.
         running: the title and last report of those at work.
-        best: title and robust accuracy of the best of this sitting; None before there is one.
+        best: title and robust accuracy of the best so far; None before there is one.
         remaining_s: estimated seconds until the end; None where unknown.
         event: what has just happened, in words; None for mere progress.
     """
@@ -42,7 +42,9 @@ class Board:
         self._left = {index: run.estimate.seconds for index, run in enumerate(self._runs)}
         self._start = time.monotonic()
         self._expected = 0.0
-        self.state = SweepState(len(plan.runs), len(plan.runs) - len(self._runs))
+        there = [(run.title, run.robust) for run in plan.runs if run.robust is not None]
+        best = max(there, key=lambda each: each[1], default=None)
+        self.state = SweepState(len(plan.runs), len(plan.runs) - len(self._runs), best=best)
         self._tell(f"{self.state.done} of {self.state.total} runs are there" if self.state.done else None)
 
     def watch(self, index: int, progress: Progress) -> None:
