@@ -47,7 +47,7 @@ def test_no_stronger_than_the_data(tmp_path):
     write_run(tmp_path, configuration(1), 50)
     write_run(tmp_path, configuration(2), 52, flops=4000)
     answer = report(tmp_path, pictures=False).page.answer
-    assert answer[1].startswith("No difference shown: resnet8 122 x2 is +2.0 points")
+    assert answer[1].startswith("No difference shown: resnet8 122 x2 measured 2.0 points")
     assert "other seeds may differ" in answer[1]
 
 
