@@ -32,7 +32,7 @@ def test_help_and_version_need_no_torch():
     assert robustmaps("--version").stdout == f"robustmaps {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "demo", "models"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "demo", "models", "report", "compare", "export"])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
@@ -54,6 +54,9 @@ def test_every_verb_explains_itself(verb, capsys):
         (["train", "--init-from"], "expected a run folder"),
         (["train", "--model", "timm:resnet18", "--strides", "1122"], "are for networks of ours"),
         (["evaluate", "nowhere"], "there is no such file"),
+        (["report", "nowhere"], "no such folder"),
+        (["compare", "here", "there"], "here: not a run folder"),
+        (["export", "nowhere", "--format", "torch"], "there is no such file"),
         (["data", "shwo"], "did you mean 'show'"),
         (["models", "--image-size", "1"], "image"),
     ],

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments._attacks import create_attacks
     from robustmaps.experiments._candidates import Candidate, find_candidates, within
     from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint, open_network
+    from robustmaps.experiments._comparing import ComparedRuns, compare_runs
     from robustmaps.experiments._config import (
         AttackConfig,
         DataConfig,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         evaluate_checkpoint,
         evaluate_curve,
     )
+    from robustmaps.experiments._export import ExportedRun, export
     from robustmaps.experiments._filter import parse_where
     from robustmaps.experiments._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.experiments._networks import open_model
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments._planning import PlannedNetwork, parse_budget, plan_network
     from robustmaps.experiments._recipes import describe_recipe, read_recipe, recipe_names
     from robustmaps.experiments._records import RunRecord, read_run, read_runs
+    from robustmaps.experiments._reporting import Report, report
     from robustmaps.experiments._run import TrainedRun, folder_of, train
     from robustmaps.experiments._search import SearchResult, Trial, search
     from robustmaps.experiments._start import resolve, starting_from
@@ -57,6 +60,7 @@ __all__ = [
     "AttackConfig",
     "Candidate",
     "Checkpoint",
+    "ComparedRuns",
     "Configuration",
     "CorruptedRun",
     "DataConfig",
@@ -67,6 +71,7 @@ __all__ = [
     "EvaluatedCurve",
     "EvaluatedRun",
     "EvaluationConfig",
+    "ExportedRun",
     "Fit",
     "ModelConfig",
     "OpenedNetwork",
@@ -74,6 +79,7 @@ __all__ = [
     "PlannedNetwork",
     "PlannedRun",
     "Point",
+    "Report",
     "RunConfig",
     "RunRecord",
     "RunsFailed",
@@ -90,6 +96,7 @@ __all__ = [
     "analyze_network",
     "as_row",
     "choose_evaluation",
+    "compare_runs",
     "create_attacks",
     "create_defense",
     "demo",
@@ -101,6 +108,7 @@ __all__ = [
     "evaluate_corrupted",
     "evaluate_curve",
     "evaluation_names",
+    "export",
     "find_candidates",
     "folder_of",
     "from_mapping",
@@ -119,6 +127,7 @@ __all__ = [
     "read_runs",
     "read_study",
     "recipe_names",
+    "report",
     "resolve",
     "save_enlarged",
     "search",
@@ -139,6 +148,7 @@ __getattr__, __dir__ = lazy(
         "_attacks": ["create_attacks"],
         "_candidates": ["Candidate", "find_candidates", "within"],
         "_checkpoints": ["Checkpoint", "open_checkpoint", "open_network"],
+        "_comparing": ["ComparedRuns", "compare_runs"],
         "_config": [
             "AttackConfig",
             "DataConfig",
@@ -156,6 +166,7 @@ __getattr__, __dir__ = lazy(
         "_diagnosis": ["DiagnosedRun", "diagnose_checkpoint"],
         "_enlarging": ["EnlargedNetwork", "enlarge_network", "save_enlarged"],
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
+        "_export": ["ExportedRun", "export"],
         "_filter": ["parse_where"],
         "_listing": ["RUN_COLUMNS", "as_row", "choose_evaluation", "differing", "list_runs"],
         "_networks": ["open_model"],
@@ -163,6 +174,7 @@ __getattr__, __dir__ = lazy(
         "_planning": ["PlannedNetwork", "parse_budget", "plan_network"],
         "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
         "_records": ["RunRecord", "read_run", "read_runs"],
+        "_reporting": ["Report", "report"],
         "_run": ["TrainedRun", "folder_of", "train"],
         "_search": ["SearchResult", "Trial", "search"],
         "_start": ["resolve", "starting_from"],

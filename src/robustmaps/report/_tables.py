@@ -1,7 +1,46 @@
-"""Tables of text, the same rows for a terminal and for Markdown."""
+"""Tables: the same rows for a terminal, a page, Markdown, LaTeX and CSV."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "→": r"$\rightarrow$",
+    "[": "{[}",
+    "]": "{]}",
+}
+"""Square brackets are wrapped too: after a row's end LaTeX would take one for an option."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, as people read it and as programs do.
+
+    Attributes:
+        text: for people, with unit and interval.
+        value: what the column is sorted by, and what CSV holds; None where it has none.
+        interval: the bounds of the value.
+    """
+
+    text: str
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -10,23 +49,93 @@ class Table:
 
     Attributes:
         columns: the names, units included.
-        rows: one text per column.
+        rows: one text or figure per column.
+        caption: what the rows are.
     """
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Cell, ...], ...]
+    caption: str = ""
 
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row of {len(row)} cells under {len(self.columns)} columns: {row}")
 
+    def is_figures(self, column: int) -> bool:
+        """Whether a column holds figures rather than words."""
+        return any(isinstance(row[column], Cell) for row in self.rows)
+
     def to_markdown(self) -> str:
-        """As a Markdown table; pipes in cells are escaped."""
+        """As a Markdown table; what Markdown or HTML would take for its own in a cell is escaped."""
         lines = [self.columns, tuple("---" for _ in self.columns), *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+        return "\n".join("| " + " | ".join(_markdown(str(cell)) for cell in line) + " |" for line in lines) + "\n"
+
+    def to_latex(self, label: str = "") -> str:
+        r"""As a LaTeX table for the package booktabs, figures aligned to the right.
+
+        Args:
+            label: for ``\ref``; none where empty.
+        """
+        kinds = "".join("r" if self.is_figures(column) else "l" for column in range(len(self.columns)))
+        head, *body = (" & ".join(map(_latex, map(str, line))) + r" \\" for line in (self.columns, *self.rows))
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            *([rf"\caption{{{_latex(self.caption)}}}"] if self.caption else []),
+            *([rf"\label{{{label}}}"] if label else []),
+            rf"\begin{{tabular}}{{{kinds}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def to_csv(self) -> str:
+        """As CSV: figures as plain numbers, their intervals in columns of their own."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        wide = [self._has_intervals(column) for column in range(len(self.columns))]
+        writer.writerow(
+            part
+            for name, bounds in zip(self.columns, wide, strict=True)
+            for part in ((name, f"{name}, low", f"{name}, high") if bounds else (name,))
+        )
+        for row in self.rows:
+            writer.writerow(part for cell, bounds in zip(row, wide, strict=True) for part in _plain(cell, bounds))
+        return text.getvalue()
+
+    def _has_intervals(self, column: int) -> bool:
+        cells = (row[column] for row in self.rows)
+        return any(isinstance(cell, Cell) and cell.interval is not None for cell in cells)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table of anything that prints."""
-    return Table(tuple(columns), tuple(tuple(str(cell) for cell in row) for row in rows))
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Table:
+    """A table of anything that prints; figures stay figures."""
+    cells = tuple(tuple(cell if isinstance(cell, Cell) else str(cell) for cell in row) for row in rows)
+    return Table(tuple(columns), cells, caption)
+
+
+def _plain(cell: str | Cell, bounds: bool) -> Iterator[object]:
+    if isinstance(cell, str):
+        yield cell
+        yield from ("", "") if bounds else ()
+        return
+    yield cell.text if cell.value is None else cell.value
+    if bounds:
+        yield from cell.interval or ("", "")
+
+
+def _markdown(text: str) -> str:
+    # A backslash first, since the others add some.
+    for special, escaped in (("\\", r"\\"), ("|", r"\|"), ("`", r"\`"), ("*", r"\*"), ("<", "&lt;"), ("\n", " ")):
+        text = text.replace(special, escaped)
+    return text
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text).replace("\n", " ")

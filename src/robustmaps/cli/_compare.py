@@ -1,0 +1,43 @@
+"""``robustmaps compare``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from robustmaps.cli._shared import Output, parse, rich_table
+
+DESCRIPTION = """Compare two runs, paired by image, by the strongest evaluation that both have."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the comparison.
+
+    Attributes:
+        a: a run folder.
+        b: another one; differences are B minus A.
+        json: print the comparison as one JSON object.
+    """
+
+    a: tyro.conf.Positional[Path]
+    b: tyro.conf.Positional[Path]
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    given = parse(Arguments, arguments, "compare", DESCRIPTION)
+    from robustmaps.experiments import compare_runs
+
+    done = compare_runs(given.a, given.b)
+    texts: list[object] = [
+        done.sentence(),
+        *(f"{name}: {run.name}" for name, run in zip("AB", done.runs, strict=True)),
+        rich_table(done.table.columns, done.table.rows),
+        f"Robust accuracy: {done.yardstick.text}. Brackets: 95 % intervals.",
+    ]
+    if done.settings.rows:
+        texts.append(rich_table(done.settings.columns, done.settings.rows, texts=3))
+    Output(given.json).result(done.to_dict(), *texts)

@@ -1,0 +1,53 @@
+"""``robustmaps export``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from robustmaps.cli._shared import Output, parse
+
+DESCRIPTION = """Export a run's network with a model card that holds the measured figures. Its outputs are compared with
+the original's on test images; an export that differs is not kept."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options of the export.
+
+    Attributes:
+        run: a run folder, or its weights file.
+        format: onnx for any runtime (needs pip install 'robustmaps[export]'), torch for a program of torch.export, or
+            safetensors for weights with their description.
+        data: other images to check with than those it was trained on.
+        out: the folder to write; export/FORMAT in the run folder if left out.
+        json: print the result as one JSON object.
+    """
+
+    run: tyro.conf.Positional[Path]
+    format: Literal["onnx", "torch", "safetensors"]
+    data: str | None = None
+    out: Path | None = None
+    json: bool = False
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    given = parse(Arguments, arguments, "export", DESCRIPTION)
+    from robustmaps.experiments import export
+
+    done = export(given.run, given.format, given.out, data=given.data)
+    Output(given.json).result(
+        {
+            "folder": str(done.folder),
+            "file": str(done.path),
+            "images": done.images,
+            "difference": done.difference,
+            "largest_logit": done.largest,
+        },
+        f"On {done.images} test images its logits, of up to {done.largest:.3g}, differ by at most "
+        f"{done.difference:.2g} from the original's.",
+        f"Network: {done.path}\nModel card: {done.folder / 'README.md'}",
+    )

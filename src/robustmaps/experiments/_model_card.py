@@ -1,0 +1,169 @@
+"""The model card of an exported network, in the form of the Hugging Face hub: what it is and what was measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from robustmaps._version import __version__
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.evaluation import Evaluation
+from robustmaps.experiments._checkpoints import Checkpoint
+from robustmaps.experiments._records import RunRecord, read_run
+from robustmaps.experiments._variants import Yardstick
+from robustmaps.report import table
+
+CARD = "README.md"
+
+_LOAD = {
+    "onnx": """import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+(logits,) = session.run(None, {{"images": images}})  # float32 (N, {shape}) in [0, 1]""",
+    "torch": """import torch
+
+network = torch.export.load("{file}").module()
+logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
+    "safetensors": """from robustmaps.experiments import open_checkpoint
+
+network = open_checkpoint("{file}").model.eval()
+logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
+}
+_LIBRARY = {"onnx": "onnx", "torch": "pytorch", "safetensors": "robustmaps"}
+
+
+def model_card(
+    checkpoint: Checkpoint, data: Dataset, form: str, file: str, images: int, difference: float, largest: float
+) -> str:
+    """The card.
+
+    Args:
+        checkpoint: the network; its figures are those of its run folder, of evaluations of these very weights.
+        data: the images that it was trained on.
+        form: of the export.
+        file: its name.
+        images: on how many images the export was checked.
+        difference: the largest difference of a logit found there.
+        largest: the largest absolute logit.
+    """
+    record = _record(checkpoint)
+    measured = _measured(record, checkpoint)
+    front = yaml.safe_dump(_front_matter(checkpoint, data, form, measured), sort_keys=False, allow_unicode=True)
+    shape = ", ".join(map(str, (data.in_channels, *data.image_size)))
+    return "\n".join(
+        [
+            f"---\n{front}---\n",
+            f"# {checkpoint.name}\n",
+            f"A {checkpoint.architecture} for {data.num_classes} classes of {data.name},",
+            f"{_trained(record, checkpoint)}. It takes images (N, {shape}) in [0, 1] and returns logits",
+            f"(N, {data.num_classes}); upsampling and normalisation are inside.\n",
+            "## What was measured\n",
+            _figures(measured),
+            "## How to load it\n",
+            f"```python\n{_LOAD[form].format(file=file, shape=shape)}\n```\n",
+            f"Classes, in the order of the logits: {', '.join(data.classes)}.\n",
+            f"On {images} test images its logits, of up to {largest:.3g}, differ by at most {difference:.2g} from "
+            "those of the network that was evaluated.\n",
+            *_training(record),
+            "## Limits\n",
+            "Robust accuracy holds for the norm, the radius and the attacks named above, and for images like those it "
+            "was measured on. A stronger attack can only lower it.\n",
+            f"Written by robustmaps {__version__}; weights SHA-256 `{checkpoint.sha256}`.",
+            "",
+        ]
+    )
+
+
+def _record(checkpoint: Checkpoint) -> RunRecord | None:
+    """The run folder around the weights, None where they lie alone."""
+    assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
+    try:
+        return read_run(checkpoint.path.parent, skipped=lambda *_: None)
+    except InputError:
+        return None
+
+
+def _measured(record: RunRecord | None, checkpoint: Checkpoint) -> list[Evaluation]:
+    """Evaluations of these weights, by radius."""
+    found = record.evaluations.values() if record is not None else ()
+    mine = [evaluation for evaluation in found if evaluation.checkpoint_sha256 == checkpoint.sha256]
+    return sorted(mine, key=lambda e: (e.norm, e.eps, -len(e.attacks)))
+
+
+def _front_matter(checkpoint: Checkpoint, data: Dataset, form: str, measured: Sequence[Evaluation]) -> dict[str, Any]:
+    dataset = {"name": data.name, "type": data.name, "split": "test"}
+    results = [
+        {
+            "task": {"type": "image-classification", "name": "Image Classification"},
+            "dataset": dict(dataset),  # a copy, since YAML would refer to the first one
+            "metrics": [
+                {"type": "accuracy", "value": round(e.clean_accuracy.value, 4), "name": "Clean accuracy"},
+                {
+                    "type": "accuracy",
+                    "value": round(e.robust_accuracy.value, 4),
+                    "name": f"Robust accuracy ({Yardstick.of(e).short})",
+                },
+            ],
+        }
+        for e in measured
+    ]
+    front: dict[str, Any] = {
+        "library_name": _LIBRARY[form],
+        "pipeline_tag": "image-classification",
+        "tags": [
+            "robustmaps",
+            "adversarial-robustness",
+            checkpoint.architecture,
+            *(["onnx"] if form == "onnx" else []),
+        ],
+    }
+    if data.name.startswith("hf:"):
+        front["datasets"] = [data.name.removeprefix("hf:")]
+    if results:
+        front["model-index"] = [{"name": checkpoint.name, "results": results}]
+    return front
+
+
+def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
+    if record is not None and record.config.defense.defense == "standard":
+        return "trained without a defence"
+    return f"trained adversarially for {checkpoint.norm}, eps {as_fraction(checkpoint.eps)}"
+
+
+def _figures(measured: Sequence[Evaluation]) -> str:
+    if not measured:
+        return "Nothing: these weights have not been evaluated (`robustmaps evaluate`).\n"
+    rows = []
+    warnings: dict[str, None] = {}
+    for evaluation in measured:
+        stick = Yardstick.of(evaluation)
+        rates = (evaluation.clean_accuracy, evaluation.robust_accuracy)
+        rows.append((" + ".join(stick.names), stick.norm, as_fraction(stick.eps), f"{stick.count:,}", *rates))
+        warnings.update(dict.fromkeys(evaluation.warnings))
+    text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
+    notes = "".join(f"\n- Take care: {warning}" for warning in warnings)
+    return f"{text}\nBrackets: 95 % intervals (Wilson).\n{notes}{chr(10) if notes else ''}"
+
+
+def _training(record: RunRecord | None) -> list[str]:
+    if record is None:
+        return []
+    config, lines = record.config, []
+    lines.append(f"- data: {record.config.data.data}, seed {config.training.seed}")
+    defense = config.defense
+    if defense.defense != "standard":
+        attack = f"{defense.norm}, eps {as_fraction(defense.eps)}, {defense.steps} steps"
+        lines.append(f"- defence: {defense.defense} ({attack})")
+    lines.append(
+        f"- {config.training.epochs} epochs, the weights of epoch {record.best_epoch}, chosen on images held out"
+    )
+    try:
+        cost = record.cost()
+        lines.append(
+            f"- {human(cost.flops, 'FLOP')} for a forward pass of an image, {human(cost.parameters)} parameters"
+        )
+    except InputError:
+        pass
+    return ["## How it was trained\n", "\n".join(lines) + "\n"]

@@ -1,0 +1,121 @@
+"""What a report is on: the runs in a folder, by configuration, and what they say of each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.evaluation import Comparison, compare_all
+from robustmaps.experiments._records import RunRecord
+from robustmaps.experiments._variants import Variant, Yardstick, only_enlarged, verdicts
+
+NONE = "-"
+"""In a table, for what is not known."""
+NOT_EVALUATED = "Nothing has been evaluated yet. This does it:"
+MOST_LINES = 8
+"""Configurations in one plot of lines: as many as there are colours."""
+
+
+@dataclass(frozen=True)
+class ReportedRuns:
+    """What a report is on.
+
+    Attributes:
+        folder: as it was given.
+        variants: the most robust first.
+        yardstick: the evaluation by which they are compared, None where there is none.
+    """
+
+    folder: Path
+    variants: tuple[Variant, ...]
+    yardstick: Yardstick | None
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """All runs."""
+        return tuple(run for variant in self.variants for run in variant.runs)
+
+    @property
+    def compared(self) -> tuple[Variant, ...]:
+        """The configurations that have been evaluated alike."""
+        return tuple(variant for variant in self.variants if variant.evaluated)
+
+    @property
+    def best(self) -> Variant:
+        """The most robust configuration; the first where nothing has been evaluated."""
+        return self.variants[0]
+
+    @cached_property
+    def families(self) -> tuple[tuple[Variant, ...], ...]:
+        """The compared configurations, in groups that differ in nothing but their maps; the cheapest of each first.
+
+        The first is what the others of its family are measured against: chosen by cost, not by the verdicts, so that
+        it may serve as a reference. Where no two differ in their maps alone, all make one family.
+        """
+        families: list[list[Variant]] = []
+        for variant in self.compared:
+            mine = next((f for f in families if only_enlarged(f[0].config, variant.config)), None)
+            if mine is None:
+                families.append([variant])
+            else:
+                mine.append(variant)
+        if all(len(family) == 1 for family in families):
+            families = [list(self.compared)] if self.compared else []
+        return tuple(tuple(sorted(family, key=_cost)) for family in families)
+
+    @cached_property
+    def gains(self) -> dict[str, Comparison]:
+        """Per configuration its robustness against the cheapest of its family, where they share seeds."""
+        found = {}
+        for plain, *others in self.families:
+            seeds = _common([plain, *others])
+            if others and seeds:
+                for comparison in compare_all(_verdicts([plain, *others], seeds), reference=plain.name):
+                    found[comparison.b] = comparison
+        return found
+
+    @cached_property
+    def lead(self) -> Comparison | None:
+        """The most robust configuration against the next; corrected for all pairs, since the verdicts chose them."""
+        compared = self.compared
+        seeds = _common(compared)
+        if len(compared) < 2 or not seeds:
+            return None
+        names = {compared[0].name, compared[1].name}
+        pair = next(c for c in compare_all(_verdicts(compared, seeds)) if {c.a, c.b} == names)
+        return pair if pair.b == compared[0].name else pair.flipped()
+
+    @property
+    def reference(self) -> Variant | None:
+        """What the best is shown beside: the cheapest of its family, or the next of it where it is that itself."""
+        family = next((family for family in self.families if self.best in family), ())
+        if len(family) < 2:
+            return None
+        return family[0] if self.best is not family[0] else next(v for v in self.compared[1:] if v in family)
+
+    @property
+    def tints(self) -> dict[str, int]:
+        """A colour for each configuration, the same in every plot."""
+        first = [self.best, *([self.reference] if self.reference else [])]
+        return {name: n for n, name in enumerate(dict.fromkeys(v.name for v in (*first, *self.variants)))}
+
+    @property
+    def evaluate(self) -> str:
+        """The command that makes an evaluation."""
+        return f"robustmaps evaluate {self.best.runs[0].folder} --attack autoattack"
+
+
+def _cost(variant: Variant) -> tuple[float, str]:
+    return (variant.cost.flops if variant.cost else np.inf, variant.name)
+
+
+def _common(variants: Sequence[Variant]) -> list[int]:
+    """The seeds that all have."""
+    return sorted(set.intersection(*(set(variant.evaluated) for variant in variants))) if variants else []
+
+
+def _verdicts(variants: Sequence[Variant], seeds: list[int]) -> dict[str, NDArray[np.bool_]]:
+    return {v.name: verdicts((v.evaluated[seed] for seed in seeds), "robust_correct") for v in variants}

@@ -1,0 +1,247 @@
+"""From a run folder, or one that holds runs, to a report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import human
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.evaluation import Comparison, images_sha256
+from robustmaps.experiments import _report_findings as findings
+from robustmaps.experiments import _report_sections as sections
+from robustmaps.experiments._datasets import choose_images, load_data
+from robustmaps.experiments._records import RunRecord, read_run, read_runs
+from robustmaps.experiments._report_pictures import Pictures, draw_pictures
+from robustmaps.experiments._report_study import ReportedRuns
+from robustmaps.experiments._variants import Variant, choose_yardstick, group
+from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, is_report, write_report
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes:
+        page: what it says.
+        path: the page's file.
+        runs: how many runs it is on.
+    """
+
+    page: Page
+    path: Path
+    runs: int
+
+
+def report(
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    pictures: bool = True,
+    device: str = "auto",
+    watcher: Watcher = ignore,
+) -> Report:
+    """Write the report of a run, or of all runs in a folder.
+
+    Args:
+        folder: a run folder, or one that holds runs.
+        out: where it is written; ``report`` in that folder if left out. A report that is there is replaced.
+        pictures: also open the best network and the one that it is compared with, attack a few images and look inside.
+        device: where that is computed.
+        watcher: called as the work goes on.
+
+    Raises:
+        InputError: no such folder, no runs in it, or something is in the way of the report.
+    """
+    root = Path(folder)
+    single = (root / "config.yaml").exists()
+    notes: list[str] = []
+
+    def note(path: Path, reason: str) -> None:
+        if not is_report(path):
+            notes.append(f"{path.relative_to(root)}: {reason}")
+
+    runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
+    if not runs:
+        raise InputError(f"{root}: no runs; expected a run folder, or one that holds some")
+    yardstick = choose_yardstick(runs)
+    study = ReportedRuns(root, group(runs, yardstick), yardstick)
+    page = _page(study, single, pictures, device, watcher)
+    page = replace(page, warnings=(*page.warnings, *notes))
+    return Report(page, write_report(Path(out) if out is not None else root / "report", page), len(runs))
+
+
+def _page(study: ReportedRuns, single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
+    data = _data(study)
+    labels, names = _labels(study, data)
+    drawn = _pictures(study, data, device, watcher) if pictures else None
+    checks, suspicions = findings.diagnostics(study)
+    parts = [
+        sections.leaderboard(study),
+        sections.trade_offs(study),
+        findings.training(study),
+        findings.attacks(study),
+        findings.classes(study, labels, names),
+        _drawn("images", "Images under attack", drawn.images if drawn else (), study),
+        _drawn("inside", "Inside the network", drawn.inside if drawn else (), study),
+        checks,
+        sections.repeating(study),
+    ]
+    return Page(
+        title=study.folder.resolve().name,
+        kind=_kind(study, single),
+        answer=answer(study),
+        facts=Facts(_facts(study)),
+        sections=tuple(part for part in parts if part is not None),
+        footer=_footer(study),
+        warnings=(*_warnings(study), *suspicions),
+    )
+
+
+def answer(study: ReportedRuns) -> tuple[str, ...]:
+    """Which configuration, how much, how sure, at what cost; no stronger than the data."""
+    best, reference = study.best, study.reference
+    if study.yardstick is None or not best.evaluated:
+        return ("Nothing has been evaluated yet, so there is no answer yet.",)
+    robust = best.robust
+    size = f"{_count(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
+    extent = f"95 % interval {100 * robust.low:.1f} to {100 * robust.high:.1f}, {size}"
+    share = f"{100 * robust.value:.1f} % of the test images withstand {study.yardstick.short} ({extent})."
+    if len(study.compared) == 1:
+        return (f"With {best.name}, {share}",)
+    sentences = [f"Of {len(study.compared)} configurations, {best.name} is the most robust: {share}"]
+    gain = _gain(study)
+    if gain is not None and reference is not None:
+        sentences.append(f"{_begun(gain.sentence())}{_at_cost(best, reference)}.")
+    lead = study.lead
+    if lead is not None and (gain is None or {lead.a, lead.b} != {gain.a, gain.b}):
+        sentences.append(f"{_begun(lead.sentence())}.")
+    return tuple(sentences)
+
+
+def _gain(study: ReportedRuns) -> Comparison | None:
+    """The comparison of the best configuration with the one that it is shown beside."""
+    names = [study.best.name, *([study.reference.name] if study.reference else [])]
+    return next((study.gains[name] for name in names if name in study.gains), None)
+
+
+def _begun(sentence: str) -> str:
+    """With a capital, unless it begins with a name."""
+    return f"N{sentence[1:]}" if sentence.startswith("no difference") else sentence
+
+
+def _at_cost(one: Variant, other: Variant) -> str:
+    if one.cost is None or other.cost is None:
+        return ""
+    return f"; {one.name} takes {one.cost.flops / other.cost.flops:.3g} times the operations of {other.name}"
+
+
+def _facts(study: ReportedRuns) -> tuple[Fact, ...]:
+    best, reference = study.best, study.reference
+    facts = [Fact("Most robust" if len(study.variants) > 1 else "Network", best.name)]
+    if study.yardstick is not None and best.evaluated:
+        robust, clean = best.robust, best.clean
+        facts.append(Fact("Robust accuracy", f"{100 * robust.value:.1f} %", _interval(*robust[1:])))
+        facts.append(Fact("Clean accuracy", f"{100 * clean.value:.1f} %", _interval(*clean[1:])))
+        gain = _gain(study)
+        if gain is not None:
+            seen = gain if gain.b == best.name else gain.flipped()
+            detail = f"{_interval(*seen.interval, sign='+')} of robust accuracy"
+            facts.append(Fact(f"Against {seen.a}", f"{100 * seen.value:+.1f} points", detail))
+    if best.cost is not None:
+        detail = f"{human(best.cost.parameters)} parameters"
+        if reference is not None and reference.cost is not None:
+            detail = f"x {best.cost.flops / reference.cost.flops:.3g} of {reference.name}; {detail}"
+        facts.append(Fact("Forward pass", human(best.cost.flops, "FLOP"), detail))
+    return tuple(facts)
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def _warnings(study: ReportedRuns) -> tuple[str, ...]:
+    said: dict[str, list[str]] = {}
+    for variant in study.compared:
+        for evaluation in variant.evaluated.values():
+            for warning in evaluation.warnings:
+                said.setdefault(warning, []).append(variant.name)
+    found = [f"{warning} ({', '.join(dict.fromkeys(names))})" for warning, names in said.items()]
+    for status in ("failed", "stopped", "running"):
+        count = sum(run.status == status for run in study.runs)
+        if count:
+            found.append(f"{_count(count, 'run')} of {len(study.runs)} {'is' if count == 1 else 'are'} {status}.")
+    lacking = sum(e is None for variant in study.variants for e in variant.evaluations)
+    if study.yardstick is not None and lacking:
+        found.append(f"{_count(lacking, 'run')} of {len(study.runs)} not evaluated with {study.yardstick.short}.")
+    return tuple(found)
+
+
+def _kind(study: ReportedRuns, single: bool) -> str:
+    if single:
+        return "Report of a run"
+    return f"Report of a study: {_count(len(study.variants), 'configuration')}, {_count(len(study.runs), 'run')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _footer(study: ReportedRuns) -> str:
+    versions = sorted(
+        {f"robustmaps {run.environment['robustmaps']}" for run in study.runs if "robustmaps" in run.environment}
+    )
+    return f"Computed with {', '.join(versions)}." if versions else ""
+
+
+def _data(study: ReportedRuns) -> Dataset | None:
+    """The images of the best configuration, None where they can't be had here."""
+    try:
+        return load_data(study.best.config.data)
+    except (InputError, OSError):  # moved away, or on a hub that can't be reached
+        return None
+
+
+def _labels(study: ReportedRuns, data: Dataset | None) -> tuple[NDArray[np.int64] | None, Sequence[str]]:
+    """The labels of the evaluated images and the names of the classes."""
+    if data is None or study.yardstick is None:
+        return None, ()
+    for split in ("test", "validation"):
+        if study.yardstick.count <= len(getattr(data, split)):
+            x, y = choose_images(data, split, study.yardstick.count)
+            if images_sha256(x, y) == study.yardstick.images:
+                return y.numpy(), data.classes
+    return None, ()
+
+
+def _pictures(study: ReportedRuns, data: Dataset | None, device: str, watcher: Watcher) -> Pictures | None:
+    if data is None:
+        return None
+    chosen: Sequence[tuple[str, RunRecord]] = [
+        (variant.name, run)
+        for variant in (study.reference, study.best)
+        if variant is not None and (run := _finished(variant)) is not None
+    ]
+    # Networks that saw other images would need other pictures.
+    chosen = [(name, run) for name, run in chosen if run.config.data == chosen[-1][1].config.data]
+    if not chosen:
+        return None
+    try:
+        return draw_pictures([(n, run.folder) for n, run in chosen], data, study.tints, device=device, watcher=watcher)
+    except InputError:  # weights that can't be read any more
+        return None
+
+
+def _finished(variant: Variant) -> RunRecord | None:
+    return next((run for run in variant.runs if run.status == "finished"), None)
+
+
+def _drawn(name: str, title: str, blocks: tuple[Block, ...], study: ReportedRuns) -> Section:
+    if blocks:
+        return Section(name, title, blocks)
+    text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"
+    return Section(name, title, (Missing(text, f"robustmaps report {study.folder}"),))

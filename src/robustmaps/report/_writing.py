@@ -1,0 +1,123 @@
+"""A report as files: one page of HTML that needs nothing else, and its tables in Markdown, LaTeX and CSV."""
+
+import base64
+import shutil
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from robustmaps._version import __version__
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_text
+from robustmaps.report._page import Block, Chart, Code, Listing, Missing, Page, Text
+
+PAGE = "index.html"
+_MARK = '<meta name="generator" content="robustmaps'
+
+
+def write_report(folder: str | Path, page: Page) -> Path:
+    """Write a page and its tables; a report that is there already is replaced, anything else is left alone.
+
+    Args:
+        folder: holds ``index.html``, ``report.md`` and ``tables/`` with a file per table and format.
+        page: what to write.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: the folder holds something that is no report.
+    """
+    target = Path(folder)
+    _check_free(target)
+    html = render_page(page)
+    target.mkdir(parents=True, exist_ok=True)
+    tables = Path(tempfile.mkdtemp(dir=target, prefix=".tables."))
+    tables.chmod(0o755)
+    for listing in page.listings():
+        write_text(tables / f"{listing.name}.md", listing.table.to_markdown())
+        write_text(tables / f"{listing.name}.tex", listing.table.to_latex(f"tab:{listing.name}"))
+        write_text(tables / f"{listing.name}.csv", listing.table.to_csv())
+    shutil.rmtree(target / "tables", ignore_errors=True)
+    tables.rename(target / "tables")
+    write_text(target / "report.md", render_markdown(page))
+    write_text(target / PAGE, html)
+    return target / PAGE
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML; every text in it is escaped, and Plotly is inlined once if there are plots."""
+    environment = Environment(
+        loader=PackageLoader("robustmaps.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    charts = [block for section in page.sections for block in section.blocks if isinstance(block, Chart)]
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        version=__version__,
+        charts=[
+            {"name": c.name, "traces": c.traces, "layout": c.layout, "height_px": c.height_px}  # no data, it is in HTML
+            for c in charts
+        ],
+        css=_part("page.css"),
+        js=_part("page.js"),
+        plotly=_plotly() if charts else "",
+        kind_of=lambda block: type(block).__name__,
+        data_uri=lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
+    )
+
+
+def render_markdown(page: Page) -> str:
+    """The page without its plots and pictures, as Markdown."""
+    parts = [f"# {page.title}", *page.answer]
+    parts += [f"> Take care: {warning}" for warning in page.warnings]
+    if page.facts.facts:
+        parts.append(
+            "\n".join(f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in page.facts.facts)
+        )
+    for section in page.sections:
+        texts = [text for block in section.blocks if (text := _markdown(block))]
+        parts += [f"## {section.title}", *texts] if texts else []
+    return "\n\n".join([*parts, page.footer]).rstrip() + "\n"
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Text(text):
+            return text
+        case Missing(text, command):
+            return f"{text} `{command}`"
+        case Listing(table=table):
+            return f"{table.caption}\n\n{table.to_markdown()}".strip()
+        case Chart(title=title, data=data):
+            return f"### {title}\n\n{data.to_markdown()}".strip() if data is not None else ""
+        case Code(title, text):
+            return f"### {title}\n\n```\n{text.rstrip()}\n```"
+    return ""
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report that `write_report` wrote."""
+    try:
+        with open(folder / PAGE, encoding="utf-8", errors="replace") as file:
+            return _MARK in file.read(4096)
+    except OSError:
+        return False
+
+
+def _check_free(folder: Path) -> None:
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty and not is_report(folder):
+        raise InputError(f"{folder}: is there already and is no report; name another folder with --out")
+
+
+def _part(name: str) -> Markup:
+    return Markup(files("robustmaps.report").joinpath("templates", name).read_text(encoding="utf-8"))  # noqa: S704
+
+
+def _plotly() -> Markup:
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())  # noqa: S704

@@ -1,0 +1,129 @@
+"""Reports of runs and studies: the answer is what the verdicts say, and no more."""
+
+import json
+
+import pytest
+from studies import configuration, write_run
+
+from robustmaps.engine.errors import InputError
+from robustmaps.experiments import AttackConfig, Options, compare_runs, evaluate_checkpoint, report, train
+from robustmaps.report import Chart, Gallery, Listing, Missing
+
+
+def blocks(page, kind):
+    return [block for section in page.sections for block in section.blocks if isinstance(block, kind)]
+
+
+def leaderboard(page):
+    table = next(block.table for block in blocks(page, Listing) if block.name == "leaderboard")
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+@pytest.fixture
+def study(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / "study", configuration(1, seed), 30 + seed)
+        write_run(tmp_path / "study", configuration(2, seed), 60 + seed, flops=4000)
+    return tmp_path / "study"
+
+
+def test_the_answer(study):
+    done = report(study, pictures=False)
+    first, gain = done.page.answer
+    assert first.startswith("Of 2 configurations, resnet8 122 x2 is the most robust: 61.0 % of the test images")
+    assert "resnet8 122 x2 is 30.0 points more robust than resnet8 122" in gain
+    assert "3 seeds x 100 images" in gain
+    assert gain.endswith("takes 4 times the operations of resnet8 122.")
+    best, plain = leaderboard(done.page)
+    assert (best["robust"].value, plain["robust"].value) == pytest.approx((61, 31))
+    assert best["gain (points)"].value == pytest.approx(30)
+    assert plain["gain (points)"] == "-"
+    assert done.runs == 6
+    names = {chart.name for chart in blocks(done.page, Chart)}
+    assert names == {"trade-off", "differences", "training", "cascade", "radius"}
+
+
+def test_no_stronger_than_the_data(tmp_path):
+    write_run(tmp_path, configuration(1), 50)
+    write_run(tmp_path, configuration(2), 52, flops=4000)
+    answer = report(tmp_path, pictures=False).page.answer
+    assert answer[1].startswith("No difference shown: resnet8 122 x2 measured 2.0 points")
+    assert "other seeds may differ" in answer[1]
+
+
+def test_robust_overfitting_is_named(study):
+    page = report(study, pictures=False).page
+    texts = [block.text for section in page.sections for block in section.blocks if hasattr(block, "kind")]
+    assert any("robust validation accuracy changed by -10.0 points" in text for text in texts)
+
+
+def test_what_is_missing_names_its_command(tmp_path):
+    path = write_run(tmp_path, configuration(), None)
+    page = report(path, pictures=False).page
+    assert page.kind == "Report of a run"
+    assert page.answer == ("Nothing has been evaluated yet, so there is no answer yet.",)
+    commands = " ".join(block.command for block in blocks(page, Missing))
+    for verb in ("evaluate", "diagnose", "report"):
+        assert f"robustmaps {verb} {path}" in commands
+    assert "1 run of 1 is stopped." in page.warnings
+
+
+def test_runs_that_differ_and_ones_that_lack_something(study):
+    write_run(study, configuration(1, 0, model="vgg11"), None)
+    (study / "notes").mkdir()
+    page = report(study, pictures=False).page
+    rows = leaderboard(page)
+    assert [row["configuration"] for row in rows] == ["resnet8 122 x2", "resnet8 122", "vgg11 122"]
+    assert rows[2]["robust"] == "-"
+    assert any(warning.startswith("1 run of 7 not evaluated with pgd") for warning in page.warnings)
+    assert any(warning.startswith("notes: ") for warning in page.warnings)
+    again = report(study, pictures=False).page
+    assert again == page  # the report in the folder is no run of it
+
+
+def test_diagnoses_are_shown(study):
+    (run, *_) = sorted(study.iterdir())
+    findings = [{"name": "transfer", "verdict": "suspect", "text": "3 of 10", "page": "x"}]
+    (run / "evaluation" / "diagnosis-linf.json").write_text(json.dumps({"findings": findings}))
+    page = report(study, pictures=False).page
+    assert any("transfer is suspicious" in warning for warning in page.warnings)
+    (table,) = [block.table for block in blocks(page, Listing) if block.name == "diagnostics"]
+    assert table.rows[0][2:] == ("transfer", "suspect", "3 of 10")
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        report(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no runs; expected a run folder"):
+        report(tmp_path)
+
+
+def test_a_real_pair_with_pictures_and_classes(tmp_path):
+    for upsample in (1, 2):
+        run = train(configuration(upsample), tmp_path)
+        evaluate_checkpoint(run.folder, AttackConfig("fgsm"), Options(samples=60, device="cpu"))
+    done = report(tmp_path, device="cpu")
+    charts = {chart.name: chart for chart in blocks(done.page, Chart)}
+    assert len(charts["classes"].data.rows) == 10
+    assert {row[0] for row in charts["depth"].data.rows} == {"resnet8 122", "resnet8 122 x2"}
+    titles = [gallery.title for gallery in blocks(done.page, Gallery)]
+    assert sorted(titles) == [
+        "Feature maps of resnet8 122",
+        "Feature maps of resnet8 122 x2",
+        "resnet8 122",
+        "resnet8 122 x2",
+    ]
+    assert report(tmp_path, tmp_path / "other", device="cpu").path.read_text() == done.path.read_text()
+
+
+def test_compare(study):
+    runs = {upsample: study / configuration(upsample).name for upsample in (1, 2)}
+    done = compare_runs(runs[1], runs[2])
+    assert done.sentence().startswith("B is 30.0 points more robust than A")
+    assert done.yardstick.eps == 0.1
+    assert done.settings.rows == (("upsample", "1.0", "2.0"),)
+    assert json.dumps(done.to_dict(), allow_nan=False)
+    assert compare_runs(runs[2], runs[1]).sentence().startswith("A is 30.0 points more robust than B")
+    other = write_run(study, configuration(1, 7), None)
+    with pytest.raises(InputError, match="have no evaluation in common; evaluate both"):
+        compare_runs(runs[1], other)

@@ -1,0 +1,67 @@
+"""A page with one block of each kind, whose names do their worst."""
+
+import numpy as np
+
+from robustmaps.report import (
+    Bounded,
+    Cell,
+    Code,
+    DepthSeries,
+    Fact,
+    Facts,
+    Gallery,
+    LearningCurve,
+    Listing,
+    Missing,
+    Page,
+    Section,
+    Text,
+    Tile,
+    TradeOff,
+    cascade_chart,
+    classes_chart,
+    depth_chart,
+    differences_chart,
+    learning_chart,
+    png_of_image,
+    radius_chart,
+    table,
+    trade_off_chart,
+)
+
+EVIL = "<script>window.evil = 1</script> $0 %{x} & \"q\" 'a' </title>"
+
+
+def some_page(*names: str) -> Page:
+    half = Bounded(0.5, 0.4, 0.6)
+    rates = [Bounded(0.1 * n, 0.1 * n - 0.05, 0.1 * n + 0.05) for n in range(1, len(names) + 1)]
+    rows = [(name, Cell(f"{10 * n} % [0, 100]", 10.0 * n, (0, 100))) for n, name in enumerate(names, 1)]
+    leaderboard = table(("configuration", "robust"), [*rows, ("unknown", "-")], "Leaderboard")
+    tile = Tile(png_of_image(np.full((3, 4, 4), 0.5, np.float32)), f"picture of {names[0]}", names[0], names[0], False)
+    charts = [
+        trade_off_chart([TradeOff(n, n, half, r, 1e6, "1 MFLOP") for n, r in zip(names, rates, strict=True)], "pgd"),
+        differences_chart([(name, names[0], rate) for name, rate in zip(names, rates, strict=True)]),
+        learning_chart([LearningCurve(n, "validation, robust", (1, 2), ((0.1, 0.2), (0.2, 0.3))) for n in names], ""),
+        cascade_chart([(n, [("robust", 0.5), ("pgd", 0.3), ("wrong, clean", 0.2)]) for n in names], "pgd"),
+        radius_chart([(n, [(0.0, half), (0.1, r)]) for n, r in zip(names, rates, strict=True)], "linf", "pgd"),
+        classes_chart(names, [(names[0], rates)], "pgd"),
+        depth_chart(
+            ["one", "two"], [DepthSeries(n, (half, half), (None, half), ("8x8", "4x4")) for n in names], "x", 5
+        ),
+    ]
+    return Page(
+        title=names[0],
+        kind="Report of a test",
+        answer=(f"{names[0]} is best.",),
+        facts=Facts((Fact("Robust accuracy", "50 %", names[0]),)),
+        sections=(
+            Section(
+                "leaderboard", "Leaderboard", (Listing("leaderboard", leaderboard, sortable=True, filterable=True),)
+            ),
+            Section("plots", "Plots", tuple(charts)),
+            Section("pictures", "Pictures", (Gallery(names[0], ((names[0], (tile, tile)),), names[0]),)),
+            Section("rest", "Rest", (Text(names[0]), Missing(names[0], names[0]), Code(names[0], names[0]))),
+        ),
+        footer=names[0],
+        warnings=(names[0],),
+    )
