@@ -1,6 +1,7 @@
 """Conditions, and rows of runs."""
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
@@ -90,7 +91,12 @@ def record(tmp_path, strides, seed, evaluations, **training):
         2.0,
         evaluations,
         {},
-        {"flops": 10, "parameters": 3},
+        {
+            "flops": 10 if config.model.strides == "122" else 25,
+            "parameters": 3,
+            "activation_bytes": 5,
+            "map_size": [2, 2],
+        },
     )
 
 
@@ -109,7 +115,7 @@ def test_rows_are_filtered_and_sorted(records):
     assert [row["robust"] for row in rows] == [0.66, 0.60, 0.45, 0.40, None]
     assert [row["robust"] for row in list_runs(records, where="strides=112 and seed=1")] == [0.66]
     assert list_runs(records)[0]["validation_clean"] == 0.9
-    assert (rows[0]["flops"], rows[0]["attack"], rows[0]["images"], rows[0]["eps"]) == (10, "pgd", 100, 8 / 255)
+    assert (rows[0]["flops"], rows[0]["attack"], rows[0]["images"], rows[0]["eps"]) == (25, "pgd", 100, 8 / 255)
     with pytest.raises(InputError, match="unknown column 'robst'; did you mean 'robust'"):
         list_runs(records, sort="-robst")
 
@@ -129,15 +135,17 @@ def test_the_evaluation_that_speaks_for_a_run(tmp_path):
 
 def test_configurations_over_seeds_and_in_words(records):
     found = statistics_of(records)
-    assert [each.label for each in found.configurations] == ["112", "122"]
-    best = found.configurations[0]
-    assert (best.seeds, best.robust.mean) == ((0, 1), pytest.approx(0.63))
-    assert best.robust.deviation == pytest.approx(0.06 / 2**0.5)
-    (comparison,) = found.comparisons
+    assert [each.name for each in found.compared] == ["resnet8 112", "resnet8 122"]
+    best = found.best
+    assert (best.seeds, best.robust.value) == ((0, 1), pytest.approx(0.63))
+    comparison = found.gains["resnet8 112"]
+    assert comparison.a == "resnet8 122"  # the cheaper one
     assert (comparison.seeds, comparison.images) == (2, 100)
     (sentence,) = found.sentences()
     assert "2 seeds x 100 images" in sentence
-    assert found.notes == ("1 runs have no evaluation",)
+    (note,) = found.notes
+    assert "runs have not been evaluated like the others" in note
+    assert json.loads(json.dumps(found.to_dict()))["sentences"] == [sentence]
 
 
 def test_what_was_not_evaluated_alike_is_not_compared(tmp_path):
@@ -147,6 +155,8 @@ def test_what_was_not_evaluated_alike_is_not_compared(tmp_path):
         record(tmp_path, "111", 3, {"pgd": evaluation([True, True])}),
     ]
     found = statistics_of(made)
-    assert found.comparisons == ()
-    assert len(found.notes) == 2
-    assert statistics_of([]).sentences() == []
+    assert found.gains == {}
+    assert found.lead is None
+    assert found.sentences() == []
+    with pytest.raises(InputError, match="no runs"):
+        statistics_of([])

@@ -19,8 +19,8 @@ from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
 
 if TYPE_CHECKING:
-    from robustmaps.evaluation import SeedStatistics
     from robustmaps.experiments import Statistics, SweepPlan, SweepResult, SweepState
+    from robustmaps.report import Bounded
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
@@ -74,8 +74,9 @@ def run(arguments: Sequence[str]) -> None:
         except Interrupted as place:
             raise Interrupted(f"{place}; the same command goes on from here") from None
     folders = [run.folder for run in plan.runs if run.folder not in result.failed]
-    found = statistics_of([read_run(folder) for folder in folders])
-    output.result({**result.to_dict(), **found.to_dict()}, *_statistics_texts(found), *_result_texts(result))
+    found = statistics_of([read_run(folder) for folder in folders], plan.out) if folders else None
+    said = {} if found is None else found.to_dict()
+    output.result({**result.to_dict(), **said}, *(_statistics_texts(found) if found else ()), *_result_texts(result))
     if result.failed:
         listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
         raise RunsFailed(f"{len(result.failed)} runs; the same command tries them again:\n{listed}")
@@ -119,20 +120,16 @@ def _plan_line(plan: "SweepPlan") -> str:
 
 def _statistics_texts(found: "Statistics") -> list[object]:
     rows = [
-        (each.label, str(len(each.runs)), _over_seeds(each.clean), _over_seeds(each.robust))
-        for each in found.configurations
+        (each.name, str(len(each.evaluated)), _percent(each.clean), _percent(each.robust)) for each in found.compared
     ]
-    table = rich_table(("configuration", "seeds", "clean", "robust [95 % over seeds]"), rows)
-    return [table, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+    table = rich_table(("configuration", "seeds", "clean [95 %]", "robust [95 %]"), rows)
+    under = [] if found.yardstick is None else [f"Robust accuracy: {found.yardstick.text}."]
+    return [table, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
 
 
-def _over_seeds(figure: "SeedStatistics") -> str:
-    text = f"{100 * figure.mean:.1f} %"
-    if figure.interval is None:
-        return text
-    low, high = figure.interval
-    # Student's interval of few seeds may leave the range that a rate has.
-    return f"{text} [{100 * max(low, 0.0):.1f}, {100 * min(high, 1.0):.1f}]"
+def _percent(figure: "Bounded") -> str:
+    value, low, high = figure
+    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _result_texts(result: "SweepResult") -> list[object]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments._report_study import MOST_LINES, NOT_EVALUATED, ReportedRuns
+from robustmaps.experiments._report_words import MOST_LINES, NOT_EVALUATED
+from robustmaps.experiments._statistics import Statistics
 from robustmaps.experiments._variants import Variant, Yardstick, bounded
 from robustmaps.report import (
     Block,
@@ -35,7 +36,7 @@ _Series = tuple[str, tuple[str, ...], str]
 _ROBUST = "validation_robust_accuracy"
 
 
-def training(study: ReportedRuns) -> Section:
+def training(study: Statistics) -> Section:
     """Accuracy over epochs, and whether robust accuracy fell again."""
     curves = []
     shown = study.variants[:MOST_LINES]
@@ -94,7 +95,7 @@ def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
     )
 
 
-def attacks(study: ReportedRuns) -> Section:
+def attacks(study: Statistics) -> Section:
     """Accuracy over the radius, and what broke how many."""
     blocks: list[Block] = []
     if study.yardstick is not None:
@@ -107,7 +108,7 @@ def attacks(study: ReportedRuns) -> Section:
     return Section("attacks", "Under attack", tuple(blocks))
 
 
-def _cascade(study: ReportedRuns, yardstick: Yardstick) -> Block:
+def _cascade(study: Statistics, yardstick: Yardstick) -> Block:
     rows = []
     for variant in study.compared[:20]:
         every = [verdict for evaluation in variant.evaluated.values() for verdict in evaluation.verdicts]
@@ -117,7 +118,7 @@ def _cascade(study: ReportedRuns, yardstick: Yardstick) -> Block:
     return cascade_chart(rows, yardstick.text)
 
 
-def _radius(study: ReportedRuns) -> Block | None:
+def _radius(study: Statistics) -> Block | None:
     """Evaluations that differ in nothing but eps: of all such series the one that most configurations have."""
     series: dict[_Series, dict[str, dict[float, list[Evaluation]]]] = {}
     for variant in study.variants:
@@ -141,7 +142,7 @@ def _radius(study: ReportedRuns) -> Block | None:
     return radius_chart(lines, norm, " + ".join(names), study.tints)
 
 
-def classes(study: ReportedRuns, labels: NDArray[np.int64] | None, names: Sequence[str]) -> Section:
+def classes(study: Statistics, labels: NDArray[np.int64] | None, names: Sequence[str]) -> Section:
     """Robust accuracy per class, of the best configuration and the reference.
 
     Args:
@@ -183,7 +184,7 @@ def _only(evaluation: Evaluation, rows: Iterable[int]) -> Evaluation:
     return replace(evaluation, verdicts=tuple(evaluation.verdicts[row] for row in rows))
 
 
-def diagnostics(study: ReportedRuns) -> tuple[Section, tuple[str, ...]]:
+def diagnostics(study: Statistics) -> tuple[Section, tuple[str, ...]]:
     """What the checks found, and sentences for the top of the page where one is suspicious."""
     rows, warnings = [], []
     for variant in study.variants:

@@ -7,7 +7,8 @@ import numpy as np
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation
 from robustmaps.experiments._config import write_config
-from robustmaps.experiments._report_study import NONE, NOT_EVALUATED, ReportedRuns
+from robustmaps.experiments._report_words import NONE, NOT_EVALUATED
+from robustmaps.experiments._statistics import Statistics
 from robustmaps.experiments._variants import Variant, bounded, family, only_enlarged
 from robustmaps.report import (
     Block,
@@ -31,7 +32,7 @@ _SENTENCES = 12
 """Comparisons that are also put in words."""
 
 
-def leaderboard(study: ReportedRuns) -> Section:
+def leaderboard(study: Statistics) -> Section:
     """One row per configuration, and one per run."""
     blocks: list[Block] = []
     if study.yardstick is None:
@@ -68,12 +69,12 @@ def leaderboard(study: ReportedRuns) -> Section:
     return Section("leaderboard", "Leaderboard" if several else "Figures", tuple(blocks))
 
 
-def _caption(study: ReportedRuns) -> str:
+def _caption(study: Statistics) -> str:
     several = max(len(variant.runs) for variant in study.variants) > 1
     return "Accuracy and cost per configuration" + (", means over its runs" if several else "")
 
 
-def _about_gains(study: ReportedRuns) -> str:
+def _about_gains(study: Statistics) -> str:
     families = [family for family in study.families if len(family) > 1]
     plain = ", ".join(family[0].name for family in families)
     if not only_enlarged(families[0][0].config, families[0][1].config):
@@ -86,7 +87,7 @@ def _about_gains(study: ReportedRuns) -> str:
     )
 
 
-def _row(variant: Variant, study: ReportedRuns) -> tuple[object, ...]:
+def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
     cost = variant.cost
     rates: tuple[object, object] = (NONE, NONE)
     if variant.evaluated:
@@ -122,7 +123,7 @@ def _human(number: float) -> Cell:
     return Cell(human(number), number)
 
 
-def _runs_table(study: ReportedRuns) -> Table:
+def _runs_table(study: Statistics) -> Table:
     rows = []
     for variant in study.variants:
         for run, evaluation in zip(variant.runs, variant.evaluations, strict=True):
@@ -149,7 +150,7 @@ def _rate(evaluation: Evaluation, which: str) -> Cell:
     return percent_cell(bounded([evaluation], which))
 
 
-def trade_offs(study: ReportedRuns) -> Section | None:
+def trade_offs(study: Statistics) -> Section | None:
     """Clean against robust accuracy with cost, and the differences to the reference."""
     if len(study.compared) < 2 or study.yardstick is None:
         return None
@@ -178,7 +179,7 @@ def _sentence(gain: Comparison) -> str:
     return f"N{text[1:]}." if text.startswith("no difference") else f"{text}."
 
 
-def repeating(study: ReportedRuns) -> Section:
+def repeating(study: Statistics) -> Section:
     """The configuration, the commands and the environment."""
     run = study.best.runs[0]
     blocks: list[Block] = [
@@ -202,13 +203,13 @@ def repeating(study: ReportedRuns) -> Section:
     return Section("repeat", "Repeat it", tuple(blocks))
 
 
-def _commands(study: ReportedRuns) -> str:
+def _commands(study: Statistics) -> str:
     lines = [f"robustmaps train --config {run.folder}/config.yaml" for run in study.best.runs]
     lines.append(study.evaluate)
     return "\n".join([*lines, f"robustmaps report {study.folder}"]) + "\n"
 
 
-def _environments(study: ReportedRuns) -> Table:
+def _environments(study: Statistics) -> Table:
     found: dict[str, dict[str, int]] = {}
     for run in study.runs:
         for key, value in run.environment.items():

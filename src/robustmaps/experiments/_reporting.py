@@ -17,8 +17,8 @@ from robustmaps.experiments import _report_sections as sections
 from robustmaps.experiments._datasets import choose_images, load_data
 from robustmaps.experiments._records import RunRecord, read_run, read_runs
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
-from robustmaps.experiments._report_study import ReportedRuns
-from robustmaps.experiments._variants import Variant, choose_yardstick, group
+from robustmaps.experiments._statistics import Statistics, statistics_of
+from robustmaps.experiments._variants import Variant
 from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, is_report, write_report
 
 
@@ -68,14 +68,13 @@ def report(
     runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
         raise InputError(f"{root}: no runs; expected a run folder, or one that holds some")
-    yardstick = choose_yardstick(runs)
-    study = ReportedRuns(root, group(runs, yardstick), yardstick)
+    study = statistics_of(runs, root)
     page = _page(study, single, pictures, device, watcher)
     page = replace(page, warnings=(*page.warnings, *notes))
     return Report(page, write_report(Path(out) if out is not None else root / "report", page), len(runs))
 
 
-def _page(study: ReportedRuns, single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
+def _page(study: Statistics, single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
     data = _data(study)
     labels, names = _labels(study, data)
     drawn = _pictures(study, data, device, watcher) if pictures else None
@@ -102,7 +101,7 @@ def _page(study: ReportedRuns, single: bool, pictures: bool, device: str, watche
     )
 
 
-def answer(study: ReportedRuns) -> tuple[str, ...]:
+def answer(study: Statistics) -> tuple[str, ...]:
     """Which configuration, how much, how sure, at what cost; no stronger than the data."""
     best, reference = study.best, study.reference
     if study.yardstick is None or not best.evaluated:
@@ -123,7 +122,7 @@ def answer(study: ReportedRuns) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _gain(study: ReportedRuns) -> Comparison | None:
+def _gain(study: Statistics) -> Comparison | None:
     """The comparison of the best configuration with the one that it is shown beside."""
     names = [study.best.name, *([study.reference.name] if study.reference else [])]
     return next((study.gains[name] for name in names if name in study.gains), None)
@@ -140,7 +139,7 @@ def _at_cost(one: Variant, other: Variant) -> str:
     return f"; {one.name} takes {one.cost.flops / other.cost.flops:.3g} times the operations of {other.name}"
 
 
-def _facts(study: ReportedRuns) -> tuple[Fact, ...]:
+def _facts(study: Statistics) -> tuple[Fact, ...]:
     best, reference = study.best, study.reference
     facts = [Fact("Most robust" if len(study.variants) > 1 else "Network", best.name)]
     if study.yardstick is not None and best.evaluated:
@@ -164,7 +163,7 @@ def _interval(low: float, high: float, sign: str = "") -> str:
     return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
-def _warnings(study: ReportedRuns) -> tuple[str, ...]:
+def _warnings(study: Statistics) -> tuple[str, ...]:
     said: dict[str, list[str]] = {}
     for variant in study.compared:
         for evaluation in variant.evaluated.values():
@@ -181,7 +180,7 @@ def _warnings(study: ReportedRuns) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _kind(study: ReportedRuns, single: bool) -> str:
+def _kind(study: Statistics, single: bool) -> str:
     if single:
         return "Report of a run"
     return f"Report of a study: {_count(len(study.variants), 'configuration')}, {_count(len(study.runs), 'run')}"
@@ -191,14 +190,14 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _footer(study: ReportedRuns) -> str:
+def _footer(study: Statistics) -> str:
     versions = sorted(
         {f"robustmaps {run.environment['robustmaps']}" for run in study.runs if "robustmaps" in run.environment}
     )
     return f"Computed with {', '.join(versions)}." if versions else ""
 
 
-def _data(study: ReportedRuns) -> Dataset | None:
+def _data(study: Statistics) -> Dataset | None:
     """The images of the best configuration, None where they can't be had here."""
     try:
         return load_data(study.best.config.data)
@@ -206,7 +205,7 @@ def _data(study: ReportedRuns) -> Dataset | None:
         return None
 
 
-def _labels(study: ReportedRuns, data: Dataset | None) -> tuple[NDArray[np.int64] | None, Sequence[str]]:
+def _labels(study: Statistics, data: Dataset | None) -> tuple[NDArray[np.int64] | None, Sequence[str]]:
     """The labels of the evaluated images and the names of the classes."""
     if data is None or study.yardstick is None:
         return None, ()
@@ -218,7 +217,7 @@ def _labels(study: ReportedRuns, data: Dataset | None) -> tuple[NDArray[np.int64
     return None, ()
 
 
-def _pictures(study: ReportedRuns, data: Dataset | None, device: str, watcher: Watcher) -> Pictures | None:
+def _pictures(study: Statistics, data: Dataset | None, device: str, watcher: Watcher) -> Pictures | None:
     if data is None:
         return None
     chosen: Sequence[tuple[str, RunRecord]] = [
@@ -240,7 +239,7 @@ def _finished(variant: Variant) -> RunRecord | None:
     return next((run for run in variant.runs if run.status == "finished"), None)
 
 
-def _drawn(name: str, title: str, blocks: tuple[Block, ...], study: ReportedRuns) -> Section:
+def _drawn(name: str, title: str, blocks: tuple[Block, ...], study: Statistics) -> Section:
     if blocks:
         return Section(name, title, blocks)
     text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"

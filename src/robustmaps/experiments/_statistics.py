@@ -1,179 +1,162 @@
-"""What runs say together: configurations over seeds, and each against the others. No PyTorch here."""
+"""What runs say together: configurations over seeds, and each against the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.engine.numbers import as_fraction
-from robustmaps.evaluation import Comparison, Evaluation, SeedStatistics, compare_all, over_seeds
-from robustmaps.experiments._config import to_mapping
-from robustmaps.experiments._listing import choose_evaluation
+from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.experiments._records import RunRecord
-from robustmaps.training import INCIDENTAL
-
-_SEED = "seed"
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """Runs that differ in nothing but the seed, evaluated alike.
-
-    Attributes:
-        label: what tells it from the others, in words.
-        values: the configuration's keys that differ between configurations.
-        runs: the runs, by rising seed.
-        evaluations: one for each run.
-    """
-
-    label: str
-    values: Mapping[str, Any]
-    runs: tuple[RunRecord, ...]
-    evaluations: tuple[Evaluation, ...]
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The runs' seeds."""
-        return tuple(run.config.training.seed for run in self.runs)
-
-    @cached_property
-    def clean(self) -> SeedStatistics:
-        """Clean accuracy over seeds."""
-        return over_seeds([evaluation.clean_accuracy.value for evaluation in self.evaluations])
-
-    @cached_property
-    def robust(self) -> SeedStatistics:
-        """Robust accuracy over seeds."""
-        return over_seeds([evaluation.robust_accuracy.value for evaluation in self.evaluations])
-
-    def verdicts(self, seeds: Sequence[int]) -> NDArray[np.bool_]:
-        """Which images withstood the attack (seeds, images)."""
-        return np.stack([self.evaluations[self.seeds.index(seed)].robust_correct for seed in seeds])
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "label": self.label,
-            "values": dict(self.values),
-            "seeds": list(self.seeds),
-            "runs": [run.name for run in self.runs],
-            "clean_accuracy": self.clean.to_dict(),
-            "robust_accuracy": self.robust.to_dict(),
-        }
+from robustmaps.experiments._variants import Variant, Yardstick, choose_yardstick, group, only_enlarged, verdicts
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Configurations, the most robust first, and what is shown of their differences.
+    """Runs by configuration, and what is shown of their differences.
 
     Attributes:
-        configurations: sorted by mean robust accuracy.
-        comparisons: of all pairs that were evaluated alike and share seeds, corrected for how many there are.
-        notes: what was left out, and why.
+        folder: where they lie.
+        variants: the configurations, the most robust first, those without an evaluation last.
+        yardstick: the evaluation by which they are compared, None where there is none.
     """
 
-    configurations: tuple[Configuration, ...]
-    comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
+    folder: Path
+    variants: tuple[Variant, ...]
+    yardstick: Yardstick | None
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """All runs."""
+        return tuple(run for variant in self.variants for run in variant.runs)
+
+    @property
+    def compared(self) -> tuple[Variant, ...]:
+        """The configurations that have been evaluated alike."""
+        return tuple(variant for variant in self.variants if variant.evaluated)
+
+    @property
+    def best(self) -> Variant:
+        """The most robust configuration; the first where nothing has been evaluated."""
+        return self.variants[0]
+
+    @cached_property
+    def families(self) -> tuple[tuple[Variant, ...], ...]:
+        """The compared configurations, in groups that differ in nothing but their maps; the cheapest of each first.
+
+        The first is what the others of its family are measured against: chosen by cost, not by the verdicts, so that
+        it may serve as a reference. Where no two differ in their maps alone, all make one family.
+        """
+        families: list[list[Variant]] = []
+        for variant in self.compared:
+            mine = next((f for f in families if only_enlarged(f[0].config, variant.config)), None)
+            if mine is None:
+                families.append([variant])
+            else:
+                mine.append(variant)
+        if all(len(family) == 1 for family in families):
+            families = [list(self.compared)] if self.compared else []
+        return tuple(tuple(sorted(family, key=_cost)) for family in families)
+
+    @cached_property
+    def gains(self) -> dict[str, Comparison]:
+        """Per configuration its robustness against the cheapest of its family, where they share seeds."""
+        found = {}
+        for plain, *others in self.families:
+            seeds = _common([plain, *others])
+            if others and seeds:
+                for comparison in compare_all(_verdicts([plain, *others], seeds), reference=plain.name):
+                    found[comparison.b] = comparison
+        return found
+
+    @cached_property
+    def lead(self) -> Comparison | None:
+        """The most robust configuration against the next; corrected for all pairs, since the verdicts chose them."""
+        compared = self.compared
+        seeds = _common(compared)
+        if len(compared) < 2 or not seeds:
+            return None
+        names = {compared[0].name, compared[1].name}
+        pair = next(c for c in compare_all(_verdicts(compared, seeds)) if {c.a, c.b} == names)
+        return pair if pair.b == compared[0].name else pair.flipped()
 
     def sentences(self) -> list[str]:
-        """The best configuration against each of the others, no stronger than the data."""
-        if not self.configurations:
-            return []
-        best = self.configurations[0].label
-        return [one.sentence() for one in self.comparisons if best in (one.a, one.b)]
+        """The most robust configuration against the next, and each against the cheapest of its family; in words."""
+        known = {frozenset((one.a, one.b)): one.sentence() for one in self.gains.values()}
+        if self.lead is not None:
+            known = {frozenset((self.lead.a, self.lead.b)): self.lead.sentence(), **known}
+        return list(known.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, and why."""
+        notes = []
+        without = sum(each is None for variant in self.variants for each in variant.evaluations)
+        if without:
+            notes.append(f"{without} of {len(self.runs)} runs have not been evaluated like the others")
+        seeds = _common(self.compared)
+        if len(self.compared) > 1 and not seeds:
+            notes.append("no seed is common to all configurations, so the first is not compared with the next")
+        elif any(len(variant.evaluated) > len(seeds) for variant in self.compared) and len(self.compared) > 1:
+            notes.append(f"compared over the {len(seeds)} seeds that all configurations have")
+        return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "configurations": [each.to_dict() for each in self.configurations],
-            "comparisons": [one.to_dict() for one in self.comparisons],
+            "evaluation": None if self.yardstick is None else self.yardstick.text,
+            "configurations": [variant.to_dict() for variant in self.variants],
+            "lead": None if self.lead is None else self.lead.to_dict(),
+            "gains": {name: one.to_dict() for name, one in self.gains.items()},
             "sentences": self.sentences(),
             "notes": list(self.notes),
         }
 
+    @property
+    def reference(self) -> Variant | None:
+        """What the best is shown beside: the cheapest of its family, or the next of it where it is that itself."""
+        family = next((family for family in self.families if self.best in family), ())
+        if len(family) < 2:
+            return None
+        return family[0] if self.best is not family[0] else next(v for v in self.compared[1:] if v in family)
 
-def statistics_of(records: Sequence[RunRecord], *, evaluation: str | None = None) -> Statistics:
+    @property
+    def tints(self) -> dict[str, int]:
+        """A colour for each configuration, the same in every plot."""
+        first = [self.best, *([self.reference] if self.reference else [])]
+        return {name: n for n, name in enumerate(dict.fromkeys(v.name for v in (*first, *self.variants)))}
+
+    @property
+    def evaluate(self) -> str:
+        """The command that makes an evaluation."""
+        return f"robustmaps evaluate {self.best.runs[0].folder} --attack autoattack"
+
+
+def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Statistics:
     """Put runs together that differ only in the seed, and compare what was evaluated alike.
 
     Args:
-        records: the runs; those without an evaluation are left out.
-        evaluation: a pattern for names of evaluations; see `choose_evaluation`.
+        records: the runs.
+        folder: where they lie, for titles.
+
+    Raises:
+        InputError: there are no runs.
     """
-    names = [choose_evaluation(record, evaluation) for record in records]
-    chosen = [
-        (record, record.evaluations[name]) for record, name in zip(records, names, strict=True) if name is not None
-    ]
-    notes = []
-    if len(chosen) < len(records):
-        notes.append(f"{len(records) - len(chosen)} runs have no evaluation")
-    groups: dict[tuple[str, str], list[tuple[RunRecord, Evaluation]]] = {}
-    for record, found in sorted(chosen, key=lambda pair: pair[0].config.training.seed):
-        groups.setdefault((_without_seed(record), _identity(found)), []).append((record, found))
-    configurations = _labelled(list(groups.values()))
-    order = sorted(range(len(configurations)), key=lambda i: -configurations[i].robust.mean)
-    sorted_ones = tuple(configurations[i] for i in order)
-    comparisons: list[Comparison] = []
-    alike: dict[str, list[Configuration]] = {}
-    for each in sorted_ones:
-        alike.setdefault(_identity(each.evaluations[0]), []).append(each)
-    if len(alike) > 1:
-        notes.append(f"{len(alike)} kinds of evaluation; only what was evaluated alike is compared")
-    for members in alike.values():
-        comparisons += _compared(members, notes)
-    return Statistics(sorted_ones, tuple(comparisons), tuple(notes))
+    yardstick = choose_yardstick(records)
+    return Statistics(Path(folder), group(records, yardstick), yardstick)
 
 
-def _compared(members: Sequence[Configuration], notes: list[str]) -> tuple[Comparison, ...]:
-    if len(members) < 2:
-        return ()
-    seeds = sorted(set.intersection(*(set(each.seeds) for each in members)))
-    if not seeds:
-        notes.append("no seed is common to all configurations, so none are compared")
-        return ()
-    if any(len(each.seeds) > len(seeds) for each in members):
-        notes.append(f"compared over the {len(seeds)} seeds that all configurations have")
-    return compare_all({each.label: each.verdicts(seeds) for each in members})
+def _cost(variant: Variant) -> tuple[float, str]:
+    return (variant.cost.flops if variant.cost else np.inf, variant.name)
 
 
-def _labelled(groups: Sequence[Sequence[tuple[RunRecord, Evaluation]]]) -> list[Configuration]:
-    flats = [to_mapping(group[0][0].config) for group in groups]
-    keys = [key for key in (flats[0] if flats else {}) if key not in INCIDENTAL and key != _SEED]
-    keys = [key for key in keys if len({flat[key] for flat in flats}) > 1]
-    labels = [_label({key: flat[key] for key in keys}) or flat["model"] for flat in flats]
-    for index, label in enumerate(labels):
-        if labels.count(label) > 1:  # they differ in how they were evaluated
-            found = groups[index][0][1]
-            labels[index] = f"{label} ({found.norm}, eps {as_fraction(found.eps)}, {len(found.verdicts)} images)"
-    for index, label in enumerate(labels):
-        if labels.count(label) > 1:
-            labels[index] = f"{label} #{index + 1}"
-    return [
-        Configuration(
-            label, {key: flat[key] for key in keys}, tuple(r for r, _ in group), tuple(found for _, found in group)
-        )
-        for label, flat, group in zip(labels, flats, groups, strict=True)
-    ]
+def _common(variants: Sequence[Variant]) -> list[int]:
+    """The seeds that all have."""
+    return sorted(set.intersection(*(set(variant.evaluated) for variant in variants))) if variants else []
 
 
-def _label(values: Mapping[str, Any]) -> str:
-    """Values that speak for themselves stand alone: a network, strides, a defence, data."""
-    alone = ("model", "strides", "defense", "data")
-    shown = [
-        str(value) if key in alone else f"{key} {f'{value:g}' if isinstance(value, float) else value}"
-        for key, value in values.items()
-        if value is not None
-    ]
-    return " ".join(shown)
-
-
-def _without_seed(record: RunRecord) -> str:
-    left_out = {*INCIDENTAL, _SEED}
-    return repr([(key, value) for key, value in to_mapping(record.config).items() if key not in left_out])
-
-
-def _identity(evaluation: Evaluation) -> str:
-    return repr((evaluation.images_sha256, evaluation.seed, [sorted(a.items(), key=str) for a in evaluation.attacks]))
+def _verdicts(variants: Sequence[Variant], seeds: list[int]) -> dict[str, NDArray[np.bool_]]:
+    return {v.name: verdicts((v.evaluated[seed] for seed in seeds), "robust_correct") for v in variants}

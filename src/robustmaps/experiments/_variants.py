@@ -107,6 +107,16 @@ class Variant:
         """Mean robust accuracy over seeds; needs an evaluation."""
         return bounded(self.evaluated.values(), "robust_correct")
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        figures = {"clean_accuracy": self.clean, "robust_accuracy": self.robust} if self.evaluated else {}
+        return {
+            "name": self.name,
+            "seeds": list(self.seeds),
+            "runs": [run.name for run in self.runs],
+            **{name: {"value": one.value, "interval": [one.low, one.high]} for name, one in figures.items()},
+        }
+
 
 def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = True) -> Bounded:
     """The share of images that are right, over seeds, with a 95 % interval.
