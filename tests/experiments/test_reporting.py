@@ -1,13 +1,26 @@
 """Reports of runs and studies: the answer is what the verdicts say, and no more."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from studies import configuration, write_run
 
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import AttackConfig, Options, compare_runs, evaluate_checkpoint, report, train
+from robustmaps.experiments import (
+    AttackConfig,
+    DataConfig,
+    DefenseConfig,
+    Options,
+    RunConfig,
+    compare_runs,
+    evaluate_checkpoint,
+    report,
+    train,
+)
+from robustmaps.experiments._variants import name_configurations
 from robustmaps.report import Chart, Gallery, Listing, Missing
+from robustmaps.training import TrainOptions
 
 
 def blocks(page, kind):
@@ -127,3 +140,17 @@ def test_compare(study):
     other = write_run(study, configuration(1, 7), None)
     with pytest.raises(InputError, match="have no evaluation in common; evaluate both"):
         compare_runs(runs[1], other)
+
+
+def test_configurations_are_named_by_no_more_than_tells_them_apart():
+    digits, other = RunConfig(), RunConfig(data=DataConfig(data="cifar10"), training=TrainOptions(epochs=5, lr=0.3))
+    larger = replace(digits, model=replace(digits.model, enlarge="where=0"))
+    trades = replace(digits, defense=DefenseConfig(defense="trades", eps=0.1))
+    longer = replace(trades, training=TrainOptions(epochs=7, lr=0.2))
+    assert name_configurations([digits, other]) == ["resnet8, digits", "resnet8, cifar10"]
+    assert name_configurations([digits, larger]) == ["resnet8", "resnet8 where=0"]
+    assert name_configurations([digits, trades, longer]) == [
+        "resnet8, at, epochs 110",
+        "resnet8, trades, epochs 110",
+        "resnet8, trades, epochs 7",
+    ]

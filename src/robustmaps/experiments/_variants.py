@@ -21,6 +21,7 @@ from robustmaps.training import INCIDENTAL
 
 _ENLARGED_BY = ("strides", "upsample", "upsample_mode", "enlarge")
 _NAMED_APART = frozenset({"model", "seed", *_ENLARGED_BY, *INCIDENTAL})
+_NAMED_FIRST = ("data", "defense")
 _NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
 
 
@@ -194,19 +195,35 @@ def group(runs: Sequence[RunRecord], yardstick: Yardstick | None) -> tuple[Varia
 
 
 def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
-    """Network, strides, enlargement, and whatever else tells the configurations apart.
+    """Network, strides, enlargement, and as many other keys as it takes to tell the configurations apart.
 
     >>> name_configurations([RunConfig()])
     ['resnet8']
     """
     flat = [to_mapping(config) for config in configs]
-    keys = [key for key in flat[0] if key not in _NAMED_APART and len({repr(values[key]) for values in flat}) > 1]
-    names = [", ".join([_network(values), *(_value(key, values[key]) for key in keys)]) for values in flat]
+    keys = _telling_apart(flat)
+    names = [
+        ", ".join([_network(values), *(_value(key, values[key]) for key in keys if values[key] is not None)])
+        for values in flat
+    ]
     # Files of one name in two folders: then the whole path is needed.
     return [
         name if names.count(name) == 1 else f"{name} ({values['data']})"
         for name, values in zip(names, flat, strict=True)
     ]
+
+
+def _telling_apart(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that differ between configurations which the keys before them leave alike."""
+    chosen: list[str] = []
+    for key in sorted((key for key in flat[0] if key not in _NAMED_APART), key=_NAMED_FIRST.__contains__, reverse=True):
+        alike: dict[str, set[str]] = {}
+        for values in flat:
+            known = repr([_network(values), *(values[other] for other in chosen)])
+            alike.setdefault(known, set()).add(repr(values[key]))
+        if any(len(each) > 1 for each in alike.values()):
+            chosen.append(key)
+    return chosen
 
 
 def only_enlarged(one: RunConfig, other: RunConfig) -> bool:
