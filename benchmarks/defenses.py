@@ -113,10 +113,11 @@ def plain(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Callable[[], Non
             ascent.zero_grad()
             (-loss(proxy, x, x_adv, y)).backward()
             ascent.step()
-            for key, old in model.state_dict().items():
+            moved = dict(proxy.named_parameters())
+            for key, old in model.named_parameters():
                 if old.dim() > 1:
-                    move = proxy.state_dict()[key] - old
-                    moves[key] = gamma * old.norm() / (move.norm() + 1e-20) * move
+                    move = (moved[key] - old).detach()
+                    moves[key] = gamma * old.detach().norm() / (move.norm() + 1e-20) * move
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for key, move in moves.items():
@@ -189,7 +190,7 @@ def main() -> None:
         print(json.dumps({"device": device_name(device), "rows": rows}))
         return
     setting = f"{arguments.model}, batch {arguments.batch_size}, {arguments.rounds} rounds, {device_name(device)}"
-    print(f"{setting}, {torch.get_num_threads()} threads, {view.precision}, torch {torch.__version__}\n")
+    print(f"{setting}, {view.precision}, torch {torch.__version__}\n")
     print("| defence | images/s | cost / standard | cost / AT | cost / inner defence | times plain |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, row in rows.items():
