@@ -1,6 +1,7 @@
 """Where to enlarge: all enlargements within a budget, and those of them that no other one beats."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -18,6 +19,8 @@ from robustmaps.models import Cost
 Measure = Literal["flops", "memory", "latency"]
 MEASURES = ("flops", "memory", "latency")
 _LATENCY_RUNS = 5
+ENOUGH = 0.8
+"""The share of the image that the last map has to see for a larger map to pay (docs/comparison.md)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Option:
         cost: for one image.
         relative: the cost that the budget is about, relative to the given network.
         effective_stride: how far apart neighbours of the last map look, in pixels of the image.
+        field_share: the part of the image's side that a pixel of the last map sees, along the axis where it sees less;
+            above 1 it sees all, None where it is not known.
         gain: what a perturbation gains, None where not measured.
         best: whether no other option is as good in cost, map size and gain and better in one of them.
     """
@@ -39,8 +44,14 @@ class Option:
     cost: Cost
     relative: float
     effective_stride: tuple[float, float] | None
+    field_share: float | None = None
     gain: float | None = None
     best: bool = False
+
+    @property
+    def sees_enough(self) -> bool:
+        """Whether the last map sees about the whole image, without which enlarging has cost robustness."""
+        return self.field_share is None or self.field_share >= ENOUGH
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -50,6 +61,8 @@ class Option:
             "cost": self.cost.to_dict(),
             "relative": self.relative,
             "effective_stride": None if self.effective_stride is None else list(self.effective_stride),
+            "field_share": None if self.field_share is None or math.isinf(self.field_share) else self.field_share,
+            "sees_enough": self.sees_enough,
             "gain": self.gain,
             "best": self.best,
         }
@@ -90,17 +103,26 @@ class Plan:
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
-            ("", "upsample", "where", self.measure, "map", "effective stride", "operations", "gain")
+            ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", "gain")
         ]
         for o in self.options:
             where = ",".join(map(str, o.where)) or "-"
             gain = "-" if o.gain is None else f"{o.gain:.3g}"
             size, stride = by(o.cost.map_size), stride_text(o.effective_stride)
             operations = human(o.cost.flops, "FLOP")
-            cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", size, stride, operations, gain)
+            sees = (
+                "-" if o.field_share is None else f"{100 * min(o.field_share, 1):.0f} %{'' if o.sees_enough else ' !'}"
+            )
+            cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", size, stride, sees, operations, gain)
             rows.append(("*" if o.best else "", *cells))
         steps = "\n".join(f"  step {step}" for step in self.steps)
-        return f"{table(rows)}\n\n* beaten by no other within {self.budget:g}x {self.measure}\n{steps}"
+        legend = f"* beaten by no other within {self.budget:g}x {self.measure}"
+        if not all(o.sees_enough for o in self.options):
+            legend += (
+                f"\n! a pixel of the last map sees less than {100 * ENOUGH:.0f} % of the image's side: "
+                "enlarge only while it sees more, or dilate"
+            )
+        return f"{table(rows)}\n\n{legend}\n{steps}"
 
 
 def plan(
@@ -135,7 +157,7 @@ def plan(
         raise unknown("measure", measure, MEASURES)
     study = Study(model, example[:1], factor=2)
     cost = _cost(study, model, measure)
-    own = Option(1, (), cost, 1.0, study.view.stride, None if gain is None else gain(model))
+    own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), None if gain is None else gain(model))
     options = [own]
     for upsample in upsamples:
         options += _within(study, own, upsample, budget, measure, gain, dilate=dilate)
@@ -172,7 +194,8 @@ def _within(
         if relative > budget:
             over.append(set(where))
             continue
-        yield Option(upsample, where, cost, relative, view.stride, None if gain is None else gain(enlarged))
+        reached = None if gain is None else gain(enlarged)
+        yield Option(upsample, where, cost, relative, view.stride, _share(study, view), reached)
 
 
 def _cost(study: Study, model: nn.Module, measure: Measure) -> Cost:
@@ -184,6 +207,12 @@ def _spent(cost: Cost, measure: Measure) -> float:
     if measure == "latency" and cost.latency_s is None:
         raise InputError("a latency budget needs a network and an image on a real device")
     return {"flops": cost.flops, "memory": cost.activation_bytes, "latency": cost.latency_s or 0.0}[measure]
+
+
+def _share(study: Study, view: View) -> float | None:
+    if view.field_px is None:
+        return None
+    return min(field / side for field, side in zip(view.field_px, study.image.shape[2:], strict=True))
 
 
 def _below_floor(view: View) -> bool:
