@@ -1,0 +1,116 @@
+"""What enlarging buys: tables and curves of runs that differ in the size of their maps, as in docs/comparison.md.
+
+    python benchmarks/comparison.py RUNS --plot comparison.png
+
+RUNS holds what `robustmaps train` and `evaluate` (or `sweep`) made. Configurations that differ in nothing but strides,
+upsampling and surgery make one table; each is compared with the cheapest of it, paired by seed and image.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from robustmaps.enlarging import plan
+from robustmaps.experiments import RunRecord, Statistics, open_checkpoint, read_runs, statistics_of
+from robustmaps.experiments._datasets import load_data
+from robustmaps.experiments._variants import Variant, only_enlarged
+
+
+def families(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Evaluated runs, those together that differ in nothing but the size of their maps and the seed."""
+    found: list[list[RunRecord]] = []
+    for record in records:
+        if not record.evaluations:
+            continue
+        mine = next((each for each in found if only_enlarged(each[0].config, record.config)), None)
+        if mine is None:
+            found.append([record])
+        else:
+            mine.append(record)
+    return found
+
+
+def sees(variant: Variant) -> str:
+    """The share of the image's side that the last map sees."""
+    checkpoint = open_checkpoint(variant.runs[0].folder)
+    images = load_data(variant.config.data).test.subset(10).tensors()[0][:1]
+    share = plan(checkpoint.model, images, upsamples=(1,), budget=1).options[0].field_share
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def percent(values: Sequence[float]) -> str:
+    """A share with its interval."""
+    value, low, high = (100 * part for part in values)
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def table(found: Statistics) -> str:
+    """A table in Markdown, the cheapest configuration first."""
+    (family,) = found.families
+    plain = family[0].cost.flops
+    lines = [
+        "| | last map | sees | operations | clean | robust | against the first | seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for variant in family:
+        gain = found.gains.get(variant.name)
+        difference = ""
+        if gain is not None:
+            low, high = (100 * bound for bound in gain.interval)
+            difference = f"{100 * gain.value:+.1f} [{low:+.1f}, {high:+.1f}]" + ("" if gain.shown else ", not shown")
+        size = "x".join(map(str, variant.cost.map_size or ()))
+        ratio = f"{variant.cost.flops / plain:.2f}x"
+        cells = (variant.name, size, sees(variant), ratio, percent(variant.clean), percent(variant.robust), difference)
+        lines.append("| " + " | ".join((*cells, str(len(variant.evaluated)))) + " |")
+    return "\n".join(lines)
+
+
+def draw(path: Path, titled: Sequence[tuple[str, Statistics]]) -> None:
+    """Robust accuracy on validation images over epochs, the mean over seeds, a panel for each table."""
+    columns = min(3, len(titled))
+    rows = -(-len(titled) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axis in axes[len(titled) :]:
+        axis.set_axis_off()
+    for axis, (title, found) in zip(axes, titled, strict=False):
+        for variant in found.families[0]:
+            curves = [[100 * record["validation_robust_accuracy"] for record in run.history] for run in variant.runs]
+            shortest = min(map(len, curves))
+            mean = np.mean([curve[:shortest] for curve in curves], axis=0)
+            axis.plot(np.arange(1, shortest + 1), mean, label=variant.name)
+        axis.set(title=title, xlabel="epoch", ylabel="robust accuracy, validation (%)")
+        axis.legend(fontsize=7)
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Print the tables, and draw the curves where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    titled = []
+    for records in families(read_runs(arguments.runs, skipped=lambda *_: None)):
+        found = statistics_of(records, arguments.runs)
+        if len(found.compared) < 2:
+            continue
+        config = records[0].config
+        options = config.training
+        data = Path(config.data.data).name
+        title = f"{data}, {config.model.model}, {config.defense.defense}, {options.epochs} epochs"
+        print(f"### {title}\n\n{table(found)}\n\n{found.yardstick.text}.\n")
+        for sentence in found.sentences():
+            print(f"- {sentence}")
+        print()
+        titled.append((title, found))
+    if arguments.plot is not None:
+        draw(arguments.plot, titled)
+
+
+if __name__ == "__main__":
+    main()
