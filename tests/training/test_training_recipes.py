@@ -178,15 +178,16 @@ def test_swa_is_the_mean_over_epochs_with_statistics_of_its_own(make_cnn: MakeNe
     assert torch.allclose(model[1].running_mean, means, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrapped", [lambda hat: hat, AWP], ids=["hat", "hat-awp"])
 def test_a_defence_brings_its_own_network_and_a_run_is_continued_with_the_same(
-    make_cnn: MakeNet, make_dataset: MakeData, tmp_path: Path
+    wrapped: Callable[[HAT], Defense], make_cnn: MakeNet, make_dataset: MakeData, tmp_path: Path
 ) -> None:
     helpers = [make_cnn(1, 6, 2, seed=seed).eval() for seed in (1, 1, 2)]
     attack = PGD(eps=0.1, steps=1, loss="kl", start="normal")
-    fit(make_cnn(1, 6, 2), make_dataset(), HAT(helpers[0], attack), OPTIONS, out=tmp_path)
-    fit(make_cnn(1, 6, 2), make_dataset(), HAT(helpers[1], attack), OPTIONS, out=tmp_path, resume=True)
+    fit(make_cnn(1, 6, 2), make_dataset(), wrapped(HAT(helpers[0], attack)), OPTIONS, out=tmp_path)
+    fit(make_cnn(1, 6, 2), make_dataset(), wrapped(HAT(helpers[1], attack)), OPTIONS, out=tmp_path, resume=True)
     with pytest.raises(InputError, match=r"other settings \(defense\.helper: "):
-        fit(make_cnn(1, 6, 2), make_dataset(), HAT(helpers[2], attack), OPTIONS, out=tmp_path, resume=True)
+        fit(make_cnn(1, 6, 2), make_dataset(), wrapped(HAT(helpers[2], attack)), OPTIONS, out=tmp_path, resume=True)
 
 
 RESUMED = [

@@ -107,7 +107,7 @@ class Comparison:
     def note(self) -> str:
         """On which images the ratios were taken."""
         both = int(np.sum(self.before.margin.right & self.after.margin.right))
-        return f"Ratios of gain / margin are of the {both} images that both classify right, paired by image."
+        return f"Ratios of gain / margin are of images that both get right ({both} of {self.before.images}), paired by image."
 
     def __str__(self) -> str:
         return "\n\n".join([self.title, *map(table, self.tables()), self.note])
