@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustmaps.attacks import PGD
-from robustmaps.defenses import ALP, AT, AWP, MART, TRADES, FreeAT, Loss, Minimax, Standard
+from robustmaps.defenses import ALP, AT, AWP, MART, TRADES, FastAT, FreeAT, Loss, Minimax, Standard
 from robustmaps.engine.errors import InputError
 
 ATTACK = PGD(eps=0.1, steps=2)
@@ -147,3 +147,8 @@ def test_what_it_can_not_wrap_is_refused(inner: Any) -> None:
 def test_gamma_out_of_range_is_refused() -> None:
     with pytest.raises(InputError, match=r"gamma=-0\.1: expected a number of at least 0"):
         AWP(AT(), gamma=-0.1)
+
+
+def test_a_single_step_is_watched_also_within() -> None:
+    assert AWP(FastAT()).single_step
+    assert not AWP(AT()).single_step

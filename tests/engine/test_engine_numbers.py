@@ -66,6 +66,9 @@ def test_large_numbers_are_shortened() -> None:
 def test_an_unknown_name_lists_the_nearest_and_all() -> None:
     assert "did you mean 'vgg16'? Choices: resnet18, vgg16" in str(unknown("model", "vgg61", ["resnet18", "vgg16"]))
     assert "did you mean" not in str(unknown("model", "xyz", ["resnet18", "vgg16"]))
+    many = str(unknown("recipe", "r-50", [f"r-{k}" for k in range(100, 300)]))
+    assert "did you mean 'r-" in many
+    assert many.endswith(", and 188 more")
 
 
 def test_streams_are_told_apart_by_seed_and_name() -> None:

@@ -41,8 +41,8 @@ def test_what_people_write(text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "where=''"),
-        ("middle", "where='middle': expected first, last, or numbers"),
+        ("", "enlarge: ''"),
+        ("middle", "enlarge: 'middle': expected first, last, numbers"),
         ("upscale=2", "did you mean 'upsample'"),
         ("upsample=2,upsample=3", "upsample is given twice"),
         ("dilate=yes", "dilate='yes': expected true or false"),

@@ -1,6 +1,7 @@
 """The options that go with every defence: what a batch is trained towards, averaging, warm-up, and the guard."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,26 @@ def test_a_batch_in_parts_is_the_batch(accumulate: int, defense: Defense, make_d
         assert a.history[-1][name] == pytest.approx(b.history[-1][name], abs=1e-4)
 
 
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_free_training_computes_its_replays_in_parts(accumulate: int, make_dataset: MakeData) -> None:
+    whole, parts = plain_net(), plain_net()
+    sizes: list[int] = []
+    parts.register_forward_hook(lambda model, args, _: sizes.append(len(args[0])) if model.training else None)
+    free = FreeAT(FGSM(eps=0.1), replays=2)
+    a = fit(whole, make_dataset(), free, OPTIONS)
+    b = fit(parts, make_dataset(), free, replace(OPTIONS, accumulate=accumulate))
+    assert max(sizes) == math.ceil(OPTIONS.batch_size / accumulate)
+    assert_close(whole, parts, atol=2e-5)
+    for name in ("train_loss", "train_robust_accuracy"):
+        assert a.history[-1][name] == pytest.approx(b.history[-1][name], abs=1e-4)
+
+
+def test_no_part_of_a_batch_is_a_single_image(make_dataset: MakeData) -> None:
+    # Its map is a single pixel, for which a batch-norm wants more than one image.
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1, 2))
+    fit(model, make_dataset(), Standard(), replace(OPTIONS, epochs=1, accumulate=8))
+
+
 def test_long_gradients_are_shortened(make_dataset: MakeData) -> None:
     data, model = make_dataset(), plain_net()
     before = copy.deepcopy(model)
@@ -157,15 +178,16 @@ def test_swa_is_the_mean_over_epochs_with_statistics_of_its_own(make_cnn: MakeNe
     assert torch.allclose(model[1].running_mean, means, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrapped", [lambda hat: hat, AWP], ids=["hat", "hat-awp"])
 def test_a_defence_brings_its_own_network_and_a_run_is_continued_with_the_same(
-    make_cnn: MakeNet, make_dataset: MakeData, tmp_path: Path
+    wrapped: Callable[[HAT], Defense], make_cnn: MakeNet, make_dataset: MakeData, tmp_path: Path
 ) -> None:
     helpers = [make_cnn(1, 6, 2, seed=seed).eval() for seed in (1, 1, 2)]
     attack = PGD(eps=0.1, steps=1, loss="kl", start="normal")
-    fit(make_cnn(1, 6, 2), make_dataset(), HAT(helpers[0], attack), OPTIONS, out=tmp_path)
-    fit(make_cnn(1, 6, 2), make_dataset(), HAT(helpers[1], attack), OPTIONS, out=tmp_path, resume=True)
+    fit(make_cnn(1, 6, 2), make_dataset(), wrapped(HAT(helpers[0], attack)), OPTIONS, out=tmp_path)
+    fit(make_cnn(1, 6, 2), make_dataset(), wrapped(HAT(helpers[1], attack)), OPTIONS, out=tmp_path, resume=True)
     with pytest.raises(InputError, match=r"other settings \(defense\.helper: "):
-        fit(make_cnn(1, 6, 2), make_dataset(), HAT(helpers[2], attack), OPTIONS, out=tmp_path, resume=True)
+        fit(make_cnn(1, 6, 2), make_dataset(), wrapped(HAT(helpers[2], attack)), OPTIONS, out=tmp_path, resume=True)
 
 
 RESUMED = [
@@ -234,6 +256,16 @@ def test_catastrophic_overfitting_is_seen_and_said(digits: Dataset, make_cnn: Ma
 def test_honest_single_step_training_is_not_blamed(digits: Dataset, make_cnn: MakeNet) -> None:
     history = overfit(FastAT(PGD(eps=0.05, steps=1, step_size=0.0625)), digits, make_cnn)
     assert history[-1]["train_pgd_accuracy"] > 0.5
+    assert not any(record["catastrophic_overfitting"] for record in history)
+
+
+def test_a_budget_that_warms_up_is_probed_as_it_is(digits: Dataset, make_cnn: MakeNet) -> None:
+    """A network that withstands the small budget of the beginning is not blamed for the large one to come."""
+    small = replace(digits, train=digits.train.subset(512), augmentation=Augmentation())
+    options = replace(OPTIONS, epochs=3, batch_size=64, lr=0.3, eps_warmup=40, validate_every=3)
+    history = fit(make_cnn(), small, FastAT(PGD(eps=0.5, steps=1, step_size=0.625)), options).history
+    assert history[-1]["train_robust_accuracy"] > 0.3
+    assert history[-1]["train_pgd_accuracy"] > 0.3
     assert not any(record["catastrophic_overfitting"] for record in history)
 
 

@@ -107,7 +107,8 @@ class Comparison:
     def note(self) -> str:
         """On which images the ratios were taken."""
         both = int(np.sum(self.before.margin.right & self.after.margin.right))
-        return f"Ratios of gain / margin are of the {both} images that both classify right, paired by image."
+        share = f"{both} of {self.before.images}"
+        return f"Ratios of gain / margin are of the images that both get right ({share}), paired by image."
 
     def __str__(self) -> str:
         return "\n\n".join([self.title, *map(table, self.tables()), self.note])

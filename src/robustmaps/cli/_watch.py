@@ -65,13 +65,13 @@ class Watch:
 
     def _plain(self, title: str, label: str, progress: Progress) -> None:
         now = time.monotonic()
-        phase, when = self._last.get(title, ("", self._began))
-        # Of one task every phase is told when it ends; several would drown each other.
-        finished = not title and progress.done == progress.total and progress.phase != phase
+        told, when = self._last.get(title, ("", self._began))
+        # Of one task every phase is told when it ends, once; several would drown each other.
+        finished = not title and progress.done == progress.total and progress.phase != told
         # What has only begun has no figures of its own yet.
         if progress.done == 0 or (now - when < _PLAIN_EVERY_S and not finished):
             return
-        self._last[title] = (progress.phase, now)
+        self._last[title] = (progress.phase if finished else told, now)
         parts = (
             f"{label}: {progress.done}/{progress.total} {progress.unit}",
             _figures(progress.figures),

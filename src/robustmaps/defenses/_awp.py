@@ -56,6 +56,11 @@ class AWP:
         """The inner defence's attack."""
         return self.defense.attack
 
+    @property
+    def single_step(self) -> bool:
+        """Whether the inner defence's attack is a single step, which training then watches."""
+        return getattr(self.defense, "single_step", False)
+
     def at(self, progress: float) -> "AWP | Minimax[Any]":
         """As it is once this share of the training is done."""
         inner = at(self.defense, progress)

@@ -79,8 +79,9 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
     """
     weights_path = _weights_in(Path(path)) if Path(path).is_dir() else Path(path)
     if not weights_path.exists():
-        hint = "it is no finished run; train it to the end first" if Path(path).is_dir() else "there is no such file"
-        raise InputError(f"{path}: {hint} (expected {weights_path.name})")
+        if Path(path).is_dir():
+            raise InputError(f"{path}: it is no finished run; train it to the end first (expected {weights_path.name})")
+        raise InputError(f"{path}: there is no such file or folder; expected a run folder or a weights file")
     weights, description = load_weights(weights_path)
     try:
         opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]))

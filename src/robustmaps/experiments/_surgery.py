@@ -99,7 +99,12 @@ def _value(name: str, word: str) -> object:
             raise InputError(f"enlarge: dilate={word!r}: expected true or false")
         return word == "true"
     if name == "where":
-        parse_where(word)
+        try:
+            parse_where(word)
+        except InputError:
+            raise InputError(
+                f"enlarge: {word!r}: expected first, last, numbers of steps such as 0,2, or options such as upsample=2"
+            ) from None
     return word
 
 

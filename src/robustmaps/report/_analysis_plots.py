@@ -36,7 +36,7 @@ def plot_gains(path: str | Path, analyses: Mapping[str, Analysis], title: str) -
         left.set(xlabel="stage, from the image to the last map", ylabel=f"gain of the pooled features\n({unit})")
         left.set_xticks(range(len(first.stages)), _ticks(analyses), fontsize=8)
         left.set_ylim(bottom=0)
-        left.legend(fontsize=8)
+        left.legend(fontsize=8, handlelength=3.5)
         kinds = ["first order"] + [f"PGD-{first.steps}"] * bool(first.steps)
         right.axhline(1, color="0.4", linewidth=1, linestyle=":")
         right.set(ylabel="gain / margin, of images classified right", xlim=(-0.6, len(kinds) - 0.4))

@@ -63,7 +63,9 @@ class Loop:
         self.device = resolve_device(options.device)
         precision = resolve_precision(options.precision, self.device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.trainee = Trainee(model, precision, options.compile, options.batch_size)
+        # The size that the network sees most often, for which it is compiled.
+        part = math.ceil(options.batch_size / options.accumulate)
+        self.trainee = Trainee(model, precision, options.compile, part)
         self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
@@ -211,7 +213,9 @@ class Loop:
         Catastrophic overfitting (arXiv 2001.03994, section 5.3): the single step breaks fewer images than ever, PGD
         suddenly nearly all.
         """
-        attack = validation_attack(self.defense.attack)
+        # While the budget warms up, the single step had that of the middle of the epoch, on average.
+        present = self.stepper.defense_at(self.state.epoch + 0.5, self.steps)
+        attack = validation_attack(present.attack)
         assert attack is not None  # noqa: S101 - for the type checker
         few = self._some_batches("overfitting", math.ceil(_PROBED_IMAGES / self.options.batch_size))
         x, y = (torch.cat(parts)[:_PROBED_IMAGES] for parts in zip(*few, strict=True))
@@ -219,7 +223,8 @@ class Loop:
         with modes_restored(self.model), torch.no_grad(), self.engine.view(x) as view:
             against_many = float(count_correct(view(attack(view, x, y, generator=generator)), y)) / len(x)
         against_one = record["train_robust_accuracy"]
-        before = max((r["train_pgd_accuracy"] for r in self.state.history), default=0.0)
+        warm = [r for r in self.state.history if r["epoch"] > self.options.eps_warmup]
+        before = max((r["train_pgd_accuracy"] for r in warm), default=0.0)
         learnt = against_one > _LEARNT / self.data.num_classes
         overfitted = learnt and against_many < against_one / 2 and against_many < max(before / 2, against_one / 10)
         if overfitted:

@@ -105,7 +105,8 @@ def settings(
 def _networks(defense: Defense) -> list[tuple[str, nn.Module]]:
     """The networks that a defence brings along; their weights decide where the run ends up."""
     held: dict[str, Any] = vars(defense) if is_dataclass(defense) else {}
-    return [(name, value) for name, value in held.items() if isinstance(value, nn.Module)]
+    inner = _networks(held["defense"]) if "defense" in held else []
+    return [*inner, *((name, value) for name, value in held.items() if isinstance(value, nn.Module))]
 
 
 def _extra(data: Dataset) -> str:

@@ -54,14 +54,19 @@ class Stepper:
             self._replay(defense, x, y, targets, sums)
             return
         self.optimizer.zero_grad(set_to_none=True)
-        parts = min(self.options.accumulate, len(x))
         with self.engine.view(x) if defense.attack is not None else nullcontext() as view:
-            for rows in torch.arange(len(x), device=x.device).chunk(parts):
+            for rows in self._parts(x):
                 some = None if targets is None else targets[rows]
                 loss = defense.loss(self.trainee, x[rows], y[rows], targets=some, view=view, generator=generator)
                 (loss.value * (len(rows) / len(x))).backward()  # type: ignore[no-untyped-call]
                 _add(sums, len(rows), loss)
         self._descend()
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The rows of each part of a batch."""
+        # One image alone has no batch statistics where the map is a single pixel.
+        parts = min(self.options.accumulate, max(len(x) // 2, 1))
+        return torch.arange(len(x), device=x.device).tensor_split(parts)
 
     def defense_at(self, done: float, steps: int) -> Defense:
         """The defence after ``done`` epochs, with its budget warmed up."""
@@ -84,16 +89,21 @@ class Stepper:
         return x, torch.where(left >= 0.5, y, other), targets
 
     def _replay(self, defense: FreeAT, x: Tensor, y: Tensor, targets: Tensor | None, sums: Sums) -> None:
-        losses: list[Loss] = []
+        replays_left = defense.replays
 
         def step(x_adv: Tensor) -> None:
+            nonlocal replays_left
+            replays_left -= 1
             self.optimizer.zero_grad(set_to_none=True)
-            losses.append(defense.outer(self.trainee, x, x_adv, y, targets))
-            losses[-1].value.backward()  # type: ignore[no-untyped-call]
+            for rows in self._parts(x):
+                some = None if targets is None else targets[rows]
+                loss = defense.outer(self.trainee, x[rows], x_adv[rows], y[rows], some)
+                (loss.value * (len(rows) / len(x))).backward()  # type: ignore[no-untyped-call]
+                if not replays_left:
+                    _add(sums, len(rows), loss)
             self._descend()
 
         self.carried = defense.replay(x, self.carried, step)
-        _add(sums, len(x), losses[-1])
 
     def _descend(self) -> None:
         if self.options.clip_grad:

@@ -15,8 +15,8 @@ class Trainee(nn.Module):
     Args:
         network: what is trained.
         precision: ``bf16`` runs under autocast with float32 weights.
-        compile: use torch.compile for full batches; others run eagerly, since every size would be compiled anew.
-        batch_size: the size of a full batch.
+        compile: use torch.compile for batches of that size; others run eagerly, since each size would be compiled anew.
+        batch_size: the usual size of a batch.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, compile: bool, batch_size: int) -> None:  # noqa: A002

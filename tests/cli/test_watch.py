@@ -1,0 +1,21 @@
+"""Progress where there is no terminal."""
+
+import pytest
+
+from robustmaps.cli import _watch
+from robustmaps.cli._watch import Watch
+from robustmaps.engine.progress import Progress
+
+
+@pytest.mark.parametrize("seconds", [1, 11])
+def test_every_phase_is_told_when_it_ends(seconds, capsys, monkeypatch):
+    now = iter(range(0, 1000, seconds))
+    monkeypatch.setattr(_watch.time, "monotonic", lambda: float(next(now)))
+    watch = Watch(None)
+    for phase in ("epoch 1/2", "epoch 2/2"):
+        for done in (0, 1, 2, 2):
+            watch(Progress(phase, done, 2, "steps"))
+    lines = capsys.readouterr().err.splitlines()
+    for phase in ("epoch 1/2", "epoch 2/2"):
+        assert f"{phase}: 2/2 steps" in lines
+        assert (f"{phase}: 1/2 steps" in lines) == (seconds > 10)
