@@ -90,3 +90,9 @@ def test_a_known_data_set_is_not_a_folder_of_that_name(tmp_path, monkeypatch) ->
     options = TrainOptions(epochs=1, batch_size=256, device="cpu", precision="fp32")
     run = train(RunConfig(defense=DefenseConfig(defense="standard"), training=options), "digits")
     assert open_checkpoint(run.folder).data.data == "digits"
+
+
+def test_a_budget_that_is_nothing_for_l2_is_said() -> None:
+    with pytest.warns(UserWarning, match="next to nothing for l_2; 128/255 is usual"):
+        create_defense(DefenseConfig(norm="l2"))
+    create_defense(DefenseConfig(norm="l2", eps=0.5))

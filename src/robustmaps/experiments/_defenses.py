@@ -1,5 +1,6 @@
 """From the names on the command line to defences."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, get_args
@@ -27,6 +28,8 @@ _AWP = "-awp"
 # arXiv 2004.05884, section 5: 0.01 for AT, 0.005 for TRADES.
 _GAMMA, _OTHER_GAMMA = 0.01, 0.005
 
+_LEAST_L2 = 0.05
+
 
 def create_defense(config: DefenseConfig) -> Defense:
     """The defence that the configuration names.
@@ -36,6 +39,11 @@ def create_defense(config: DefenseConfig) -> Defense:
     """
     if config.defense not in get_args(DefenseName):
         raise unknown("defense", config.defense, get_args(DefenseName))
+    if config.norm == "l2" and config.eps < _LEAST_L2:
+        warnings.warn(
+            f"eps={config.eps:g} is next to nothing for l_2; 128/255 is usual for 32 x 32 images (give --eps)",
+            stacklevel=2,
+        )
     name = config.defense.removesuffix(_AWP)
     kind = _KINDS[name]
     taken = {item.name for item in fields(kind)} | ({"awp_gamma", "awp_warmup"} if name != config.defense else set())
