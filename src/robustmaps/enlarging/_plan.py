@@ -19,8 +19,8 @@ from robustmaps.models import Cost
 Measure = Literal["flops", "memory", "latency"]
 MEASURES = ("flops", "memory", "latency")
 _LATENCY_RUNS = 5
-ENOUGH = 0.8
-"""The share of the image that the last map has to see for a larger map to pay (docs/comparison.md)."""
+ENOUGH = 1.0
+"""The share of the image's side that the last map has to see for a larger map to pay (docs/comparison.md)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Option:
 
     @property
     def sees_enough(self) -> bool:
-        """Whether the last map sees about the whole image, without which enlarging has cost robustness."""
+        """Whether the last map sees the whole image; where it does not, enlarging bought nothing or cost robustness."""
         return self.field_share is None or self.field_share >= ENOUGH
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,18 +110,13 @@ class Plan:
             gain = "-" if o.gain is None else f"{o.gain:.3g}"
             size, stride = by(o.cost.map_size), stride_text(o.effective_stride)
             operations = human(o.cost.flops, "FLOP")
-            sees = (
-                "-" if o.field_share is None else f"{100 * min(o.field_share, 1):.0f} %{'' if o.sees_enough else ' !'}"
-            )
+            sees = "-" if o.field_share is None else f"{100 * o.field_share:.0f} %{'' if o.sees_enough else ' !'}"
             cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", size, stride, sees, operations, gain)
             rows.append(("*" if o.best else "", *cells))
         steps = "\n".join(f"  step {step}" for step in self.steps)
         legend = f"* beaten by no other within {self.budget:g}x {self.measure}"
         if not all(o.sees_enough for o in self.options):
-            legend += (
-                f"\n! a pixel of the last map sees less than {100 * ENOUGH:.0f} % of the image's side: "
-                "enlarge only while it sees more, or dilate"
-            )
+            legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
         return f"{table(rows)}\n\n{legend}\n{steps}"
 
 
