@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.experiments._records import RunRecord
+from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._variants import Variant, Yardstick, only_enlarged, verdicts
 
 NONE = "-"
@@ -105,7 +106,7 @@ class ReportedRuns:
     @property
     def evaluate(self) -> str:
         """The command that makes an evaluation."""
-        return f"robustmaps evaluate {self.best.runs[0].folder} --attack autoattack"
+        return shell("robustmaps", "evaluate", self.best.runs[0].folder, "--attack", "autoattack")
 
 
 def _cost(variant: Variant) -> tuple[float, str]:

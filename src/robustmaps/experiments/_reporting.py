@@ -16,10 +16,11 @@ from robustmaps.experiments import _report_findings as findings
 from robustmaps.experiments import _report_sections as sections
 from robustmaps.experiments._datasets import choose_images, load_data
 from robustmaps.experiments._records import RunRecord, read_run, read_runs
+from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
 from robustmaps.experiments._report_study import ReportedRuns
 from robustmaps.experiments._variants import Variant, choose_yardstick, group
-from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, is_report, write_report
+from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, write_report
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def report(
     notes: list[str] = []
 
     def note(path: Path, reason: str) -> None:
-        if not is_report(path):
-            notes.append(f"{path.relative_to(root)}: {reason}")
+        notes.append(f"{path.relative_to(root)}: {reason}")
 
     runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
@@ -113,7 +113,9 @@ def answer(study: ReportedRuns) -> tuple[str, ...]:
     share = f"{100 * robust.value:.1f} % of the test images withstand {study.yardstick.short} ({extent})."
     if len(study.compared) == 1:
         return (f"With {best.name}, {share}",)
-    sentences = [f"Of {len(study.compared)} configurations, {best.name} is the most robust: {share}"]
+    shown = study.lead is not None and study.lead.shown
+    claim = "is the most robust" if shown else "measured the most robust"
+    sentences = [f"Of {len(study.compared)} configurations, {best.name} {claim}: {share}"]
     gain = _gain(study)
     if gain is not None and reference is not None:
         sentences.append(f"{_begun(gain.sentence())}{_at_cost(best, reference)}.")
@@ -244,4 +246,4 @@ def _drawn(name: str, title: str, blocks: tuple[Block, ...], study: ReportedRuns
     if blocks:
         return Section(name, title, blocks)
     text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"
-    return Section(name, title, (Missing(text, f"robustmaps report {study.folder}"),))
+    return Section(name, title, (Missing(text, shell("robustmaps", "report", study.folder)),))
