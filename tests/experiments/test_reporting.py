@@ -176,3 +176,11 @@ def test_a_curve_holds_evaluations_that_differ_in_eps_alone(tmp_path):
     assert [row[2].interval for row in chart.data.rows if row[1].value == 0.1] == [
         pytest.approx((50.2, 69.1), abs=0.1)  # Wilson's of one evaluation
     ]
+
+
+def test_a_failed_run_says_why(study):
+    folder = write_run(study, configuration(1, 9), None)
+    (folder / "error.txt").write_text("Diverged: the loss became nan")
+    warnings = report(study, pictures=False).page.warnings
+    assert f"{folder.name} failed: Diverged: the loss became nan" in warnings
+    assert "1 run of 7 failed." in warnings

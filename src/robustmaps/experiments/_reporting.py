@@ -22,6 +22,9 @@ from robustmaps.experiments._report_study import ReportedRuns
 from robustmaps.experiments._variants import Variant, choose_yardstick, group
 from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, write_report
 
+_FAILURES = 5
+"""Failed runs whose reason is given."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -144,7 +147,7 @@ def _at_cost(one: Variant, other: Variant) -> str:
 
 def _facts(study: ReportedRuns) -> tuple[Fact, ...]:
     best, reference = study.best, study.reference
-    facts = [Fact("Most robust" if len(study.variants) > 1 else "Network", best.name)]
+    facts = [Fact("Most robust" if len(study.compared) > 1 else "Network", best.name)]
     if study.yardstick is not None and best.evaluated:
         robust, clean = best.robust, best.clean
         facts.append(Fact("Robust accuracy", f"{100 * robust.value:.1f} %", _interval(*robust[1:])))
@@ -173,10 +176,12 @@ def _warnings(study: ReportedRuns) -> tuple[str, ...]:
             for warning in evaluation.warnings:
                 said.setdefault(warning, []).append(variant.name)
     found = [f"{warning} ({', '.join(dict.fromkeys(names))})" for warning, names in said.items()]
+    found += [f"{run.name} failed: {run.error}" for run in study.runs if run.status == "failed"][:_FAILURES]
     for status in ("failed", "stopped", "running"):
         count = sum(run.status == status for run in study.runs)
         if count:
-            found.append(f"{_count(count, 'run')} of {len(study.runs)} {'is' if count == 1 else 'are'} {status}.")
+            be = "" if status == "failed" else "is " if count == 1 else "are "
+            found.append(f"{_count(count, 'run')} of {len(study.runs)} {be}{status}.")
     lacking = sum(e is None for variant in study.variants for e in variant.evaluations)
     if study.yardstick is not None and lacking:
         found.append(f"{_count(lacking, 'run')} of {len(study.runs)} not evaluated with {study.yardstick.short}.")
