@@ -180,7 +180,7 @@ def test_a_curve_holds_evaluations_that_differ_in_eps_alone(tmp_path):
 
 def test_a_failed_run_says_why(study):
     folder = write_run(study, configuration(1, 9), None)
-    (folder / "error.txt").write_text("Diverged: the loss became nan")
+    (folder / "error.txt").write_text("Diverged: the loss became nan\n\nTraceback ...")
     warnings = report(study, pictures=False).page.warnings
     assert f"{folder.name} failed: Diverged: the loss became nan" in warnings
     assert "1 run of 7 failed." in warnings

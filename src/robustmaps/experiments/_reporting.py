@@ -176,7 +176,9 @@ def _warnings(study: ReportedRuns) -> tuple[str, ...]:
             for warning in evaluation.warnings:
                 said.setdefault(warning, []).append(variant.name)
     found = [f"{warning} ({', '.join(dict.fromkeys(names))})" for warning, names in said.items()]
-    found += [f"{run.name} failed: {run.error}" for run in study.runs if run.status == "failed"][:_FAILURES]
+    # The first line is the reason, the rest where in the code it was.
+    failed = [(run.name, (run.error or "").strip().partition("\n")[0]) for run in study.runs if run.status == "failed"]
+    found += [f"{name} failed: {reason}" for name, reason in failed[:_FAILURES]]
     for status in ("failed", "stopped", "running"):
         count = sum(run.status == status for run in study.runs)
         if count:
