@@ -12,7 +12,17 @@ from torch import nn
 
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import AttackConfig, Options, evaluate_checkpoint, export, open_checkpoint, train
+from robustmaps.experiments import (
+    AttackConfig,
+    Options,
+    Surgery,
+    enlarge_network,
+    evaluate_checkpoint,
+    export,
+    open_checkpoint,
+    save_enlarged,
+    train,
+)
 from robustmaps.experiments._export import ExportMismatch
 
 
@@ -74,6 +84,19 @@ def test_weights_alone_were_never_measured(run, tmp_path):
     text = (export(weights, "safetensors").folder / "README.md").read_text()
     assert "these weights have not been evaluated" in text
     assert "model-index" not in yaml.safe_load(text.split("---")[1])
+
+
+def test_the_card_of_an_enlarged_network_says_how(run, tmp_path):
+    """And claims no training that nobody recorded; a name is text."""
+    folder = tmp_path / "<i>larger"
+    save_enlarged(enlarge_network(str(run[0].folder), Surgery(where="last"), samples=8, latency_runs=0), folder)
+    done = export(folder, "safetensors")
+    text = (done.folder / "README.md").read_text().split("---")[2]
+    assert "resnet8 122; images x2 (nearest); strides of downsampling step 1 divided by 2 for 10 classes" in text
+    assert "meant for linf, eps 0.1." in text
+    assert "trained adversarially" not in text
+    assert "<i>" not in text
+    assert json.loads((done.folder / "config.json").read_text())["enlarge"][0]["where"] == [1]
 
 
 def test_an_export_that_differs_is_not_kept(run, tmp_path, monkeypatch):

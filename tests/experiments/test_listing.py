@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from studies import configuration, write_run
 
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
@@ -16,6 +17,7 @@ from robustmaps.experiments import (
     choose_evaluation,
     list_runs,
     parse_where,
+    read_runs,
     statistics_of,
 )
 from robustmaps.experiments._records import RunRecord
@@ -160,3 +162,10 @@ def test_what_was_not_evaluated_alike_is_not_compared(tmp_path):
     assert found.sentences() == []
     with pytest.raises(InputError, match="no runs"):
         statistics_of([])
+
+
+@pytest.mark.parametrize("value", ["last,dilate", "'where=last,dilate=true'"])
+def test_an_enlargement_is_found_as_it_was_asked_for(tmp_path, value):
+    write_run(tmp_path, configuration(enlarge="where=last,dilate=true"), 60)
+    write_run(tmp_path, configuration(), 30)
+    assert [row["robust"] for row in list_runs(read_runs(tmp_path), where=f"enlarge={value}")] == [0.6]

@@ -121,3 +121,9 @@ def test_reading_needs_no_torch(folder):
     )
     out = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["1", "1", "False", "False"]
+
+
+def test_a_report_among_the_runs_is_no_reason_to_warn(tmp_path):
+    (tmp_path / "report" / "tables").mkdir(parents=True)
+    (tmp_path / "report" / "index.html").write_text("")
+    assert read_runs(tmp_path) == ()

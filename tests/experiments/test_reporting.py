@@ -1,11 +1,13 @@
 """Reports of runs and studies: the answer is what the verdicts say, and no more."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
 from studies import configuration, write_run
 
+from robustmaps.cli import main
 from robustmaps.engine.errors import InputError
 from robustmaps.experiments import (
     AttackConfig,
@@ -19,7 +21,7 @@ from robustmaps.experiments import (
     train,
 )
 from robustmaps.experiments._variants import name_configurations
-from robustmaps.report import Chart, Gallery, Listing, Missing
+from robustmaps.report import Chart, Code, Gallery, Listing, Missing
 from robustmaps.training import TrainOptions
 
 
@@ -60,6 +62,7 @@ def test_no_stronger_than_the_data(tmp_path):
     write_run(tmp_path, configuration(1), 50)
     write_run(tmp_path, configuration(2), 52, flops=4000)
     answer = report(tmp_path, pictures=False).page.answer
+    assert "measured the most robust" in answer[0]
     assert answer[1].startswith("No difference shown: resnet8 122 x2 measured 2.0 points")
     assert "other seeds may differ" in answer[1]
 
@@ -154,3 +157,57 @@ def test_configurations_are_named_by_no_more_than_tells_them_apart():
         "resnet8, trades, epochs 110",
         "resnet8, trades, epochs 7",
     ]
+
+
+def commands(page):
+    return next(block.text for block in blocks(page, Code) if block.title == "Commands").splitlines()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        AttackConfig("pgd", eps=(0.05,), steps=2, restarts=1, loss="kl"),
+        AttackConfig("fgsm", norm="l2"),
+        AttackConfig("autoattack", version="rapid", exhaustive=True),
+        AttackConfig("apgd-ce,square"),
+    ],
+    ids=lambda attack: attack.attack,
+)
+def test_the_commands_repeat_it(tmp_path, monkeypatch, capsys, attack):
+    """A run in a folder of any name: the commands, as a shell reads them, train and evaluate the same."""
+    monkeypatch.chdir(tmp_path)
+    trained = train(configuration(), tmp_path / "runs")
+    folder = trained.folder.rename(tmp_path / "<i>&x y")
+    options = Options(samples=12, split="validation", seed=3, device="cpu")
+    first = evaluate_checkpoint(folder, attack, options).evaluation
+    for command in commands(report(folder, pictures=False).page)[:2]:
+        assert main([*shlex.split(command)[1:], "--json"]) == 0, capsys.readouterr().err
+        again = json.loads(capsys.readouterr().out)
+    assert again["attacks"] == [dict(each) for each in first.attacks]
+    assert (again["images_sha256"], again["seed"]) == (first.images_sha256, 3)
+    assert (again["norm"], again["eps"]) == (first.norm, first.eps)
+
+
+def test_a_study_is_repeated_from_its_plan(study):
+    (study / "study.yaml").write_text("axes: {}")
+    assert f"robustmaps sweep {study / 'study.yaml'} --out again" in commands(report(study, pictures=False).page)
+
+
+def test_a_curve_holds_evaluations_that_differ_in_eps_alone(tmp_path):
+    """Two attacks of one name at one radius are no two seeds."""
+    folder = write_run(tmp_path, configuration(), 60)
+    weaker = json.loads((folder / "evaluation" / "pgd-linf-0.1.json").read_text())
+    weaker["attacks"][0]["steps"] = 1
+    (folder / "evaluation" / "a-weaker-one.json").write_text(json.dumps(weaker))
+    chart = next(c for c in blocks(report(folder, pictures=False).page, Chart) if c.name == "radius")
+    assert [row[2].interval for row in chart.data.rows if row[1].value == 0.1] == [
+        pytest.approx((50.2, 69.1), abs=0.1)  # Wilson's of one evaluation
+    ]
+
+
+def test_a_failed_run_says_why(study):
+    folder = write_run(study, configuration(1, 9), None)
+    (folder / "error.txt").write_text("Diverged: the loss became nan\n\nTraceback ...")
+    warnings = report(study, pictures=False).page.warnings
+    assert f"{folder.name} failed: Diverged: the loss became nan" in warnings
+    assert "1 run of 7 failed." in warnings

@@ -39,6 +39,9 @@ def page(chromium, address):
     page.on("request", lambda request: request.url.startswith(("file:", "data:")) or errors.append(request.url))
     page.goto(address)
     page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+        plot.locator("svg.main-svg").first.wait_for()
     yield page
     assert errors == []
 
@@ -54,6 +57,24 @@ def test_every_plot_is_drawn_and_a_name_is_text(page):
     assert page.locator("h1").inner_text() == EVIL
     drawn = page.locator("#plot-cascade .ytick text").all_text_contents()
     assert any("<script>" in text and "$0 %{x} &" in text for text in drawn)
+
+
+@pytest.mark.parametrize("event", ["scroll", "beforeprint"])
+def test_plots_far_below_wait_until_they_are_needed(chromium, address, event):
+    """Drawn when they come near, or all of them before printing."""
+    page = chromium.new_page(viewport={"width": 1200, "height": 300})
+    page.goto(address)
+    page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
+    empty = page.locator(".plot:not(:has(svg.main-svg))")
+    before = empty.count()
+    assert before > 0
+    if event == "scroll":
+        page.locator(".plot").last.scroll_into_view_if_needed()
+        page.locator(".plot").last.locator("svg.main-svg").first.wait_for()
+    else:
+        page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        assert empty.count() == 0
+    page.close()
 
 
 def test_sorting_with_the_keyboard(page):

@@ -80,5 +80,6 @@ def test_other_files_are_left_alone(tmp_path):
 
 
 def test_markdown_has_no_markup_of_its_names():
+    assert "<script>" not in render_markdown(some_page(EVIL, "b")).split("## Leaderboard")[0]
     table = render_markdown(some_page(EVIL, "b")).split("## Leaderboard")[1].split("##")[0]
     assert "<script>" not in table

@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.experiments._checkpoints import DESCRIPTION, Checkpoint, data_for, open_checkpoint
 from robustmaps.experiments._datasets import choose_images
-from robustmaps.experiments._model_card import CARD, model_card
+from robustmaps.experiments._model_card import CARD, Check, model_card
 from robustmaps.training import load_weights, save_weights
 
 Format = Literal["onnx", "torch", "safetensors"]
@@ -96,9 +96,11 @@ def export(
         file = made / FILES[form]
         _WRITE[form](model, x, file, checkpoint)
         difference, largest = _check(model, _READ[form](file), x, form)
-        write_json(made / CONFIG, _description(checkpoint, loaded))
+        about = json.loads(_header(checkpoint))
+        write_json(made / CONFIG, _description(checkpoint, loaded, about))
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest)
-        write_text(made / CARD, model_card(checkpoint, loaded, form, exported.path.name, len(x), difference, largest))
+        check = Check(len(x), difference, largest)
+        write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check))
         if folder.exists():
             folder.rmdir()
         made.rename(folder)
@@ -172,12 +174,12 @@ def _header(checkpoint: Checkpoint) -> str:
     return load_weights(checkpoint.path)[1][DESCRIPTION]
 
 
-def _description(checkpoint: Checkpoint, data: Dataset) -> dict[str, Any]:
+def _description(checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any]) -> dict[str, Any]:
     """What a program needs to know of the network."""
-    about = json.loads(_header(checkpoint))
     return {
         "architecture": checkpoint.architecture,
         "model": about["model"],
+        "enlarge": about.get("enlarge", []),
         "id2label": {str(number): name for number, name in enumerate(data.classes)},
         "input": {
             "shape": ["batch", data.in_channels, *data.image_size],

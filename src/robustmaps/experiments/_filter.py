@@ -8,6 +8,7 @@ from typing import Any
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
+from robustmaps.experiments._surgery import parse_surgery
 
 Row = Mapping[str, Any]
 Condition = Callable[[Row], bool]
@@ -85,6 +86,8 @@ class _Parser:
         name = column.replace("-", "_")
         if name not in self.columns:
             raise unknown("column", column, self.columns)
+        if name == "enlarge":  # runs hold it spelled out: last is where=last
+            value = str(parse_surgery(value))
         return lambda row: _compare(name, row.get(name), sign, value)
 
     def _take(self, kind: str, text: str) -> bool:

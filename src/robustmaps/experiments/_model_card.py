@@ -1,6 +1,7 @@
 """The model card of an exported network, in the form of the Hugging Face hub: what it is and what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -13,7 +14,7 @@ from robustmaps.evaluation import Evaluation
 from robustmaps.experiments._checkpoints import Checkpoint
 from robustmaps.experiments._records import RunRecord, read_run
 from robustmaps.experiments._variants import Yardstick
-from robustmaps.report import table
+from robustmaps.report import in_markdown, table
 
 CARD = "README.md"
 
@@ -34,19 +35,33 @@ logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
 _LIBRARY = {"onnx": "onnx", "torch": "pytorch", "safetensors": "robustmaps"}
 
 
+@dataclass(frozen=True)
+class Check:
+    """How the export was checked.
+
+    Attributes:
+        images: on how many test images.
+        difference: the largest difference of a logit found there.
+        largest: the largest absolute logit.
+    """
+
+    images: int
+    difference: float
+    largest: float
+
+
 def model_card(
-    checkpoint: Checkpoint, data: Dataset, form: str, file: str, images: int, difference: float, largest: float
+    checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any], form: str, file: str, check: Check
 ) -> str:
     """The card.
 
     Args:
         checkpoint: the network; its figures are those of its run folder, of evaluations of these very weights.
         data: the images that it was trained on.
+        about: what the weights' header says of the network.
         form: of the export.
         file: its name.
-        images: on how many images the export was checked.
-        difference: the largest difference of a logit found there.
-        largest: the largest absolute logit.
+        check: how it was checked.
     """
     record = _record(checkpoint)
     measured = _measured(record, checkpoint)
@@ -55,17 +70,17 @@ def model_card(
     return "\n".join(
         [
             f"---\n{front}---\n",
-            f"# {checkpoint.name}\n",
-            f"A {checkpoint.architecture} for {data.num_classes} classes of {data.name},",
+            f"# {in_markdown(checkpoint.name)}\n",
+            f"{_network(about)} for {data.num_classes} classes of {in_markdown(data.name)},",
             f"{_trained(record, checkpoint)}. It takes images (N, {shape}) in [0, 1] and returns logits",
             f"(N, {data.num_classes}); upsampling and normalisation are inside.\n",
             "## What was measured\n",
             _figures(measured),
             "## How to load it\n",
             f"```python\n{_LOAD[form].format(file=file, shape=shape)}\n```\n",
-            f"Classes, in the order of the logits: {', '.join(data.classes)}.\n",
-            f"On {images} test images its logits, of up to {largest:.3g}, differ by at most {difference:.2g} from "
-            "those of the network that was evaluated.\n",
+            f"Classes, in the order of the logits: {in_markdown(', '.join(data.classes))}.\n",
+            f"On {check.images} test images its logits, of up to {check.largest:.3g}, differ by at most "
+            f"{check.difference:.2g} from those of the network that was exported.\n",
             *_training(record),
             "## Limits\n",
             "Robust accuracy holds for the norm, the radius and the attacks named above, and for images like those it "
@@ -126,10 +141,27 @@ def _front_matter(checkpoint: Checkpoint, data: Dataset, form: str, measured: Se
     return front
 
 
+def _network(about: Mapping[str, Any]) -> str:
+    """The architecture, and how its maps were enlarged."""
+    model = about["model"]
+    words = [in_markdown(f"{model['name']} {model.get('strides') or ''}".rstrip())]
+    changes = [model, *about.get("enlarge", ())]
+    words += [f"images x{c['upsample']:g} ({c['upsample_mode']})" for c in changes if c.get("upsample", 1) != 1]
+    for change in changes:
+        if change.get("where"):
+            steps = ", ".join(map(str, change["where"]))
+            dilated = ", dilated" if change.get("dilate") else ""
+            words.append(f"strides of downsampling step {steps} divided by {change['factor']}{dilated}")
+    return "; ".join(words)
+
+
 def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
-    if record is not None and record.config.defense.defense == "standard":
+    budget = f"{checkpoint.norm}, eps {as_fraction(checkpoint.eps)}"
+    if record is None:  # the weights alone don't say by which defence
+        return f"meant for {budget}"
+    if record.config.defense.defense == "standard":
         return "trained without a defence"
-    return f"trained adversarially for {checkpoint.norm}, eps {as_fraction(checkpoint.eps)}"
+    return f"trained adversarially for {budget}"
 
 
 def _figures(measured: Sequence[Evaluation]) -> str:
@@ -151,7 +183,7 @@ def _training(record: RunRecord | None) -> list[str]:
     if record is None:
         return []
     config, lines = record.config, []
-    lines.append(f"- data: {record.config.data.data}, seed {config.training.seed}")
+    lines.append(f"- data: {in_markdown(record.config.data.data)}, seed {config.training.seed}")
     defense = config.defense
     if defense.defense != "standard":
         attack = f"{defense.norm}, eps {as_fraction(defense.eps)}, {defense.steps} steps"

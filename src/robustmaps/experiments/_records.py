@@ -147,9 +147,14 @@ def _run_folders(folder: Path, skipped: Skipped, depth: int) -> Iterator[Path]:
         if not child.is_dir() or child.name.startswith("."):
             continue
         inside = list(_run_folders(child, lambda *_: None, depth - 1)) if depth else []
-        if not inside:
+        if not inside and not _is_report(child):
             skipped(child, "it is no run folder, it has no config.yaml")
         yield from inside
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether it looks like what `robustmaps report` writes; without the report's own code, which needs PyTorch."""
+    return (folder / "index.html").is_file() and (folder / "tables").is_dir()
 
 
 def _history(path: Path) -> tuple[dict[str, Any], ...]:

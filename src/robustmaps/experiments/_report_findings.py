@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustmaps.evaluation import Evaluation
+from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._report_words import MOST_LINES, NOT_EVALUATED
 from robustmaps.experiments._statistics import Statistics
 from robustmaps.experiments._variants import Variant, Yardstick, bounded
@@ -31,8 +32,8 @@ from robustmaps.report import (
 
 _WRONG = "wrong, clean"
 _MOST_CLASSES = 40
-_Series = tuple[str, tuple[str, ...], str]
-"""Norm, attacks and images of evaluations that differ in eps."""
+_Series = tuple[str, tuple[str, ...], str, str]
+"""Norm, attacks, their other settings and images of evaluations that differ in eps."""
 _ROBUST = "validation_robust_accuracy"
 
 
@@ -101,7 +102,8 @@ def attacks(study: Statistics) -> Section:
     if study.yardstick is not None:
         blocks.append(_cascade(study, study.yardstick))
     curve = _radius(study)
-    command = f"robustmaps evaluate {study.best.runs[0].folder} --attack apgd-ce,square --eps 2/255,4/255,8/255"
+    folder = study.best.runs[0].folder
+    command = shell("robustmaps", "evaluate", folder, "--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255")
     blocks.append(curve or Missing("No curve of robust accuracy over eps. Several radii make one:", command))
     if study.yardstick is None:
         blocks.append(Missing(NOT_EVALUATED, study.evaluate))
@@ -125,14 +127,15 @@ def _radius(study: Statistics) -> Block | None:
         for run in variant.runs:
             for evaluation in run.evaluations.values():
                 stick = Yardstick.of(evaluation)
-                points = series.setdefault((stick.norm, stick.names, stick.images), {}).setdefault(variant.name, {})
+                of = (stick.norm, stick.names, _but_eps(evaluation), stick.images)
+                points = series.setdefault(of, {}).setdefault(variant.name, {})
                 points.setdefault(stick.eps, []).append(evaluation)
     # Two radii and clean accuracy are the least that makes a curve.
     curves = {key: {n: p for n, p in each.items() if len(p) > 1} for key, each in series.items()}
     if not any(curves.values()):
         return None
     key = max(curves, key=lambda key: (len(curves[key]), sum(map(len, curves[key].values())), key))
-    norm, names, _ = key
+    norm, names, *_ = key
     lines = []
     for name, points in list(curves[key].items())[:MOST_LINES]:
         first = points[min(points)]
@@ -140,6 +143,11 @@ def _radius(study: Statistics) -> Block | None:
         line += [(eps, bounded(points[eps], "robust_correct")) for eps in sorted(points)]
         lines.append((name, line))
     return radius_chart(lines, norm, " + ".join(names), study.tints)
+
+
+def _but_eps(evaluation: Evaluation) -> str:
+    settings = [{k: v for k, v in attack.items() if k != "eps"} for attack in evaluation.attacks]
+    return json.dumps([settings, evaluation.seed], sort_keys=True)
 
 
 def classes(study: Statistics, labels: NDArray[np.int64] | None, names: Sequence[str]) -> Section:
@@ -201,7 +209,7 @@ def diagnostics(study: Statistics) -> tuple[Section, tuple[str, ...]]:
                 ]
     title = "Is the robustness real?"
     if not rows:
-        command = f"robustmaps diagnose {study.best.runs[0].folder}"
+        command = shell("robustmaps", "diagnose", study.best.runs[0].folder)
         return Section("diagnostics", title, (Missing("No diagnosis has been made. This makes one:", command),)), ()
     count = sum(row[3] == "suspect" for row in rows)
     text = f"{count or 'None'} of {len(rows)} checks {'is' if count < 2 else 'are'} suspicious."

@@ -7,6 +7,7 @@ import numpy as np
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation
 from robustmaps.experiments._config import write_config
+from robustmaps.experiments._report_commands import repeat_commands
 from robustmaps.experiments._report_words import NONE, NOT_EVALUATED
 from robustmaps.experiments._statistics import Statistics
 from robustmaps.experiments._variants import Variant, bounded, family, only_enlarged
@@ -204,9 +205,8 @@ def repeating(study: Statistics) -> Section:
 
 
 def _commands(study: Statistics) -> str:
-    lines = [f"robustmaps train --config {run.folder}/config.yaml" for run in study.best.runs]
-    lines.append(study.evaluate)
-    return "\n".join([*lines, f"robustmaps report {study.folder}"]) + "\n"
+    lines = repeat_commands(study.folder, study.best.runs, study.best.evaluations)
+    return "\n".join(lines) + "\n"
 
 
 def _environments(study: Statistics) -> Table:

@@ -16,10 +16,14 @@ from robustmaps.experiments import _report_findings as findings
 from robustmaps.experiments import _report_sections as sections
 from robustmaps.experiments._datasets import choose_images, load_data
 from robustmaps.experiments._records import RunRecord, read_run, read_runs
+from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
 from robustmaps.experiments._statistics import Statistics, statistics_of
 from robustmaps.experiments._variants import Variant
-from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, is_report, write_report
+from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, write_report
+
+_FAILURES = 5
+"""Failed runs whose reason is given."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,7 @@ def report(
     notes: list[str] = []
 
     def note(path: Path, reason: str) -> None:
-        if not is_report(path):
-            notes.append(f"{path.relative_to(root)}: {reason}")
+        notes.append(f"{path.relative_to(root)}: {reason}")
 
     runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
@@ -112,7 +115,9 @@ def answer(study: Statistics) -> tuple[str, ...]:
     share = f"{100 * robust.value:.1f} % of the test images withstand {study.yardstick.short} ({extent})."
     if len(study.compared) == 1:
         return (f"With {best.name}, {share}",)
-    sentences = [f"Of {len(study.compared)} configurations, {best.name} is the most robust: {share}"]
+    shown = study.lead is not None and study.lead.shown
+    claim = "is the most robust" if shown else "measured the most robust"
+    sentences = [f"Of {len(study.compared)} configurations, {best.name} {claim}: {share}"]
     gain = _gain(study)
     if gain is not None and reference is not None:
         sentences.append(f"{_begun(gain.sentence())}{_at_cost(best, reference)}.")
@@ -141,7 +146,7 @@ def _at_cost(one: Variant, other: Variant) -> str:
 
 def _facts(study: Statistics) -> tuple[Fact, ...]:
     best, reference = study.best, study.reference
-    facts = [Fact("Most robust" if len(study.variants) > 1 else "Network", best.name)]
+    facts = [Fact("Most robust" if len(study.compared) > 1 else "Network", best.name)]
     if study.yardstick is not None and best.evaluated:
         robust, clean = best.robust, best.clean
         facts.append(Fact("Robust accuracy", f"{100 * robust.value:.1f} %", _interval(*robust[1:])))
@@ -170,10 +175,14 @@ def _warnings(study: Statistics) -> tuple[str, ...]:
             for warning in evaluation.warnings:
                 said.setdefault(warning, []).append(variant.name)
     found = [f"{warning} ({', '.join(dict.fromkeys(names))})" for warning, names in said.items()]
+    # The first line is the reason, the rest where in the code it was.
+    failed = [(run.name, (run.error or "").strip().partition("\n")[0]) for run in study.runs if run.status == "failed"]
+    found += [f"{name} failed: {reason}" for name, reason in failed[:_FAILURES]]
     for status in ("failed", "stopped", "running"):
         count = sum(run.status == status for run in study.runs)
         if count:
-            found.append(f"{_count(count, 'run')} of {len(study.runs)} {'is' if count == 1 else 'are'} {status}.")
+            be = "" if status == "failed" else "is " if count == 1 else "are "
+            found.append(f"{_count(count, 'run')} of {len(study.runs)} {be}{status}.")
     lacking = sum(e is None for variant in study.variants for e in variant.evaluations)
     if study.yardstick is not None and lacking:
         found.append(f"{_count(lacking, 'run')} of {len(study.runs)} not evaluated with {study.yardstick.short}.")
@@ -243,4 +252,4 @@ def _drawn(name: str, title: str, blocks: tuple[Block, ...], study: Statistics) 
     if blocks:
         return Section(name, title, blocks)
     text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"
-    return Section(name, title, (Missing(text, f"robustmaps report {study.folder}"),))
+    return Section(name, title, (Missing(text, shell("robustmaps", "report", study.folder)),))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.experiments._records import RunRecord
+from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._variants import Variant, Yardstick, choose_yardstick, group, only_enlarged, verdicts
 
 
@@ -132,7 +133,7 @@ class Statistics:
     @property
     def evaluate(self) -> str:
         """The command that makes an evaluation."""
-        return f"robustmaps evaluate {self.best.runs[0].folder} --attack autoattack"
+        return shell("robustmaps", "evaluate", self.best.runs[0].folder, "--attack", "autoattack")
 
 
 def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Statistics:

@@ -20,7 +20,7 @@ from robustmaps.report._page import (
 )
 from robustmaps.report._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
 from robustmaps.report._rasters import png_of_change, png_of_image, png_of_map
-from robustmaps.report._tables import Cell, Table, table
+from robustmaps.report._tables import Cell, Table, in_markdown, table
 from robustmaps.report._theory_plots import plot_theory
 from robustmaps.report._verdict_charts import cascade_chart, classes_chart
 from robustmaps.report._writing import is_report, render_markdown, render_page, write_report
@@ -50,6 +50,7 @@ __all__ = [
     "classes_chart",
     "depth_chart",
     "differences_chart",
+    "in_markdown",
     "is_report",
     "learning_chart",
     "percent_cell",

@@ -69,7 +69,7 @@ class Table:
     def to_markdown(self) -> str:
         """As a Markdown table; what Markdown or HTML would take for its own in a cell is escaped."""
         lines = [self.columns, tuple("---" for _ in self.columns), *self.rows]
-        return "\n".join("| " + " | ".join(_markdown(str(cell)) for cell in line) + " |" for line in lines) + "\n"
+        return "\n".join("| " + " | ".join(in_markdown(str(cell)) for cell in line) + " |" for line in lines) + "\n"
 
     def to_latex(self, label: str = "") -> str:
         r"""As a LaTeX table for the package booktabs, figures aligned to the right.
@@ -130,7 +130,8 @@ def _plain(cell: str | Cell, bounds: bool) -> Iterator[object]:
         yield from cell.interval or ("", "")
 
 
-def _markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
+    """Plain text in a line of Markdown: what Markdown or HTML would take for its own is escaped."""
     # A backslash first, since the others add some.
     for special, escaped in (("\\", r"\\"), ("|", r"\|"), ("`", r"\`"), ("*", r"\*"), ("<", "&lt;"), ("\n", " ")):
         text = text.replace(special, escaped)

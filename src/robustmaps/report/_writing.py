@@ -13,6 +13,7 @@ from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
 from robustmaps.report._page import Block, Chart, Code, Listing, Missing, Page, Text
+from robustmaps.report._tables import in_markdown
 
 PAGE = "index.html"
 _MARK = '<meta name="generator" content="robustmaps'
@@ -71,11 +72,13 @@ def render_page(page: Page) -> str:
 
 def render_markdown(page: Page) -> str:
     """The page without its plots and pictures, as Markdown."""
-    parts = [f"# {page.title}", *page.answer]
-    parts += [f"> Take care: {warning}" for warning in page.warnings]
+    parts = [f"# {in_markdown(page.title)}", *map(in_markdown, page.answer)]
+    parts += [f"> Take care: {in_markdown(warning)}" for warning in page.warnings]
     if page.facts.facts:
         parts.append(
-            "\n".join(f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in page.facts.facts)
+            "\n".join(
+                in_markdown(f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}") for f in page.facts.facts
+            )
         )
     for section in page.sections:
         texts = [text for block in section.blocks if (text := _markdown(block))]
@@ -86,15 +89,15 @@ def render_markdown(page: Page) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Text(text):
-            return text
+            return in_markdown(text)
         case Missing(text, command):
-            return f"{text} `{command}`"
+            return f"{in_markdown(text)} `{command}`"
         case Listing(table=table):
-            return f"{table.caption}\n\n{table.to_markdown()}".strip()
+            return f"{in_markdown(table.caption)}\n\n{table.to_markdown()}".strip()
         case Chart(title=title, data=data):
-            return f"### {title}\n\n{data.to_markdown()}".strip() if data is not None else ""
+            return f"### {in_markdown(title)}\n\n{data.to_markdown()}".strip() if data is not None else ""
         case Code(title, text):
-            return f"### {title}\n\n```\n{text.rstrip()}\n```"
+            return f"### {in_markdown(title)}\n\n```\n{text.rstrip()}\n```"
     return ""
 
 

@@ -68,30 +68,22 @@ function drawPlots() {
   const redraw = () => drawn.forEach(draw);
 
   // Plotly takes longer to start than all the rest, so the page is shown before; then the plots in sight are drawn, and
-  // the others when there is time.
+  // the others when they come near.
   function begin() {
     const library = document.createElement("script");
     library.textContent = document.getElementById("plotly").textContent;
     document.body.append(library);
     const waiting = new Map(charts.map((chart) => [document.getElementById("plot-" + chart.name), chart]));
-    const take = (element) => {
-      const chart = waiting.get(element);
-      if (!chart) return;
-      waiting.delete(element);
-      observer.unobserve(element);
-      draw(chart);
-    };
-    const observer = new IntersectionObserver(
-      (entries) => entries.forEach((entry) => entry.isIntersecting && take(entry.target)), { rootMargin: "300px" });
+    // It reports on all plots once, as soon as the page has been laid out: from then on those in sight are there.
+    const observer = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (!isIntersecting) continue;
+        observer.unobserve(target);
+        draw(waiting.get(target));
+      }
+      root.dataset.ready ||= String(Math.round(performance.now()));
+    }, { rootMargin: "800px" });
     waiting.forEach((_, element) => observer.observe(element));
-    const later = window.requestIdleCallback || ((work) => setTimeout(work, 50));
-    const next = () => {
-      const [element] = waiting.keys();
-      if (!element) { root.dataset.ready = String(Math.round(performance.now())); return; }
-      take(element);
-      later(next);
-    };
-    later(next);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
     let width = innerWidth, timer;
     addEventListener("resize", () => {
