@@ -98,3 +98,20 @@ def test_bad_input_is_code_2_and_says_why(line, message, capsys):
     code, _, err = run(line, capsys)
     assert code == 2
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "file", "message"),
+    [
+        ("plan resnet8 --data digits --out {}/plan.png", "plan.png", "plan.png already exists"),
+        ("plan resnet8 --data digits --out {}/plan", "other", "expected a picture's name, such as plan.png"),
+        ("analyze resnet8 --data digits --out {}", "gain.png", "gain.png already exists"),
+        ("theory --out {}", "theory.json", "theory.json already exists"),
+    ],
+)
+def test_nothing_is_overwritten(verb, file, message, capsys, tmp_path):
+    (tmp_path / file).write_text("mine")
+    code, _, err = run(verb.format(tmp_path), capsys)
+    assert code == 2
+    assert message in err
+    assert (tmp_path / file).read_text() == "mine"

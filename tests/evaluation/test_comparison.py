@@ -124,7 +124,9 @@ def test_a_difference_is_shown_where_the_interval_leaves_zero_out(seed, seeds, c
 def test_the_same_for_both_shows_nothing():
     row = drawn({"a": 0.4})["a"]
     (one,) = compare_all({"a": row, "b": row})
-    assert (one.value, one.interval, one.p_value, one.shown) == (0, (0, 0), 1, False)
+    low, high = one.interval
+    assert (one.value, one.p_value, one.shown) == (0, 1, False)
+    assert -0.01 < low < 0 < high < 0.01
 
 
 def test_a_reference_makes_a_smaller_family():
@@ -154,3 +156,11 @@ def test_what_does_not_pair_is_refused(verdicts):
 def test_an_unknown_reference_is_refused():
     with pytest.raises(InputError, match="reference='c': expected one of a, b"):
         compare_all({"a": [True], "b": [False]}, reference="c")
+
+
+def test_verdicts_that_are_all_alike_still_have_an_interval():
+    none = np.zeros((2, 120), dtype=bool)
+    (one,) = compare_all({"a": none, "b": none})
+    assert one.value == 0
+    assert one.interval == pytest.approx((-0.031, 0.031), abs=1e-3)  # Wilson's upper bound of 0 of 120
+    assert not one.shown

@@ -169,3 +169,10 @@ def test_an_enlargement_is_found_as_it_was_asked_for(tmp_path, value):
     write_run(tmp_path, configuration(enlarge="where=last,dilate=true"), 60)
     write_run(tmp_path, configuration(), 30)
     assert [row["robust"] for row in list_runs(read_runs(tmp_path), where=f"enlarge={value}")] == [0.6]
+
+
+def test_a_network_that_no_image_withstands_has_an_interval(tmp_path):
+    made = [record(tmp_path, "122", seed, {"pgd": evaluation([False] * 120)}) for seed in (0, 1)]
+    robust = statistics_of(made).best.robust
+    assert (robust.value, robust.low) == (0, 0)
+    assert robust.high == pytest.approx(0.031, abs=1e-3)

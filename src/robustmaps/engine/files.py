@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from robustmaps.engine.errors import InputError
+
 
 @contextmanager
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
@@ -54,3 +56,14 @@ def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_free(*paths: Path) -> None:
+    """Refuse to overwrite, before the work whose results would be written.
+
+    Raises:
+        InputError: one of the paths exists.
+    """
+    for path in paths:
+        if path.exists():
+            raise InputError(f"{path} already exists; choose another place, or remove it")

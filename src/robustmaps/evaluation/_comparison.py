@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation._rates import mcnemar
+from robustmaps.evaluation._rates import Rate, mcnemar
 
 _RESAMPLES = 2000
 _ALPHA = 0.05
@@ -226,6 +226,9 @@ class _Test:
         half = float(stats.norm.ppf(1 - level / 2)) * self._bootstrap_error
         if len(self.gain) > 1:
             half = max(half, float(stats.t.ppf(1 - level / 2, len(self.gain) - 1)) * self._seed_error)
+        if not half:
+            # No image changed sides in any resample; as many images can't rule out a few in more (Wilson).
+            half = Rate(0, self.gain.shape[1]).interval[1]
         return max(-1.0, self.value - half), min(1.0, self.value + half)
 
 

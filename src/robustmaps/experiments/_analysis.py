@@ -11,7 +11,7 @@ from torch import nn
 from robustmaps.analysis import Analysis, Comparison, analyze, analyze_both, budget_text, feature_maps, short_names
 from robustmaps.attacks import PGD
 from robustmaps.data import Dataset
-from robustmaps.engine.files import write_json
+from robustmaps.engine.files import check_free, write_json
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
@@ -89,6 +89,8 @@ def analyze_network(
     Raises:
         InputError: a network, data or a budget that can't be used.
     """
+    if out is not None:
+        check_free(*_paths(Path(out)))
     subject = open_subject(
         model,
         data=data,
@@ -139,12 +141,16 @@ def _named(result: Analysis | Comparison, model: str) -> Analysis | Comparison:
     return Comparison(replace(result.before, network=model), replace(result.after, network=model))
 
 
+def _paths(folder: Path) -> tuple[Path, Path, Path]:
+    return folder / "analysis.json", folder / "gain.png", folder / "maps.png"
+
+
 def _write(
     folder: Path, result: Analysis | Comparison, subject: Subject, networks: list[nn.Module]
 ) -> tuple[Path, ...]:
     sides = [result] if isinstance(result, Analysis) else [result.before, result.after]
     names = ["as it is", "enlarged"][: len(sides)]
-    record, gains, maps = folder / "analysis.json", folder / "gain.png", folder / "maps.png"
+    record, gains, maps = _paths(folder)
     write_json(record, result.to_dict())
     plot_gains(gains, dict(zip(names, sides, strict=True)), f"Perturbation gain: {sides[0].title}")
     shown = _shown(sides[0])

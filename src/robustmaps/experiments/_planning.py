@@ -10,6 +10,7 @@ from torch import nn
 
 from robustmaps.analysis import feature_gain, margin_gain
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import check_free
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.enlarging import Plan, plan
@@ -100,6 +101,10 @@ def plan_network(
     """
     if out is not None and gain == "none":
         raise InputError("gain='none': a picture shows cost against gain; measure one, or leave the picture out")
+    if out is not None:
+        if Path(out).suffix != ".png":
+            raise InputError(f"out={str(out)!r}: expected a picture's name, such as plan.png")
+        check_free(Path(out))
     subject = open_subject(
         model,
         data=data,

@@ -12,7 +12,7 @@ from robustmaps.analysis import POOLS, Laboratory, Sample, Toy, Variation, Weigh
 from robustmaps.data import Dataset, load
 from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_json
+from robustmaps.engine.files import check_free, write_json
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed, stream
@@ -64,6 +64,8 @@ def theory(
         watcher: called as the work goes on.
         decoding: called while a data set is decoded for the first time.
     """
+    files = () if out is None else (Path(out) / "theory.json", Path(out) / "theory.png")
+    check_free(*files)
     check_whole("draws", draws, 1)
     check_whole("steps", steps, 0)
     check_whole("networks", networks, 0)
@@ -77,9 +79,7 @@ def theory(
         for pool in POOLS:
             variations.append(_trained(Toy(pool=pool), loaded, networks, epochs, seed, watcher))
     found = laboratory(variations, draws=draws, steps=steps, seed=seed, watcher=watcher)
-    files: tuple[Path, ...] = ()
-    if out is not None:
-        files = (Path(out) / "theory.json", Path(out) / "theory.png")
+    if files:
         write_json(files[0], found.to_dict())
         plot_theory(files[1], found)
     return TheoryResult(found, files)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.evaluation import Evaluation, over_seeds, rate_over_seeds
+from robustmaps.evaluation import Evaluation, Rate, over_seeds, rate_over_seeds
 from robustmaps.experiments._config import RunConfig, to_mapping
 from robustmaps.experiments._records import RunRecord
 from robustmaps.models import Cost
@@ -140,6 +140,9 @@ def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = Tr
     low, high = over.interval
     if second is not None:
         low, high = min(low, second[0]), max(high, second[1])
+    if low == high:
+        # All images alike; as many can't rule out a few others (Wilson).
+        low, high = Rate(round(over.value * right.shape[1]), right.shape[1]).interval
     return Bounded(over.value, max(0.0, low), min(1.0, high))
 
 
