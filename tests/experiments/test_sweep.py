@@ -64,7 +64,7 @@ def state_of(folder: Path):
 
 def assert_same(first, second):
     """Whether two folders hold the same runs, times aside."""
-    times = ("train_s", "validation_s", "images_per_s")
+    times = ("train_s", "validation_s", "images_per_s", "data_s", "data_share")
     assert [record.name for record in first] == [record.name for record in second]
     for a, b in zip(first, second, strict=True):
         assert a.status == b.status == "finished"

@@ -208,10 +208,11 @@ class RunConfig:
         """Eight hexadecimal digits that follow from everything that decides where the run ends up.
 
         What is as in the default configuration is left out, so that a new option renames no run. Of weights to begin
-        with their hash counts, not where they lie.
+        with their hash counts, not where they lie; without extra images their share says nothing.
         """
         usual = to_mapping(RunConfig())
         incidental = INCIDENTAL | ({"init_from"} if self.model.init_sha256 else frozenset())
+        incidental |= frozenset() if self.data.extra_data else {"extra_share"}
         decisive = {k: v for k, v in to_mapping(self).items() if k not in incidental and v != usual[k]}
         return short_hash(decisive)
 
