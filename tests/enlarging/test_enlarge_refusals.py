@@ -14,7 +14,7 @@ IMAGE = torch.rand(1, 3, 32, 32)
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({}, "nothing to do: give upsample=2, or factor=2"),
+        ({}, "(?s)nothing to do: give upsample=2, or as where one or several of.*0: .* to .*, stride 2"),
         ({"upsample": 0.5}, "upsample=0.5: expected a number of at least 1"),
         ({"upsample": 2, "upsample_mode": "bilinera"}, "unknown upsample mode 'bilinera'; did you mean 'bilinear'"),
         ({"factor": 2.5}, r"factor=2.5: expected a whole number"),

@@ -12,7 +12,7 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging._advice import advise, nothing_to_relax
-from robustmaps.enlarging._enlargement import Enlargement, Side
+from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._study import Study, View, check_images
 from robustmaps.enlarging._surgery import Upsampling, operate
 from robustmaps.enlarging._trace import logits
@@ -73,6 +73,8 @@ def enlarge(
     """
     factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate)
     study = Study(model, example[:1], max(factor, 2))
+    if factor == 1 and upsample == 1:
+        raise InputError(f"nothing to do: give upsample=2, or as where one or several of\n{_listing(study.steps)}")
     chosen = _choose(study, where) if factor > 1 else ()
     upsampling = Upsampling(upsample, upsample_mode) if upsample != 1 else None
     changes = study.changes(chosen, factor, dilate=dilate, upsampled=upsampling is not None)
@@ -126,9 +128,12 @@ def _check(
         raise InputError(f"where={where!r} with factor=1: expected a factor of at least 2")
     if factor == 1 and dilate:
         raise InputError("dilate=True without a step to relax: give factor=2 and where")
-    if factor == 1 and upsample == 1:
-        raise InputError("nothing to do: give upsample=2, or factor=2 with where='last'")
     return factor
+
+
+def _listing(steps: Sequence[Step]) -> str:
+    lines = (f"  {step}" + (f" (can't: {step.obstacle})" if step.obstacle else "") for step in steps)
+    return "\n".join(lines) or "  no step: the network has none"
 
 
 def _choose(study: Study, where: Where | None) -> tuple[int, ...]:
@@ -141,7 +146,7 @@ def _choose(study: Study, where: Where | None) -> tuple[int, ...]:
     free = [step.index for step in steps if step.obstacle is None]
     if not free:
         raise InputError(nothing_to_relax(type(study.model).__name__, steps, study.view.kind))
-    listing = "\n".join(f"  {step}" + (f" (can't: {step.obstacle})" if step.obstacle else "") for step in steps)
+    listing = _listing(steps)
     if where is None:
         if len(free) > 1:
             raise InputError(f"where is needed: {len(free)} steps can be relaxed; name one or several of\n{listing}")
