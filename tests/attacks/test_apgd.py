@@ -2,7 +2,7 @@ import pytest
 import torch
 import torchattacks
 from attack_oracles import PEER_NORMS, TwoPlanes, broken, images, lowest_value
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -44,6 +44,7 @@ def test_apgd_reaches_the_optimum_in_l2_where_the_box_is_far():
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 8), st.floats(0.01, 3))
+@example(302, 0.01, 0.015625)
 @settings(max_examples=60, deadline=None)
 def test_l1_projection_is_the_nearest_point_of_ball_and_box(seed, eps, scale):
     random = generator(seed)
@@ -53,7 +54,8 @@ def test_l1_projection_is_the_nearest_point_of_ball_and_box(seed, eps, scale):
     projected = project(x, clean, eps, "l1")
     assert projected.min() >= 0
     assert projected.max() <= 1
-    assert torch.all(norms(projected - clean, "l1") <= eps * (1 + 1e-5))
+    # Each of the 16 pixels is rounded once more when the perturbation is added to the image.
+    assert torch.all(norms(projected - clean, "l1") <= eps * (1 + 1e-5) + 16 * 2**-24)
     # Reference: the threshold by bisection, in double precision.
     size, room = (x - clean).abs().double(), torch.where(x > clean, 1 - clean, clean).double()
     low, high = torch.zeros(3, 1, 1, 1).double(), size.amax((1, 2, 3), keepdim=True)
