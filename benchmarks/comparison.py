@@ -17,6 +17,7 @@ from robustmaps.enlarging import plan
 from robustmaps.experiments import RunRecord, Statistics, open_checkpoint, read_runs, statistics_of
 from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._variants import Variant, only_enlarged
+from robustmaps.report import percent_cell
 
 
 def families(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -41,12 +42,6 @@ def sees(variant: Variant) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def percent(values: Sequence[float]) -> str:
-    """A share with its interval."""
-    value, low, high = (100 * part for part in values)
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
-
-
 def table(found: Statistics) -> str:
     """A table in Markdown, the cheapest configuration first."""
     (family,) = found.families
@@ -63,7 +58,15 @@ def table(found: Statistics) -> str:
             difference = f"{100 * gain.value:+.1f} [{low:+.1f}, {high:+.1f}]" + ("" if gain.shown else ", not shown")
         size = "x".join(map(str, variant.cost.map_size or ()))
         ratio = f"{variant.cost.flops / plain:.2f}x"
-        cells = (variant.name, size, sees(variant), ratio, percent(variant.clean), percent(variant.robust), difference)
+        cells = (
+            variant.name,
+            size,
+            sees(variant),
+            ratio,
+            percent_cell(variant.clean).text,
+            percent_cell(variant.robust).text,
+            difference,
+        )
         lines.append("| " + " | ".join((*cells, str(len(variant.evaluated)))) + " |")
     return "\n".join(lines)
 

@@ -26,7 +26,7 @@ def test_most_images_change_and_a_few_stay() -> None:
     assert 1 / 13 - 0.03 < float(same) < 1 / 13 + 0.06
 
 
-def test_geometry_moves_in_black_and_colour_keeps_places() -> None:
+def test_geometry_moves_in_black() -> None:
     x = torch.ones(500, 1, 9, 9)
     result = strongly_augmented(x, torch.Generator().manual_seed(0))
     assert bool((result == 0).any())

@@ -20,7 +20,6 @@ from robustmaps.engine.numbers import human
 
 if TYPE_CHECKING:
     from robustmaps.experiments import Statistics, SweepPlan, SweepResult, SweepState
-    from robustmaps.report import Bounded
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
@@ -119,17 +118,15 @@ def _plan_line(plan: "SweepPlan") -> str:
 
 
 def _statistics_texts(found: "Statistics") -> list[object]:
+    from robustmaps.report import percent_cell
+
     rows = [
-        (each.name, str(len(each.evaluated)), _percent(each.clean), _percent(each.robust)) for each in found.compared
+        (each.name, str(len(each.evaluated)), percent_cell(each.clean), percent_cell(each.robust))
+        for each in found.compared
     ]
     table = rich_table(("configuration", "seeds", "clean [95 %]", "robust [95 %]"), rows)
     under = [] if found.yardstick is None else [f"Robust accuracy: {found.yardstick.text}."]
     return [table, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
-
-
-def _percent(figure: "Bounded") -> str:
-    value, low, high = figure
-    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _result_texts(result: "SweepResult") -> list[object]:

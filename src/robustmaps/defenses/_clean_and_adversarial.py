@@ -1,5 +1,6 @@
 """Defences that weigh the clean images against the attacked ones: ALP, TRADES, MART."""
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -30,8 +31,9 @@ class _CleanAndAdversarial(Minimax[Tensor]):
         value = self._value(clean, adversarial, y, targets)
         return Loss(value, count_correct(clean, y), count_correct(adversarial, y))
 
+    @abstractmethod
     def _value(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """The loss of the logits (N, K)."""
 
 
 @dataclass(frozen=True)

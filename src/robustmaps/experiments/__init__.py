@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         RunConfig,
         from_mapping,
         read_config,
-        to_mapping,
     )
     from robustmaps.experiments._corruptions import CorruptedRun, evaluate_corrupted
     from robustmaps.experiments._datasets import load_data
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     )
     from robustmaps.experiments._export import ExportedRun, export
     from robustmaps.experiments._filter import parse_where
+    from robustmaps.experiments._flat import to_mapping
     from robustmaps.experiments._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.experiments._networks import open_model
     from robustmaps.experiments._opened import OpenedNetwork
@@ -156,7 +156,6 @@ __getattr__, __dir__ = lazy(
             "RunConfig",
             "from_mapping",
             "read_config",
-            "to_mapping",
         ],
         "_corruptions": ["CorruptedRun", "evaluate_corrupted"],
         "_datasets": ["load_data"],
@@ -167,6 +166,7 @@ __getattr__, __dir__ = lazy(
         "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
         "_export": ["ExportedRun", "export"],
         "_filter": ["parse_where"],
+        "_flat": ["to_mapping"],
         "_listing": ["RUN_COLUMNS", "as_row", "choose_evaluation", "differing", "list_runs"],
         "_networks": ["open_model"],
         "_opened": ["OpenedNetwork"],

@@ -7,7 +7,7 @@ from typing import Any
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
-from robustmaps.experiments._config import to_mapping
+from robustmaps.experiments._flat import to_mapping
 from robustmaps.experiments._records import RunRecord, read_run
 from robustmaps.experiments._variants import Variant, Yardstick, bounded, choose_yardstick, group
 from robustmaps.report import Bounded, Table, percent_cell, points_cell, table

@@ -1,23 +1,18 @@
 """The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
 
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash
-from robustmaps.engine.numbers import as_fraction, check_eps, parse_number
+from robustmaps.engine.numbers import check_eps
+from robustmaps.experiments._flat import read_mapping, section_from_mapping, to_mapping
 from robustmaps.experiments._surgery import parse_surgery
 from robustmaps.training import INCIDENTAL, TrainOptions
-
-# Eight times as fast where PyYAML was built with libyaml.
-_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-Section = TypeVar("Section")
 
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
 """A float that is written as a fraction on the command line and in YAML."""
@@ -221,21 +216,6 @@ def _for_a_file(text: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else "_" for c in text)
 
 
-def to_mapping(config: Any) -> dict[str, Any]:
-    """Flat keys and plain values, budgets as fractions; what `from_mapping` reads."""
-    flat: dict[str, Any] = {}
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            flat.update(to_mapping(value))
-        elif item.name in ("eps", "step_size") and value is not None:
-            fraction = as_fraction(value)
-            flat[item.name] = fraction if "/" in fraction and parse_number(fraction) == value else value
-        else:
-            flat[item.name] = value
-    return flat
-
-
 def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
     """A configuration from flat keys; what is not given stays as in ``base``, or as ``init_from`` says.
 
@@ -262,17 +242,6 @@ def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where
     )
 
 
-def section_from_mapping(base: Section, values: Mapping[str, Any], where: str) -> Section:
-    """A part of a configuration with some of its fields set from YAML.
-
-    Raises:
-        InputError: a value of the wrong type or out of its range.
-    """
-    kinds = get_type_hints(type(base), include_extras=True)
-    changed = {name: _convert(value, kinds[name], f"{where}: {name}") for name, value in values.items()}
-    return replace(base, **changed)  # type: ignore[type-var]
-
-
 def field_names() -> list[str]:
     """All keys of a run's configuration."""
     return list(to_mapping(RunConfig()))
@@ -287,65 +256,6 @@ def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
     return from_mapping(read_mapping(path), base, str(path))
 
 
-def read_mapping(path: str | Path) -> dict[Any, Any]:
-    """Read a YAML file of keys and values.
-
-    Raises:
-        InputError: the file is missing, is not YAML, or is no mapping.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from error
-    return parse_mapping(text, str(path))
-
-
-def parse_mapping(text: str, where: str) -> dict[Any, Any]:
-    """YAML of keys and values.
-
-    Raises:
-        InputError: it is not YAML, or no mapping.
-    """
-    try:
-        values = yaml.load(text, _SAFE)  # noqa: S506 - both loaders are the safe ones
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML ({error})") from error
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise InputError(f"{where}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
-    return values
-
-
 def write_config(config: RunConfig) -> str:
     """The configuration as YAML that `read_config` reads back to the same."""
     return yaml.safe_dump(to_mapping(config), sort_keys=False)
-
-
-def _convert(value: Any, kind: Any, what: str) -> Any:
-    """A YAML value as the type of its field."""
-    if get_origin(kind) in (Union, types.UnionType):
-        if value is None:
-            return None
-        kind = next(option for option in get_args(kind) if option is not type(None))
-    if get_origin(kind) is Annotated:
-        return parse_number(value, what)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise unknown(what, value, map(str, get_args(kind)))
-        return value
-    if kind == tuple[float, ...]:
-        parts = value if isinstance(value, list) else str(value).split(",")
-        return tuple(parse_number(part, what) for part in parts)
-    if kind is float:
-        return parse_number(value, what)
-    if kind is str and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # strides: 1122 is a number to YAML
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{what}={value!r}: expected {_A_TYPE[kind]}")
-    return value
-
-
-_A_TYPE = {int: "a whole number", str: "text", bool: "true or false"}

@@ -7,8 +7,9 @@ from typing import Any
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import parse_number
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments._config import field_names, to_mapping
+from robustmaps.experiments._config import field_names
 from robustmaps.experiments._filter import parse_where
+from robustmaps.experiments._flat import to_mapping
 from robustmaps.experiments._records import RunRecord
 
 FIGURES = (

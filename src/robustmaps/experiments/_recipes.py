@@ -4,7 +4,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from robustmaps.engine.errors import unknown
-from robustmaps.experiments._config import RunConfig, from_mapping, parse_mapping
+from robustmaps.experiments._config import RunConfig, from_mapping
+from robustmaps.experiments._flat import parse_mapping
 
 _FOLDER = "recipes"
 _SUFFIX = ".yaml"

@@ -70,8 +70,7 @@ class RunRecord:
         from robustmaps.models import Cost
 
         if self.recorded_cost is not None:
-            size = self.recorded_cost["map_size"]
-            return Cost(**{**self.recorded_cost, "map_size": None if size is None else tuple(size)})
+            return Cost.from_dict(self.recorded_cost)
         from robustmaps.experiments._checkpoints import open_checkpoint
         from robustmaps.experiments._datasets import load_data
         from robustmaps.experiments._run import image_cost

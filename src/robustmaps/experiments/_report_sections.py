@@ -5,10 +5,10 @@ import json
 import numpy as np
 
 from robustmaps.engine.numbers import human
-from robustmaps.evaluation import Comparison, Evaluation
+from robustmaps.evaluation import Evaluation
 from robustmaps.experiments._config import write_config
 from robustmaps.experiments._report_commands import repeat_commands
-from robustmaps.experiments._report_words import NONE, NOT_EVALUATED
+from robustmaps.experiments._report_words import NONE, NOT_EVALUATED, as_sentence
 from robustmaps.experiments._statistics import Statistics
 from robustmaps.experiments._variants import Variant, bounded, family, only_enlarged
 from robustmaps.report import (
@@ -102,9 +102,7 @@ def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
         *rates,
         *gains,
         *((_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3),
-        Cell("x".join(map(str, cost.map_size)), cost.map_size[0] * cost.map_size[1])
-        if cost and cost.map_size
-        else NONE,
+        _map(cost.map_size if cost else None),
         Cell(f"{seconds:.3g}", seconds),
     )
 
@@ -171,13 +169,8 @@ def trade_offs(study: Statistics) -> Section | None:
     if study.gains:
         gains = [(gain.b, gain.a, Bounded(gain.value, *gain.interval)) for gain in study.gains.values()]
         blocks.append(differences_chart(gains))
-        blocks += [Text(_sentence(gain)) for gain in list(study.gains.values())[:_SENTENCES]]
+        blocks += [Text(as_sentence(gain)) for gain in list(study.gains.values())[:_SENTENCES]]
     return Section("trade-off", "Accuracy, robustness, cost", tuple(blocks))
-
-
-def _sentence(gain: Comparison) -> str:
-    text = gain.sentence()
-    return f"N{text[1:]}." if text.startswith("no difference") else f"{text}."
 
 
 def repeating(study: Statistics) -> Section:

@@ -18,6 +18,7 @@ from robustmaps.experiments._datasets import choose_images, load_data
 from robustmaps.experiments._records import RunRecord, read_run, read_runs
 from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
+from robustmaps.experiments._report_words import as_sentence
 from robustmaps.experiments._statistics import Statistics, statistics_of
 from robustmaps.experiments._variants import Variant
 from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, write_report
@@ -120,10 +121,10 @@ def answer(study: Statistics) -> tuple[str, ...]:
     sentences = [f"Of {len(study.compared)} configurations, {best.name} {claim}: {share}"]
     gain = _gain(study)
     if gain is not None and reference is not None:
-        sentences.append(f"{_begun(gain.sentence())}{_at_cost(best, reference)}.")
+        sentences.append(f"{as_sentence(gain)[:-1]}{_at_cost(best, reference)}.")
     lead = study.lead
     if lead is not None and (gain is None or {lead.a, lead.b} != {gain.a, gain.b}):
-        sentences.append(f"{_begun(lead.sentence())}.")
+        sentences.append(as_sentence(lead))
     return tuple(sentences)
 
 
@@ -131,11 +132,6 @@ def _gain(study: Statistics) -> Comparison | None:
     """The comparison of the best configuration with the one that it is shown beside."""
     names = [study.best.name, *([study.reference.name] if study.reference else [])]
     return next((study.gains[name] for name in names if name in study.gains), None)
-
-
-def _begun(sentence: str) -> str:
-    """With a capital, unless it begins with a name."""
-    return f"N{sentence[1:]}" if sentence.startswith("no difference") else sentence
 
 
 def _at_cost(one: Variant, other: Variant) -> str:

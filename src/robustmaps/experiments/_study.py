@@ -14,10 +14,8 @@ from robustmaps.experiments._config import (
     RunConfig,
     field_names,
     from_mapping,
-    read_mapping,
-    section_from_mapping,
-    to_mapping,
 )
+from robustmaps.experiments._flat import read_mapping, section_from_mapping, to_mapping
 
 SEED = "seed"
 _KEYS = ("axes", "fixed", "exclude", "evaluation")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.evaluation import Evaluation, Rate, over_seeds, rate_over_seeds
-from robustmaps.experiments._config import RunConfig, to_mapping
+from robustmaps.experiments._config import RunConfig
+from robustmaps.experiments._flat import to_mapping
 from robustmaps.experiments._records import RunRecord
 from robustmaps.models import Cost
 from robustmaps.report import Bounded

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,6 +45,12 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
         return {**asdict(self), "map_size": None if self.map_size is None else list(self.map_size)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Cost":
+        """What `to_dict` gave."""
+        size = values["map_size"]
+        return Cost(**{**values, "map_size": None if size is None else tuple(size)})
 
 
 def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int = 0) -> Cost:

@@ -23,7 +23,7 @@ from robustmaps.report._rasters import png_of_change, png_of_image, png_of_map
 from robustmaps.report._tables import Cell, Table, in_markdown, table
 from robustmaps.report._theory_plots import plot_theory
 from robustmaps.report._verdict_charts import cascade_chart, classes_chart
-from robustmaps.report._writing import is_report, render_markdown, render_page, write_report
+from robustmaps.report._writing import render_markdown, render_page, write_report
 
 __all__ = [
     "AttackedImage",
@@ -51,7 +51,6 @@ __all__ = [
     "depth_chart",
     "differences_chart",
     "in_markdown",
-    "is_report",
     "learning_chart",
     "percent_cell",
     "plot_attacked",

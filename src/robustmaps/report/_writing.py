@@ -101,7 +101,7 @@ def _markdown(block: Block) -> str:
     return ""
 
 
-def is_report(folder: Path) -> bool:
+def _is_report(folder: Path) -> bool:
     """Whether a folder holds a report that `write_report` wrote."""
     try:
         with open(folder / PAGE, encoding="utf-8", errors="replace") as file:
@@ -112,7 +112,7 @@ def is_report(folder: Path) -> bool:
 
 def _check_free(folder: Path) -> None:
     empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not empty and not is_report(folder):
+    if folder.exists() and not empty and not _is_report(folder):
         raise InputError(f"{folder}: is there already and is no report; name another folder with --out")
 
 

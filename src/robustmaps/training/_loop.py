@@ -3,9 +3,9 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import torch
@@ -187,14 +187,15 @@ class Loop:
         self.average.update(self.model)
         defense = self.stepper.defense_at(self.state.epoch + 1, self.steps)
         generator = stream(self.options.seed, "statistics", self.state.epoch, device=self.device)
-        chosen = self._some_batches("statistics", _STATISTICS_BATCHES)
-        with self.engine.view(chosen[0][0]) as view:
+        drawn = self._some_batches("statistics", _STATISTICS_BATCHES)
+        first = next(drawn)
+        with self.engine.view(first[0]) as view:
             attack = defense.attack
             self.average.measure_statistics(
-                x if attack is None else attack(view, x, y, generator=generator) for x, y in chosen
+                x if attack is None else attack(view, x, y, generator=generator) for x, y in chain([first], drawn)
             )
 
-    def _some_batches(self, purpose: str, count: int) -> list[tuple[Tensor, Tensor]]:
+    def _some_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """A few training batches, augmented as in training but drawn for themselves."""
         drawn = batches(
             self.train,
@@ -205,7 +206,7 @@ class Loop:
             device=self.device,
             drop_last=self.drop_last,
         )
-        return list(islice(drawn, count))
+        return islice(drawn, count)
 
     def _look_for_overfitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Attack a few training images with more steps than the defence makes, and compare.

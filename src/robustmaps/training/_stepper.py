@@ -78,15 +78,19 @@ class Stepper:
     def _mixed(self, x: Tensor, y: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images, labels to attack, and probabilities to train towards where they are not those labels."""
         options = self.options
-        generator = stream(options.seed, "cutmix", epoch, step)
-        mixes = options.cutmix > float(torch.rand((), generator=generator))
-        if not mixes:
+        if not self._mixes(epoch, step):
             return x, y, smoothed(y, self.num_classes, options.label_smoothing) if options.label_smoothing else None
         on_device = stream(options.seed, "cutmix boxes", epoch, step, device=x.device)
         x, other, left = cutmix(x, y, on_device)
         own, theirs = (smoothed(labels, self.num_classes, options.label_smoothing) for labels in (y, other))
         targets = left[:, None] * own + (1 - left)[:, None] * theirs
         return x, torch.where(left >= 0.5, y, other), targets
+
+    def _mixes(self, epoch: int, step: int) -> bool:
+        if not self.options.cutmix:
+            return False
+        drawn = torch.rand((), generator=stream(self.options.seed, "cutmix", epoch, step))
+        return self.options.cutmix > float(drawn)
 
     def _replay(self, defense: FreeAT, x: Tensor, y: Tensor, targets: Tensor | None, sums: Sums) -> None:
         replays_left = defense.replays

@@ -1,0 +1,102 @@
+"""Configurations as flat keys and plain values, and as YAML. No PyTorch here."""
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import as_fraction, parse_number
+
+# Eight times as fast where PyYAML was built with libyaml.
+_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Section = TypeVar("Section")
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Flat keys and plain values, budgets as fractions; what `section_from_mapping` reads."""
+    flat: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            flat.update(to_mapping(value))
+        elif item.name in ("eps", "step_size") and value is not None:
+            fraction = as_fraction(value)
+            flat[item.name] = fraction if "/" in fraction and parse_number(fraction) == value else value
+        else:
+            flat[item.name] = value
+    return flat
+
+
+def section_from_mapping(base: Section, values: Mapping[str, Any], where: str) -> Section:
+    """A part of a configuration with some of its fields set from YAML.
+
+    Raises:
+        InputError: a value of the wrong type or out of its range.
+    """
+    kinds = get_type_hints(type(base), include_extras=True)
+    changed = {name: _convert(value, kinds[name], f"{where}: {name}") for name, value in values.items()}
+    return replace(base, **changed)  # type: ignore[type-var]
+
+
+def read_mapping(path: str | Path) -> dict[Any, Any]:
+    """Read a YAML file of keys and values.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or is no mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from error
+    return parse_mapping(text, str(path))
+
+
+def parse_mapping(text: str, where: str) -> dict[Any, Any]:
+    """YAML of keys and values.
+
+    Raises:
+        InputError: it is not YAML, or no mapping.
+    """
+    try:
+        values = yaml.load(text, _SAFE)  # noqa: S506 - both loaders are the safe ones
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML ({error})") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
+    return values
+
+
+def _convert(value: Any, kind: Any, what: str) -> Any:
+    """A YAML value as the type of its field."""
+    if get_origin(kind) in (Union, types.UnionType):
+        if value is None:
+            return None
+        kind = next(option for option in get_args(kind) if option is not type(None))
+    if get_origin(kind) is Annotated:
+        return parse_number(value, what)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise unknown(what, value, map(str, get_args(kind)))
+        return value
+    if kind == tuple[float, ...]:
+        parts = value if isinstance(value, list) else str(value).split(",")
+        return tuple(parse_number(part, what) for part in parts)
+    if kind is float:
+        return parse_number(value, what)
+    if kind is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # strides: 1122 is a number to YAML
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{what}={value!r}: expected {_A_TYPE[kind]}")
+    return value
+
+
+_A_TYPE = {int: "a whole number", str: "text", bool: "true or false"}
