@@ -23,7 +23,15 @@ def verdicts(robust: int, of: int, seed: int = 0) -> tuple[str, ...]:
     return tuple(np.roll(kinds, seed).tolist())
 
 
-def write_run(folder: Path, config: RunConfig, robust: int | None, *, of: int = 100, flops: int = 1000) -> Path:
+def write_run(
+    folder: Path,
+    config: RunConfig,
+    robust: int | None,
+    *,
+    of: int = 100,
+    flops: int = 1000,
+    images: str = "same-images",
+) -> Path:
     """A run folder without weights; not evaluated where ``robust`` is None."""
     path = folder / config.name
     (path / "evaluation").mkdir(parents=True)
@@ -37,6 +45,6 @@ def write_run(folder: Path, config: RunConfig, robust: int | None, *, of: int = 
         for eps, count in ((0.1, robust), (0.2, robust // 2)):
             found = verdicts(count, of, config.training.seed)
             attack = {"name": "pgd", "norm": "linf", "eps": eps, "steps": 20}
-            evaluation = Evaluation(found, (None,) * of, "linf", eps, (attack,), "same-images", 0, 1.0)
+            evaluation = Evaluation(found, (None,) * of, "linf", eps, (attack,), images, 0, 1.0, split="test")
             evaluation.save(path / "evaluation" / f"pgd-linf-{eps}.json")
     return path

@@ -97,6 +97,38 @@ def test_runs_that_differ_and_ones_that_lack_something(study):
     assert again == page  # the report in the folder is no run of it
 
 
+def test_parts_that_cannot_be_compared(study):
+    fashion = DataConfig(data="/sets/fashion-mnist")
+    for seed in range(3):
+        for upsample, robust in ((1, 40), (2, 20)):
+            config = replace(configuration(upsample, seed), data=fashion)
+            write_run(study, config, robust, of=200, images="others", flops=1000 * upsample)
+    write_run(study, replace(configuration(1.5), data=fashion), None)
+    page = report(study, pictures=False).page
+    assert [part.title for part in page.parts] == ["fashion-mnist", "digits"]
+    assert (
+        page.kind == "Report of a study: 5 configurations, 13 runs in 2 parts, each with images or attacks of its own"
+    )
+    (fashion_rows, digit_rows) = [b.table.rows for b in blocks(page, Listing) if b.name.endswith("-leaderboard")]
+    assert [row[0] for row in fashion_rows] == ["resnet8 122", "resnet8 122 x2", "resnet8 122 x1.5"]
+    assert [row[0] for row in digit_rows] == ["resnet8 122 x2", "resnet8 122"]
+    assert page.answer[0].startswith("fashion-mnist: Of 2 configurations, resnet8 122 is the most robust: 20.0 %")
+    assert any(text.startswith("digits: Of 2 configurations, resnet8 122 x2 is the most") for text in page.answer)
+    names = [block.name for kind in (Chart, Listing) for block in blocks(page, kind)]
+    assert len(set(names)) == len(names)
+    assert (study / "report" / "tables" / "digits-leaderboard.csv").exists()
+
+
+def test_radii_trained_for_are_parts_of_their_own(tmp_path):
+    for seed in range(2):
+        for eps in (0.1, 0.2):
+            config = replace(configuration(1, seed), defense=replace(configuration().defense, eps=eps))
+            path = write_run(tmp_path, config, 40)
+            (path / "evaluation" / f"pgd-linf-{0.3 - eps:g}.json").unlink()
+    page = report(tmp_path, pictures=False).page
+    assert {part.title for part in page.parts} == {"pgd, l_inf 0.1", "pgd, l_inf 51/255"}
+
+
 def test_diagnoses_are_shown(study):
     (run, *_) = sorted(study.iterdir())
     findings = [{"name": "transfer", "verdict": "suspect", "text": "3 of 10", "page": "x"}]

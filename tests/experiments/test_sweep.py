@@ -14,6 +14,7 @@ from filelock import FileLock
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.experiments import plan_sweep, read_run, read_runs, read_study, sweep
+from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._parallel import Outcome, Worker
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
@@ -74,6 +75,30 @@ def assert_same(first, second):
         for name, evaluation in a.evaluations.items():
             assert evaluation.verdicts == b.evaluations[name].verdicts
             assert evaluation.distances == b.evaluations[name].distances
+
+
+@pytest.mark.parametrize(
+    ("defense", "passes"),
+    [
+        ("standard", 3),
+        ("at", 2 * 4 + 3),
+        ("alp", 2 * 4 + 2 * 3),
+        ("trades", 1 + 2 * 4 + 2 * 3),
+        ("trades-awp", 1 + 2 * 4 + 2 * 2 * 3),
+        ("fast-at", 2 + 3),
+        ("free-at", 8 * 3),
+        ("dajat", 3 * (1 + 2 * (2 + 3 + 4 + 5) / 4 + 2 * 3)),
+    ],
+)
+def test_operations_of_training_are_those_counted_by_hand(study, defense, passes):
+    fixed = f"{{data: digits, batch-size: 256, eps: 0.1, steps: 4, epochs: 2, validate-every: 2, defense: {defense}}}"
+    path = study(f"axes: {{seed: [0]}}\nfixed: {fixed}\nevaluation: {EVALUATION}\n")
+    (run,) = plan_sweep(read_study(path), path.with_suffix(""), threads=1).runs
+    data = load_data(run.point.config.data)
+    # Validation sees clean images, and those of the attack that it makes: the same one, or PGD of 10 steps.
+    steps = {"standard": 0, "at": 4, "alp": 4}.get(defense, 10)
+    expected = 2 * len(data.train) * passes + len(data.validation) * (1 + 2 * steps)
+    assert run.estimate.training_flops / run.estimate.image_flops == pytest.approx(expected, rel=0.02)
 
 
 def test_all_runs_are_made_evaluated_and_recorded(study):

@@ -1,10 +1,14 @@
 """A page with one block of each kind, whose names do their worst."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from robustmaps.report import (
     Bounded,
     Cell,
+    Chart,
     Code,
     DepthSeries,
     Fact,
@@ -14,7 +18,9 @@ from robustmaps.report import (
     Listing,
     Missing,
     Page,
+    Part,
     Section,
+    Table,
     Text,
     Tile,
     TradeOff,
@@ -32,7 +38,7 @@ from robustmaps.report import (
 EVIL = "<script>window.evil = 1</script> $0 %{x} & \"q\" 'a' </title>"
 
 
-def some_page(*names: str) -> Page:
+def some_page(*names: str, titles: Sequence[str] = ("",)) -> Page:
     half = Bounded(0.5, 0.4, 0.6)
     rates = [Bounded(0.1 * n, 0.1 * n - 0.05, 0.1 * n + 0.05) for n in range(1, len(names) + 1)]
     rows = [(name, Cell(f"{10 * n} % [0, 100]", 10.0 * n, (0, 100))) for n, name in enumerate(names, 1)]
@@ -52,16 +58,23 @@ def some_page(*names: str) -> Page:
     return Page(
         title=names[0],
         kind="Report of a test",
+        parts=tuple(_part(title, names, leaderboard, charts, tile) for title in titles),
+        footer=names[0],
+        warnings=(names[0],),
+    )
+
+
+def _part(title: str, names: Sequence[str], leaderboard: Table, charts: Sequence[Chart], tile: Tile) -> Part:
+    prefix = f"{title}-" if title else ""
+    listing = Listing(f"{prefix}leaderboard", leaderboard, sortable=True, filterable=True)
+    return Part(
+        title,
         answer=(f"{names[0]} is best.",),
         facts=Facts((Fact("Robust accuracy", "50 %", names[0]),)),
         sections=(
-            Section(
-                "leaderboard", "Leaderboard", (Listing("leaderboard", leaderboard, sortable=True, filterable=True),)
-            ),
-            Section("plots", "Plots", tuple(charts)),
-            Section("pictures", "Pictures", (Gallery(names[0], ((names[0], (tile, tile)),), names[0]),)),
-            Section("rest", "Rest", (Text(names[0]), Missing(names[0], names[0]), Code(names[0], names[0]))),
+            Section(f"{prefix}leaderboard", "Leaderboard", (listing,)),
+            Section(f"{prefix}plots", "Plots", tuple(replace(c, name=f"{prefix}{c.name}") for c in charts)),
+            Section(f"{prefix}pictures", "Pictures", (Gallery(names[0], ((names[0], (tile, tile)),), names[0]),)),
+            Section(f"{prefix}rest", "Rest", (Text(names[0]), Missing(names[0], names[0]), Code(names[0], names[0]))),
         ),
-        footer=names[0],
-        warnings=(names[0],),
     )

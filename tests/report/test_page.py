@@ -25,9 +25,9 @@ class Outline(html.parser.HTMLParser):
         return [attributes for tag, attributes in self.tags if tag in names]
 
 
-@pytest.fixture(scope="module")
-def outline():
-    return Outline(render_page(some_page(EVIL, "b")))
+@pytest.fixture(scope="module", params=[("",), ("one", "two")], ids=["one part", "two parts"])
+def outline(request):
+    return Outline(render_page(some_page(EVIL, "b", titles=request.param)))
 
 
 def test_names_are_text(outline):

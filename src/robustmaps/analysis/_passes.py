@@ -147,13 +147,13 @@ def _flops(model: nn.Module, image: Tensor, ends: Sequence[int]) -> list[int]:
 
         def told(position: int, _: Any) -> None:
             nonlocal before
-            total = counter.get_total_flops()
+            total = counter.total
             totals[bisect_left(ends, position)] += total - before
             before = total
 
         with Watch(told):
             model(image)
-        totals[-1] += counter.get_total_flops() - before
+        totals[-1] += counter.total - before
     return totals
 
 

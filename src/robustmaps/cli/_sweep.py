@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "sweep", DESCRIPTION)
     from robustmaps.engine.numbers import check_whole
-    from robustmaps.experiments import RunsFailed, plan_sweep, read_run, read_study, statistics_of, sweep
+    from robustmaps.experiments import RunsFailed, plan_sweep, read_run, read_study, statistics_by_part, sweep
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
@@ -73,9 +73,11 @@ def run(arguments: Sequence[str]) -> None:
         except Interrupted as place:
             raise Interrupted(f"{place}; the same command goes on from here") from None
     folders = [run.folder for run in plan.runs if run.folder not in result.failed]
-    found = statistics_of([read_run(folder) for folder in folders], plan.out) if folders else None
-    said = {} if found is None else found.to_dict()
-    output.result({**result.to_dict(), **said}, *(_statistics_texts(found) if found else ()), *_result_texts(result))
+    found = statistics_by_part([read_run(folder) for folder in folders], plan.out) if folders else ()
+    texts = [text for part in found for text in _statistics_texts(part)]
+    output.result(
+        {**result.to_dict(), "statistics": [part.to_dict() for part in found]}, *texts, *_result_texts(result)
+    )
     if result.failed:
         listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
         raise RunsFailed(f"{len(result.failed)} runs; the same command tries them again:\n{listed}")
@@ -97,7 +99,7 @@ def _plan_texts(plan: "SweepPlan") -> list[object]:
     return [
         table,
         _plan_line(plan),
-        "Operations are counted from shapes, evaluations as if every image withstood every attack: those take less.",
+        "Operations are counted, evaluations as if every image withstood every attack: those take less.",
         *([f"Times follow from {' and '.join(measured)}, start-up left out."] if measured else []),
         *(["Of some attacks the steps are not known; their evaluations are not counted."] if unknown else []),
         *(f"Note: {note}" for note in plan.notes),
@@ -126,7 +128,8 @@ def _statistics_texts(found: "Statistics") -> list[object]:
     ]
     table = rich_table(("configuration", "seeds", "clean [95 %]", "robust [95 %]"), rows)
     under = [] if found.yardstick is None else [f"Robust accuracy: {found.yardstick.text}."]
-    return [table, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+    above = [found.title] if found.title else []
+    return [*above, table, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
 
 
 def _result_texts(result: "SweepResult") -> list[object]:

@@ -132,7 +132,10 @@ class Comparison:
         corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
         extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
         points = f"{100 * one.value:.1f} points more {quality} than {one.a}, {extent}"
-        text = f"{one.b} is {points}" if one.shown else f"no difference shown: {one.b} measured {points}"
+        if not one.value:
+            text = f"no difference shown: {one.a} and {one.b} measured equally {quality}, {extent}"
+        else:
+            text = f"{one.b} is {points}" if one.shown else f"no difference shown: {one.b} measured {points}"
         return text + ("; of one pair of networks only, other seeds may differ" if one.seeds == 1 else "")
 
     def to_dict(self) -> dict[str, Any]:

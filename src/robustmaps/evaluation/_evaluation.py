@@ -34,6 +34,7 @@ class Evaluation:
         stages: per attack how many samples it attacked and broke, and the seconds that it took.
         warnings: what makes the figures doubtful, in words.
         checkpoint_sha256: hash of the evaluated weights' file, None for a network in memory.
+        split: of which images of a data set these are, ``test`` or ``validation``; None where nobody said.
         environment: what it ran on.
     """
 
@@ -48,6 +49,7 @@ class Evaluation:
     stages: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     checkpoint_sha256: str | None = None
+    split: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,6 +83,7 @@ class Evaluation:
             "attacks": [dict(attack) for attack in self.attacks],
             "stages": [dict(stage) for stage in self.stages],
             "samples": len(self.verdicts),
+            "split": self.split,
             "seed": self.seed,
             "seconds": self.seconds,
             "warnings": list(self.warnings),
@@ -121,6 +124,7 @@ class Evaluation:
                 attacks=tuple(values["attacks"]),
                 stages=tuple(values.get("stages", ())),
                 warnings=tuple(values["warnings"]),
+                split=values.get("split"),
                 **{
                     name: values[name]
                     for name in (

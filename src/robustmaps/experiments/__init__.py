@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments._run import TrainedRun, folder_of, train
     from robustmaps.experiments._search import SearchResult, Trial, search
     from robustmaps.experiments._start import resolve, starting_from
-    from robustmaps.experiments._statistics import Statistics, statistics_of
+    from robustmaps.experiments._statistics import Statistics, statistics_by_part, statistics_of
     from robustmaps.experiments._study import EvaluationConfig, Point, Study, read_study
     from robustmaps.experiments._surgery import Surgery
     from robustmaps.experiments._sweep import RunsFailed, SweepResult, sweep
@@ -131,6 +131,7 @@ __all__ = [
     "save_enlarged",
     "search",
     "starting_from",
+    "statistics_by_part",
     "statistics_of",
     "sweep",
     "theory",
@@ -177,7 +178,7 @@ __getattr__, __dir__ = lazy(
         "_run": ["TrainedRun", "folder_of", "train"],
         "_search": ["SearchResult", "Trial", "search"],
         "_start": ["resolve", "starting_from"],
-        "_statistics": ["Statistics", "statistics_of"],
+        "_statistics": ["Statistics", "statistics_by_part", "statistics_of"],
         "_study": ["EvaluationConfig", "Point", "Study", "read_study"],
         "_surgery": ["Surgery"],
         "_sweep": ["RunsFailed", "SweepResult", "sweep"],

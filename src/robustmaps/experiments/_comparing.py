@@ -9,6 +9,7 @@ from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
 from robustmaps.experiments._flat import to_mapping
 from robustmaps.experiments._records import RunRecord, read_run
+from robustmaps.experiments._report_words import NONE
 from robustmaps.experiments._variants import Variant, Yardstick, bounded, choose_yardstick, group
 from robustmaps.report import Bounded, Table, percent_cell, points_cell, table
 from robustmaps.training import INCIDENTAL
@@ -100,4 +101,8 @@ def _figures(a: Variant, b: Variant, clean: Comparison, robust: Comparison) -> T
 def _settings(runs: tuple[RunRecord, RunRecord]) -> Table:
     one, other = (to_mapping(run.config) for run in runs)
     keys = [key for key in one if key not in INCIDENTAL and one[key] != other[key]]
-    return table(("setting", "A", "B"), [(key, one[key], other[key]) for key in keys])
+    return table(("setting", "A", "B"), [(key, _shown(one[key]), _shown(other[key])) for key in keys])
+
+
+def _shown(value: object) -> object:
+    return NONE if value is None else value

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from robustmaps.data import Dataset
+from robustmaps.defenses import Defense, FreeAT, at, validation_attack
 from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.view import plain_view
 from robustmaps.evaluation import attack_settings
 from robustmaps.experiments._attacks import create_attacks
 from robustmaps.experiments._config import RunConfig
@@ -17,10 +20,12 @@ from robustmaps.experiments._defenses import create_defense
 from robustmaps.experiments._run import image_cost
 from robustmaps.experiments._start import create_network
 from robustmaps.experiments._study import EvaluationConfig
+from robustmaps.models import count_flops
 from robustmaps.training import fit
 
-# Passes in units of a forward pass: a gradient of the input costs two, one of the weights as well three.
-_INPUT_GRADIENT, _TRAINING = 2, 3
+# Forward passes that the gradient of an input is worth.
+_INPUT_GRADIENT = 2
+_QUARTERS = (0.125, 0.375, 0.625, 0.875)
 _TIMED_STEPS = 3
 _TIMED_S = 3.0
 
@@ -56,28 +61,29 @@ class RunEstimate:
 
 
 def estimate_run(
-    config: RunConfig, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int
+    config: RunConfig, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int, passes: float
 ) -> RunEstimate:
-    """Operations of a run, from shapes alone.
+    """Operations of a run.
 
     Args:
         config: the run.
         data: its images.
         evaluations: of the run.
         forward: operations of a forward pass of one image; see `forward_flops`.
+        passes: forward passes that training on one image is worth; see `training_passes`.
 
     Raises:
         InputError: attacks that don't exist.
     """
     options = config.training
     validations = -(-options.epochs // options.validate_every)
-    training = options.epochs * len(data.train) * step_passes(config)
-    training += validations * len(data.validation) * (step_passes(config) - _TRAINING + 1)
+    training = options.epochs * len(data.train) * passes
+    training += validations * len(data.validation) * _validation_passes(config)
     known: float | None = 0.0
     for evaluation in evaluations:
         images = len(data.test if evaluation.split == "test" else data.validation)
-        passes = _evaluation_passes(config, evaluation)
-        known = None if passes is None or known is None else known + passes * min(evaluation.samples or images, images)
+        each = _evaluation_passes(config, evaluation)
+        known = None if each is None or known is None else known + each * min(evaluation.samples or images, images)
     return RunEstimate(forward, forward * training, None if known is None else forward * known)
 
 
@@ -90,10 +96,44 @@ def forward_flops(config: RunConfig, data: Dataset) -> int:
     return image_cost(create_network(config, data).model, data).flops
 
 
-def step_passes(config: RunConfig) -> int:
-    """Forward passes that training on one image is worth: those of the attack, and of the step itself."""
-    steps = getattr(create_defense(config.defense).attack, "steps", 0)
-    return _INPUT_GRADIENT * int(steps) + _TRAINING
+def training_passes(config: RunConfig, data: Dataset, progress: Sequence[float] = _QUARTERS) -> float:
+    """Forward passes that training on one image is worth, attack included: operations counted in real steps.
+
+    Args:
+        config: the run; a defence takes much the same number with every network.
+        data: its images.
+        progress: the shares of training at which a step is made, since some defences change; the mean counts.
+
+    Raises:
+        InputError: a network or a defence that can't be made.
+    """
+    model = create_network(config, data).model.train()
+    defense = create_defense(config.defense)
+    x = data.train.subset(min(2, len(data.train))).tensors()[0]
+    with torch.no_grad(), plain_view(model) as plain:
+        y = plain(x).argmax(1)  # a label that is wrong from the start would end some attacks at once
+    counted = {phase: _step_flops(model, phase, x, y) for phase in {at(defense, share) for share in progress}}
+    total = sum(counted[at(defense, share)] for share in progress)
+    return total / (len(progress) * len(x) * image_cost(model, data).flops)
+
+
+def _step_flops(model: torch.nn.Module, defense: Defense, x: torch.Tensor, y: torch.Tensor) -> int:
+    def step(images: torch.Tensor) -> None:
+        F.cross_entropy(model(images), y).backward()  # type: ignore[no-untyped-call]
+
+    with count_flops() as counter:
+        if isinstance(defense, FreeAT):
+            defense.replay(x, None, step)
+        else:
+            defense.loss(model, x, y).value.backward()  # type: ignore[no-untyped-call]
+    model.zero_grad()
+    return counter.total
+
+
+def _validation_passes(config: RunConfig) -> float:
+    attack = validation_attack(create_defense(config.defense).attack)
+    steps = 0.0 if attack is None else _attack_passes(attack_settings(attack)[0]) or 0.0
+    return 1 + steps
 
 
 def _evaluation_passes(config: RunConfig, evaluation: EvaluationConfig) -> float | None:
@@ -153,7 +193,7 @@ def time_steps(config: RunConfig, data: Dataset, threads: int) -> float | None:
         return None
     step_s = (moments[-1] - moments[0]) / (len(moments) - 1)
     images = min(config.training.batch_size, len(few))
-    return step_s / (images * step_passes(config) * image_cost(model, data).flops)
+    return step_s / (images * training_passes(config, data, (0.0,)) * image_cost(model, data).flops)
 
 
 @contextmanager

@@ -218,7 +218,7 @@ class _Work:
         )
         if images is not None and kept is not None:
             _save_adversarials(images, kept, self.y, evaluation)
-        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256)
+        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
 
     def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
         """The evaluation in that file; the same settings on the same images give the same result."""

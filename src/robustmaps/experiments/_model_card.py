@@ -108,11 +108,10 @@ def _measured(record: RunRecord | None, checkpoint: Checkpoint) -> list[Evaluati
 
 
 def _front_matter(checkpoint: Checkpoint, data: Dataset, form: str, measured: Sequence[Evaluation]) -> dict[str, Any]:
-    dataset = {"name": data.name, "type": data.name, "split": "test"}
     results = [
         {
             "task": {"type": "image-classification", "name": "Image Classification"},
-            "dataset": dict(dataset),  # a copy, since YAML would refer to the first one
+            "dataset": {"name": data.name, "type": data.name, "split": e.split or "test"},
             "metrics": [
                 {"type": "accuracy", "value": round(e.clean_accuracy.value, 4), "name": "Clean accuracy"},
                 {
@@ -172,7 +171,9 @@ def _figures(measured: Sequence[Evaluation]) -> str:
     for evaluation in measured:
         stick = Yardstick.of(evaluation)
         rates = (evaluation.clean_accuracy, evaluation.robust_accuracy)
-        rows.append((" + ".join(stick.names), stick.norm, as_fraction(stick.eps), f"{stick.count:,}", *rates))
+        rows.append(
+            (" + ".join(stick.names), stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates)
+        )
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
     notes = "".join(f"\n- Take care: {warning}" for warning in warnings)

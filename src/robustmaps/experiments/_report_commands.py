@@ -35,7 +35,7 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
         lines.append(shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN))
         if evaluation is not None:
             # Training names the folder by the configuration, whatever it is called here.
-            lines.append(evaluate_command(AGAIN / run.config.name, run, evaluation))
+            lines.append(evaluate_command(AGAIN / run.config.name, evaluation))
     plan = folder / "study.yaml"
     if plan.is_file():
         lines.append("# or the whole study:")
@@ -43,13 +43,13 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
     return [*lines, shell("robustmaps", "report", AGAIN)]
 
 
-def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> str:
+def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
     """What evaluates a network in ``folder`` as a run was evaluated."""
     attack = _attack_options(evaluation)
     if attack is None:  # made from Python, or by another version
         return "# An evaluation that the command line has no options for; its settings stand below."
     options = ["--norm", evaluation.norm, "--eps", _exact(evaluation.eps), *attack]
-    if _is_validation(run, evaluation):
+    if evaluation.split == "validation":
         options += ["--split", "validation"]
     options += [
         "--samples",
@@ -103,9 +103,3 @@ def _as_options(config: AttackConfig) -> list[str]:
 def _exact(number: float) -> str:
     fraction = as_fraction(number)
     return fraction if parse_number(fraction) == number else repr(number)
-
-
-def _is_validation(run: RunRecord, evaluation: Evaluation) -> bool:
-    """Known from the name that an evaluation's file has unless it was given another."""
-    stem = next((name for name, each in run.evaluations.items() if each is evaluation), "")
-    return f"-validation{len(evaluation.verdicts)}-" in stem

@@ -19,9 +19,9 @@ from robustmaps.experiments._records import RunRecord, read_run, read_runs
 from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
 from robustmaps.experiments._report_words import as_sentence
-from robustmaps.experiments._statistics import Statistics, statistics_of
+from robustmaps.experiments._statistics import Statistics, statistics_by_part
 from robustmaps.experiments._variants import Variant
-from robustmaps.report import Block, Fact, Facts, Missing, Page, Section, write_report
+from robustmaps.report import Block, Chart, Fact, Facts, Listing, Missing, Page, Part, Section, write_report
 
 _FAILURES = 5
 """Failed runs whose reason is given."""
@@ -72,18 +72,30 @@ def report(
     runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
         raise InputError(f"{root}: no runs; expected a run folder, or one that holds some")
-    study = statistics_of(runs, root)
-    page = _page(study, single, pictures, device, watcher)
+    page = _page(statistics_by_part(runs, root), single, pictures, device, watcher)
     page = replace(page, warnings=(*page.warnings, *notes))
     return Report(page, write_report(Path(out) if out is not None else root / "report", page), len(runs))
 
 
-def _page(study: Statistics, single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
+def _page(studies: Sequence[Statistics], single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
+    written = [_part(study, pictures, device, watcher) for study in studies]
+    warnings = [warning for _, found in written for warning in found]
+    runs = [run for study in studies for run in study.runs]
+    return Page(
+        title=studies[0].folder.resolve().name,
+        kind=_kind(studies, single),
+        parts=tuple(part for part, _ in written),
+        footer=_footer(runs),
+        warnings=(*dict.fromkeys(warnings), *_unfinished(runs)),
+    )
+
+
+def _part(study: Statistics, pictures: bool, device: str, watcher: Watcher) -> tuple[Part, tuple[str, ...]]:
     data = _data(study)
     labels, names = _labels(study, data)
     drawn = _pictures(study, data, device, watcher) if pictures else None
     checks, suspicions = findings.diagnostics(study)
-    parts = [
+    found = [
         sections.leaderboard(study),
         sections.trade_offs(study),
         findings.training(study),
@@ -94,15 +106,20 @@ def _page(study: Statistics, single: bool, pictures: bool, device: str, watcher:
         checks,
         sections.repeating(study),
     ]
-    return Page(
-        title=study.folder.resolve().name,
-        kind=_kind(study, single),
-        answer=answer(study),
-        facts=Facts(_facts(study)),
-        sections=tuple(part for part in parts if part is not None),
-        footer=_footer(study),
-        warnings=(*_warnings(study), *suspicions),
+    parts = tuple(_within(study.title, section) for section in found if section is not None)
+    return Part(study.title, answer(study), Facts(_facts(study)), parts), (*_warnings(study), *suspicions)
+
+
+def _within(title: str, section: Section) -> Section:
+    """The section with names that are its part's own."""
+    if not title:
+        return section
+    prefix = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title.lower())
+    blocks = tuple(
+        replace(block, name=f"{prefix}-{block.name}") if isinstance(block, Listing | Chart) else block
+        for block in section.blocks
     )
+    return replace(section, name=f"{prefix}-{section.name}", blocks=blocks)
 
 
 def answer(study: Statistics) -> tuple[str, ...]:
@@ -113,7 +130,7 @@ def answer(study: Statistics) -> tuple[str, ...]:
     robust = best.robust
     size = f"{_count(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
     extent = f"95 % interval {100 * robust.low:.1f} to {100 * robust.high:.1f}, {size}"
-    share = f"{100 * robust.value:.1f} % of the test images withstand {study.yardstick.short} ({extent})."
+    share = f"{100 * robust.value:.1f} % of the {study.yardstick.kind} withstand {study.yardstick.short} ({extent})."
     if len(study.compared) == 1:
         return (f"With {best.name}, {share}",)
     shown = study.lead is not None and study.lead.shown
@@ -170,34 +187,43 @@ def _warnings(study: Statistics) -> tuple[str, ...]:
         for evaluation in variant.evaluated.values():
             for warning in evaluation.warnings:
                 said.setdefault(warning, []).append(variant.name)
-    found = [f"{warning} ({', '.join(dict.fromkeys(names))})" for warning, names in said.items()]
-    # The first line is the reason, the rest where in the code it was.
-    failed = [(run.name, (run.error or "").strip().partition("\n")[0]) for run in study.runs if run.status == "failed"]
-    found += [f"{name} failed: {reason}" for name, reason in failed[:_FAILURES]]
-    for status in ("failed", "stopped", "running"):
-        count = sum(run.status == status for run in study.runs)
-        if count:
-            be = "" if status == "failed" else "is " if count == 1 else "are "
-            found.append(f"{_count(count, 'run')} of {len(study.runs)} {be}{status}.")
+    found = []
+    for warning, said_of in said.items():
+        names = dict.fromkeys(said_of)
+        found.append(warning if len(names) == len(study.compared) else f"{warning} ({', '.join(names)})")
     lacking = sum(e is None for variant in study.variants for e in variant.evaluations)
     if study.yardstick is not None and lacking:
         found.append(f"{_count(lacking, 'run')} of {len(study.runs)} not evaluated with {study.yardstick.short}.")
     return tuple(found)
 
 
-def _kind(study: Statistics, single: bool) -> str:
+def _unfinished(runs: Sequence[RunRecord]) -> list[str]:
+    # The first line is the reason, the rest where in the code it was.
+    failed = [(run.name, (run.error or "").strip().partition("\n")[0]) for run in runs if run.status == "failed"]
+    found = [f"{name} failed: {reason}" for name, reason in failed[:_FAILURES]]
+    for status in ("failed", "stopped", "running"):
+        count = sum(run.status == status for run in runs)
+        if count:
+            be = "" if status == "failed" else "is " if count == 1 else "are "
+            found.append(f"{_count(count, 'run')} of {len(runs)} {be}{status}.")
+    return found
+
+
+def _kind(studies: Sequence[Statistics], single: bool) -> str:
     if single:
         return "Report of a run"
-    return f"Report of a study: {_count(len(study.variants), 'configuration')}, {_count(len(study.runs), 'run')}"
+    variants, runs = (sum(len(getattr(study, what)) for study in studies) for what in ("variants", "runs"))
+    parts = f" in {len(studies)} parts, each with images or attacks of its own" if len(studies) > 1 else ""
+    return f"Report of a study: {_count(variants, 'configuration')}, {_count(runs, 'run')}{parts}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _footer(study: Statistics) -> str:
+def _footer(runs: Sequence[RunRecord]) -> str:
     versions = sorted(
-        {f"robustmaps {run.environment['robustmaps']}" for run in study.runs if "robustmaps" in run.environment}
+        {f"robustmaps {run.environment['robustmaps']}" for run in runs if "robustmaps" in run.environment}
     )
     return f"Computed with {', '.join(versions)}." if versions else ""
 

@@ -1,7 +1,7 @@
 """What runs say together: configurations over seeds, and each against the others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.experiments._records import RunRecord
 from robustmaps.experiments._report_commands import shell
-from robustmaps.experiments._variants import Variant, Yardstick, choose_yardstick, group, only_enlarged, verdicts
+from robustmaps.experiments._variants import (
+    Variant,
+    Yardstick,
+    choose_yardstick,
+    evaluated_alike,
+    group,
+    only_enlarged,
+    verdicts,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,13 @@ class Statistics:
         folder: where they lie.
         variants: the configurations, the most robust first, those without an evaluation last.
         yardstick: the evaluation by which they are compared, None where there is none.
+        title: what tells these runs from those of other parts of a study; empty where there is one part.
     """
 
     folder: Path
     variants: tuple[Variant, ...]
     yardstick: Yardstick | None
+    title: str = ""
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -108,6 +118,7 @@ class Statistics:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
+            **({"part": self.title} if self.title else {}),
             "evaluation": None if self.yardstick is None else self.yardstick.text,
             "configurations": [variant.to_dict() for variant in self.variants],
             "lead": None if self.lead is None else self.lead.to_dict(),
@@ -137,7 +148,7 @@ class Statistics:
 
 
 def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Statistics:
-    """Put runs together that differ only in the seed, and compare what was evaluated alike.
+    """Put runs together that differ only in the seed, and compare them by the evaluation that most have.
 
     Args:
         records: the runs.
@@ -148,6 +159,38 @@ def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Sta
     """
     yardstick = choose_yardstick(records)
     return Statistics(Path(folder), group(records, yardstick), yardstick)
+
+
+def statistics_by_part(records: Sequence[RunRecord], folder: str | Path = ".") -> tuple[Statistics, ...]:
+    """The same for runs that were not all evaluated alike, such as those of several data sets or radii.
+
+    Args:
+        records: the runs.
+        folder: where they lie, for titles.
+
+    Returns:
+        One for each data set, radius or attack, the one with the most configurations first. What stands in different
+        ones is not compared.
+
+    Raises:
+        InputError: there are no runs.
+    """
+    parts = [statistics_of(part, folder) for part in evaluated_alike(records) or [list(records)]]
+    if len(parts) == 1:
+        return tuple(parts)
+    return tuple(replace(part, title=title) for part, title in zip(parts, _titles(parts), strict=True))
+
+
+def _titles(parts: Sequence[Statistics]) -> list[str]:
+    """The data where they differ, else also the attack and the radius, else also the number of images."""
+    data = [", ".join(dict.fromkeys(Path(v.config.data.data).name for v in part.variants)) for part in parts]
+    short = ["not evaluated" if part.yardstick is None else part.yardstick.short for part in parts]
+    text = ["not evaluated" if part.yardstick is None else part.yardstick.text for part in parts]
+    options = [data, short, [f"{a}, {b}" for a, b in zip(data, short, strict=True)], text]
+    for titles in options:
+        if len(set(titles)) == len(titles):
+            return titles
+    return [f"{number}. {a}, {b}" for number, (a, b) in enumerate(zip(data, text, strict=True), 1)]
 
 
 def _cost(variant: Variant) -> tuple[float, str]:

@@ -12,9 +12,15 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import attack_settings, images_sha256
 from robustmaps.experiments._attacks import create_attacks
-from robustmaps.experiments._config import DataConfig, ModelConfig, RunConfig
+from robustmaps.experiments._config import DataConfig, DefenseConfig, ModelConfig, RunConfig
 from robustmaps.experiments._datasets import choose_images, load_data
-from robustmaps.experiments._estimating import RunEstimate, estimate_run, forward_flops, measure_all
+from robustmaps.experiments._estimating import (
+    RunEstimate,
+    estimate_run,
+    forward_flops,
+    measure_all,
+    training_passes,
+)
 from robustmaps.experiments._parallel import LocalExecutor, available_cores
 from robustmaps.experiments._records import RunRecord, read_run
 from robustmaps.experiments._start import resolve
@@ -130,13 +136,16 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
     loaded = cache(load_data)
     images = cache(lambda *key: _images(loaded(key[0]), *key[1:]))
     flops: dict[tuple[ModelConfig, DataConfig], int] = {}
+    passes: dict[DefenseConfig, float] = {}
     found: dict[RunConfig, PlannedRun] = {}
     for point in study.points:
         try:
             config = resolve(point.config)
             data, kind = loaded(config.data), (config.model, config.data)
             flops[kind] = flops[kind] if kind in flops else forward_flops(config, data)
-            estimate = estimate_run(config, data, study.evaluations, flops[kind])
+            if config.defense not in passes:
+                passes[config.defense] = training_passes(config, data)
+            estimate = estimate_run(config, data, study.evaluations, flops[kind], passes[config.defense])
         except InputError as error:
             values = ", ".join(f"{key}: {value}" for key, value in point.values.items())
             raise InputError(f"{study.name}: {values}: {error}; mend or exclude it") from error

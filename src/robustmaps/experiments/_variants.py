@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Yardstick:
         images: hash of the images.
         count: how many images.
         names: of the attacks.
+        split: of which images of the data set these are, None where that is not known.
     """
 
     norm: str
@@ -44,6 +45,7 @@ class Yardstick:
     images: str
     count: int
     names: tuple[str, ...]
+    split: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "Yardstick":
@@ -55,6 +57,7 @@ class Yardstick:
             evaluation.images_sha256,
             len(evaluation.verdicts),
             tuple(str(attack["name"]) for attack in evaluation.attacks),
+            evaluation.split,
         )
 
     @property
@@ -65,7 +68,12 @@ class Yardstick:
     @property
     def text(self) -> str:
         """Attacks, budget and images."""
-        return f"{self.short}, {self.count:,} test images"
+        return f"{self.short}, {self.count:,} {self.kind}"
+
+    @property
+    def kind(self) -> str:
+        """What the images are, for sentences."""
+        return f"{self.split} images" if self.split else "images"
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,31 @@ def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
         )
 
     return max(found, key=rank, default=None)
+
+
+def evaluated_alike(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs in parts, each with one evaluation that all its configurations have; those of a part may be compared.
+
+    The first part is that of the evaluation that most configurations have. What has not been evaluated stands with the
+    first part that has the same data, or in one of its own.
+    """
+    configurations: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        configurations.setdefault(_key(run), []).append(run)
+    waiting = [each for each in configurations.values() if not any(run.evaluations for run in each)]
+    left = [each for each in configurations.values() if each not in waiting]
+    parts: list[list[RunRecord]] = []
+    while left:
+        yardstick = choose_yardstick([run for each in left for run in each])
+        mine = [each for each in left if any(_matching(run, yardstick) for run in each)]
+        parts.append([run for each in mine for run in each])
+        left = [each for each in left if each not in mine]
+    homeless: list[RunRecord] = []
+    for each in waiting:
+        data = each[0].config.data.data
+        home = next((part for part in parts if any(run.config.data.data == data for run in part)), homeless)
+        home.extend(each)
+    return [*parts, homeless] if homeless else parts
 
 
 def group(runs: Sequence[RunRecord], yardstick: Yardstick | None) -> tuple[Variant, ...]:

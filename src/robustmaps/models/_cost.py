@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import modes_restored
@@ -95,20 +96,46 @@ def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int
     """Operations of one forward pass and (H, W) of the map before the final pooling."""
     with torch.no_grad(), count_flops() as counter, FinalPooling() as pooling:
         model(image)
-    return counter.get_total_flops(), pooling.map_size
+    return counter.total, pooling.map_size
+
+
+class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up PyTorch's formulas of what is computed, also where gradients of single tensors are asked for.
+
+    PyTorch's own `FlopCounterMode` follows modules as well, which `torch.autograd.grad` does not allow.
+
+    Attributes:
+        total: operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute, and count."""
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:  # an operation that is made of others, as inference mode leaves it
+                out = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if out is NotImplemented else out
+        out = func(*args, **kwargs)
+        self.total += formula(*args, **kwargs, out_val=out)
+        return out
 
 
 @contextmanager
-def count_flops() -> Iterator[FlopCounterMode]:
-    """PyTorch's counter, with attention computed from its matrix products, of which the counter knows all.
+def count_flops() -> Iterator[FlopCounter]:
+    """Count operations, those of attention from its matrix products, of which PyTorch's formulas know all.
 
-    It passes over the fused kernels that attention has on a CPU, and over the fast path of `nn.MultiheadAttention`,
+    They pass over the fused kernels that attention has on a CPU, and over the fast path of `nn.MultiheadAttention`,
     with the projections in it.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -1,7 +1,7 @@
 """What a report is made of: plain values, which know nothing of runs or of HTML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from robustmaps.report._tables import Table
@@ -163,25 +163,51 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Part:
+    """An answer and what it rests on.
+
+    Attributes:
+        title: what tells it from the other parts; empty where it is the only one.
+        answer: the answer, in a sentence or a few.
+        facts: its key figures.
+        sections: the rest; names are unique within the page.
+    """
+
+    title: str
+    answer: tuple[str, ...]
+    facts: Facts
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
 class Page:
     """A report.
 
     Attributes:
         title: what it is on.
         kind: a run or a study, for the line above the title.
-        answer: the answer, in a sentence or a few.
-        facts: its key figures.
-        sections: the rest.
+        parts: one, or several that can't be compared with each other.
         footer: versions and machine.
+        warnings: what makes figures doubtful.
     """
 
     title: str
     kind: str
-    answer: tuple[str, ...]
-    facts: Facts
-    sections: tuple[Section, ...]
+    parts: tuple[Part, ...]
     footer: str = ""
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> tuple[str, ...]:
+        """The answers of all parts, each with its part's title."""
+        return tuple(
+            f"{part.title}: {sentence}" if part.title else sentence for part in self.parts for sentence in part.answer
+        )
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """Those of all parts."""
+        return tuple(section for part in self.parts for section in part.sections)
 
     def listings(self) -> list[Listing]:
         """Every table of the page, those of plots included, in order."""

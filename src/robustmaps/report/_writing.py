@@ -72,18 +72,16 @@ def render_page(page: Page) -> str:
 
 def render_markdown(page: Page) -> str:
     """The page without its plots and pictures, as Markdown."""
-    parts = [f"# {in_markdown(page.title)}", *map(in_markdown, page.answer)]
-    parts += [f"> Take care: {in_markdown(warning)}" for warning in page.warnings]
-    if page.facts.facts:
-        parts.append(
-            "\n".join(
-                in_markdown(f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}") for f in page.facts.facts
-            )
-        )
-    for section in page.sections:
-        texts = [text for block in section.blocks if (text := _markdown(block))]
-        parts += [f"## {section.title}", *texts] if texts else []
-    return "\n\n".join([*parts, page.footer]).rstrip() + "\n"
+    texts = [f"# {in_markdown(page.title)}", *map(in_markdown, page.answer)]
+    texts += [f"> Take care: {in_markdown(warning)}" for warning in page.warnings]
+    for part in page.parts:
+        facts = [f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in part.facts.facts]
+        texts += ["\n".join(map(in_markdown, facts))] if facts else []
+        for section in part.sections:
+            under = [text for block in section.blocks if (text := _markdown(block))]
+            title = f"{section.title}: {part.title}" if part.title else section.title
+            texts += [f"## {in_markdown(title)}", *under] if under else []
+    return "\n\n".join([*texts, page.footer]).rstrip() + "\n"
 
 
 def _markdown(block: Block) -> str:
