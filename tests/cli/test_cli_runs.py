@@ -61,3 +61,14 @@ def test_unknown_columns_are_bad_input(folder, options, message, capsys):
     assert message in capsys.readouterr().err
     assert main(["runs", str(folder / "nowhere")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_narrow_terminal_cuts_nothing_off(folder, capsys, monkeypatch, terminal):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+    columns = "model,strides,defense,validation_robust,batch_size,image_size"
+    assert main(["runs", str(folder), "--columns", columns]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert all(name in out for name in columns.split(","))

@@ -13,6 +13,7 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from robustmaps.experiments import Checkpoint
 
 T = TypeVar("T")
+_UNLIMITED = 10_000
 
 
 def parse(kind: type[T], arguments: Sequence[str], verb: str, description: str, default: T | None = None) -> T:
@@ -125,16 +127,23 @@ class Output:
             return
         for text in texts:
             if isinstance(text, RichTable):
-                self._console.print(text, soft_wrap=False)
+                text.width = self._width(text)
+                self._console.print(text, soft_wrap=False, crop=False)
             else:
                 self._console.print(str(text), markup=False)
 
+    def _width(self, table: RichTable) -> int:
+        """What the table takes; on a terminal no more than that has, as long as figures need not be cut off."""
+        needed = Measurement.get(self._console, self._console.options.update(width=_UNLIMITED), table)
+        room = self._console.width if self._console.is_terminal else _UNLIMITED
+        return needed.maximum if needed.minimum > room else min(needed.maximum, room)
+
 
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> RichTable:
-    """A table for the terminal: the first ``texts`` columns hold words, the others figures, aligned to the right."""
+    """A table for the terminal: the first ``texts`` columns hold words, which may be broken, the others figures."""
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < texts else "right", no_wrap=index == 0)
+        table.add_column(column, justify="left" if index < texts else "right", no_wrap=index >= texts, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     return table

@@ -19,7 +19,7 @@ from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
 
 if TYPE_CHECKING:
-    from robustmaps.experiments import Statistics, SweepPlan, SweepResult, SweepState
+    from robustmaps.experiments import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
@@ -84,16 +84,21 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _plan_texts(plan: "SweepPlan") -> list[object]:
-    rows = [
-        (
-            run.title,
-            "there" if run.done else "missing",
-            human(run.estimate.flops, "FLOP"),
-            "" if run.done else clock(run.estimate.seconds),
+    keys = [key for key in plan.study.keys if key != "seed" and len({_value(run, key) for run in plan.runs}) > 1]
+    groups: dict[tuple[str, ...], list[PlannedRun]] = {}
+    for run in plan.runs:
+        groups.setdefault(tuple(_value(run, key) for key in keys), []).append(run)
+    rows = []
+    for values, runs in groups.items():
+        missing = [run.estimate for run in runs if not run.done]
+        known = [estimate.seconds for estimate in missing if estimate.seconds is not None]
+        cost = (
+            human(sum(estimate.flops for estimate in missing), "FLOP") if missing else "",
+            clock(sum(known)) if known and len(known) == len(missing) else "",
         )
-        for run in plan.runs
-    ]
-    table = rich_table(("run", "is", "operations", "time"), rows, texts=2)
+        rows.append((*values, str(len(runs)), str(len(missing)), *cost))
+    columns = (*(key.replace("_", " ") for key in keys), "runs", "missing", "operations", "time")
+    table = rich_table(columns, rows, texts=len(keys))
     measured = dict.fromkeys(run.estimate.measured for run in plan.missing)
     unknown = any(run.estimate.evaluation_flops is None for run in plan.runs)
     return [
@@ -104,6 +109,10 @@ def _plan_texts(plan: "SweepPlan") -> list[object]:
         *(["Of some attacks the steps are not known; their evaluations are not counted."] if unknown else []),
         *(f"Note: {note}" for note in plan.notes),
     ]
+
+
+def _value(run: "PlannedRun", key: str) -> str:
+    return str(run.point.values.get(key, "-"))
 
 
 def _plan_line(plan: "SweepPlan") -> str:
