@@ -8,13 +8,15 @@ upsampling and surgery make one table; each is compared with the cheapest of it,
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from robustmaps.engine.numbers import as_fraction
 from robustmaps.enlarging import plan
-from robustmaps.experiments import RunRecord, Statistics, open_checkpoint, read_runs, statistics_of
+from robustmaps.experiments import RunConfig, RunRecord, Statistics, open_checkpoint, read_runs, statistics_of
 from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._variants import Variant, only_enlarged
 from robustmaps.report import percent_cell
@@ -23,7 +25,7 @@ from robustmaps.report import percent_cell
 def families(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Evaluated runs, those together that differ in nothing but the size of their maps and the seed."""
     found: list[list[RunRecord]] = []
-    for record in records:
+    for record in map(at_telling_radius, records):
         if not record.evaluations:
             continue
         mine = next((each for each in found if only_enlarged(each[0].config, record.config)), None)
@@ -32,6 +34,50 @@ def families(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
         else:
             mine.append(record)
     return found
+
+
+def at_telling_radius(record: RunRecord) -> RunRecord:
+    """A run without a defence, with its evaluations at the smallest radius alone: it withstands no larger one."""
+    if record.config.defense.defense != "standard" or not record.evaluations:
+        return record
+    least = min(evaluation.eps for evaluation in record.evaluations.values())
+    kept = {name: each for name, each in record.evaluations.items() if each.eps == least}
+    return replace(record, evaluations=kept)
+
+
+def title_of(config: RunConfig) -> str:
+    """Data, network, defence and length of training."""
+    size = f" at {config.data.image_size} px" if config.data.image_size else ""
+    data = f"{Path(config.data.data).name}{size}"
+    return f"{data}, {config.model.model}, {config.defense.defense}, {config.training.epochs} epochs"
+
+
+def difference_of(found: Statistics, variant: Variant) -> str:
+    """How much more robust than the first of the table, in points; empty for the first itself."""
+    gain = found.gains.get(variant.name)
+    if gain is None:
+        return ""
+    low, high = (100 * bound for bound in gain.interval)
+    return f"{100 * gain.value:+.1f} [{low:+.1f}, {high:+.1f}]" + ("" if gain.shown else ", not shown")
+
+
+def summary(titled: Sequence[tuple[str, Statistics]]) -> str:
+    """All tables in one, a row for each larger map."""
+    lines = ["| | radius | as it is | enlarged | operations | difference | seeds |", "| --- " * 7 + "|"]
+    for title, found in titled:
+        plain, *others = found.families[0]
+        for variant in others:
+            cells = (
+                title,
+                as_fraction(found.yardstick.eps),
+                percent_cell(plain.robust).text,
+                f"{variant.name}: {percent_cell(variant.robust).text}",
+                f"{variant.cost.flops / plain.cost.flops:.2f}x",
+                difference_of(found, variant),
+                str(len(variant.evaluated)),
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def sees(variant: Variant) -> str:
@@ -51,11 +97,6 @@ def table(found: Statistics) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for variant in family:
-        gain = found.gains.get(variant.name)
-        difference = ""
-        if gain is not None:
-            low, high = (100 * bound for bound in gain.interval)
-            difference = f"{100 * gain.value:+.1f} [{low:+.1f}, {high:+.1f}]" + ("" if gain.shown else ", not shown")
         size = "x".join(map(str, variant.cost.map_size or ()))
         ratio = f"{variant.cost.flops / plain:.2f}x"
         cells = (
@@ -65,7 +106,7 @@ def table(found: Statistics) -> str:
             ratio,
             percent_cell(variant.clean).text,
             percent_cell(variant.robust).text,
-            difference,
+            difference_of(found, variant),
         )
         lines.append("| " + " | ".join((*cells, str(len(variant.evaluated)))) + " |")
     return "\n".join(lines)
@@ -102,15 +143,13 @@ def main() -> None:
         found = statistics_of(records, arguments.runs)
         if len(found.compared) < 2:
             continue
-        config = records[0].config
-        options = config.training
-        data = Path(config.data.data).name
-        title = f"{data}, {config.model.model}, {config.defense.defense}, {options.epochs} epochs"
+        title = title_of(records[0].config)
         print(f"### {title}\n\n{table(found)}\n\n{found.yardstick.text}.\n")
         for sentence in found.sentences():
             print(f"- {sentence}")
         print()
         titled.append((title, found))
+    print(f"### All\n\n{summary(titled)}")
     if arguments.plot is not None:
         draw(arguments.plot, titled)
 

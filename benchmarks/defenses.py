@@ -1,8 +1,9 @@
 """A training step of every defence: relative to standard training, and to a plain implementation of the same loss.
 
-The plain implementations are what published code does: float32, contiguous, attacks in evaluation mode through the
-training network, whose parameters all get gradients in every attack step; AWP through a second copy of the network.
-All steps alternate within the run.
+The plain implementations do what published code does: float32, contiguous, attacks in evaluation mode through the
+training network; `backward` in the attack, with gradients for all parameters, except for TRADES, MART and HAT, which
+ask for that of the images alone; single steps in training mode; AWP through a second copy of the network. Friendly AT
+and DAJAT have no plain counterpart here. All steps alternate within the run.
 
     python benchmarks/defenses.py --model resnet8 --batch-size 128 --rounds 5
 """
@@ -76,30 +77,79 @@ PLAIN_LOSSES: dict[str, PlainLoss] = {
     "alp": _alp,
     "trades": lambda model, x, x_adv, y: F.cross_entropy(model(x), y) + 6 * _kl(model, x, x_adv, "batchmean"),
     "mart": _mart,
+    "fast-at": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
+    "n-fgsm": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
 }
 
 
+def plain_hat(helper: nn.Module) -> PlainLoss:
+    """The loss of helper-based training."""
+
+    def loss(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            labels = helper(x_adv).argmax(1)
+        helped = F.cross_entropy(model(x + 2 * (x_adv - x)), labels)
+        return F.cross_entropy(model(x), y) + 2.5 * _kl(model, x, x_adv, "batchmean") + 0.5 * helped
+
+    return loss
+
+
 def plain_attack(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Tensor:
-    """The attack of published code: `backward` through the training network."""
+    """The attack of published code, through the training network."""
     if name == "standard":
         return x
+    if name in ("fast-at", "n-fgsm"):
+        return plain_single_step(model, x, y, noise=1.0 if name == "fast-at" else 2.0)
     model.eval()
-    x_adv = x + (torch.empty_like(x).uniform_(-EPS, EPS) if name != "trades" else 0.001 * torch.randn_like(x))
+    divergence = name in ("trades", "hat")
+    x_adv = x + (0.001 * torch.randn_like(x) if divergence else torch.empty_like(x).uniform_(-EPS, EPS))
     for _ in range(STEPS):
         x_adv = x_adv.detach().requires_grad_()
-        loss = _kl(model, x, x_adv, "sum") if name == "trades" else F.cross_entropy(model(x_adv), y)
-        loss.backward()
-        x_adv = x_adv.detach() + STEP_SIZE * x_adv.grad.sign()
+        loss = _kl(model, x, x_adv, "sum") if divergence else F.cross_entropy(model(x_adv), y)
+        if divergence or name == "mart":
+            (gradient,) = torch.autograd.grad(loss, [x_adv])
+        else:
+            loss.backward()
+            gradient = x_adv.grad
+        x_adv = x_adv.detach() + STEP_SIZE * gradient.sign()
         x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS).clamp(0, 1)
     model.train()
     return x_adv
 
 
-def plain(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Callable[[], None]:
+def plain_single_step(model: nn.Module, x: Tensor, y: Tensor, noise: float) -> Tensor:
+    """Fast AT's step of 1.25 eps, projected, or N-FGSM's of eps, not projected."""
+    start = torch.empty_like(x).uniform_(-noise * EPS, noise * EPS)
+    delta = (torch.clamp(x + start, 0, 1) - x).requires_grad_()
+    F.cross_entropy(model(x + delta), y).backward()
+    moved = delta.detach() + (1.25 if noise == 1 else 1.0) * EPS * delta.grad.sign()
+    moved = moved.clamp(-EPS, EPS) if noise == 1 else moved
+    return (x + moved).clamp(0, 1)
+
+
+def plain_free(model: nn.Module, x: Tensor, y: Tensor, replays: int = 8) -> Callable[[], None]:
+    """Free training's steps on a batch."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    delta = torch.zeros_like(x)
+
+    def step() -> None:
+        for _ in range(replays):
+            leaf = delta.clone().requires_grad_()
+            optimizer.zero_grad()
+            F.cross_entropy(model((x + leaf).clamp(0, 1)), y).backward()
+            optimizer.step()
+            delta.add_(EPS * leaf.grad.sign()).clamp_(-EPS, EPS)
+
+    return step
+
+
+def plain(model: nn.Module, helper: nn.Module, x: Tensor, y: Tensor, name: str) -> Callable[[], None]:
     """A step as published code does it."""
+    if name == "free-at":
+        return plain_free(model, x, y)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     inner, awp = name.removesuffix("-awp"), name.endswith("-awp")
-    loss = PLAIN_LOSSES[inner]
+    loss = plain_hat(helper) if inner == "hat" else PLAIN_LOSSES[inner]
     proxy = copy.deepcopy(model) if awp else None
     gamma = 0.01 if inner == "at" else 0.005
 
@@ -160,13 +210,14 @@ def main() -> None:
     y = torch.randint(0, 10, (arguments.batch_size,), device=device)
     base = models.create(arguments.model, mean=[0.5] * 3, std=[0.25] * 3).to(device).train()
     view = ViewOptions(precision="bf16" if has_fast_bf16(device) else "fp32", compile=arguments.compile)
-    defenses = ours(copy.deepcopy(base).eval())
+    helper = copy.deepcopy(base).eval()
+    defenses = ours(helper)
     if arguments.only:
         defenses = {name: defenses[name] for name in ("standard", *arguments.only.split(",")) if name in defenses}
     steps = {name: step_of(copy.deepcopy(base), defense, x, y, view) for name, defense in defenses.items()}
     for name in defenses:
-        if name.removesuffix("-awp") in PLAIN_LOSSES:
-            steps[f"plain {name}"] = plain(copy.deepcopy(base), x, y, name)
+        if name.removesuffix("-awp") in (*PLAIN_LOSSES, "hat", "free-at"):
+            steps[f"plain {name}"] = plain(copy.deepcopy(base), helper, x, y, name)
 
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():  # compilation and caches

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,76 @@ def test_dajat_without_copies_is_trades_and_with_them_adds_consistency() -> None
     js = (F.kl_div(mixture, p, reduction="batchmean") + F.kl_div(mixture, q, reduction="batchmean")) / 2
     copied = F.cross_entropy(ADVERSARIAL, Y)
     assert float(both.value.detach()) == pytest.approx(float((trades + copied) / 2 + 2 * js), rel=1e-5)
+
+
+def plain_softmax(row: Sequence[float]) -> list[float]:
+    return [math.exp(v) / sum(map(math.exp, row)) for v in row]
+
+
+def plain_kl(p: Sequence[float], q: Sequence[float]) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def test_hat_in_plain_python() -> None:
+    """Clean image k, attacked k + 3, helper k + 6; the helper's label is that of its row of the attacked image."""
+    third = torch.tensor([[0.3, -0.2, 0.9], [1.4, 0.1, -0.5], [-0.6, 0.8, 0.2]])
+    model = Table(torch.cat([CLEAN, ADVERSARIAL, third]))
+    helper = Table(torch.cat([CLEAN, third, ADVERSARIAL]))
+    x = table()[1]
+    loss = HAT(helper, Next(3), beta=2.5, gamma=0.5).loss(model, x, Y)
+    expected = 0.0
+    for clean, attacked, helped, label in zip(
+        CLEAN.tolist(), ADVERSARIAL.tolist(), third.tolist(), Y.tolist(), strict=True
+    ):
+        p, q, r = map(plain_softmax, (clean, attacked, helped))
+        guess = max(range(3), key=helped.__getitem__)  # the helper has ``third`` where the attacked images are
+        expected += -math.log(p[label]) + 2.5 * plain_kl(p, q) - 0.5 * math.log(r[guess])
+    assert float(loss.value.detach()) == pytest.approx(expected / len(Y), rel=1e-6)
+
+
+def test_dajat_in_plain_python() -> None:
+    model, x = table()
+    copies = ((x + 3 / 8, x), (x, x))
+    loss = DAJAT(copies=2, beta=11.0, consistency=2.0).outer(model, x, ((x, x + 3 / 8), *copies), Y)
+    total = 0.0
+    for clean, attacked, label in zip(CLEAN.tolist(), ADVERSARIAL.tolist(), Y.tolist(), strict=True):
+        p, q = plain_softmax(clean), plain_softmax(attacked)
+        trades = [
+            -math.log(p[label]) + 11 * plain_kl(p, q),
+            -math.log(q[label]) + 11 * plain_kl(q, p),
+            -math.log(p[label]),
+        ]
+        mixture = [(2 * a + b) / 3 for a, b in zip(p, q, strict=True)]
+        total += sum(trades) / 3 + 2 * (2 * plain_kl(p, mixture) + plain_kl(q, mixture)) / 3
+    assert float(loss.value.detach()) == pytest.approx(total / len(Y), rel=1e-5)
+
+
+def test_weights_are_perturbed_along_dajats_base_loss() -> None:
+    model, x = table()
+    examples = ((x, x + 3 / 8), (x + 3 / 8, x))
+    climbed = DAJAT(copies=1).climbed(model, x, examples, Y)
+    assert float(climbed.detach()) == pytest.approx(by_name(ADVERSARIAL, CLEAN, Y, 11.0)["trades"], rel=1e-6)
+
+
+def test_fat_stops_tau_steps_after_an_error() -> None:
+    """One image that is wrong from the first step on: it makes that step and tau more."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        model[1].bias.copy_(torch.tensor([-0.45, 0.45]))
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    attack = PGD(eps=0.4, steps=5, step_size=0.06, start="none")
+    reached = [float(FAT(attack, tau=tau).inner(model, x, y, None)) for tau in (0, 1, 2)]
+    assert reached == pytest.approx([0.44, 0.38, 0.32], abs=1e-6)
+
+
+def test_targets_of_a_network_with_a_wider_head() -> None:
+    model, x = table()
+    narrow = torch.tensor([0, 1, 1])
+    targets = 0.9 * F.one_hot(narrow, 2) + 0.1 / 2
+    loss = AT(Next(3)).loss(model, x, narrow, targets=targets).value.detach()
+    logs = ADVERSARIAL.log_softmax(1)[:, :2]
+    assert float(loss) == pytest.approx(float(-(targets * logs).sum(1).mean()), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", [ALP, TRADES, MART])

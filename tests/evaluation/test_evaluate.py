@@ -357,7 +357,7 @@ def test_two_evaluations_are_compared_image_by_image() -> None:
     assert b.robust_correct.tolist() == [True, True, True, True]
     difference = compare(a, b)
     assert difference.value == 0.5
-    assert difference.p_value == 0.5  # two of two won: 2 / 2^2
+    assert difference.mcnemar_p == 0.5  # two of two won: 2 / 2^2
     assert compare(b, a).value == -0.5
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation import Rate, paired_difference, rate_over_seeds
+from robustmaps.evaluation import Rate, compare_all, rate_over_seeds
 
 
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -59,22 +59,22 @@ def verdicts(both: int, gained: int, lost: int, neither: int) -> tuple[np.ndarra
     ],
 )
 def test_mcnemars_test(gained: int, lost: int, p_value: float) -> None:
-    difference = paired_difference(*verdicts(20, gained, lost, 7))
-    assert difference.p_value == pytest.approx(p_value)
+    (difference,) = compare_all(dict(zip("ab", verdicts(20, gained, lost, 7), strict=True)))
+    assert difference.mcnemar_p == pytest.approx(p_value)
     assert difference.value == pytest.approx((gained - lost) / (27 + gained + lost))
 
 
 def test_the_paired_interval_is_that_of_the_mean_of_differences() -> None:
     a, b = verdicts(300, 80, 40, 80)
-    difference = paired_difference(a, b)
+    (difference,) = compare_all({"a": a, "b": b})
     gain = b.astype(float) - a
     half = 1.96 * gain.std() / math.sqrt(500)
     assert difference.interval == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.1 * half)
     # Pairing is what makes it this narrow.
     unpaired = 1.96 * math.sqrt((a.var() + b.var()) / 500)
     assert difference.interval[1] - difference.interval[0] < 0.9 * 2 * unpaired
-    assert difference == paired_difference(a, b)
-    assert difference.interval != paired_difference(a, b, seed=1).interval
+    assert difference == compare_all({"a": a, "b": b})[0]
+    assert difference.interval != compare_all({"a": a, "b": b}, seed=1)[0].interval
     assert str(difference).startswith("+8.0 points [+")
     assert json.dumps(difference.to_dict())
 
@@ -85,23 +85,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     for _ in range(25):
         quality = rng.random(120)
         a, b = quality + 0.2 * rng.random(120) > 0.6, quality + 0.2 * rng.random(120) > 0.5
-        low, high = paired_difference(a, b).interval
+        low, high = compare_all({"a": a, "b": b})[0].interval
         covered += low <= 0.1 <= high
     assert covered >= 20  # of 25 at 95 %, fewer than that has a probability below 1 in 500
-
-
-def test_several_seeds_widen_the_interval_and_have_no_p_value() -> None:
-    rng = np.random.default_rng(1)
-    a = rng.random((3, 400)) < 0.5
-    alike, apart = (a | (rng.random((3, 400)) < np.array(shares)[:, None]) for shares in ([0.3] * 3, [0.0, 0.3, 0.6]))
-    widths = {}
-    for name, b in {"alike": alike, "apart": apart}.items():
-        difference = paired_difference(a, b)
-        assert difference.p_value is None
-        assert (difference.seeds, difference.images) == (3, 400)
-        assert difference.value == pytest.approx(float(b.mean() - a.mean()))
-        widths[name] = difference.interval[1] - difference.interval[0]
-    assert widths["apart"] > 2 * widths["alike"]
 
 
 def test_a_rate_over_seeds() -> None:
@@ -117,9 +103,9 @@ def test_a_rate_over_seeds() -> None:
 
 
 def test_verdicts_that_do_not_pair_are_refused() -> None:
-    with pytest.raises(InputError, match=r"shapes \(1, 2\) and \(1, 3\): expected the same images"):
-        paired_difference([True, False], [True, False, True])
-    with pytest.raises(InputError, match="expected the same images"):
-        paired_difference([], [])
+    with pytest.raises(InputError, match=r"shapes \[\(2,\), \(3,\)\]: expected two or more configurations"):
+        compare_all({"a": [True, False], "b": [True, False, True]})
+    with pytest.raises(InputError, match="expected two or more"):
+        compare_all({"a": [], "b": []})
     with pytest.raises(InputError, match="no verdicts"):
         rate_over_seeds([])

@@ -9,7 +9,7 @@ import torch
 from robustmaps import defenses
 from robustmaps.defenses import AWP
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import DefenseConfig, RunConfig, create_defense, train
+from robustmaps.experiments import DataConfig, DefenseConfig, RunConfig, create_defense, train
 from robustmaps.experiments._config import DefenseName
 from robustmaps.training import TrainOptions
 
@@ -80,6 +80,12 @@ def test_a_helper_is_a_run_of_ours(tmp_path) -> None:
     for p, q in zip(made.helper.parameters(), helper.model.parameters(), strict=True):  # type: ignore[attr-defined]
         assert torch.equal(p, q.cpu())
         assert not p.requires_grad
+    other = replace(standard, defense=defense, data=DataConfig(image_size=16))
+    with pytest.raises(
+        InputError, match=r"was trained on images of 8 x 8 pixels in 10 classes .* these are of 16 x 16"
+    ):
+        train(other, tmp_path)
+    assert not (tmp_path / other.name).exists()
 
 
 def test_a_known_data_set_is_not_a_folder_of_that_name(tmp_path, monkeypatch) -> None:

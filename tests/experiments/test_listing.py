@@ -146,7 +146,7 @@ def test_configurations_over_seeds_and_in_words(records):
     (sentence,) = found.sentences()
     assert "2 seeds x 100 images" in sentence
     (note,) = found.notes
-    assert "runs have not been evaluated like the others" in note
+    assert "1 of 5 runs have not been evaluated with pgd" in note
     assert json.loads(json.dumps(found.to_dict()))["sentences"] == [sentence]
 
 

@@ -1,5 +1,6 @@
 """Every recipe is a configuration, and the paper's grid is whole."""
 
+import os
 import subprocess
 import sys
 from itertools import product
@@ -30,7 +31,15 @@ def test_the_papers_grid_is_whole_and_says_what_it_says() -> None:
             assert recipe.model.upsample == (2 if variant == "up2" else 1)
             assert (recipe.data.data, recipe.defense.defense) == (data, defense)
             assert (recipe.training.batch_size, recipe.training.lr, recipe.training.weight_decay) == (128, 0.1, 5e-4)
+            length = (164, "step:82,123") if defense == "standard" else (110, "step:100,105")
+            assert (recipe.training.epochs, recipe.training.schedule) == length
+            assert (recipe.training.momentum, recipe.data.validation) == (0.9, 1000)
             if defense != "standard":
+                made = create_defense(recipe.defense)
+                assert getattr(made, "gamma", None) == {"at-awp": 0.01, "trades-awp": 0.005}.get(defense)
+                assert getattr(getattr(made, "defense", made), "beta", None) == {"alp": 0.5, "trades": 6.0}.get(
+                    defense.removesuffix("-awp")
+                )
                 assert (recipe.defense.eps, recipe.defense.steps) == (8 / 255, 10)
                 assert recipe.defense.step_size == pytest.approx(2 / 255)
 
@@ -44,6 +53,18 @@ def test_every_recipe_can_be_made_and_has_a_name_of_its_own() -> None:
         assert create_defense(recipe.defense).name == recipe.defense.defense
         assert describe_recipe(name).endswith(".")
     assert len(names) == len(recipe_names()) >= 144
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["at-awp-resnet8-112-cifar10-small", "trades-resnet8-up2-cifar10-small"])
+def test_a_recipe_takes_its_images_from_an_archive(tmp_path, recipe: str) -> None:
+    archive = os.environ.get("ROBUSTMAPS_CIFAR10")
+    if archive is None:
+        pytest.skip("ROBUSTMAPS_CIFAR10 is not set to a tar archive of CIFAR-10 in class folders")
+    given = ["--epochs", "1", "--steps", "1", "--train-samples", "500", "--device", "cpu"]
+    assert main(["train", "--recipe", recipe, "--data", archive, *given, "--out", str(tmp_path)]) == 0
+    (run,) = tmp_path.iterdir()
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_recipe_is_trained_and_the_command_line_wins(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

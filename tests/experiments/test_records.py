@@ -1,6 +1,7 @@
 """Run folders as they are found: finished, half written, held, failed, foreign."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,27 @@ def test_stopped_running_and_failed(folder):
     (folder / "error.txt").write_text("Diverged: the loss became nan")
     record = read_run(folder)
     assert (record.status, record.error, record.best_epoch) == ("failed", "Diverged: the loss became nan", None)
+
+
+def test_a_finished_run_whose_evaluation_failed_is_a_failed_one(folder):
+    (folder / "error.txt").write_text("OutOfMemoryError: no memory")
+    assert read_run(folder).status == "failed"
+    assert not train(CONFIG, folder.parent, resume=True).fit.history[1:]
+    assert read_run(folder).status == "finished"
+
+
+def test_evaluations_of_earlier_weights_are_left_out(folder):
+    (path,) = (p for p in (folder / "evaluation").glob("*.json") if "model_info" not in p.name)
+    values = json.loads(path.read_text())
+    path.with_name("older.json").write_text(json.dumps({**values, "checkpoint_sha256": "0" * 64}))
+    skipped = {}
+    record = read_run(folder, skipped=lambda path, reason: skipped.setdefault(path.name, reason))
+    assert list(record.evaluations) == [path.stem]
+    assert skipped == {"older.json": "it is of weights that the run no longer has; evaluate it again"}
+    # Alone it is found out by the time at which the weights were written.
+    path.unlink()
+    os.utime(folder / "best.safetensors", (2e9, 2e9))
+    assert read_run(folder, skipped=lambda *_: None).evaluations == {}
 
 
 def test_what_is_half_written_is_named_and_the_rest_is_read(folder):

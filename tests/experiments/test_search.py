@@ -91,7 +91,14 @@ evaluation: {attack: fgsm, samples: 30}
     assert main(["search", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [trial["title"] for trial in found["trials"]] == ["resnet8 122", "resnet8 121"]
-    assert found["file"] == str(tmp_path / "study" / "search.json")
+    assert found["file"] == str(tmp_path / "study-search" / "search.json")
+    with pytest.raises(SystemExit):
+        main(["search", str(path), "--no-such-option"])
+    assert main(["search", str(path), "--epochs", "3"]) == 2
+    assert "write the options of training there" in capsys.readouterr().err
+    path.write_text(path.read_text().replace("defense: standard, ", "").replace("axes: {", "axes: {seed: [0, 1], "))
+    assert main(["search", str(path)]) == 2
+    assert "candidates of a search differ in their network alone; give one value for seed" in capsys.readouterr().err
 
 
 def test_without_optuna_it_says_what_to_install(digits, tmp_path, monkeypatch):

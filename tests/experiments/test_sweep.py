@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from filelock import FileLock
 
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.progress import Progress
 from robustmaps.experiments import plan_sweep, read_run, read_runs, read_study, sweep
 from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._parallel import Outcome, Worker
+from robustmaps.experiments._sweep_state import Board
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
 EVALUATION = "{attack: fgsm, samples: 40}"
@@ -87,7 +90,8 @@ def assert_same(first, second):
         ("trades-awp", 1 + 2 * 4 + 2 * 2 * 3),
         ("fast-at", 2 + 3),
         ("free-at", 8 * 3),
-        ("dajat", 3 * (1 + 2 * (2 + 3 + 4 + 5) / 4 + 2 * 3)),
+        ("dajat", 3 * (1 + 2 * 5 + 2 * 3)),
+        ("dajat-awp", 3 * (1 + 2 * 5 + 2 * 3) + 2 * 3),
     ],
 )
 def test_operations_of_training_are_those_counted_by_hand(study, defense, passes):
@@ -167,6 +171,43 @@ def test_a_failed_run_is_reported_and_the_others_go_on(study, capsys):
     captured = capsys.readouterr()
     assert list(json.loads(captured.out)["failed"]) == [str(folder)]
     assert "1 runs; the same command tries them again" in captured.err
+
+
+def test_a_run_that_fails_before_it_begins_is_one_of_the_study(study, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("robustmaps.experiments._sweep.train", fail)
+    path = study()
+    assert len(make(path).failed) == 2
+    records = read_runs(path.with_suffix(""))
+    assert [(record.status, record.config.training.seed) for record in records] == [("failed", 0), ("failed", 1)]
+    assert "no space left" in records[0].error
+
+
+def test_how_images_are_not_upsampled_makes_no_second_run(study):
+    text = f"axes: {{upsample: [1, 2], upsample-mode: [nearest, bilinear]}}\nfixed: {FIXED}\nevaluation: {EVALUATION}\n"
+    path = study(text)
+    plan = plan_sweep(read_study(path), path.with_suffix(""), threads=1)
+    assert len(plan.runs) == 3
+    assert "1 combinations are the same run as another, and made once" in plan.notes
+
+
+def test_the_time_left_follows_the_runs_that_are_done(study):
+    """Two at once, each as long as was thought: after the first one there is as much left as the second has to go."""
+    path = study()
+    plan = plan_sweep(read_study(path), path.with_suffix(""), jobs=2, threads=1)
+    runs = [replace(run, estimate=replace(run.estimate, seconds_per_flop=10 / run.estimate.flops)) for run in plan.runs]
+    states = []
+    clock = [0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robustmaps.experiments._sweep_state.time.monotonic", lambda: clock[0])
+        board = Board(replace(plan, runs=tuple(runs)), states.append)
+        for index in (0, 1):
+            board.watch(index, Progress("epoch 1/1", 0, 1, "steps"))
+        clock[0] = 8.0
+        board.finished(0, Outcome({"robust_accuracy": 0.5}))
+    assert states[-1].remaining_s == pytest.approx(0.0, abs=1e-6)  # it took 8 of 10 seconds, so 8 for the other, too
 
 
 def test_a_stop_is_gone_on_from(study, tmp_path):

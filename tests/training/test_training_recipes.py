@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustmaps.attacks import FGSM, PGD
-from robustmaps.data import Augmentation, Dataset, batches
+from robustmaps.data import Augmentation, Dataset, ImageSet, batches
 from robustmaps.defenses import AT, AWP, HAT, TRADES, Defense, FastAT, FreeAT, Loss, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.training import CatastrophicOverfitting, Interrupted, TrainOptions, fit
@@ -178,6 +178,33 @@ def test_swa_is_the_mean_over_epochs_with_statistics_of_its_own(make_cnn: MakeNe
     assert torch.allclose(model[1].running_mean, means, atol=1e-5)
 
 
+@dataclass(frozen=True)
+class Brighter:
+    """An attack that knows one trick."""
+
+    norm: str = "linf"
+    eps: float = 0.25
+    name = "brighter"
+
+    def __call__(
+        self, model: object, x: torch.Tensor, y: torch.Tensor, *, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        return x * 0.75 + 0.25
+
+
+@pytest.mark.parametrize("wrapped", [lambda trades: trades, AWP], ids=["trades", "trades-awp"])
+def test_swa_measures_statistics_on_clean_and_attacked_images(
+    wrapped: Callable[[TRADES], Defense], make_cnn: MakeNet, make_dataset: MakeData
+) -> None:
+    data = replace(make_dataset(), augmentation=Augmentation())
+    none = replace(data, validation=data.validation.subset(torch.empty(0, dtype=torch.int64)))
+    model = make_cnn(1, 6, 2)
+    fit(model, none, wrapped(TRADES(attack=Brighter())), replace(OPTIONS, epochs=2, swa=0.5))
+    x = data.train.tensors()[0]
+    means = [model[0](images).mean((0, 2, 3)) for images in (x, x * 0.75 + 0.25)]
+    assert torch.allclose(model[1].running_mean, (means[0] + means[1]) / 2, atol=1e-5)
+
+
 @pytest.mark.parametrize("wrapped", [lambda hat: hat, AWP], ids=["hat", "hat-awp"])
 def test_a_defence_brings_its_own_network_and_a_run_is_continued_with_the_same(
     wrapped: Callable[[HAT], Defense], make_cnn: MakeNet, make_dataset: MakeData, tmp_path: Path
@@ -231,12 +258,27 @@ def test_a_stopped_run_goes_on_to_the_same_end(
         assert torch.equal(value, broken.state_dict()[name]), name
 
 
-def overfit(defense: Defense, digits: Dataset, make_cnn: MakeNet) -> list[dict[str, Any]]:
+def overfit(
+    defense: Defense, digits: Dataset, make_cnn: MakeNet, classes: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     small = replace(digits, train=digits.train.subset(512), augmentation=Augmentation())
+    if classes is not None:
+        few = {
+            name: replace(s, labels=s.labels % len(classes))
+            for name, s in vars(small).items()
+            if isinstance(s, ImageSet)
+        }
+        small = replace(small, classes=tuple(classes), **few)
     options = replace(OPTIONS, epochs=12, batch_size=64, lr=0.3, validate_every=12)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CatastrophicOverfitting)
-        return list(fit(make_cnn(), small, defense, options).history)
+        return list(fit(make_cnn(1, 8, small.num_classes), small, defense, options).history)
+
+
+def test_catastrophic_overfitting_is_seen_with_two_classes(digits: Dataset, make_cnn: MakeNet) -> None:
+    history = overfit(FastAT(PGD(eps=0.3, steps=1, step_size=1e-4)), digits, make_cnn, ["even", "odd"])
+    assert any(record["catastrophic_overfitting"] for record in history)
+    assert not any(r["catastrophic_overfitting"] for r in history if r["train_robust_accuracy"] < 0.75)
 
 
 def test_catastrophic_overfitting_is_seen_and_said(digits: Dataset, make_cnn: MakeNet) -> None:

@@ -49,7 +49,9 @@ class NoiseFGSM:
         x = x.detach()
         loss = LOSSES["ce"]
         with plain_view(model) as view, torch.no_grad():
-            start = x + uniform_in_ball(x, self.noise * self.eps, self.norm, generator) if self.noise else x
+            # An image, as in the released code: from noise far below 0 the step would not come back.
+            noise = uniform_in_ball(x, self.noise * self.eps, self.norm, generator) if self.noise else 0.0
+            start = (x + noise).clamp(0.0, 1.0)
             target = loss.target(view, x, y)
             gradient = view.gradient(start, lambda logits: loss.value(logits, target))[2]
             return (start + self.eps * steepest(gradient, self.norm)).clamp_(0.0, 1.0)

@@ -11,7 +11,7 @@ from robustmaps.cli._shared import Output, parse, rich_table, stop_on_signal
 from robustmaps.cli._watch import watching
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import human
-from robustmaps.experiments import AttackConfig, RunConfig
+from robustmaps.experiments import AttackConfig, ModelConfig, RunConfig, to_mapping
 from robustmaps.training import TrainOptions
 
 DESCRIPTION = """Find the enlargements of a network that are worth their cost: candidates within a budget are trained on
@@ -32,7 +32,7 @@ class Arguments:
         upsamples: factors of upsampling to try, with commas.
         least_epochs: epochs that every candidate gets.
         reduction: of so many candidates one goes on, to so many times as many epochs.
-        out: the folder of the runs and of search.json.
+        out: the folder of the runs and of search.json; runs/search-TARGET if left out, STUDY-search for a study.
         json: print the result as one JSON object.
     """
 
@@ -64,11 +64,20 @@ def run(arguments: Sequence[str]) -> None:
     if given.target.endswith((".yaml", ".yml")):
         study = read_study(given.target)
         configs = [point.config for point in study.points]
-        if len({config.data for config in configs}) > 1 or len({config.training.epochs for config in configs}) > 1:
-            raise InputError(f"{given.target}: candidates of one search share their data and epochs")
+        if given.run != Arguments("").run:
+            raise InputError(
+                f"{given.target}: holds all that its runs are made with; write the options of training there"
+            )
+        parts = [{**to_mapping(config), **dict.fromkeys(vars(ModelConfig()))} for config in configs]
+        differ = [key for key in study.keys if len({str(part[key]) for part in parts}) > 1]
+        if differ:
+            raise InputError(
+                f"{given.target}: candidates of a search differ in their network alone; give one value for "
+                f"{', '.join(differ)}"
+            )
         data, evaluation = load_data(configs[0].data), study.evaluations[0]
         candidates = within(configs, data, budget=budget, measure=given.measure)
-        out = given.out or Path(given.target).with_suffix("")
+        out = given.out or Path(given.target).with_name(f"{Path(given.target).stem}-search")
     else:
         base = replace(given.run, model=replace(given.run.model, model=given.target))
         data, evaluation = load_data(base.data), EvaluationConfig(AttackConfig())

@@ -132,11 +132,19 @@ def _statistics_texts(found: "Statistics") -> list[object]:
     from robustmaps.report import percent_cell
 
     rows = [
-        (each.name, str(len(each.evaluated)), percent_cell(each.clean), percent_cell(each.robust))
+        (
+            each.name,
+            str(len(each.evaluated)),
+            percent_cell(each.clean),
+            percent_cell(each.robust),
+            "" if each.deviations[1] is None else f"{100 * each.deviations[1]:.1f}",
+        )
         for each in found.compared
     ]
-    table = rich_table(("configuration", "seeds", "clean [95 %]", "robust [95 %]"), rows)
-    under = [] if found.yardstick is None else [f"Robust accuracy: {found.yardstick.text}."]
+    table = rich_table(("configuration", "seeds", "clean [95 %]", "robust [95 %]", "sd"), rows)
+    under = []
+    if found.yardstick is not None:
+        under = [f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."]
     above = [found.title] if found.title else []
     return [*above, table, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
 

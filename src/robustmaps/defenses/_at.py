@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import FGSM, PGD, Attack, NoiseFGSM, shrink, steepest
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.view import AttackView
 
@@ -76,13 +77,22 @@ class FastAT(_CrossEntropyAtExamples):
     It is prone to catastrophic overfitting: robust against its one step and nothing else. Training looks for that.
 
     Attributes:
-        attack: one step, 1.25 times as long as ``eps``, from a uniform start.
+        attack: one step from a uniform start; 1.25 times as long as ``eps`` where its length is left out.
+
+    Raises:
+        InputError: an attack of several steps.
     """
 
-    attack: PGD = field(default_factory=lambda: PGD(steps=1, step_size=1.25 * 8 / 255))
+    attack: PGD = field(default_factory=lambda: PGD(steps=1))
 
     name = "fast-at"
     single_step = True
+
+    def __post_init__(self) -> None:
+        if self.attack.steps != 1:
+            raise InputError(f"FastAT: an attack of steps={self.attack.steps}: expected PGD(steps=1); AT takes several")
+        if self.attack.step_size is None:
+            object.__setattr__(self, "attack", replace(self.attack, step_size=1.25 * self.attack.eps))
 
 
 @dataclass(frozen=True)

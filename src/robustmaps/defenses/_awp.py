@@ -84,7 +84,7 @@ class AWP:
         parameters = [p for p in model.parameters() if p.requires_grad]
         weights = [p for p in parameters if p.dim() > 1]
         with statistics_kept(model):
-            first = self.defense.outer(model, x, examples, y, targets).value
+            first = self.defense.climbed(model, x, examples, y, targets)
         moves = _moves(weights, torch.autograd.grad(first, weights, allow_unused=True), self.gamma)
         with _moved(weights, moves):
             second = self.defense.outer(model, x, examples, y, targets)

@@ -79,6 +79,12 @@ class Minimax(ABC, Generic[Examples]):
     def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Examples:
         """The inner maximisation: what the network is trained on instead of, or beside, ``x``."""
 
+    def climbed(
+        self, model: nn.Module, x: Tensor, examples: Examples, y: Tensor, targets: Tensor | None = None
+    ) -> Tensor:
+        """The loss that a perturbation of the weights climbs: that of the outer minimisation."""
+        return self.outer(model, x, examples, y, targets).value
+
     @abstractmethod
     def outer(self, model: nn.Module, x: Tensor, examples: Examples, y: Tensor, targets: Tensor | None = None) -> Loss:
         """The outer minimisation: the loss at those examples."""
@@ -103,8 +109,12 @@ def count_correct(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
-    """Mean cross-entropy with the targets (N, K) where there are any, else with the labels (N,)."""
-    return F.cross_entropy(logits.float(), y if targets is None else targets)
+    """Mean cross-entropy with the targets (N, K) where there are any, else with the labels (N,).
+
+    A network may tell more classes than the data have; no target is any of those.
+    """
+    wider = 0 if targets is None else logits.shape[1] - targets.shape[1]
+    return F.cross_entropy(logits.float(), y if targets is None else F.pad(targets, (0, wider)))
 
 
 def kl_divergence(logits: Tensor, reference: Tensor) -> Tensor:

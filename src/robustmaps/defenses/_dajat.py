@@ -12,8 +12,8 @@ from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
-# Steps of the attack in each quarter of the run, and a step's length in units of the budget (released code).
-_STEPS = ((2, 1.0), (3, 2 / 3), (4, 1 / 2), (5, 1 / 2))
+# The released code has a plan of 2 to 5 steps, of which the last condition, 5 of half the budget, overrides the others.
+_STEPS, _STEP_LENGTH = 5, 0.5
 _LEAST = 1e-7
 
 
@@ -22,16 +22,16 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
     """After diverse augmentation-based joint adversarial training (Addepalli et al., arXiv 2210.15318).
 
     The mean TRADES loss of the simply augmented batch and of strongly augmented copies of it, plus the Jensen-Shannon
-    divergence of their clean predictions. The budget grows linearly to its full size over the run, and the attack from
-    2 to 5 steps. As published it goes with AWP (gamma 0.005), averaged weights (0.9996), a learning rate of 0.2 falling
-    by a cosine, and 200 epochs.
+    divergence of their clean predictions. The budget grows linearly to its full size over the run. As
+    published it goes with AWP (gamma 0.005), averaged weights (0.9996), a learning rate of 0.2 falling by a cosine, and
+    200 epochs.
 
-    It differs from the published recipe in two ways: strong augmentation is TrivialAugment instead of AutoAugment, and
-    the strongly augmented images are normalised by their own batch statistics, which are not recorded, instead of by
-    batch-norm layers of their own.
+    It differs from the released code: strong augmentation is TrivialAugment, on top of the simple augmentation, instead
+    of AutoAugment on the image as it was; strongly augmented images are normalised by their own batch statistics, which
+    are not recorded, instead of by batch-norm layers of their own, and attacked through the network in evaluation mode.
 
     Attributes:
-        attack: its norm and full budget; steps follow the published plan.
+        attack: its norm and full budget; it makes 5 steps of half the present budget.
         beta: weight of the divergence in each TRADES loss.
         copies: strongly augmented copies of the batch.
         consistency: weight of the Jensen-Shannon divergence.
@@ -58,9 +58,8 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
     @property
     def present_attack(self) -> PGD:
         """The attack at this stage of training."""
-        steps, length = _STEPS[min(int(len(_STEPS) * self.progress), len(_STEPS) - 1)]
         eps = self.attack.eps * max(self.progress, 1e-3)
-        return PGD(self.attack.norm, eps, steps, length * eps, loss="kl", start="normal")
+        return PGD(self.attack.norm, eps, _STEPS, _STEP_LENGTH * eps, loss="kl", start="normal")
 
     def inner(
         self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None
@@ -70,6 +69,18 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
         with plain_view(model) as view:
             clean = [x, *(strongly_augmented(x, generator) for _ in range(self.copies))]
             return tuple((images, attack(view, images, y, generator=generator)) for images in clean)
+
+    def climbed(
+        self,
+        model: nn.Module,
+        x: Tensor,  # noqa: ARG002 - it is the first of the examples
+        examples: tuple[tuple[Tensor, Tensor], ...],
+        y: Tensor,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """The TRADES loss of the simply augmented images alone, as in the released code."""
+        x_base, x_adv = examples[0]
+        return self._trades(model(x_base).float(), model(x_adv).float(), y, targets)
 
     def outer(
         self,

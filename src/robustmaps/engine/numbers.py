@@ -80,12 +80,16 @@ def human(number: float, unit: str = "") -> str:
 
 
 def as_fraction(value: float) -> str:
-    """A budget as people write it: whole 255ths as a fraction, other numbers as they are.
+    """A budget as people write it: whole 255ths as a fraction, numbers of few digits and others as they are.
 
-    >>> as_fraction(8 / 255), as_fraction(0.15)
-    ('8/255', '0.15')
+    >>> as_fraction(8 / 255), as_fraction(0.15), as_fraction(51 / 255)
+    ('8/255', '0.15', '0.2')
     """
-    levels = value * 255
-    if abs(levels - round(levels)) < 1e-9 and 0 < round(levels) < 255:
+    levels, short = value * 255, f"{value:g}"
+    if (
+        abs(levels - round(levels)) < 1e-9
+        and 0 < round(levels) < 255
+        and not (float(short) == value and len(short) < 5)
+    ):
         return f"{round(levels)}/255"
-    return f"{value:g}"
+    return short

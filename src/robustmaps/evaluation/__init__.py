@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._evaluate import evaluate
     from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation, compare
     from robustmaps.evaluation._identity import attack_settings, images_sha256, weights_sha256
-    from robustmaps.evaluation._rates import Difference, Rate, SeedRate, paired_difference, rate_over_seeds
+    from robustmaps.evaluation._rates import Rate, SeedRate, rate_over_seeds
 
 __all__ = [
     "ROBUST",
@@ -20,7 +20,6 @@ __all__ = [
     "Comparison",
     "CorruptionEvaluation",
     "Diagnosis",
-    "Difference",
     "Evaluation",
     "Finding",
     "MeanAccuracy",
@@ -36,7 +35,6 @@ __all__ = [
     "holm",
     "images_sha256",
     "over_seeds",
-    "paired_difference",
     "rate_over_seeds",
     "weights_sha256",
 ]
@@ -52,6 +50,6 @@ __getattr__, __dir__ = lazy(
         "_evaluate": ["evaluate"],
         "_evaluation": ["Evaluation", "ROBUST", "WRONG", "compare"],
         "_identity": ["attack_settings", "images_sha256", "weights_sha256"],
-        "_rates": ["Difference", "Rate", "SeedRate", "paired_difference", "rate_over_seeds"],
+        "_rates": ["Rate", "SeedRate", "rate_over_seeds"],
     },
 )

@@ -119,6 +119,10 @@ class Comparison:
         """Whether a difference is shown, at 5 % after the correction."""
         return self.corrected_p < _ALPHA
 
+    def __str__(self) -> str:
+        low, high = (100 * bound for bound in self.interval)
+        return f"{100 * self.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
     def flipped(self) -> "Comparison":
         """The same, as seen from the other side."""
         low, high = self.interval
@@ -144,29 +148,37 @@ class Comparison:
 
 
 def compare_all(
-    verdicts: Mapping[str, ArrayLike], *, reference: str | None = None, seed: int = 0
+    verdicts: Mapping[str, ArrayLike | Mapping[int, ArrayLike]],
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    seed: int = 0,
 ) -> tuple[Comparison, ...]:
     """Compare configurations over the same seeds and images, corrected for how many comparisons are made.
 
     Args:
-        verdicts: by name, booleans (seeds, images), all in the same order of both.
-        reference: compare each with this one only, which must not have been chosen by looking at the verdicts; all
-            pairs where None.
+        verdicts: by name, booleans (seeds, images), or by seed booleans (images,); all in the same order of images.
+        pairs: which are compared, such as each with one that was not chosen by looking at the verdicts; all where
+            None. A pair is compared over the seeds that both have, and left out where there are none.
         seed: of the bootstrap.
 
     Raises:
-        InputError: fewer than two, an unknown reference, or verdicts whose shapes differ.
+        InputError: fewer than two, an unknown name, or verdicts that don't pair.
     """
-    right = {name: np.atleast_2d(np.asarray(each, dtype=bool)) for name, each in verdicts.items()}
-    shapes = {each.shape for each in right.values()}
-    if len(right) < 2 or len(shapes) != 1 or not min(next(iter(shapes))):
-        raise InputError(f"verdicts of shapes {sorted(shapes)}: expected two or more of the same seeds and images")
-    if reference is not None and reference not in right:
-        raise InputError(f"reference={reference!r}: expected one of {', '.join(right)}")
-    others = [name for name in right if name != reference]
-    pairs = list(combinations(right, 2)) if reference is None else [(reference, name) for name in others]
-    means = _resampled(right, seed)
-    tests = [_Test(right[b].astype(np.int8) - right[a], means[b] - means[a]) for a, b in pairs]
+    right = {name: _by_seed(each) for name, each in verdicts.items()}
+    shapes = sorted({row.shape for rows in right.values() for row in rows.values()})
+    if len(right) < 2 or len(shapes) != 1 or shapes[0] == (0,):
+        raise InputError(f"verdicts of shapes {shapes}: expected two or more configurations on the same images")
+    wanted = list(combinations(right, 2)) if pairs is None else list(pairs)
+    unknown = {name for pair in wanted for name in pair} - set(right)
+    if unknown:
+        raise InputError(f"pairs of {', '.join(sorted(unknown))}: expected names out of {', '.join(right)}")
+    shared = {pair: sorted(set(right[pair[0]]) & set(right[pair[1]])) for pair in wanted}
+    made = [pair for pair in wanted if shared[pair]]
+    resampled = _Resampled(right, seed)
+    tests = []
+    for a, b in made:
+        gain = np.stack([right[b][s].astype(np.int8) - right[a][s] for s in shared[a, b]])
+        tests.append(_Test(gain, resampled.difference(a, b, shared[a, b])))
     corrected = holm([test.p_value for test in tests])
     levels = _levels([test.p_value for test in tests])
     return tuple(
@@ -178,25 +190,38 @@ def compare_all(
             test.p_value,
             p,
             min(1.0, 2 * float(np.mean(test.each_p))) if len(test.gain) > 1 else test.each_p[0],
-            len(pairs),
+            len(made),
             test.gain.shape[1],
             len(test.gain),
         )
-        for (a, b), test, p, level in zip(pairs, tests, corrected, levels, strict=True)
+        for (a, b), test, p, level in zip(made, tests, corrected, levels, strict=True)
     )
 
 
-def _resampled(right: Mapping[str, NDArray[np.bool_]], seed: int) -> dict[str, NDArray[np.float64]]:
-    """Rates of each in (resamples,): seeds and images drawn with replacement, alike for all, since all share them."""
-    rng = np.random.default_rng(seed)
-    seeds, images = next(iter(right.values())).shape
-    stacked = np.stack(list(right.values())).reshape(-1, images).astype(np.float32)
-    totals = np.empty((len(right), _RESAMPLES))
-    for i in range(_RESAMPLES):
-        weights = np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float32)
-        rates = (stacked @ weights).reshape(len(right), seeds) / images
-        totals[:, i] = rates[:, rng.integers(seeds, size=seeds)].mean(1)
-    return dict(zip(right, totals, strict=True))
+def _by_seed(verdicts: ArrayLike | Mapping[int, ArrayLike]) -> dict[int, NDArray[np.bool_]]:
+    rows = verdicts if isinstance(verdicts, Mapping) else dict(enumerate(np.atleast_2d(np.asarray(verdicts))))
+    return {number: np.asarray(row, dtype=bool) for number, row in rows.items()}
+
+
+class _Resampled:
+    """Rates under images drawn with replacement, the same draws for all, since all saw the same images."""
+
+    def __init__(self, right: Mapping[str, Mapping[int, NDArray[np.bool_]]], seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._rows = {key: row for row, key in enumerate((name, s) for name, each in right.items() for s in each)}
+        stacked = np.stack([row for each in right.values() for row in each.values()]).astype(np.float32)
+        images = stacked.shape[1]
+        self._rates = np.empty((_RESAMPLES, len(stacked)))
+        for i in range(_RESAMPLES):
+            weights = np.bincount(self._rng.integers(images, size=images), minlength=images).astype(np.float32)
+            self._rates[i] = stacked @ weights / images
+
+    def difference(self, a: str, b: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Mean differences (resamples,) over seeds drawn with replacement, the same ones of both."""
+        first, second = (self._rates[:, [self._rows[name, s] for s in seeds]] for name in (a, b))
+        drawn = self._rng.integers(len(seeds), size=(_RESAMPLES, len(seeds)))
+        means: NDArray[np.float64] = np.take_along_axis(second - first, drawn, axis=1).mean(1)
+        return means
 
 
 class _Test:
@@ -229,6 +254,8 @@ class _Test:
         half = float(stats.norm.ppf(1 - level / 2)) * self._bootstrap_error
         if len(self.gain) > 1:
             half = max(half, float(stats.t.ppf(1 - level / 2, len(self.gain) - 1)) * self._seed_error)
+        elif self.each_p[0] >= level:
+            half = max(half, abs(self.value))  # where McNemar's exact test does not tell them apart, 0 is possible
         if not half:
             # No image changed sides in any resample; as many images can't rule out a few in more (Wilson).
             half = Rate(0, self.gain.shape[1]).interval[1]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
-from robustmaps.evaluation._rates import Difference, Rate, paired_difference
+from robustmaps.evaluation._comparison import Comparison, compare_all
+from robustmaps.evaluation._rates import Rate
 
 WRONG = "wrong"
 ROBUST = "robust"
@@ -137,7 +138,7 @@ class Evaluation:
             raise InputError(f"no evaluation: {error!r}") from error
 
 
-def compare(a: Evaluation, b: Evaluation) -> Difference:
+def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """The difference in robust accuracy of B over A, paired by image.
 
     Raises:
@@ -147,4 +148,4 @@ def compare(a: Evaluation, b: Evaluation) -> Difference:
         raise InputError("the evaluations were made on different images; evaluate both on the same samples")
     if (a.norm, a.eps) != (b.norm, b.eps):
         raise InputError(f"the budgets differ: {a.norm} {a.eps:g} against {b.norm} {b.eps:g}")
-    return paired_difference(a.robust_correct, b.robust_correct)
+    return compare_all({"A": a.robust_correct, "B": b.robust_correct})[0]

@@ -53,60 +53,6 @@ class Rate:
         }
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How much more often B is right than A on the same images.
-
-    Attributes:
-        value: rate of B minus rate of A, in [-1, 1].
-        interval: 95 % percentile bootstrap interval, over images and, where there are several, over seeds.
-        p_value: exact McNemar test over images; None where there are several seeds, since their verdicts on one image
-            are not independent.
-        images: how many images.
-        seeds: how many pairs of runs.
-    """
-
-    value: float
-    interval: tuple[float, float]
-    p_value: float | None
-    images: int
-    seeds: int
-
-    def __str__(self) -> str:
-        low, high = (100 * bound for bound in self.interval)
-        return f"{100 * self.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-
-    def to_dict(self) -> dict[str, float | list[float] | None]:
-        """For JSON."""
-        return {
-            "value": self.value,
-            "interval": list(self.interval),
-            "p_value": self.p_value,
-            "images": self.images,
-            "seeds": self.seeds,
-        }
-
-
-def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Difference:
-    """Compare verdicts on the same images.
-
-    Args:
-        a: booleans (images,) or (seeds, images): is A right?
-        b: the same for B, in the same order of images and seeds.
-        seed: of the bootstrap.
-
-    Raises:
-        InputError: the shapes differ or hold nothing.
-    """
-    first, second = (np.atleast_2d(np.asarray(v, dtype=bool)) for v in (a, b))
-    if first.shape != second.shape or first.size == 0:
-        raise InputError(f"verdicts of shapes {first.shape} and {second.shape}: expected the same images for both")
-    gain = second.astype(np.int8) - first.astype(np.int8)
-    seeds, images = gain.shape
-    p_value = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if seeds == 1 else None
-    return Difference(float(gain.mean()), _interval(gain, seed), p_value, images, seeds)
-
-
 def _interval(values: NDArray[np.int8], seed: int) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of the mean of (seeds, images).
 

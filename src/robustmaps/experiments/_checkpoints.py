@@ -68,6 +68,20 @@ def data_for(
     return load_data(config if data is None else replace(config, data=data), decoding)
 
 
+def weights_file(path: str | Path) -> Path:
+    """The weights of a run folder, or of one that `save_enlarged` wrote; the file itself where it is one.
+
+    Raises:
+        InputError: there is none.
+    """
+    weights_path = _weights_in(Path(path)) if Path(path).is_dir() else Path(path)
+    if not weights_path.exists():
+        if Path(path).is_dir():
+            raise InputError(f"{path}: it is no finished run; train it to the end first (expected {weights_path.name})")
+        raise InputError(f"{path}: there is no such file or folder; expected a run folder or a weights file")
+    return weights_path
+
+
 def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
     """The network of a run folder, of a folder that `save_enlarged` wrote, or of a weights file of either.
 
@@ -77,11 +91,7 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
     Raises:
         InputError: there is no such file, it does not describe its network, or the weights don't fit that.
     """
-    weights_path = _weights_in(Path(path)) if Path(path).is_dir() else Path(path)
-    if not weights_path.exists():
-        if Path(path).is_dir():
-            raise InputError(f"{path}: it is no finished run; train it to the end first (expected {weights_path.name})")
-        raise InputError(f"{path}: there is no such file or folder; expected a run folder or a weights file")
+    weights_path = weights_file(path)
     weights, description = load_weights(weights_path)
     try:
         opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]))

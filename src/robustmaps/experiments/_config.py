@@ -111,7 +111,7 @@ class DefenseConfig:
             dajat, each also with -awp for weight perturbation; or a cheap one: fast-at, n-fgsm, free-at.
         norm: the norm of the budget.
         eps: its radius, for images in [0, 1].
-        steps: steps of the training attack; the cheap ones make one, dajat follows a plan of its own.
+        steps: steps of the training attack; the cheap ones make one, dajat five.
         step_size: length of a step; 2.5 * eps / steps if left out, 1.25 * eps for fast-at.
         beta: weight of the pairing or of the divergence; alp 0.5, trades 6, mart 5, hat 2.5, dajat 11 if left out.
         awp_gamma: relative size of the weight perturbation; 0.01 for at-awp, 0.005 for the others if left out.

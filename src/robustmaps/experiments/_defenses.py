@@ -9,6 +9,7 @@ from robustmaps import defenses
 from robustmaps.attacks import FGSM, PGD, Attack, NoiseFGSM
 from robustmaps.defenses import AWP, Defense
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.experiments._checkpoints import open_checkpoint
 from robustmaps.experiments._config import DefenseConfig, DefenseName
 
 _KINDS: dict[str, type[Any]] = {
@@ -29,6 +30,8 @@ _AWP = "-awp"
 _GAMMA, _OTHER_GAMMA = 0.01, 0.005
 
 _LEAST_L2 = 0.05
+_OWN_STEPS = ("standard", "n-fgsm", "free-at", "dajat")
+"""Defences whose steps follow from their paper."""
 
 
 def create_defense(config: DefenseConfig) -> Defense:
@@ -55,6 +58,8 @@ def create_defense(config: DefenseConfig) -> Defense:
     for key, value in given.items():
         if key not in taken:
             raise InputError(f"{key}={value!r}: {config.defense} has no such parameter; leave it out")
+    if config.step_size is not None and name in _OWN_STEPS:
+        raise InputError(f"step_size={config.step_size:g}: {config.defense} has a step of its own; leave it out")
     if "helper" in taken:
         given["helper"] = _helper(config.helper)
     gamma = given.pop("awp_gamma", _GAMMA if name == "at" else _OTHER_GAMMA)
@@ -66,9 +71,6 @@ def create_defense(config: DefenseConfig) -> Defense:
 
 
 def _helper(path: str | None) -> Any:
-    # Here and not above: opening a checkpoint needs `_run`, which needs this module.
-    from robustmaps.experiments._checkpoints import open_checkpoint
-
     if path is None:
         raise InputError("helper: hat needs the run of a network trained with --defense standard; give --helper RUN")
     return open_checkpoint(path).model.requires_grad_(False).eval()
@@ -79,16 +81,11 @@ def _pgd(config: DefenseConfig, **changes: Any) -> PGD:
     return PGD(**{**values, **changes})
 
 
-def _one_step(config: DefenseConfig) -> PGD:
-    length = 1.25 * config.eps if config.step_size is None else config.step_size
-    return _pgd(config, steps=1, step_size=length)
-
-
 _ATTACKS: dict[str, Callable[[DefenseConfig], Attack]] = {
     "trades": lambda config: _pgd(config, loss="kl", start="normal"),
     "hat": lambda config: _pgd(config, loss="kl", start="normal"),
     "mart": lambda config: _pgd(config, start="normal"),
-    "fast-at": _one_step,
+    "fast-at": lambda config: _pgd(config, steps=1),
     "n-fgsm": lambda config: NoiseFGSM(config.norm, config.eps),
     "free-at": lambda config: FGSM(config.norm, config.eps),
 }

@@ -17,7 +17,7 @@ from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import stream
-from robustmaps.evaluation import Difference, Evaluation, SeedRate, paired_difference, rate_over_seeds
+from robustmaps.evaluation import Comparison, Evaluation, compare_all
 from robustmaps.experiments._attacks import create_attacks
 from robustmaps.experiments._checkpoints import open_checkpoint
 from robustmaps.experiments._config import (
@@ -29,8 +29,10 @@ from robustmaps.experiments._config import (
 )
 from robustmaps.experiments._evaluation import Options, evaluate_checkpoint
 from robustmaps.experiments._parallel import Worker, available_cores, run_all
+from robustmaps.experiments._report_words import as_sentence
 from robustmaps.experiments._run import train
-from robustmaps.report import AttackedImage, Table, plot_attacked, plot_curves, table
+from robustmaps.experiments._variants import bounded, verdicts
+from robustmaps.report import AttackedImage, Bounded, Table, percent_cell, plot_attacked, plot_curves, table
 from robustmaps.training import RunFolder, TrainOptions
 
 EPS = 0.15
@@ -54,8 +56,8 @@ class Variant:
     """
 
     name: str
-    clean: SeedRate
-    robust: SeedRate
+    clean: Bounded
+    robust: Bounded
     cost: Cost
     train_s: float
     evaluate_s: float
@@ -73,8 +75,8 @@ class DemoResult:
 
     folder: Path
     variants: tuple[Variant, ...]
-    clean_gain: Difference
-    robust_gain: Difference
+    clean_gain: Comparison
+    robust_gain: Comparison
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,8 +85,8 @@ class DemoResult:
             "variants": [
                 {
                     "name": v.name,
-                    "clean_accuracy": v.clean.to_dict(),
-                    "robust_accuracy": v.robust.to_dict(),
+                    "clean_accuracy": {"value": v.clean.value, "interval": v.clean[1:]},
+                    "robust_accuracy": {"value": v.robust.value, "interval": v.robust[1:]},
                     "cost": v.cost.to_dict(),
                     "train_s": v.train_s,
                     "evaluate_s": v.evaluate_s,
@@ -104,8 +106,8 @@ class DemoResult:
             return human(before, unit), human(after, unit), f"x {after / before:.2f}"
 
         rows = [
-            ("clean accuracy", first.clean, second.clean, self.clean_gain),
-            ("robust accuracy", first.robust, second.robust, self.robust_gain),
+            ("clean accuracy", percent_cell(first.clean), percent_cell(second.clean), self.clean_gain),
+            ("robust accuracy", percent_cell(first.robust), percent_cell(second.robust), self.robust_gain),
             ("map before pooling", *("x".join(map(str, v.cost.map_size or ())) for v in self.variants), ""),
             ("forward pass", *size("flops", "FLOP")),
             ("parameters", *size("parameters", "")),
@@ -117,15 +119,7 @@ class DemoResult:
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
-        low, high = (100 * bound for bound in self.robust_gain.interval)
-        gain = 100 * self.robust_gain.value
-        size = f"{self.robust_gain.seeds} seeds x {self.robust_gain.images} images"
-        extent = f"95 % interval {low:+.1f} to {high:+.1f}, {size}"
-        if low > 0:
-            return f"With inputs upsampled by 2, ResNet-8 is {gain:.1f} points more robust ({extent})."
-        if high < 0:
-            return f"With inputs upsampled by 2, ResNet-8 is {-gain:.1f} points less robust ({extent})."
-        return f"No difference in robustness is shown: {gain:+.1f} points ({extent})."
+        return as_sentence(self.robust_gain)
 
 
 @dataclass(frozen=True)
@@ -205,27 +199,24 @@ def _config(upsample: float, seed: int, epochs: int) -> RunConfig:
 
 def _summarise(folder: Path, runs: Mapping[str, list[tuple[Path, Path, float]]]) -> DemoResult:
     evaluations = {name: [Evaluation.load(path) for _, path, _ in done] for name, done in runs.items()}
-    clean = {name: np.stack([e.clean_correct for e in each]) for name, each in evaluations.items()}
-    robust = {name: np.stack([e.robust_correct for e in each]) for name, each in evaluations.items()}
     example = load("digits").test.subset(1).tensors()[0]
     variants = tuple(
         Variant(
             name,
-            rate_over_seeds(clean[name]),
-            rate_over_seeds(robust[name]),
+            bounded(evaluations[name], "clean_correct"),
+            bounded(evaluations[name], "robust_correct"),
             measure_cost(open_checkpoint(done[0][0]).model, example),
             float(np.mean([seconds for _, _, seconds in done])),
             float(np.mean([e.seconds for e in evaluations[name]])),
         )
         for name, done in runs.items()
     )
-    first, second = runs
-    return DemoResult(
-        folder,
-        variants,
-        paired_difference(clean[first], clean[second]),
-        paired_difference(robust[first], robust[second]),
+    names = ("ResNet-8", "ResNet-8 with inputs upsampled by 2")
+    clean, robust = (
+        compare_all({n: verdicts(each, which) for n, each in zip(names, evaluations.values(), strict=True)})[0]
+        for which in ("clean_correct", "robust_correct")
     )
+    return DemoResult(folder, variants, clean, robust)
 
 
 def _write(folder: Path, result: DemoResult, runs: Mapping[str, list[Path]]) -> None:
@@ -276,7 +267,7 @@ def _markdown(result: DemoResult, runs: Mapping[str, list[Path]]) -> str:
 
 {result.table().to_markdown()}
 Accuracies are means over {result.robust_gain.seeds} seeds on {result.robust_gain.images} test images that neither \
-training nor the choice of the best epoch has seen, with 95 % intervals by bootstrap over seeds and images; \
+training nor the choice of the best epoch has seen, with 95 % intervals over seeds and images; \
 differences are paired by seed and image. Robust accuracy: l_inf, eps {as_fraction(EPS)}, PGD-20 with 5 restarts; \
 training used PGD-5. Costs are those of one image, forward. Times are means per run, one core each.
 

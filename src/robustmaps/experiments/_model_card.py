@@ -189,9 +189,10 @@ def _training(record: RunRecord | None) -> list[str]:
     if defense.defense != "standard":
         attack = f"{defense.norm}, eps {as_fraction(defense.eps)}, {defense.steps} steps"
         lines.append(f"- defence: {defense.defense} ({attack})")
-    lines.append(
-        f"- {config.training.epochs} epochs, the weights of epoch {record.best_epoch}, chosen on images held out"
-    )
+    epochs = len(record.history)
+    chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)
+    kept = f"the weights of epoch {record.best_epoch}, chosen on images held out" if chosen else "the last weights"
+    lines.append(f"- {epochs} epochs of {config.training.epochs}, {kept}")
     try:
         cost = record.cost()
         lines.append(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import sha256
 from robustmaps.evaluation import Evaluation
 from robustmaps.experiments._config import RunConfig, read_config
 
@@ -20,6 +21,8 @@ Status = Literal["finished", "running", "stopped", "failed"]
 
 ERROR = "error.txt"
 """The file in a run folder that says why the run failed; it goes when the run goes on."""
+BEST = "best.safetensors"
+"""The file in a run folder that holds its best weights."""
 COST = "cost.json"
 """The file in a run folder that holds the cost of its network for one image."""
 
@@ -37,7 +40,8 @@ class RunRecord:
         config: what is run, with everything filled in.
         history: per finished epoch the figures of ``metrics.jsonl``.
         best_epoch: the epoch, from 1, whose weights are kept as best; None before there is one.
-        status: ``finished``, ``running`` (a process holds the folder), ``stopped``, or ``failed``.
+        status: ``finished``, ``running`` (a process holds the folder), ``stopped``, or ``failed``, in training or, in a
+            sweep, in evaluation.
         error: why it failed; None where it did not.
         seconds: time spent training and validating in finished epochs.
         evaluations: by the file's name without ``.json``, in the order of names.
@@ -132,7 +136,7 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
         status=_status(path, history, config, error),
         error=error,
         seconds=sum(record.get("train_s", 0.0) + record.get("validation_s", 0.0) for record in history),
-        evaluations=_evaluations(path / "evaluation", skipped),
+        evaluations=_evaluations(path, skipped),
         environment=_mapping(path / "environment.json") or {},
         recorded_cost=_mapping(path / COST),
     )
@@ -181,8 +185,8 @@ def _best_epoch(history: tuple[Mapping[str, Any], ...], epochs: int) -> int | No
 
 
 def _status(path: Path, history: tuple[Mapping[str, Any], ...], config: RunConfig, error: str | None) -> Status:
-    if len(history) >= config.training.epochs and (path / "best.safetensors").exists():
-        return "finished"
+    if len(history) >= config.training.epochs and (path / BEST).exists():
+        return "finished" if error is None else "failed"
     if _is_held(path / ".lock"):
         return "running"
     return "stopped" if error is None else "failed"
@@ -201,16 +205,27 @@ def _is_held(path: Path) -> bool:
         return False
 
 
-def _evaluations(folder: Path, skipped: Skipped) -> dict[str, Evaluation]:
-    found = {}
-    for path in sorted(folder.glob("*.json")):
+def _evaluations(run: Path, skipped: Skipped) -> dict[str, Evaluation]:
+    """Those of the weights that the run has now, not of what it had before it was trained on."""
+    found: dict[Path, Evaluation] = {}
+    for path in sorted((run / "evaluation").glob("*.json")):
         if path.name.startswith((".", *_OTHER_KINDS)) or path.name.endswith(".model_info.json"):
             continue
         try:
-            found[path.stem] = Evaluation.load(path)
+            found[path] = Evaluation.load(path)
         except InputError as error:
             skipped(path, str(error))
-    return found
+    weights = run / BEST
+    known = {evaluation.checkpoint_sha256 for evaluation in found.values()} - {None}
+    # Large files are only read where there is a doubt.
+    changed = weights.exists() and any(path.stat().st_mtime < weights.stat().st_mtime for path in found)
+    if known and weights.exists() and (changed or len(known) > 1):
+        present = sha256(weights)
+        for path, evaluation in list(found.items()):
+            if evaluation.checkpoint_sha256 not in (None, present):
+                skipped(path, "it is of weights that the run no longer has; evaluate it again")
+                del found[path]
+    return {path.stem: evaluation for path, evaluation in found.items()}
 
 
 def _text(path: Path) -> str | None:

@@ -31,7 +31,7 @@ from robustmaps.report import (
 )
 
 _WRONG = "wrong, clean"
-_MOST_CLASSES = 40
+_MOST_CLASSES, _MOST_ROWS = 40, 20
 _Series = tuple[str, tuple[str, ...], str, str]
 """Norm, attacks, their other settings and images of evaluations that differ in eps."""
 _ROBUST = "validation_robust_accuracy"
@@ -40,7 +40,7 @@ _ROBUST = "validation_robust_accuracy"
 def training(study: Statistics) -> Section:
     """Accuracy over epochs, and whether robust accuracy fell again."""
     curves = []
-    shown = study.variants[:MOST_LINES]
+    shown = study.shown(MOST_LINES)
     for variant in shown:
         for kind, key in (
             ("validation, robust", _ROBUST),
@@ -50,14 +50,13 @@ def training(study: Statistics) -> Section:
             curve = _curve(variant, kind, key)
             if curve is not None:
                 curves.append(curve)
-    falls, sentence = _overfitting(shown)
+    falls, sentence = _overfitting(study.variants)
     if not curves:
         return Section(
             "training", "Training", (Missing("No epoch has been finished.", "robustmaps train --resume RUN"),)
         )
     blocks: list[Block] = []
-    if len(study.variants) > len(shown):
-        blocks.append(Text(f"The {len(shown)} most robust of {len(study.variants)} configurations.", "note"))
+    blocks += _first(len(shown), len(study.variants))
     blocks.append(learning_chart(curves, sentence, study.tints))
     blocks += [Text(sentence), Listing("overfitting", falls)] if falls.rows else []
     return Section("training", "Training", tuple(blocks))
@@ -91,8 +90,9 @@ def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
     if not change.value:
         return falls, "No robust overfitting: no configuration's robust validation accuracy fell after its best epoch."
     return falls, (
-        f"Robust overfitting is largest with {name}: from the best epoch to the last, robust validation accuracy "
-        f"changed by {change.text} points. The weights of the best epoch are the ones that were kept and evaluated."
+        f"From the best epoch to the last, robust validation accuracy changed most with {name}: by {change.text} "
+        "points. The best of many noisy figures is above the last by a little without any overfitting, too. The "
+        "weights of the best epoch are the ones that were kept and evaluated."
     )
 
 
@@ -100,27 +100,33 @@ def attacks(study: Statistics) -> Section:
     """Accuracy over the radius, and what broke how many."""
     blocks: list[Block] = []
     if study.yardstick is not None:
-        blocks.append(_cascade(study, study.yardstick))
+        blocks += _cascade(study, study.yardstick)
     curve = _radius(study)
     folder = study.best.runs[0].folder
     command = shell("robustmaps", "evaluate", folder, "--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255")
-    blocks.append(curve or Missing("No curve of robust accuracy over eps. Several radii make one:", command))
+    blocks += curve or [Missing("No curve of robust accuracy over eps. Several radii make one:", command)]
     if study.yardstick is None:
         blocks.append(Missing(NOT_EVALUATED, study.evaluate))
     return Section("attacks", "Under attack", tuple(blocks))
 
 
-def _cascade(study: Statistics, yardstick: Yardstick) -> Block:
+def _first(count: int, total: int) -> list[Block]:
+    """What is said where a plot has room for some configurations only."""
+    text = f"{count} of {total} configurations: the most robust, and the one that the first is shown beside."
+    return [Text(text, "note")] if total > count else []
+
+
+def _cascade(study: Statistics, yardstick: Yardstick) -> list[Block]:
     rows = []
-    for variant in study.compared[:20]:
+    for variant in (v for v in study.shown(_MOST_ROWS) if v.evaluated):
         every = [verdict for evaluation in variant.evaluated.values() for verdict in evaluation.verdicts]
         kinds = ["robust", *dict.fromkeys(yardstick.names), "wrong"]
         shares = [(_WRONG if kind == "wrong" else kind, every.count(kind) / len(every)) for kind in kinds]
         rows.append((variant.name, shares))
-    return cascade_chart(rows, yardstick.text)
+    return [*_first(len(rows), len(study.compared)), cascade_chart(rows, yardstick.text)]
 
 
-def _radius(study: Statistics) -> Block | None:
+def _radius(study: Statistics) -> list[Block]:
     """Evaluations that differ in nothing but eps: of all such series the one that most configurations have."""
     series: dict[_Series, dict[str, dict[float, list[Evaluation]]]] = {}
     for variant in study.variants:
@@ -133,16 +139,19 @@ def _radius(study: Statistics) -> Block | None:
     # Two radii and clean accuracy are the least that makes a curve.
     curves = {key: {n: p for n, p in each.items() if len(p) > 1} for key, each in series.items()}
     if not any(curves.values()):
-        return None
+        return []
     key = max(curves, key=lambda key: (len(curves[key]), sum(map(len, curves[key].values())), key))
     norm, names, *_ = key
     lines = []
-    for name, points in list(curves[key].items())[:MOST_LINES]:
+    found = curves[key]
+    mine = [v.name for v in study.shown(MOST_LINES) if v.name in found] or list(found)[:MOST_LINES]
+    for name, points in ((name, found[name]) for name in mine):
         first = points[min(points)]
         line = [(0.0, bounded(first, "clean_correct"))]
         line += [(eps, bounded(points[eps], "robust_correct")) for eps in sorted(points)]
         lines.append((name, line))
-    return radius_chart(lines, norm, " + ".join(names), study.tints)
+    chart = radius_chart(lines, norm, " + ".join(names), study.tints)
+    return [*_first(len(lines), len(found)), chart]
 
 
 def _but_eps(evaluation: Evaluation) -> str:

@@ -15,7 +15,7 @@ from robustmaps.engine.device import resolve_device
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import plain_view
-from robustmaps.experiments._checkpoints import Checkpoint, open_checkpoint
+from robustmaps.experiments._checkpoints import open_checkpoint
 from robustmaps.report import (
     Block,
     Bounded,
@@ -89,9 +89,11 @@ def draw_pictures(
     """
     checkpoints = [(name, open_checkpoint(path)) for name, path in runs]
     at = resolve_device(device)
-    opened = [_open(name, checkpoint, at) for name, checkpoint in checkpoints]
+    # One budget for all, that of the last, so that they can be compared.
+    norm, eps = checkpoints[-1][1].norm, checkpoints[-1][1].eps
+    opened = [_Opened(name, checkpoint.model.to(at).eval(), norm, eps) for name, checkpoint in checkpoints]
     x, y = (values.to(at) for values in _first_of_classes(data).tensors())
-    budget = f"{opened[-1].norm}, eps {as_fraction(opened[-1].eps)}"
+    budget = f"{norm}, eps {as_fraction(eps)}"
     images: list[Block] = [
         Text(
             f"The first test image of each class under PGD-{_STEPS}, {budget}. Perturbation: grey is no change, black "
@@ -110,8 +112,8 @@ def draw_pictures(
                 one.model,
                 few,
                 labels,
-                eps=opened[0].eps,
-                norm=opened[0].norm,
+                eps=eps,
+                norm=norm,
                 steps=_STEPS,
                 latency_runs=0,
                 like=like,
@@ -120,10 +122,6 @@ def draw_pictures(
         )
     maps = [_maps(one, analysis, x[:1], y[:1], data) for one, analysis in zip(opened, analyses, strict=True)]
     return Pictures(tuple(images), (*_depth(opened, analyses, tints), Text(_ABOUT_MAPS), *maps))
-
-
-def _open(name: str, checkpoint: Checkpoint, device: torch.device) -> _Opened:
-    return _Opened(name, checkpoint.model.to(device).eval(), checkpoint.norm, checkpoint.eps)
 
 
 def _first_of_classes(data: Dataset) -> ImageSet:

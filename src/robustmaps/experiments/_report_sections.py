@@ -40,6 +40,8 @@ def leaderboard(study: Statistics) -> Section:
         blocks.append(Missing(NOT_EVALUATED, study.evaluate))
     else:
         blocks.append(Text(f"Robust accuracy: {study.yardstick.text}. Brackets: 95 % intervals over images and seeds."))
+    if _several_seeds(study):
+        blocks.append(Text("Sd over seeds: standard deviation of robust accuracy between seeds, in points."))
     if study.gains:
         blocks.append(Text(_about_gains(study)))
     columns = (
@@ -47,6 +49,7 @@ def leaderboard(study: Statistics) -> Section:
         "runs",
         "clean",
         "robust",
+        *(["sd over seeds"] if _several_seeds(study) else []),
         *(["gain (points)"] if study.gains else []),
         "forward (FLOP)",
         "parameters",
@@ -84,7 +87,7 @@ def _about_gains(study: Statistics) -> str:
         )
     return (
         "Gain: difference in robust accuracy to the cheapest configuration that differs in nothing but the maps "
-        f"({plain}), over the common seeds. Its interval is corrected for all comparisons with the same one."
+        f"({plain}), over the common seeds. Intervals are corrected for all comparisons with the same one."
     )
 
 
@@ -93,6 +96,10 @@ def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
     rates: tuple[object, object] = (NONE, NONE)
     if variant.evaluated:
         rates = (percent_cell(variant.clean), percent_cell(variant.robust))
+    spread: tuple[object, ...] = ()
+    if _several_seeds(study):
+        deviation = variant.deviations[1]
+        spread = (NONE if deviation is None else Cell(f"{100 * deviation:.1f}", 100 * deviation),)
     gain = study.gains.get(variant.name)
     gains = (NONE if gain is None else points_cell(Bounded(gain.value, *gain.interval)),) if study.gains else ()
     seconds = float(np.mean([run.seconds for run in variant.runs]))
@@ -100,11 +107,16 @@ def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
         variant.name,
         _runs(variant),
         *rates,
+        *spread,
         *gains,
         *((_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3),
         _map(cost.map_size if cost else None),
         Cell(f"{seconds:.3g}", seconds),
     )
+
+
+def _several_seeds(study: Statistics) -> bool:
+    return any(len(variant.evaluated) > 1 for variant in study.compared)
 
 
 def _runs(variant: Variant) -> Cell:
@@ -170,6 +182,8 @@ def trade_offs(study: Statistics) -> Section | None:
         gains = [(gain.b, gain.a, Bounded(gain.value, *gain.interval)) for gain in study.gains.values()]
         blocks.append(differences_chart(gains))
         blocks += [Text(as_sentence(gain)) for gain in list(study.gains.values())[:_SENTENCES]]
+        if len(gains) > _SENTENCES:
+            blocks.append(Text(f"The other {len(gains) - _SENTENCES} stand in the figures of the plot.", "note"))
     return Section("trade-off", "Accuracy, robustness, cost", tuple(blocks))
 
 

@@ -20,6 +20,7 @@ from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._report_pictures import Pictures, draw_pictures
 from robustmaps.experiments._report_words import as_sentence
 from robustmaps.experiments._statistics import Statistics, statistics_by_part
+from robustmaps.experiments._study import STUDY, asked_for
 from robustmaps.experiments._variants import Variant
 from robustmaps.report import Block, Chart, Fact, Facts, Listing, Missing, Page, Part, Section, write_report
 
@@ -53,7 +54,7 @@ def report(
     """Write the report of a run, or of all runs in a folder.
 
     Args:
-        folder: a run folder, or one that holds runs.
+        folder: a run folder, or one that holds runs; of a study those that it lists, and its YAML file will do.
         out: where it is written; ``report`` in that folder if left out. A report that is there is replaced.
         pictures: also open the best network and the one that it is compared with, attack a few images and look inside.
         device: where that is computed.
@@ -63,6 +64,8 @@ def report(
         InputError: no such folder, no runs in it, or something is in the way of the report.
     """
     root = Path(folder)
+    if root.suffix in (".yaml", ".yml") and root.is_file():
+        root = root.with_suffix("")  # where a sweep puts the runs of that study
     single = (root / "config.yaml").exists()
     notes: list[str] = []
 
@@ -72,13 +75,22 @@ def report(
     runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
         raise InputError(f"{root}: no runs; expected a run folder, or one that holds some")
+    asked = None if single else asked_for(root)
+    if asked is not None and (mine := [run for run in runs if run.name in asked]):
+        if len(mine) < len(runs):
+            notes.append(f"{_count(len(runs) - len(mine), 'run')} in the folder that {root / STUDY} does not list")
+        runs = mine
     page = _page(statistics_by_part(runs, root), single, pictures, device, watcher)
     page = replace(page, warnings=(*page.warnings, *notes))
     return Report(page, write_report(Path(out) if out is not None else root / "report", page), len(runs))
 
 
 def _page(studies: Sequence[Statistics], single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
-    written = [_part(study, pictures, device, watcher) for study in studies]
+    several = len(studies) > 1
+    written = [
+        _part(study, f"part{number}-" if several else "", pictures, device, watcher)
+        for number, study in enumerate(studies, 1)
+    ]
     warnings = [warning for _, found in written for warning in found]
     runs = [run for study in studies for run in study.runs]
     return Page(
@@ -90,7 +102,9 @@ def _page(studies: Sequence[Statistics], single: bool, pictures: bool, device: s
     )
 
 
-def _part(study: Statistics, pictures: bool, device: str, watcher: Watcher) -> tuple[Part, tuple[str, ...]]:
+def _part(
+    study: Statistics, prefix: str, pictures: bool, device: str, watcher: Watcher
+) -> tuple[Part, tuple[str, ...]]:
     data = _data(study)
     labels, names = _labels(study, data)
     drawn = _pictures(study, data, device, watcher) if pictures else None
@@ -106,20 +120,17 @@ def _part(study: Statistics, pictures: bool, device: str, watcher: Watcher) -> t
         checks,
         sections.repeating(study),
     ]
-    parts = tuple(_within(study.title, section) for section in found if section is not None)
+    parts = tuple(_within(prefix, section) for section in found if section is not None)
     return Part(study.title, answer(study), Facts(_facts(study)), parts), (*_warnings(study), *suspicions)
 
 
-def _within(title: str, section: Section) -> Section:
+def _within(prefix: str, section: Section) -> Section:
     """The section with names that are its part's own."""
-    if not title:
-        return section
-    prefix = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title.lower())
     blocks = tuple(
-        replace(block, name=f"{prefix}-{block.name}") if isinstance(block, Listing | Chart) else block
+        replace(block, name=f"{prefix}{block.name}") if isinstance(block, Listing | Chart) else block
         for block in section.blocks
     )
-    return replace(section, name=f"{prefix}-{section.name}", blocks=blocks)
+    return replace(section, name=f"{prefix}{section.name}", blocks=blocks)
 
 
 def answer(study: Statistics) -> tuple[str, ...]:
@@ -133,8 +144,7 @@ def answer(study: Statistics) -> tuple[str, ...]:
     share = f"{100 * robust.value:.1f} % of the {study.yardstick.kind} withstand {study.yardstick.short} ({extent})."
     if len(study.compared) == 1:
         return (f"With {best.name}, {share}",)
-    shown = study.lead is not None and study.lead.shown
-    claim = "is the most robust" if shown else "measured the most robust"
+    claim = "is the most robust" if study.best_is_shown else "measured the most robust"
     sentences = [f"Of {len(study.compared)} configurations, {best.name} {claim}: {share}"]
     gain = _gain(study)
     if gain is not None and reference is not None:
@@ -191,10 +201,7 @@ def _warnings(study: Statistics) -> tuple[str, ...]:
     for warning, said_of in said.items():
         names = dict.fromkeys(said_of)
         found.append(warning if len(names) == len(study.compared) else f"{warning} ({', '.join(names)})")
-    lacking = sum(e is None for variant in study.variants for e in variant.evaluations)
-    if study.yardstick is not None and lacking:
-        found.append(f"{_count(lacking, 'run')} of {len(study.runs)} not evaluated with {study.yardstick.short}.")
-    return tuple(found)
+    return (*found, *(f"{note[0].upper()}{note[1:]}." for note in study.notes))
 
 
 def _unfinished(runs: Sequence[RunRecord]) -> list[str]:
@@ -262,7 +269,7 @@ def _pictures(study: Statistics, data: Dataset | None, device: str, watcher: Wat
         return None
     try:
         return draw_pictures([(n, run.folder) for n, run in chosen], data, study.tints, device=device, watcher=watcher)
-    except InputError:  # weights that can't be read any more
+    except (InputError, RuntimeError):  # weights that can't be read any more, or no memory left for them
         return None
 
 

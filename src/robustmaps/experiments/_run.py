@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.experiments._checkpoints import DESCRIPTION
+from robustmaps.experiments._checkpoints import DESCRIPTION, weights_file
 from robustmaps.experiments._config import RunConfig, write_config
 from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._defenses import create_defense
 from robustmaps.experiments._opened import OpenedNetwork
-from robustmaps.experiments._records import COST
+from robustmaps.experiments._records import COST, ERROR
 from robustmaps.experiments._start import create_network, resolve
-from robustmaps.training import Fit, RunFolder, fit
+from robustmaps.training import Fit, RunFolder, fit, load_weights
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,13 @@ def train(
         raise InputError(
             f"{folder.path} already holds this run; continue it with --resume, or choose another --out or --seed"
         )
-    defense = create_defense(config.defense)
     data = data or load_data(config.data, decoding)
+    defense = create_defense(config.defense)
+    _check_helper(config, data)
     network = create_network(config, data)
     if not folder.config.exists():
         write_text(folder.config, write_config(config))
+    (folder.path / ERROR).unlink(missing_ok=True)
     if not (folder.path / COST).exists():
         write_json(folder.path / COST, image_cost(network.model, data).to_dict())
     result = fit(
@@ -101,6 +103,24 @@ def train(
     return TrainedRun(folder.path, config, network.model, data, result)
 
 
+def _check_helper(config: RunConfig, data: Dataset) -> None:
+    """Refuse a helper that knows other images: it would be wrong about these without a word."""
+    if config.defense.helper is None:
+        return
+    about = json.loads(load_weights(weights_file(config.defense.helper))[1][DESCRIPTION])
+    theirs = (list(about.get("classes", data.classes)), about.get("image_size", list(data.image_size)))
+    if theirs != (list(data.classes), list(data.image_size)):
+        raise InputError(
+            f"helper={config.defense.helper}: was trained on images of {_shape(theirs)}, these are of "
+            f"{_shape((data.classes, data.image_size))}; train one on the same images"
+        )
+
+
+def _shape(about: tuple[Sequence[str], Sequence[int]]) -> str:
+    classes, size = about
+    return f"{' x '.join(map(str, size))} pixels in {len(classes)} classes ({', '.join(classes[:3])}, ...)"
+
+
 def image_cost(model: nn.Module, data: Dataset) -> models.Cost:
     """What one image costs the network, which is left as it is."""
     image = torch.zeros(1, data.in_channels, *data.image_size)
@@ -115,4 +135,4 @@ def describe(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[s
     trained = replace(
         network, trained=True, data=config.data, budget=(str(config.defense.norm), float(config.defense.eps))
     )
-    return {**trained.describe(), "classes": list(data.classes)}
+    return {**trained.describe(), "classes": list(data.classes), "image_size": list(data.image_size)}

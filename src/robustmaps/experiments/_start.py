@@ -81,7 +81,9 @@ def _named(model: ModelConfig) -> ModelConfig:
     if Path(name).exists():
         raise InputError(f"model={name}: these are weights; begin with them by init_from (--init-from {name})")
     if ":" not in name:
-        return replace(model, strides=str(models.parse_strides(name, model.strides)))
+        # Nothing is interpolated without upsampling: one network, one configuration.
+        mode = ModelConfig.upsample_mode if model.upsample == 1 else model.upsample_mode
+        return replace(model, strides=str(models.parse_strides(name, model.strides)), upsample_mode=mode)
     if model.strides is not None or model.upsample != 1:
         raise InputError(
             f"model={name}: strides and upsample are for networks of ours; expected enlarge instead, such as "

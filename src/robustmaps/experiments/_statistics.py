@@ -19,7 +19,6 @@ from robustmaps.experiments._variants import (
     evaluated_alike,
     group,
     only_enlarged,
-    verdicts,
 )
 
 
@@ -77,28 +76,44 @@ class Statistics:
         """Per configuration its robustness against the cheapest of its family, where they share seeds."""
         found = {}
         for plain, *others in self.families:
-            seeds = _common([plain, *others])
-            if others and seeds:
-                for comparison in compare_all(_verdicts([plain, *others], seeds), reference=plain.name):
-                    found[comparison.b] = comparison
+            if others:
+                family = {variant.name: self._verdicts[variant.name] for variant in (plain, *others)}
+                pairs = [(plain.name, other.name) for other in others]
+                found.update({comparison.b: comparison for comparison in compare_all(family, pairs=pairs)})
         return found
 
     @cached_property
+    def leads(self) -> tuple[Comparison, ...]:
+        """The most robust configuration against each other; corrected for all pairs, since the verdicts chose it."""
+        if len(self.compared) < 2:
+            return ()
+        name = self.best.name
+        found = {c.b if c.a == name else c.a: c for c in compare_all(self._verdicts) if name in (c.a, c.b)}
+        return tuple(
+            found[v.name] if found[v.name].b == name else found[v.name].flipped()
+            for v in self.compared[1:]
+            if v.name in found
+        )
+
+    @property
     def lead(self) -> Comparison | None:
-        """The most robust configuration against the next; corrected for all pairs, since the verdicts chose them."""
-        compared = self.compared
-        seeds = _common(compared)
-        if len(compared) < 2 or not seeds:
-            return None
-        names = {compared[0].name, compared[1].name}
-        pair = next(c for c in compare_all(_verdicts(compared, seeds)) if {c.a, c.b} == names)
-        return pair if pair.b == compared[0].name else pair.flipped()
+        """The most robust configuration against the next; None where they share no seed."""
+        return next((one for one in self.leads if one.a == self.compared[1].name), None)
+
+    @property
+    def best_is_shown(self) -> bool:
+        """Whether the most robust configuration is shown to be more robust than each other."""
+        return len(self.leads) == len(self.compared) - 1 and all(one.shown and one.value > 0 for one in self.leads)
+
+    @cached_property
+    def _verdicts(self) -> dict[str, dict[int, NDArray[np.bool_]]]:
+        return {v.name: {s: e.robust_correct for s, e in v.evaluated.items()} for v in self.compared}
 
     def sentences(self) -> list[str]:
         """The most robust configuration against the next, and each against the cheapest of its family; in words."""
-        known = {frozenset((one.a, one.b)): one.sentence() for one in self.gains.values()}
-        if self.lead is not None:
-            known = {frozenset((self.lead.a, self.lead.b)): self.lead.sentence(), **known}
+        known: dict[frozenset[str], str] = {}
+        for one in (*([self.lead] if self.lead else []), *self.gains.values()):
+            known.setdefault(frozenset((one.a, one.b)), one.sentence())
         return list(known.values())
 
     @property
@@ -106,13 +121,10 @@ class Statistics:
         """What was left out, and why."""
         notes = []
         without = sum(each is None for variant in self.variants for each in variant.evaluations)
-        if without:
-            notes.append(f"{without} of {len(self.runs)} runs have not been evaluated like the others")
-        seeds = _common(self.compared)
-        if len(self.compared) > 1 and not seeds:
-            notes.append("no seed is common to all configurations, so the first is not compared with the next")
-        elif any(len(variant.evaluated) > len(seeds) for variant in self.compared) and len(self.compared) > 1:
-            notes.append(f"compared over the {len(seeds)} seeds that all configurations have")
+        if without and self.yardstick is not None:
+            notes.append(f"{without} of {len(self.runs)} runs have not been evaluated with {self.yardstick.short}")
+        if len({tuple(variant.evaluated) for variant in self.compared}) > 1:
+            notes.append("configurations differ in their seeds; each two are compared over the seeds that both have")
         return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,6 +152,10 @@ class Statistics:
         """A colour for each configuration, the same in every plot."""
         first = [self.best, *([self.reference] if self.reference else [])]
         return {name: n for n, name in enumerate(dict.fromkeys(v.name for v in (*first, *self.variants)))}
+
+    def shown(self, count: int) -> tuple[Variant, ...]:
+        """So many configurations for a plot: the most robust, and the one that the first is shown beside."""
+        return tuple(v for v in self.variants if self.tints[v.name] < count)
 
     @property
     def evaluate(self) -> str:
@@ -195,12 +211,3 @@ def _titles(parts: Sequence[Statistics]) -> list[str]:
 
 def _cost(variant: Variant) -> tuple[float, str]:
     return (variant.cost.flops if variant.cost else np.inf, variant.name)
-
-
-def _common(variants: Sequence[Variant]) -> list[int]:
-    """The seeds that all have."""
-    return sorted(set.intersection(*(set(variant.evaluated) for variant in variants))) if variants else []
-
-
-def _verdicts(variants: Sequence[Variant], seeds: list[int]) -> dict[str, NDArray[np.bool_]]:
-    return {v.name: verdicts((v.evaluated[seed] for seed in seeds), "robust_correct") for v in variants}

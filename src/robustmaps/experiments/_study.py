@@ -1,5 +1,6 @@
 """A study: which runs and evaluations a YAML file asks for. No PyTorch here."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
@@ -18,6 +19,8 @@ from robustmaps.experiments._config import (
 from robustmaps.experiments._flat import read_mapping, section_from_mapping, to_mapping
 
 SEED = "seed"
+STUDY = "study.json"
+"""The file in a study's folder that lists its runs."""
 _KEYS = ("axes", "fixed", "exclude", "evaluation")
 
 
@@ -237,6 +240,14 @@ def _known(given: Mapping[str, Any], where: str) -> None:
     for key in given:
         if key not in names:
             raise unknown(f"key in {where}", key, names)
+
+
+def asked_for(folder: Path) -> set[str] | None:
+    """The run folders that the study in a folder lists, None where there is no study."""
+    try:
+        return {str(run["folder"]) for run in json.loads((folder / STUDY).read_text(encoding="utf-8"))["runs"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def study_record(study: Study, folders: Mapping[str, str]) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from filelock import FileLock, Timeout
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import short_hash, write_json, write_text
 from robustmaps.engine.progress import Progress
-from robustmaps.experiments._config import RunConfig
+from robustmaps.experiments._config import RunConfig, write_config
 from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._evaluation import Options, evaluate_checkpoint, evaluate_curve
 from robustmaps.experiments._parallel import Executor, LocalExecutor, Worker
 from robustmaps.experiments._records import ERROR, read_run
 from robustmaps.experiments._run import train
-from robustmaps.experiments._study import EvaluationConfig, study_record
+from robustmaps.experiments._study import STUDY, EvaluationConfig, study_record
 from robustmaps.experiments._sweep_plan import SweepPlan
 from robustmaps.experiments._sweep_state import Board, SweepState
 
@@ -39,6 +39,9 @@ class RunTask:
     def __call__(self, worker: Worker) -> dict[str, float]:
         """Returns clean and robust accuracy by the first evaluation, at the largest radius."""
         folder = self.out / self.config.name
+        # So that a run which fails before it begins is one that failed, and no foreign folder.
+        if not (folder / "config.yaml").exists():
+            write_text(folder / "config.yaml", write_config(self.config))
         (folder / ERROR).unlink(missing_ok=True)
         try:
             return self._work(folder, worker)
@@ -173,4 +176,4 @@ def _record(plan: SweepPlan) -> None:
         write_text(plan.out / f"study-{short_hash(before)}.yaml", before)
     write_text(copy, plan.study.text)
     folders = {run.point.config.hash: run.folder.name for run in plan.runs}
-    write_json(plan.out / "study.json", study_record(plan.study, folders))
+    write_json(plan.out / STUDY, study_record(plan.study, folders))

@@ -38,10 +38,9 @@ class Board:
 
     def __init__(self, plan: SweepPlan, watcher: Callable[[SweepState], None]) -> None:
         self._runs, self._jobs, self._watcher = plan.missing, plan.jobs, watcher
-        self._began = dict.fromkeys(range(0), 0.0)
+        self._began: dict[int, float] = {}
         self._left = {index: run.estimate.seconds for index, run in enumerate(self._runs)}
-        self._start = time.monotonic()
-        self._expected = 0.0
+        self._took = self._expected = 0.0  # seconds of the runs that are done
         there = [(run.title, run.robust) for run in plan.runs if run.robust is not None]
         best = max(there, key=lambda each: each[1], default=None)
         self.state = SweepState(len(plan.runs), len(plan.runs) - len(self._runs), best=best)
@@ -59,7 +58,10 @@ class Board:
         """Take in the end of a run."""
         run = self._runs[index]
         state = self.state
-        self._expected += self._left.pop(index) or 0.0
+        expected = self._left.pop(index)
+        if outcome.error is None and expected is not None and index in self._began:
+            self._took += time.monotonic() - self._began[index]
+            self._expected += expected
         running = {title: progress for title, progress in state.running.items() if title != run.title}
         if isinstance(outcome.error, Interrupted):
             self.state, event = replace(state, running=running), f"stopped: {run.title}"
@@ -84,7 +86,7 @@ class Board:
     def _remaining_s(self) -> float | None:
         """The estimate of what is left, corrected by how wrong it was of what is done."""
         now = time.monotonic()
-        wrong = (now - self._start) * self._jobs / self._expected if self._expected else 1.0
+        wrong = self._took / self._expected if self._expected else 1.0
         left = [
             None if seconds is None else max(seconds * wrong - (now - self._began.get(index, now)), 0.0)
             for index, seconds in self._left.items()

@@ -117,6 +117,15 @@ class Variant:
         """Mean robust accuracy over seeds; needs an evaluation."""
         return bounded(self.evaluated.values(), "robust_correct")
 
+    @cached_property
+    def deviations(self) -> tuple[float | None, float | None]:
+        """Sample standard deviations over seeds of clean and of robust accuracy; None with fewer than two seeds."""
+        rates = [(e.clean_accuracy.value, e.robust_accuracy.value) for e in self.evaluated.values()]
+        if not rates:
+            return None, None
+        clean, robust = zip(*rates, strict=True)
+        return over_seeds(clean).deviation, over_seeds(robust).deviation
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         figures = {"clean_accuracy": self.clean, "robust_accuracy": self.robust} if self.evaluated else {}
@@ -124,7 +133,10 @@ class Variant:
             "name": self.name,
             "seeds": list(self.seeds),
             "runs": [run.name for run in self.runs],
-            **{name: {"value": one.value, "interval": [one.low, one.high]} for name, one in figures.items()},
+            **{
+                name: {"value": one.value, "interval": [one.low, one.high], "deviation": deviation}
+                for (name, one), deviation in zip(figures.items(), self.deviations, strict=False)
+            },
         }
 
 
@@ -244,9 +256,13 @@ def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
         for values in flat
     ]
     # Files of one name in two folders: then the whole path is needed.
-    return [
+    longer = [
         name if names.count(name) == 1 else f"{name} ({values['data']})"
         for name, values in zip(names, flat, strict=True)
+    ]
+    return [
+        name if longer.count(name) == 1 else f"{name} #{longer[:index].count(name) + 1}"
+        for index, name in enumerate(longer)
     ]
 
 

@@ -52,7 +52,7 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
     """Clean against robust accuracy; the area of a point grows with the cost of the configuration."""
     groups = list(dict.fromkeys(point.group for point in points))
     largest = max((point.flops or 0 for point in points), default=0) or 1
-    few = len(points) <= 12
+    few = len(points) <= 8  # more names than that lie on each other; hovering tells them
     traces: list[Trace] = []
     for index, group in enumerate(groups):
         mine = [point for point in points if point.group == group]
@@ -91,7 +91,8 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
             "hovermode": "closest",
         },
         caption=f"Robust accuracy: {attack}. Up and to the right is better. Bars: 95 % intervals. Area of a point: "
-        f"operations of a forward pass, the largest being {max(points, key=lambda p: p.flops or 0).cost}.",
+        f"operations of a forward pass, the largest being {max(points, key=lambda p: p.flops or 0).cost}."
+        + ("" if few else " Hover over a point for its name."),
         height_px=460,
     )
 

@@ -39,6 +39,7 @@ class LearningCurve:
 
 
 _FEW_EPOCHS = 15
+_FEW_NAMES = 3
 _DASHES = {"validation, robust": "solid", "training, robust": "dash", "validation, clean": "dot"}
 
 
@@ -52,6 +53,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
     """
     names = list(dict.fromkeys(curve.name for curve in curves))
     tints = tints or tints_of(names)
+    folded = len(names) > _FEW_NAMES  # the lines that matter most come first; the legend has the others
     longest = max(curve.epochs[-1] for curve in curves)
     traces: list[Trace] = []
     rows = []
@@ -73,6 +75,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
                 "line": {"color": colour(index), "width": 2, "dash": _DASHES[curve.kind]},
                 "marker": {"size": 5},
                 "hovertemplate": "%{y:.1f} %",
+                **({"visible": "legendonly"} if folded and curve.kind != "validation, robust" else {}),
             }
         )
         rows += [
@@ -96,7 +99,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
         ),
         caption="Solid: robust, validation images. Dashed: robust, training images. Dotted: clean, validation images. "
         "Means over seeds; bands span the seeds. A dashed line that goes on rising while the solid one falls is robust "
-        "overfitting.",
+        "overfitting." + (" A click in the legend shows the lines that are grey there." if folded else ""),
         height_px=460,
     )
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -133,9 +134,12 @@ def _plain(cell: str | Cell, bounds: bool) -> Iterator[object]:
 def in_markdown(text: str) -> str:
     """Plain text in a line of Markdown: what Markdown or HTML would take for its own is escaped."""
     # A backslash first, since the others add some.
-    for special, escaped in (("\\", r"\\"), ("|", r"\|"), ("`", r"\`"), ("*", r"\*"), ("<", "&lt;"), ("\n", " ")):
-        text = text.replace(special, escaped)
-    return text
+    for special in "\\|`*":
+        text = text.replace(special, f"\\{special}")
+    text = text.replace("](", "]\\(")  # of a link or a picture; an interval needs no escape
+    # Within a word an underscore is text: names of networks and files stay readable.
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)
+    return text.replace("<", "&lt;").replace("\n", " ")
 
 
 def _latex(text: str) -> str:

@@ -36,6 +36,10 @@ def write_report(folder: str | Path, page: Page) -> Path:
     _check_free(target)
     html = render_page(page)
     target.mkdir(parents=True, exist_ok=True)
+    # The page first: by it a later call knows a folder that was left half written.
+    write_text(target / PAGE, html)
+    for left in target.glob(".tables.*"):
+        shutil.rmtree(left)
     tables = Path(tempfile.mkdtemp(dir=target, prefix=".tables."))
     tables.chmod(0o755)
     for listing in page.listings():
@@ -45,7 +49,6 @@ def write_report(folder: str | Path, page: Page) -> Path:
     shutil.rmtree(target / "tables", ignore_errors=True)
     tables.rename(target / "tables")
     write_text(target / "report.md", render_markdown(page))
-    write_text(target / PAGE, html)
     return target / PAGE
 
 
@@ -95,7 +98,10 @@ def _markdown(block: Block) -> str:
         case Chart(title=title, data=data):
             return f"### {in_markdown(title)}\n\n{data.to_markdown()}".strip() if data is not None else ""
         case Code(title, text):
-            return f"### {in_markdown(title)}\n\n```\n{text.rstrip()}\n```"
+            fence = "```"
+            while fence in text:
+                fence += "`"
+            return f"### {in_markdown(title)}\n\n{fence}\n{text.rstrip()}\n{fence}"
     return ""
 
 

@@ -1,7 +1,7 @@
 """Averaged weights."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import torch
@@ -43,10 +43,21 @@ class AveragedWeights:
             else:
                 average.copy_(present)
 
-    def measure_statistics(self, images: Iterable[Tensor]) -> None:
-        """Set the batch-norm statistics to those of the average on batches of images (N, C, H, W)."""
-        update_bn(images, self.model)
+    def measure_statistics(self, passes: Iterable[Callable[[nn.Module], object]]) -> None:
+        """Set the batch-norm statistics to the mean of what the average sees in some passes, each given the network."""
+        update_bn(passes, _Passes(self.model))
         self.model.eval()
+
+
+class _Passes(nn.Module):
+    """Takes passes where `update_bn` would have images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, one: Callable[[nn.Module], object]) -> object:
+        return one(self.model)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -26,13 +26,14 @@ class TrainOptions:
             constant.
         ema: decay of averaged weights, such as 0.999, which are then validated and saved as best; 0 for none.
         swa: share of the run after which the weights of every epoch are averaged instead (arXiv 1803.05407), such as
-            0.5; 0 for never. Batch-norm statistics of the average are measured anew, on attacked training images.
+            0.5; 0 for never. Batch-norm statistics of the average are measured anew, on what the defence trains on.
         label_smoothing: share of the target's probability that is spread over all classes.
         cutmix: share of the batches in which a box of each image comes from another one (arXiv 1905.04899); the attack
             works against the label of the larger part.
         eps_warmup: epochs over which the training attack's budget grows from nothing to its full size.
         clip_grad: the largest l2 norm of the whole gradient; longer ones are shortened to it. 0 for no limit.
         accumulate: parts in which a batch is attacked and differentiated, one after the other, to save memory.
+            Batch-norms and weight perturbations then see a part at a time.
         seed: of every random draw.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: auto (bf16 where the hardware has it), fp32 or bf16.
