@@ -41,7 +41,7 @@ def leaderboard(study: Statistics) -> Section:
     else:
         blocks.append(Text(f"Robust accuracy: {study.yardstick.text}. Brackets: 95 % intervals over images and seeds."))
     if _several_seeds(study):
-        blocks.append(Text("Sd over seeds: standard deviation of robust accuracy between seeds, in points."))
+        blocks.append(Text("Sd: standard deviation of robust accuracy between seeds, in points."))
     if study.gains:
         blocks.append(Text(_about_gains(study)))
     columns = (
@@ -49,7 +49,7 @@ def leaderboard(study: Statistics) -> Section:
         "runs",
         "clean",
         "robust",
-        *(["sd over seeds"] if _several_seeds(study) else []),
+        *(["sd"] if _several_seeds(study) else []),
         *(["gain (points)"] if study.gains else []),
         "forward (FLOP)",
         "parameters",

@@ -126,7 +126,7 @@ def differences_chart(rows: Sequence[tuple[str, str, Bounded]]) -> Chart:
         alt=f"{title}: " + "; ".join(f"{name} {cell.value:+.1f} points against {other}" for name, other, cell in named),
         traces=traces,
         layout={
-            "xaxis": axis("difference (percentage points)", zeroline=True, zerolinewidth=2, zerolinecolor="$muted"),
+            "xaxis": axis("difference (points)", zeroline=True, zerolinewidth=2, zerolinecolor="$muted"),
             "yaxis": {"automargin": True, "type": "category", "range": [-0.6, len(rows) - 0.4]},
         },
         data=table(("configuration", "against", "gain (points)"), named, f"{title}, paired by image and seed"),

@@ -67,7 +67,7 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
         traces=traces,
         layout={
             "barmode": "stack",
-            "xaxis": percent_axis("share of the test images (%)"),
+            "xaxis": percent_axis("share of the images (%)"),
             "yaxis": {"automargin": True, "type": "category"},
             "legend": {"traceorder": "normal"},
         },

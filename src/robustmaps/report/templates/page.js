@@ -52,7 +52,7 @@ function drawPlots() {
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     }, given);
   }
-  const CONFIG = { displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const CONFIG = { displaylogo: false, displayModeBar: matchMedia("(pointer: coarse)").matches ? false : "hover", responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
   function draw(chart) {
     const element = document.getElementById("plot-" + chart.name);
