@@ -20,7 +20,7 @@ Measure = Literal["flops", "memory", "latency"]
 MEASURES = ("flops", "memory", "latency")
 _LATENCY_RUNS = 5
 ENOUGH = 1.0
-"""The share of the image's side that the last map has to see for a larger map to pay (docs/comparison.md)."""
+"""The share of the image's side that the last map has to see; no gain was shown below it, and a loss far below (docs/comparison.md)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Option:
 
     @property
     def sees_enough(self) -> bool:
-        """Whether the last map sees the whole image; where it does not, enlarging bought nothing or cost robustness."""
+        """Whether the last map sees the whole image; no gain was ever shown where it does not."""
         return self.field_share is None or self.field_share >= ENOUGH
 
     def to_dict(self) -> dict[str, Any]:
