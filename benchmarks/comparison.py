@@ -21,6 +21,8 @@ from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._variants import Variant, only_enlarged
 from robustmaps.report import percent_cell
 
+_ROBUST = "validation_robust_accuracy"
+
 
 def families(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Evaluated runs, those together that differ in nothing but the size of their maps and the seed."""
@@ -113,7 +115,8 @@ def table(found: Statistics) -> str:
 
 
 def draw(path: Path, titled: Sequence[tuple[str, Statistics]]) -> None:
-    """Robust accuracy on validation images over epochs, the mean over seeds, a panel for each table."""
+    """Robust accuracy on validation images over epochs, the mean over seeds, a panel for each table that has it."""
+    titled = [(title, found) for title, found in titled if _ROBUST in found.runs[0].history[-1]]
     columns = min(3, len(titled))
     rows = -(-len(titled) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
@@ -122,7 +125,7 @@ def draw(path: Path, titled: Sequence[tuple[str, Statistics]]) -> None:
         axis.set_axis_off()
     for axis, (title, found) in zip(axes, titled, strict=False):
         for variant in found.families[0]:
-            curves = [[100 * record["validation_robust_accuracy"] for record in run.history] for run in variant.runs]
+            curves = [[100 * record[_ROBUST] for record in run.history] for run in variant.runs]
             shortest = min(map(len, curves))
             mean = np.mean([curve[:shortest] for curve in curves], axis=0)
             axis.plot(np.arange(1, shortest + 1), mean, label=variant.name)
