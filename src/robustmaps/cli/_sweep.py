@@ -153,7 +153,7 @@ def _result_texts(result: "SweepResult") -> list[object]:
     counts = (
         f"{len(result.made)} made in {clock(result.seconds)}, {result.before} were there, {len(result.failed)} failed"
     )
-    return [f"{counts}. Runs: {result.out}", f"Next: robustmaps runs {result.out}"]
+    return [f"{counts}. Runs: {result.out}", f"Next: robustmaps report {result.out}, or robustmaps runs {result.out}"]
 
 
 class SweepDisplay:
