@@ -20,7 +20,10 @@ Measure = Literal["flops", "memory", "latency"]
 MEASURES = ("flops", "memory", "latency")
 _LATENCY_RUNS = 5
 ENOUGH = 1.0
-"""The share of the image's side that the last map has to see; no gain was shown below it, and a loss far below (docs/comparison.md)."""
+"""The share of the image's side that the last map has to see (docs/comparison.md).
+
+No gain was shown below it, and a loss far below.
+"""
 
 
 @dataclass(frozen=True)
