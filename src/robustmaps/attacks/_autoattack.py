@@ -101,8 +101,8 @@ _STANDARD_L1: tuple[Make, ...] = (
 
 
 _RAPID_CAVEAT = (
-    "autoattack rapid gives an upper bound of robust accuracy, measured 0.0, 0.2 and 0.9 points above standard "
-    "(adversarially trained ResNet-8: two on 500 CIFAR-10 images, one on 449 digits); report standard"
+    "autoattack rapid gives an upper bound of robust accuracy, measured 0.0 to 1.1 points above standard "
+    "(adversarially trained ResNet-8: two on 500 CIFAR-10 images, three on 449 digits); report standard"
 )
 
 
