@@ -60,6 +60,7 @@ def test_parameters_reach_the_defence() -> None:
         ({"defense": "at", "beta": 2.0}, r"beta=2\.0: at has no such parameter; leave it out"),
         ({"defense": "trades", "awp_gamma": 0.1}, r"awp_gamma=0\.1: trades has no such parameter"),
         ({"defense": "trades", "helper": "runs/x"}, "helper='runs/x': trades has no such parameter"),
+        ({"defense": "n-fgsm", "step_size": 0.01}, "step_size=0.01: n-fgsm has a step of its own"),
         ({"defense": "hat"}, "helper: hat needs the run of a network trained with --defense standard"),
         ({"defense": "trade"}, "did you mean 'trades'"),
     ],

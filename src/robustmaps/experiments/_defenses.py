@@ -30,8 +30,8 @@ _AWP = "-awp"
 _GAMMA, _OTHER_GAMMA = 0.01, 0.005
 
 _LEAST_L2 = 0.05
-_OWN_STEPS = ("standard", "n-fgsm", "free-at", "dajat")
-"""Defences whose steps follow from their paper."""
+_OWN_STEPS = ("n-fgsm", "free-at", "dajat")
+"""Defences whose steps follow from their paper. Without a defence a step size says nothing, as eps does not."""
 
 
 def create_defense(config: DefenseConfig) -> Defense:

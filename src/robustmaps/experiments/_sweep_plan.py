@@ -22,7 +22,7 @@ from robustmaps.experiments._estimating import (
     training_passes,
 )
 from robustmaps.experiments._parallel import LocalExecutor, available_cores
-from robustmaps.experiments._records import RunRecord, read_run
+from robustmaps.experiments._records import BEST, RunRecord, read_run
 from robustmaps.experiments._start import resolve
 from robustmaps.experiments._study import EvaluationConfig, Point, Study
 
@@ -217,7 +217,7 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
     identity = (
         wanted.attack_seed,
         hashed(config.data, wanted.split, wanted.samples),
-        sha256(record.folder / "best.safetensors"),
+        sha256(record.folder / BEST),
     )
     names: list[str | None] = []
     for eps in radii:
