@@ -1,6 +1,7 @@
 """Batches that fit into memory."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,46 @@ def test_the_batch_follows_what_is_free_and_what_an_image_takes(
         monkeypatch.setattr(memory, "free_bytes", lambda device: None)
         assert memory.fitting_batch(view, make_images(2)) == 64
     assert batches == {1: 1, 2: 2, 5: 4, 8: 8, 100: 64}
+
+
+def _write_group(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"memory.{name}").write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("membership", "root", "limit", "usage", "prefix"),
+    [
+        ("0::/job/step", ".", "max", "current", ""),
+        ("3:cpu:/else\n4:memory:/job/step\n0::/", "memory", "limit_in_bytes", "usage_in_bytes", "total_"),
+    ],
+)
+def test_free_memory_is_what_the_tightest_group_leaves_and_files_in_memory_take_none(
+    membership: str, root: str, limit: str, usage: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    (tmp_path / "membership").write_text(membership)
+    stat = f"anon 7\n{prefix}active_file 100\n{prefix}inactive_file 20"
+    _write_group(tmp_path / root / "job", **{limit: 1000, usage: 700, "stat": stat})
+    _write_group(
+        tmp_path / root / "job" / "step", **{limit: "max" if root == "." else 1 << 62, usage: 650, "stat": stat}
+    )
+    assert memory.free_bytes(CPU) == 1000 - 700 + 120
+
+    _write_group(tmp_path / root / "job" / "step", **{limit: 600})
+    assert memory.free_bytes(CPU) == 600 - 650 + 120
+    _write_group(tmp_path / root / "job" / "step", **{limit: 500})
+    assert memory.free_bytes(CPU) == 0
+
+    # A container sees its own group at the root, under the name it has outside.
+    (tmp_path / "membership").write_text(membership.replace("/job/step", "/docker/0123"))
+    _write_group(tmp_path / root, **{limit: 300, usage: 200, "stat": stat})
+    assert memory.free_bytes(CPU) == 300 - 200 + 120
+
+    (tmp_path / "membership").unlink()
+    assert (memory.free_bytes(CPU) or 1 << 20) >= 1 << 20
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """How many images fit into memory at once, and how to tell that they did not."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,6 +16,10 @@ _CPU_BATCH, _GPU_BATCH = 64, 512
 
 # What an attack holds besides: its own images and what backward passes allocate.
 _PART = 4
+
+# Where Linux tells which control groups a process is in, and where the groups' files are.
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 def usual_batch(device: torch.device) -> int:
@@ -38,7 +44,7 @@ def fitting_batch(view: AttackView, x: Tensor) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device, within the limits of the container; None where nobody says."""
+    """Memory that is free on a device, within the limits of a container or job; None where nobody says."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
@@ -50,12 +56,7 @@ def free_bytes(device: torch.device) -> int | None:
                 free = int(line.split()[1]) * 1024
     except (OSError, ValueError):
         return None
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((group / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
-        return min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # no control group, or one without a limit
-        return free
+    return max(min([free, *_left_in_groups()]), 0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -64,6 +65,35 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each control group around this process, of a container or of a cluster's job, still lets it take.
+
+    A group is charged for files that its processes read, too; the system drops those from memory when it needs room.
+    """
+    try:
+        memberships = _MEMBERSHIP.read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return
+    for membership in memberships:
+        _, controllers, path = membership.split(":", 2)
+        if "memory" in controllers.split(","):
+            root, limit, usage, prefix = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+        elif not controllers:
+            root, limit, usage, prefix = _GROUPS, "memory.max", "memory.current", ""
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # the root has no limit, and not every group sets one
+                most, used = (int((folder / name).read_text(encoding="ascii")) for name in (limit, usage))
+                lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+                statistics = dict(line.split() for line in lines)
+                cached = sum(int(statistics[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
+                yield most - used + cached
+            if folder == root:
+                break
 
 
 def _kept_bytes(view: AttackView, x: Tensor) -> int:
