@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -40,3 +43,18 @@ def test_statistics_match_a_direct_computation() -> None:
     assert mean == pytest.approx(x.mean((0, 2, 3)).tolist())
     assert std[:2] == pytest.approx(x.std((0, 2, 3), correction=0).tolist()[:2])
     assert std[2] == 1
+
+
+def test_statistics_of_large_images_take_little_memory() -> None:
+    # One zero stands for 300 images of 3 x 512 x 512: 0.2 GB as bytes, 0.9 GB as the numbers that are summed.
+    program = """
+import resource, torch
+from robustmaps.data.statistics import channel_statistics
+images = torch.zeros(1, dtype=torch.uint8).expand(300, 3, 512, 512)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+channel_statistics(images)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(run.stdout) * unit < 300e6

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-_CHUNK = 2048
+# A count of images instead would take half a gigabyte at once at 144 x 144 pixels.
+_CHUNK_BYTES = 1 << 24
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -17,8 +18,9 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     channels = images.shape[1]
     total = torch.zeros(channels, dtype=torch.int64)
     squares = torch.zeros(channels, dtype=torch.int64)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
+    rows = max(_CHUNK_BYTES // images.shape[1:].numel(), 1)
+    for start in range(0, len(images), rows):
+        chunk = images[start : start + rows]
         total += chunk.sum((0, 2, 3), dtype=torch.int64)
         squares += chunk.to(torch.int32).square_().sum((0, 2, 3), dtype=torch.int64)
     count = images.numel() // channels
