@@ -1,12 +1,15 @@
+import mmap
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustmaps.data import Augmentation, Dataset, Extra, ImageSet, ResizedCrop, batches, place
+from robustmaps.data import Augmentation, Dataset, Extra, ImageSet, ResizedCrop, batches, place, rows
 
 
 def numbered(count: int) -> ImageSet:
@@ -84,19 +87,50 @@ def test_entering_late_reads_nothing_that_comes_before(monkeypatch: pytest.Monke
     order = torch.cat([y for _, y in batches(images, 10, seed=0, epoch=0)])
     read: list[int] = []
 
-    original = torch.Tensor.index_select
+    original = torch.index_select
 
-    def counting(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
-        if self.data_ptr() == images.images.data_ptr():
+    def counting(rows: torch.Tensor, dim: int, index: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
+        if rows is images.images:
             read.extend(index.tolist())
-        return original(self, dim, index)
+        return original(rows, dim, index, out=out)
 
-    monkeypatch.setattr(torch.Tensor, "index_select", counting)
+    monkeypatch.setattr(torch, "index_select", counting)
     for workers in (0, 2):
         read.clear()
         late = [y for _, y in batches(images, 10, seed=0, epoch=0, start_step=98, workers=workers)]
         assert torch.equal(torch.cat(late), order[980:])
         assert sorted(read) == sorted(order[980:].tolist())
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system takes no hints about memory maps")
+def test_workers_ask_for_whole_images_before_they_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(rows, "_madvise", lambda *call: asked.append(call))
+    images = torch.zeros(40, 3, 40, 40, dtype=torch.uint8)
+    epoch = batches(ImageSet(images, torch.arange(40)), 8, seed=0, epoch=0, workers=1)
+    _, labels = next(epoch)
+    epoch.close()
+    begins = [images[label].data_ptr() for label in labels.sort().values]
+    (everything, _, advice), *ahead = asked
+    assert advice == mmap.MADV_RANDOM
+    assert everything <= images.data_ptr()
+    for begin, (address, size, advice) in zip(begins, ahead, strict=False):
+        assert advice == mmap.MADV_WILLNEED
+        assert address % mmap.PAGESIZE == 0
+        assert begin - mmap.PAGESIZE < address <= begin
+        assert address + size == begin + 3 * 40 * 40
+
+
+def test_hints_change_nothing_of_a_memory_map(tmp_path: Path) -> None:
+    expected = np.random.default_rng(0).integers(0, 256, (30, 3, 50, 50), dtype=np.uint8)
+    with rows.RowFile(tmp_path / "x.npy") as file:
+        file.append(expected)
+    images = torch.from_numpy(rows.map_rows(tmp_path / "x.npy"))
+    images[29] = torch.from_numpy(expected[3])  # stays in this process
+    expected[29] = expected[3]
+    rows.expect_random_reads(images)
+    rows.read_ahead(images, torch.arange(30).flip(0))
+    assert np.array_equal(images.numpy(), expected)
 
 
 @settings(deadline=None, max_examples=30)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
+from robustmaps.data.rows import expect_random_reads, read_ahead
 from robustmaps.data.sets import Extra, ImageSet, to_unit
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_whole
@@ -37,8 +38,8 @@ def batches(
     without reading what comes before it. Where the images lie and how many workers read them changes nothing.
 
     A set on ``device`` is gathered and augmented there. One that is elsewhere (too large for the device), or that
-    workers are given for (too large for memory), is gathered by threads, some batches ahead, in ascending order of its
-    rows within a batch, and augmented on the device.
+    workers are given for (too large for memory), is gathered by threads, some batches ahead, and augmented on the
+    device.
 
     With ``extra``, an epoch has as many steps and images as without, but of each batch only ``1 - extra.share`` come
     from ``images``, each of them at most once an epoch; the others are drawn from the extra images, with replacement,
@@ -119,7 +120,7 @@ def _gather(sources: tuple[ImageSet, ImageSet | None], rows: Iterator[_Rows]) ->
     for chosen in rows:
         parts = [
             (
-                source.images.index_select(0, index.to(source.images.device)),
+                torch.index_select(source.images, 0, index.to(source.images.device)),
                 source.labels.index_select(0, index.to(source.images.device)),
             )
             for source, index in zip(sources, chosen, strict=True)
@@ -132,6 +133,9 @@ def _gather_ahead(
     sources: tuple[ImageSet, ImageSet | None], rows: Iterator[_Rows], device: torch.device, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     shape = sources[0].images.shape[1:]
+    for source in sources:
+        if source is not None:
+            expect_random_reads(source.images)
 
     def gather(chosen: _Rows) -> tuple[Tensor, Tensor]:
         pairs = [(s, index) for s, index in zip(sources, chosen, strict=True) if s is not None and index is not None]
@@ -140,9 +144,8 @@ def _gather_ahead(
         )
         begin = 0
         for source, index in pairs:
-            # Ascending rows turn the reads of a memory map into one sweep over the file; then back to their order.
-            ascending, position = index.sort()
-            x[begin + position] = source.images.index_select(0, ascending)
+            read_ahead(source.images, index)
+            torch.index_select(source.images, 0, index, out=x[begin : begin + len(index)])
             begin += len(index)
         return x, torch.cat([source.labels.index_select(0, index) for source, index in pairs])
 

@@ -1,14 +1,20 @@
 """Image arrays as ``.npy`` files: written row by row, read as private memory maps."""
 
+import ctypes
 import mmap
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
+import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+from torch import Tensor
+
+from robustmaps.engine.memory import free_bytes
 
 _CHUNK = 1024
 _READ_AHEAD_BYTES = 4 << 30
@@ -106,8 +112,57 @@ def map_rows(path: Path, start: int = 0) -> NDArray[np.uint8]:
         offset = file.tell()
         flags = mmap.MAP_PRIVATE | _NO_RESERVE
         mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    if len(mapping) <= _READ_AHEAD_BYTES and hasattr(mmap, "MADV_WILLNEED"):
+    free = free_bytes(torch.device("cpu"))
+    fits = len(mapping) <= _READ_AHEAD_BYTES and (free is None or 2 * len(mapping) <= free)
+    if fits and hasattr(mmap, "MADV_WILLNEED"):
         # One sequential read now instead of a random one for each image of the first shuffled epoch.
         mapping.madvise(mmap.MADV_WILLNEED)
     count = int(np.prod(shape))
     return np.frombuffer(mapping, dtype=np.uint8, count=count, offset=offset).reshape(shape)
+
+
+def expect_random_reads(images: Tensor) -> None:
+    """Have the system read no more of a memory map than is asked for, by `read_ahead` or by touching a page.
+
+    Left alone it reads much around what is touched, as suits a file that is read from its beginning to its end. Where
+    memory is short, what was read in vain then drives out what is needed next.
+
+    Args:
+        images: (N, C, H, W), on any device; anything but a memory map is left as it is.
+    """
+    _advise(images, [0], len(images), "MADV_RANDOM")
+
+
+def read_ahead(images: Tensor, rows: Tensor) -> None:
+    """Have the system start to read these rows of a memory map, each whole and all at once, and go on meanwhile.
+
+    Args:
+        images: (N, C, H, W), on any device; anything but a memory map is left as it is.
+        rows: int64, (n,).
+    """
+    _advise(images, rows.sort().values.tolist(), 1, "MADV_WILLNEED")
+
+
+def _advise(images: Tensor, starts: list[int], count: int, advice: str) -> None:
+    """Say what is to come about ``count`` rows from each start on."""
+    if _madvise is None or images.device.type != "cpu" or not len(images):
+        return
+    begin, step, code = images.data_ptr(), images.stride(0), getattr(mmap, advice)
+    size = (count - 1) * step + images[0].numel()
+    for start in starts:
+        first = begin + start * step
+        page = first - first % mmap.PAGESIZE
+        # Whether the hint is taken changes no content, so its result is of no interest.
+        _madvise(page, first + size - page, code)
+
+
+def _system_madvise() -> Callable[[int, int, int], int] | None:
+    """The system's function, to which the address of a tensor is enough; None where there is none."""
+    if not hasattr(mmap, "MADV_WILLNEED"):
+        return None
+    function = ctypes.CDLL(None).madvise
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return function
+
+
+_madvise = _system_madvise()
