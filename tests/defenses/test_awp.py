@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustmaps.attacks import PGD
-from robustmaps.defenses import ALP, AT, AWP, MART, TRADES, FastAT, FreeAT, Loss, Minimax, Standard
+from robustmaps.defenses import ALP, AT, AWP, DAJAT, FAT, HAT, MART, TRADES, FastAT, FreeAT, Loss, Minimax, Standard
 from robustmaps.engine.errors import InputError
 
 ATTACK = PGD(eps=0.1, steps=2)
@@ -56,6 +56,45 @@ def test_weights_move_by_their_share_along_the_gradient(make_cnn: MakeNet, make_
             continue
         assert float(move.norm() / before.norm()) == pytest.approx(0.02, rel=1e-4), name
         assert float(F.cosine_similarity(move.flatten(), p.grad.flatten(), 0)) == pytest.approx(1.0, abs=1e-4), name
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        AT(ATTACK),
+        ALP(ATTACK),
+        TRADES(ATTACK),
+        MART(ATTACK),
+        FAT(ATTACK),
+        DAJAT(ATTACK),
+        HAT(nn.Sequential(nn.AdaptiveMaxPool2d((3, 1)), nn.Flatten()), ATTACK),
+    ],
+    ids=lambda d: d.name,
+)
+def test_every_layer_moves_by_its_share_under_every_defence(
+    inner: Minimax[Any], make_cnn: MakeNet, make_images: MakeImages
+) -> None:
+    model, x, y = make_cnn().train(), make_images(8), torch.arange(8)
+    seen: list[list[Tensor]] = []
+    model.register_forward_pre_hook(lambda *_: seen.append([p.detach().clone() for p in model.parameters()]))
+    AWP(inner, gamma=0.02).loss(model, x, y, generator=torch.Generator().manual_seed(0))
+    for before, after in zip(seen[0], seen[-1], strict=True):
+        share = 0.02 if before.dim() > 1 else 0.0
+        assert float((after - before).norm()) == pytest.approx(share * float(before.norm()), rel=1e-3)
+
+
+def test_a_network_without_weights_to_move_is_refused(make_cnn: MakeNet, make_images: MakeImages) -> None:
+    model = make_cnn()
+    for p in model.parameters():
+        p.requires_grad_(p.dim() == 1)
+    with pytest.raises(InputError, match="at-awp: the network has no trainable weight of two dimensions"):
+        AWP(AT(ATTACK)).loss(model, make_images(8), torch.arange(8))
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1.0, 10])
+def test_a_warm_up_that_never_ends_is_refused(warmup: float) -> None:
+    with pytest.raises(InputError, match=r"expected a share of training in \[0, 1\), such as 10/200"):
+        AWP(TRADES(), warmup=warmup)
 
 
 def test_the_gradient_is_that_at_the_moved_weights(make_cnn: MakeNet, make_images: MakeImages) -> None:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustmaps.attacks import PGD
-from robustmaps.defenses import ALP, AT, DAJAT, FAT, HAT, MART, NFGSM, TRADES, Defense, FastAT, Minimax
+from robustmaps.attacks import PGD, NoiseFGSM
+from robustmaps.defenses import ALP, AT, DAJAT, FAT, HAT, MART, NFGSM, TRADES, Defense, FastAT, Minimax, Standard
 from robustmaps.engine.errors import InputError
 
 CLEAN = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -0.2], [1.0, 1.0, 3.0]], dtype=torch.float64)
@@ -187,6 +187,61 @@ def test_fat_stops_tau_steps_after_an_error() -> None:
     assert reached == pytest.approx([0.44, 0.38, 0.32], abs=1e-6)
 
 
+@pytest.mark.parametrize("tau", [0, 1, 3])
+def test_fat_is_algorithm_1_image_by_image(
+    tau: int, robust_network: nn.Module, digits_test: tuple[Tensor, ...]
+) -> None:
+    x, y = (values[:48] for values in digits_test)
+    attack = PGD(eps=0.2, steps=7, start="none")
+    expected = []
+    for image, label in zip(x.split(1), y.split(1), strict=True):
+        left, x_adv = tau, image
+        for _ in range(attack.steps):
+            x_adv = x_adv.detach().requires_grad_()
+            logits = robust_network(x_adv)
+            if int(logits.argmax(1)) != int(label):
+                if left == 0:
+                    break
+                left -= 1
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, label), x_adv)
+            x_adv = x_adv + attack.step_length * gradient.sign()
+            x_adv = x_adv.clamp(image - 0.2, image + 0.2).clamp(0, 1)
+        expected.append(x_adv.detach())
+    found = FAT(attack, tau=tau).inner(robust_network, x, y, None)
+    assert torch.allclose(found, torch.cat(expected), atol=1e-6)
+    lengths = {round(float(d), 2) for d in (found - x).abs().amax((1, 2, 3))}
+    assert len(lengths) > 1 or tau == 3  # not all images were stopped at once, nor none
+
+
+def test_the_single_steps_by_hand() -> None:
+    # The gradient of the cross-entropy is negative for label 0 and positive for label 1; steps of 1.25 eps, cut at eps.
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+    x, y = torch.tensor([0.5, 0.5]).view(2, 1, 1, 1), torch.tensor([0, 1])
+
+    def entropy(*moved: float) -> float:
+        return sum(math.log(1 + math.exp(-2 * m)) for m in moved) / 2
+
+    fast = FastAT(PGD(eps=0.1, steps=1, step_size=0.125, start="none")).loss(model, x, y).value.detach()
+    assert float(fast) == pytest.approx(entropy(0.4, -0.6), rel=1e-6)
+    noisy = NFGSM(NoiseFGSM(eps=0.1, noise=0.0)).loss(model, x, y).value.detach()
+    assert float(noisy) == pytest.approx(entropy(0.4, -0.6), rel=1e-6)
+
+
+def test_dajat_by_hand() -> None:
+    # Base: clean 1/2, attacked 3/4. Copy: clean 3/4, attacked 3/4, so without divergence. Mixture 5/8 and 3/8.
+    model = Table(torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]))
+    x = torch.zeros(1, 1, 1, 1)
+    base, copied = (x, x + 1 / 8), (x + 1 / 8, x + 1 / 8)
+    loss = DAJAT(copies=1, beta=2.0, consistency=3.0).outer(model, x, (base, copied), torch.tensor([0]))
+    trades = math.log(2) + 2 * (0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25))
+    of_base = 0.5 * math.log(0.5 / 0.625) + 0.5 * math.log(0.5 / 0.375)
+    of_copy = 0.75 * math.log(0.75 / 0.625) + 0.25 * math.log(0.25 / 0.375)
+    expected = (trades + math.log(4 / 3)) / 2 + 3 * (of_base + of_copy) / 2
+    assert float(loss.value.detach()) == pytest.approx(expected, rel=1e-5)
+
+
 def test_targets_of_a_network_with_a_wider_head() -> None:
     model, x = table()
     narrow = torch.tensor([0, 1, 1])
@@ -196,8 +251,24 @@ def test_targets_of_a_network_with_a_wider_head() -> None:
     assert float(loss) == pytest.approx(float(-(targets * logs).sum(1).mean()), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", [ALP, TRADES, MART])
-def test_gradients_are_those_of_finite_differences(kind: Any) -> None:
+FAR = torch.tensor([[0.3, -0.2, 0.9], [1.4, 0.1, -0.5], [-0.6, 0.8, 0.2]], dtype=torch.float64)
+"""The rows of images 6 to 8: HAT's helper examples."""
+
+
+@pytest.mark.parametrize(
+    ("defense", "examples"),
+    [
+        (Standard(), lambda x: x),
+        (AT(Next(3)), lambda x: x + 3 / 8),
+        (ALP(Next(3)), lambda x: x + 3 / 8),
+        (TRADES(Next(3)), lambda x: x + 3 / 8),
+        (MART(Next(3)), lambda x: x + 3 / 8),
+        (HAT(nn.Identity(), Next(3)), lambda x: (x + 3 / 8, x + 6 / 8, torch.tensor([2, 0, 1]))),
+        (DAJAT(copies=1), lambda x: ((x, x + 3 / 8), (x + 6 / 8, x + 3 / 8))),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_gradients_are_those_of_finite_differences(defense: Any, examples: Callable[[Tensor], Any]) -> None:
     x = table()[1]
 
     def value(rows: Tensor) -> Tensor:
@@ -207,9 +278,9 @@ def test_gradients_are_those_of_finite_differences(kind: Any) -> None:
         # The losses work in float32, as training does; here their formula is what is tested.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Tensor, "float", lambda tensor: tensor)
-            return kind(Next(3)).outer(model, x, x + 3 / 8, Y).value
+            return defense.outer(model, x, examples(x), Y).value  # type: ignore[no-any-return]
 
-    rows = torch.cat([CLEAN, ADVERSARIAL]).requires_grad_()
+    rows = torch.cat([CLEAN, ADVERSARIAL, FAR]).requires_grad_()
     assert torch.autograd.gradcheck(value, rows)
 
 

@@ -58,6 +58,7 @@ def test_what_is_no_schedule_is_refused(spec: str, message: str | None) -> None:
         ({"lr": 0}, "lr=0: expected a number above 0"),
         ({"lr": float("nan")}, "lr=nan"),
         ({"momentum": -1}, "momentum=-1"),
+        ({"momentum": 5}, r"momentum=5: expected a number in \[0, 1\)"),
         ({"weight_decay": -1}, "weight_decay=-1"),
         ({"ema": 1}, r"ema=1: expected a decay in \[0, 1\)"),
         ({"seed": -1}, "seed=-1"),

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import FGSM, PGD
 from robustmaps.data import Augmentation, Dataset, ImageSet, batches
-from robustmaps.defenses import AT, AWP, HAT, TRADES, Defense, FastAT, FreeAT, Loss, Standard
+from robustmaps.defenses import AT, AWP, DAJAT, FAT, HAT, MART, TRADES, Defense, FastAT, FreeAT, Loss, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.training import CatastrophicOverfitting, Interrupted, TrainOptions, fit
 from robustmaps.training._mixing import cutmix, smoothed
@@ -221,7 +222,39 @@ RESUMED = [
     (FreeAT(FGSM(eps=0.1), replays=2), {}),
     (AWP(AT(PGD(eps=0.1, steps=1)), gamma=0.01), {"swa": 0.3, "cutmix": 0.5, "label_smoothing": 0.1}),
     (TRADES(PGD(eps=0.1, steps=1, loss="kl", start="normal")), {"eps_warmup": 1.5, "accumulate": 2, "clip_grad": 1.0}),
+    (FAT(PGD(eps=0.1, steps=2)), {"ema": 0.9}),
+    (MART(PGD("l2", eps=0.5, steps=1)), {"cutmix": 0.5}),
+    (AWP(DAJAT(PGD(eps=0.1), copies=1), warmup=0.4), {"ema": 0.9}),
+    (HAT(plain_net(), PGD(eps=0.1, steps=1)), {}),
 ]
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.7)])
+def test_free_training_is_its_algorithm_written_out(norm: Any, eps: float, make_dataset: MakeData) -> None:
+    """Three steps on each batch; the perturbation, and the momentum, go on from batch to batch and epoch to epoch."""
+    data = make_dataset(validation=0)
+    ours, plain = plain_net(), plain_net()
+    fit(ours, data, FreeAT(FGSM(norm, eps), replays=3), replace(OPTIONS, batch_size=32))
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    carried = torch.zeros(32, 1, 6, 6)
+    for epoch in range(2):
+        for x, y in batches(data.train, 32, seed=0, epoch=epoch, augmentation=data.augmentation):
+            n = len(x)
+            for _ in range(3):
+                x_adv = (x + carried[:n]).clamp(0, 1).requires_grad_()
+                optimizer.zero_grad()
+                F.cross_entropy(plain(x_adv), y).backward()
+                optimizer.step()
+                assert x_adv.grad is not None
+                if norm == "linf":
+                    carried[:n] = (carried[:n] + eps * x_adv.grad.sign()).clamp(-eps, eps)
+                else:
+                    lengths = x_adv.grad.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+                    moved = carried[:n] + eps * x_adv.grad / lengths
+                    too_long = (moved.flatten(1).norm(dim=1) / eps).clamp(min=1).view(-1, 1, 1, 1)
+                    carried[:n] = moved / too_long
+    assert len(data.train) % 32 > 1
+    assert_close(ours, plain, atol=1e-5)
 
 
 @pytest.mark.parametrize(("defense", "changes"), RESUMED, ids=lambda value: getattr(value, "name", ""))
@@ -301,6 +334,7 @@ def test_honest_single_step_training_is_not_blamed(digits: Dataset, make_cnn: Ma
     assert not any(record["catastrophic_overfitting"] for record in history)
 
 
+@pytest.mark.filterwarnings("ignore:eps_warmup=40")
 def test_a_budget_that_warms_up_is_probed_as_it_is(digits: Dataset, make_cnn: MakeNet) -> None:
     """A network that withstands the small budget of the beginning is not blamed for the large one to come."""
     small = replace(digits, train=digits.train.subset(512), augmentation=Augmentation())
@@ -326,3 +360,72 @@ def test_a_budget_that_warms_up_is_probed_as_it_is(digits: Dataset, make_cnn: Ma
 def test_options_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainOptions(**values)
+
+
+@pytest.mark.parametrize(
+    ("defense", "values", "message"),
+    [
+        (
+            AT(PGD(eps=0.1, steps=1)),
+            {"schedule": "step:2,3"},
+            r"schedule=step:2,3: its first step lies beyond the 1 ep",
+        ),
+        (AT(PGD(eps=0.1, steps=1)), {"eps_warmup": 5}, r"eps_warmup=5: the budget will not reach its full size in 1"),
+        (Standard(), {"eps_warmup": 0.5}, r"eps_warmup=0\.5: standard has no budget"),
+        (Standard(), {"optimizer": "adam", "momentum": 0.5}, r"momentum=0\.5: adam has none"),
+    ],
+)
+def test_what_will_have_no_effect_is_said(
+    defense: Defense, values: dict[str, Any], message: str, make_cnn: MakeNet, make_dataset: MakeData
+) -> None:
+    options = replace(OPTIONS, epochs=1, **values)
+    with pytest.warns(UserWarning, match=message):
+        fit(make_cnn(1, 6, 2), make_dataset(), defense, options)
+
+
+class CannotBeCopied(nn.Module):
+    """A network that holds what `copy.deepcopy` refuses."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.lock = network, threading.Lock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("defense", [AT(PGD(eps=0.1, steps=2)), AWP(AT(PGD(eps=0.1, steps=2)))], ids=lambda d: d.name)
+def test_a_network_that_cannot_be_copied_is_trained_all_the_same(
+    defense: Defense, make_cnn: MakeNet, make_dataset: MakeData
+) -> None:
+    plain, wrapped_ = make_cnn(1, 6, 2), CannotBeCopied(make_cnn(1, 6, 2))
+    data = make_dataset()
+    fit(plain, data, defense, replace(OPTIONS, epochs=1, precision="fp32"))
+    with pytest.warns(UserWarning, match="can't be copied, so attacks run on it as it is"):
+        fit(wrapped_, data, defense, replace(OPTIONS, epochs=1, precision="fp32"))
+    for ours, theirs in zip(wrapped_.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-3)
+    with pytest.raises(InputError, match="ema and swa need a network that can be copied"):
+        fit(wrapped_, data, defense, replace(OPTIONS, epochs=1, ema=0.9))
+
+
+@pytest.mark.parametrize(
+    ("defense", "values"), [(FastAT(), {}), (AT(PGD(eps=0.1, steps=2)), {"swa": 0.5})], ids=["guard", "statistics"]
+)
+def test_no_pass_is_larger_than_the_parts_of_a_batch(
+    defense: Defense, values: dict[str, Any], make_cnn: MakeNet, make_dataset: MakeData
+) -> None:
+    sizes: list[int] = []
+
+    class Noted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = make_cnn(1, 6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return self.network(x)  # type: ignore[no-any-return]
+
+    options = replace(OPTIONS, epochs=2, batch_size=40, accumulate=4, **values)
+    fit(Noted(), make_dataset(validation=0), defense, options)
+    assert max(sizes) == 10

@@ -39,7 +39,8 @@ class AWP:
 
     def __post_init__(self) -> None:
         check_at_least("gamma", self.gamma, 0)
-        check_at_least("warmup", self.warmup, 0)
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup={self.warmup!r}: expected a share of training in [0, 1), such as 10/200")
         if not isinstance(self.defense, Minimax) or hasattr(self.defense, "replays"):
             raise InputError(
                 f"AWP({getattr(self.defense, 'name', self.defense)!r}): expected a defence that makes its examples "
@@ -79,10 +80,15 @@ class AWP:
         """The inner defence's loss at the perturbed weights; see `Defense.loss`.
 
         The gradient is computed here, while the weights are perturbed; ``backward`` of the value hands it over.
+
+        Raises:
+            InputError: the network has no trainable weight to perturb.
         """
         examples = self.defense.inner(view or model, x, y, generator)
         parameters = [p for p in model.parameters() if p.requires_grad]
         weights = [p for p in parameters if p.dim() > 1]
+        if not weights:
+            raise InputError(f"{self.name}: the network has no trainable weight of two dimensions to perturb")
         with statistics_kept(model):
             first = self.defense.climbed(model, x, examples, y, targets)
         moves = _moves(weights, torch.autograd.grad(first, weights, allow_unused=True), self.gamma)

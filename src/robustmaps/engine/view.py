@@ -136,11 +136,15 @@ class AttackEngine:
             if self._copyable and self._view is None:
                 self._build(example)
             if self._view is None or self._shadow is None:
-                with plain_view(self.model) as view:
-                    yield view
+                yield AttackView(self._as_it_is, channels_last=False, autocast=False, fixed_batch=False)
                 return
             _copy_weights(self.model, self._shadow, self.folded)
             yield self._view
+
+    def _as_it_is(self, x: Tensor) -> Tensor:
+        """The network itself, frozen for this pass alone: between two passes it may be trained."""
+        with plain_view(self.model) as view:
+            return view(x)
 
     def _build(self, example: Tensor) -> None:
         try:

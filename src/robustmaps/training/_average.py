@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from robustmaps.engine.errors import InputError
+
 
 class AveragedWeights:
     """A running average of a network's parameters and buffers.
@@ -20,10 +22,16 @@ class AveragedWeights:
     Args:
         model: the network to follow.
         decay: how much of the old average each step keeps, in (0, 1); None for the plain mean.
+
+    Raises:
+        InputError: the network can't be copied.
     """
 
     def __init__(self, model: nn.Module, decay: float | None) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        try:
+            self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        except (RuntimeError, TypeError, AttributeError) as error:  # what copy.deepcopy raises for what it can't copy
+            raise InputError(f"ema and swa need a network that can be copied, this one can't: {error}") from error
         self._decay = decay
         self.steps = 0
 

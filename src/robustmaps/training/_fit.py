@@ -1,6 +1,8 @@
 """Training, as one call."""
 
-from collections.abc import Callable, Mapping
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from robustmaps.training._events import open_events
 from robustmaps.training._folder import RunFolder
 from robustmaps.training._loop import Loop
 from robustmaps.training._options import TrainOptions
+from robustmaps.training._schedule import parse_schedule
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def fit(
     options = options or TrainOptions()
     if len(data.train) == 0:
         raise InputError(f"{data.name}: there are no training images")
+    for what in _without_effect(defense, options):
+        warnings.warn(what, stacklevel=2)
     folder = None if out is None else RunFolder(out)
     with ExitStack() as stack:
         if folder is not None:
@@ -120,6 +125,25 @@ def fit(
     return Fit(
         tuple(loop.state.history), loop.state.best_epoch, loop.state.seconds, None if folder is None else folder.path
     )
+
+
+def _without_effect(defense: Defense, options: TrainOptions) -> Iterator[str]:
+    """What is asked for and will not happen."""
+    last = math.nextafter(options.epochs, 0)
+    if options.schedule.startswith("step:") and parse_schedule(options.schedule, options.epochs)(last) == 1:
+        yield (
+            f"schedule={options.schedule}: its first step lies beyond the {options.epochs} epochs, so the learning "
+            "rate stays what it is; 'step' places its steps by itself"
+        )
+    if options.eps_warmup and defense.attack is None:
+        yield f"eps_warmup={options.eps_warmup:g}: {defense.name} has no budget to warm up"
+    elif options.eps_warmup > options.epochs:
+        yield (
+            f"eps_warmup={options.eps_warmup:g}: the budget will not reach its full size in {options.epochs} epochs; "
+            "give fewer"
+        )
+    if options.optimizer != "sgd" and options.momentum != TrainOptions.momentum:
+        yield f"momentum={options.momentum:g}: {options.optimizer} has none of that kind; it is for sgd"
 
 
 def _make_contiguous(model: nn.Module) -> None:

@@ -63,8 +63,8 @@ class Loop:
         precision = resolve_precision(options.precision, self.device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The size that the network sees most often, for which it is compiled.
-        part = math.ceil(options.batch_size / options.accumulate)
-        self.trainee = Trainee(model, precision, options.compile, part)
+        self.part = math.ceil(options.batch_size / options.accumulate)
+        self.trainee = Trainee(model, precision, options.compile, self.part)
         self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
@@ -192,7 +192,9 @@ class Loop:
             # Without the perturbation of weights, if any: the network is used as it is.
             loss = getattr(defense, "defense", defense).loss
             self.average.measure_statistics(
-                partial(loss, x=x, y=y, view=view, generator=generator) for x, y in chain([first], drawn)
+                partial(loss, x=x[rows], y=y[rows], view=view, generator=generator)
+                for x, y in chain([first], drawn)
+                for rows in self.stepper.parts(x)
             )
 
     def _some_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -224,7 +226,11 @@ class Loop:
         x, y = (torch.cat(parts)[:_PROBED_IMAGES] for parts in zip(*few, strict=True))
         generator = stream(self.options.seed, "overfitting", self.state.epoch, device=self.device)
         with modes_restored(self.model), torch.no_grad(), self.engine.view(x) as view:
-            against_many = float(count_correct(view(attack(view, x, y, generator=generator)), y)) / len(x)
+            withstood = 0.0
+            for rows in torch.arange(len(x), device=self.device).split(self.part):  # type: ignore[no-untyped-call]
+                x_adv = attack(view, x[rows], y[rows], generator=generator)
+                withstood += float(count_correct(view(x_adv), y[rows]))
+        against_many = withstood / len(x)
         against_one = record["train_robust_accuracy"]
         warm = [r for r in self.state.history if r["epoch"] > self.options.eps_warmup]
         before = max((r["train_pgd_accuracy"] for r in warm), default=0.0)
@@ -254,7 +260,7 @@ class Loop:
             self.judged,
             *self.data.validation.tensors(),
             attacks,
-            batch_size=2 * self.options.batch_size,
+            batch_size=2 * self.part,
             seed=derive_seed(self.options.seed, "validation"),
             engine=self.engine if self.judged is self.model else self.average_engine,
             watcher=watch,

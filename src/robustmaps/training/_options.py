@@ -77,7 +77,8 @@ class TrainOptions:
         check_whole("epochs", self.epochs, 1)
         check_whole("batch_size", self.batch_size, 1)
         check_at_least("lr", self.lr, 0, exclusive=True)
-        check_at_least("momentum", self.momentum, 0)
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum={self.momentum!r}: expected a number in [0, 1), such as 0.9")
         check_at_least("weight_decay", self.weight_decay, 0)
         check_whole("validate_every", self.validate_every, 1)
         check_at_least("checkpoint_every_s", self.checkpoint_every_s, 0)

@@ -55,14 +55,14 @@ class Stepper:
             return
         self.optimizer.zero_grad(set_to_none=True)
         with self.engine.view(x) if defense.attack is not None else nullcontext() as view:
-            for rows in self._parts(x):
+            for rows in self.parts(x):
                 some = None if targets is None else targets[rows]
                 loss = defense.loss(self.trainee, x[rows], y[rows], targets=some, view=view, generator=generator)
                 (loss.value * (len(rows) / len(x))).backward()  # type: ignore[no-untyped-call]
                 _add(sums, len(rows), loss)
         self._descend()
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """The rows of each part of a batch."""
         # One image alone has no batch statistics where the map is a single pixel.
         parts = min(self.options.accumulate, max(len(x) // 2, 1))
@@ -99,7 +99,7 @@ class Stepper:
             nonlocal replays_left
             replays_left -= 1
             self.optimizer.zero_grad(set_to_none=True)
-            for rows in self._parts(x):
+            for rows in self.parts(x):
                 some = None if targets is None else targets[rows]
                 loss = defense.outer(self.trainee, x[rows], x_adv[rows], y[rows], some)
                 (loss.value * (len(rows) / len(x))).backward()  # type: ignore[no-untyped-call]
