@@ -9,11 +9,11 @@ import torch
 from robustmaps import defenses
 from robustmaps.defenses import AWP
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import DataConfig, DefenseConfig, RunConfig, create_defense, train
+from robustmaps.experiments import DataConfig, DefenseConfig, RunConfig, create_defense, folder_of, resolve, train
 from robustmaps.experiments._config import DefenseName
 from robustmaps.training import TrainOptions
 
-CONFIG = DefenseConfig(eps=0.1, steps=4)
+CONFIG = DefenseConfig(eps=0.1)
 NAMES = [name for name in get_args(DefenseName) if "hat" not in name]
 
 
@@ -46,7 +46,7 @@ def test_parameters_left_out_are_those_of_the_papers() -> None:
 
 
 def test_parameters_reach_the_defence() -> None:
-    made = create_defense(replace(CONFIG, defense="trades-awp", beta=3.0, awp_gamma=0.02, awp_warmup=0.1))
+    made = create_defense(replace(CONFIG, defense="trades-awp", steps=4, beta=3.0, awp_gamma=0.02, awp_warmup=0.1))
     attack = defenses.TRADES().attack.__class__(eps=0.1, steps=4, loss="kl", start="normal")
     assert made == AWP(defenses.TRADES(attack, beta=3.0), gamma=0.02, warmup=0.1)
     assert create_defense(replace(CONFIG, defense="free-at", replays=4)).replays == 4  # type: ignore[attr-defined]
@@ -61,6 +61,10 @@ def test_parameters_reach_the_defence() -> None:
         ({"defense": "trades", "awp_gamma": 0.1}, r"awp_gamma=0\.1: trades has no such parameter"),
         ({"defense": "trades", "helper": "runs/x"}, "helper='runs/x': trades has no such parameter"),
         ({"defense": "n-fgsm", "step_size": 0.01}, "step_size=0.01: n-fgsm has a step of its own"),
+        ({"defense": "fast-at", "steps": 7}, r"steps=7: fast-at has steps of its own \(1\); leave it out"),
+        ({"defense": "dajat-awp", "steps": 3}, r"steps=3: dajat-awp has steps of its own \(5\)"),
+        ({"defense": "at-awp", "awp_gamma": -1.0}, r"awp_gamma=-1\.0: expected"),
+        ({"defense": "at-awp", "awp_warmup": 10.0}, r"awp_warmup=10\.0: expected a share of training in \[0, 1\)"),
         ({"defense": "hat"}, "helper: hat needs the run of a network trained with --defense standard"),
         ({"defense": "trade"}, "did you mean 'trades'"),
     ],
@@ -87,6 +91,36 @@ def test_a_helper_is_a_run_of_ours(tmp_path) -> None:
     ):
         train(other, tmp_path)
     assert not (tmp_path / other.name).exists()
+
+
+def test_a_helper_is_known_by_its_weights(tmp_path, monkeypatch) -> None:
+    options = TrainOptions(epochs=1, batch_size=256, device="cpu", precision="fp32")
+    standard = RunConfig(defense=DefenseConfig(defense="standard"), training=options)
+    folders = [train(replace(standard, training=replace(options, seed=seed)), tmp_path).folder for seed in (0, 1)]
+    hat = replace(standard, defense=DefenseConfig(defense="hat", helper=str(folders[0])))
+    monkeypatch.chdir(tmp_path)
+    near = replace(standard, defense=DefenseConfig(defense="hat", helper=folders[0].name))
+    assert folder_of(near, "runs") == folder_of(hat, "runs")
+    written = resolve(near)
+    monkeypatch.chdir("/")
+    assert resolve(written) == written
+    other = replace(written, defense=replace(written.defense, helper=str(folders[1])))
+    with pytest.raises(InputError, match="expected the same weights"):
+        resolve(other)
+
+
+def test_a_helper_with_a_defence_is_said(tmp_path) -> None:
+    options = TrainOptions(epochs=1, batch_size=256, device="cpu", precision="fp32")
+    base = RunConfig(data=DataConfig(train_samples=64), training=options)
+    helper = train(replace(base, defense=DefenseConfig(defense="n-fgsm")), tmp_path)
+    with pytest.warns(UserWarning, match=r"was trained with --defense n-fgsm; hat is made for"):
+        train(replace(base, defense=DefenseConfig(defense="hat", steps=1, helper=str(helper.folder))), tmp_path)
+
+
+def test_a_defence_that_is_none_is_refused_before_images_are_loaded(tmp_path) -> None:
+    config = RunConfig(data=DataConfig(data=str(tmp_path / "missing")), defense=DefenseConfig(defense="at", beta=6.0))
+    with pytest.raises(InputError, match="at has no such parameter"):
+        train(config, tmp_path)
 
 
 def test_a_known_data_set_is_not_a_folder_of_that_name(tmp_path, monkeypatch) -> None:

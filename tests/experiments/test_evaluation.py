@@ -89,7 +89,7 @@ def all_break(run, done) -> bool:
 
 def test_a_curve_keeps_the_images_found_at_smaller_radii(run):
     options = Options(samples=40, device="cpu", save_adversarials=True)
-    done = evaluate_curve(run, AttackConfig("fgsm", eps=(0.04, 0.08)), options)
+    done = evaluate_curve(run, AttackConfig("fgsm", eps=(0.1, 0.2)), options)
     assert done.runs[0].evaluation.robust_accuracy.value < done.runs[0].evaluation.clean_accuracy.value
     assert all(all_break(run, one) for one in done.runs)
 

@@ -111,14 +111,15 @@ class DefenseConfig:
             dajat, each also with -awp for weight perturbation; or a cheap one: fast-at, n-fgsm, free-at.
         norm: the norm of the budget.
         eps: its radius, for images in [0, 1].
-        steps: steps of the training attack; the cheap ones make one, dajat five.
+        steps: steps of the training attack; leave it out for the cheap ones, which make one, and for dajat's five.
         step_size: length of a step; 2.5 * eps / steps if left out, 1.25 * eps for fast-at.
         beta: weight of the pairing or of the divergence; alp 0.5, trades 6, mart 5, hat 2.5, dajat 11 if left out.
         awp_gamma: relative size of the weight perturbation; 0.01 for at-awp, 0.005 for the others if left out.
-        awp_warmup: share of training before weights are perturbed.
+        awp_warmup: share of training before weights are perturbed, such as 10/200.
         tau: steps that fat still makes after an error; 0, 1 and 2 as training goes on if left out.
         replays: steps that free-at makes on a batch; 8 if left out.
         helper: of hat, the run folder or weights file of a network that was trained with --defense standard.
+        helper_sha256: the hash of its weights, filled in where left out; others are then refused.
     """
 
     defense: DefenseName = "at"
@@ -128,10 +129,11 @@ class DefenseConfig:
     step_size: Fraction | None = None
     beta: float | None = None
     awp_gamma: float | None = None
-    awp_warmup: float | None = None
+    awp_warmup: Fraction | None = None
     tau: int | None = None
     replays: int | None = None
     helper: str | None = None
+    helper_sha256: str | None = None
 
     def __post_init__(self) -> None:
         check_eps(self.eps, self.norm)
@@ -203,10 +205,11 @@ class RunConfig:
         """Eight hexadecimal digits that follow from everything that decides where the run ends up.
 
         What is as in the default configuration is left out, so that a new option renames no run. Of weights to begin
-        with their hash counts, not where they lie; without extra images their share says nothing.
+        with, and of a helper's, their hash counts, not where they lie; without extra images their share says nothing.
         """
         usual = to_mapping(RunConfig())
         incidental = INCIDENTAL | ({"init_from"} if self.model.init_sha256 else frozenset())
+        incidental |= {"helper"} if self.defense.helper_sha256 else frozenset()
         incidental |= frozenset() if self.data.extra_data else {"extra_share"}
         decisive = {k: v for k, v in to_mapping(self).items() if k not in incidental and v != usual[k]}
         return short_hash(decisive)

@@ -13,11 +13,9 @@ from robustmaps.experiments._config import DataConfig
 
 def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | None = None) -> Dataset:
     """The images that the configuration names."""
-    # The command line and YAML know one kind of number; from 1 on it counts images.
-    validation = int(config.validation) if config.validation >= 1 else config.validation
     data = load(
         config.data,
-        validation=validation,
+        validation=config.validation,
         image_size=config.image_size,
         resized_crop=True if config.augment == "resized-crop" else None,
         progress=decoding,

@@ -30,8 +30,10 @@ _AWP = "-awp"
 _GAMMA, _OTHER_GAMMA = 0.01, 0.005
 
 _LEAST_L2 = 0.05
-_OWN_STEPS = ("n-fgsm", "free-at", "dajat")
-"""Defences whose steps follow from their paper. Without a defence a step size says nothing, as eps does not."""
+_STEPS = {"fast-at": 1, "n-fgsm": 1, "free-at": 1, "dajat": 5}
+"""How many steps those defences make whose number follows from their paper."""
+_OWN_STEP_SIZE = ("n-fgsm", "free-at", "dajat")
+"""Defences whose step does, too. Without a defence a step size says nothing, as eps does not."""
 
 
 def create_defense(config: DefenseConfig) -> Defense:
@@ -58,8 +60,10 @@ def create_defense(config: DefenseConfig) -> Defense:
     for key, value in given.items():
         if key not in taken:
             raise InputError(f"{key}={value!r}: {config.defense} has no such parameter; leave it out")
-    if config.step_size is not None and name in _OWN_STEPS:
+    if config.step_size is not None and name in _OWN_STEP_SIZE:
         raise InputError(f"step_size={config.step_size:g}: {config.defense} has a step of its own; leave it out")
+    if config.steps not in (DefenseConfig.steps, _STEPS.get(name, config.steps)):
+        raise InputError(f"steps={config.steps}: {config.defense} has steps of its own ({_STEPS[name]}); leave it out")
     if "helper" in taken:
         given["helper"] = _helper(config.helper)
     gamma = given.pop("awp_gamma", _GAMMA if name == "at" else _OTHER_GAMMA)
@@ -67,7 +71,12 @@ def create_defense(config: DefenseConfig) -> Defense:
     if "attack" in taken:
         given["attack"] = _ATTACKS.get(name, _pgd)(config)
     defense: Defense = kind(**given)
-    return AWP(defense, gamma, warmup) if name != config.defense else defense  # type: ignore[arg-type]
+    if name == config.defense:
+        return defense
+    try:
+        return AWP(defense, gamma, warmup)  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"awp_{error}") from error
 
 
 def _helper(path: str | None) -> Any:

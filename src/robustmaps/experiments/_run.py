@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from robustmaps.experiments._checkpoints import DESCRIPTION, weights_file
 from robustmaps.experiments._config import RunConfig, write_config
 from robustmaps.experiments._datasets import load_data
 from robustmaps.experiments._defenses import create_defense
+from robustmaps.experiments._flat import read_mapping
 from robustmaps.experiments._opened import OpenedNetwork
 from robustmaps.experiments._records import COST, ERROR
 from robustmaps.experiments._start import create_network, resolve
@@ -80,8 +82,8 @@ def train(
         raise InputError(
             f"{folder.path} already holds this run; continue it with --resume, or choose another --out or --seed"
         )
-    data = data or load_data(config.data, decoding)
     defense = create_defense(config.defense)
+    data = data or load_data(config.data, decoding)
     _check_helper(config, data)
     network = create_network(config, data)
     if not folder.config.exists():
@@ -107,7 +109,15 @@ def _check_helper(config: RunConfig, data: Dataset) -> None:
     """Refuse a helper that knows other images: it would be wrong about these without a word."""
     if config.defense.helper is None:
         return
-    about = json.loads(load_weights(weights_file(config.defense.helper))[1][DESCRIPTION])
+    file = weights_file(config.defense.helper)
+    run = RunFolder(file.parent).config
+    if run.exists() and (defense := read_mapping(run).get("defense")) not in (None, "standard"):
+        warnings.warn(
+            f"helper={config.defense.helper}: was trained with --defense {defense}; hat is made for a helper that was "
+            "trained with standard",
+            stacklevel=3,
+        )
+    about = json.loads(load_weights(file)[1][DESCRIPTION])
     theirs = (list(about.get("classes", data.classes)), about.get("image_size", list(data.image_size)))
     if theirs != (list(data.classes), list(data.image_size)):
         raise InputError(

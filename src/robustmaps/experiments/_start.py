@@ -11,7 +11,8 @@ from robustmaps.engine.errors import InputError
 from robustmaps.enlarging._trace import first_line, logits
 from robustmaps.evaluation import weights_sha256
 from robustmaps.experiments._architectures import Fit, check_name
-from robustmaps.experiments._config import ModelConfig, RunConfig, from_mapping
+from robustmaps.experiments._checkpoints import open_weights
+from robustmaps.experiments._config import DefenseConfig, ModelConfig, RunConfig, from_mapping
 from robustmaps.experiments._networks import open_model
 from robustmaps.experiments._opened import OpenedNetwork, found_anywhere
 from robustmaps.experiments._surgery import parse_surgery
@@ -38,7 +39,7 @@ def resolve(config: RunConfig) -> RunConfig:
     """The configuration with everything filled in that decides the network, so that one run has one name.
 
     Raises:
-        InputError: an unknown network, or strides or weights that don't fit it.
+        InputError: an unknown network, or strides or weights that don't fit it; or other weights than a run began with.
     """
     model = config.model
     if model.enlarge is not None:
@@ -52,7 +53,23 @@ def resolve(config: RunConfig) -> RunConfig:
         raise InputError(f"init_sha256={model.init_sha256}: needs init_from, the weights whose hash it is")
     else:
         model = _named(model)
-    return replace(config, model=model)
+    return replace(config, model=model, defense=_with_helper(config.defense))
+
+
+def _with_helper(defense: DefenseConfig) -> DefenseConfig:
+    if defense.helper is None:
+        return defense
+    digest = weights_sha256(open_weights(defense.helper)[0].model)
+    _same_weights(defense.helper, digest, defense.helper_sha256)
+    return replace(defense, helper=found_anywhere(defense.helper), helper_sha256=digest)
+
+
+def _same_weights(where: str, found: str, expected: str | None) -> None:
+    if expected not in (None, found):
+        raise InputError(
+            f"{where}: its weights have the hash {found[:12]}, those that this run began with had {expected}; "
+            "expected the same weights"
+        )
 
 
 def create_network(config: RunConfig, data: Dataset) -> OpenedNetwork:
@@ -110,11 +127,7 @@ def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
                 "and say with enlarge what to change"
             )
     digest = weights_sha256(opened.model)
-    if model.init_sha256 not in (None, digest):
-        raise InputError(
-            f"{model.init_from}: its weights have the hash {digest[:12]}, those that this run began with had "
-            f"{model.init_sha256}; expected the same weights"
-        )
+    _same_weights(str(model.init_from), digest, model.init_sha256)
     return replace(
         model,
         strides=strides,
