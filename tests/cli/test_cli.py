@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from robustmaps import __version__
 from robustmaps.cli import main
@@ -120,6 +121,26 @@ def test_models_and_data_as_json(capsys, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert main(["data", "prepare", "digits", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"]["test"] == 449
+
+
+def test_crops_are_prepared_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTMAPS_CACHE", str(tmp_path / "cache"))
+    for split, name, count in (("train", "a", 6), ("train", "b", 6), ("test", "a", 2), ("test", "b", 2)):
+        (tmp_path / "set" / split / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (20, 20), (number, 9, 9)).save(tmp_path / "set" / split / name / f"{number}.png")
+    crops = ["--image-size", "16", "--augment", "resized-crop"]
+    assert main(["data", "prepare", str(tmp_path / "set"), *crops]) == 0
+    capsys.readouterr()
+    assert main(["data", "show", str(tmp_path / "set"), *crops, "--validation", "4", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["images"]["validation"], about["augmentation"]["resized_crop"]) == (4, 16)
+    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == 1
+
+
+def test_no_such_recipe(capsys):
+    assert main(["recipes", "zzz"]) == 2
+    assert "no recipe has that in its name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def test_a_source_keeps_its_own_validation_split(write_images: Callable[..., Pat
     assert "own split of 6 images" in load(folder).notes[0]
     assert len(load(folder).train) == 4
     assert len(load(folder, validation=0).validation) == 0
+    few = load(folder, validation=4)
+    assert few.validation.labels.tolist() == [0, 0, 1, 1]
+    assert "own split of 6 images, 4 of them" in few.notes[0]
+    assert len(load(folder, validation=100).validation) == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_nothing_is_named(write_images: Callable[..., Path]) -> None:
+    folder = write_images({"a": 3, "b": 3})
+    (folder / "a" / "gone.png").symlink_to(folder / "nothing.png")
+    with pytest.raises(
+        ValueError, match=r"a/gone\.png: can't be read \(No such file or directory\); mend or remove it"
+    ):
+        load(folder)
 
 
 def test_modes_are_brought_to_the_sets_own(write_images: Callable[..., Path]) -> None:
@@ -71,7 +86,7 @@ def test_image_size_resizes_the_shorter_side_and_crops_the_centre(write_images: 
 def test_varying_sizes_without_image_size(write_images: Callable[..., Path]) -> None:
     write_images({"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}, size=(12, 30))
     folder = write_images({"train/b": 1}, size=(9, 9))
-    with pytest.raises(ValueError, match=r"train/b/0-RGB-9\.png: 9 x 9 pixels, but .* has 12 x 30; pass image_size"):
+    with pytest.raises(ValueError, match=r"train/b/0-RGB-9\.png: 9 x 9 pixels, but .* has 12 x 30; give image_size"):
         load(folder)
 
 

@@ -35,7 +35,7 @@ def test_no_class_may_vanish() -> None:
         held_out(torch.tensor([0, 0, 0, 1]), 3, seed=0, purpose="validation")
 
 
-@pytest.mark.parametrize(("part", "expected"), [(0, 0), (0.0, 0), (0.25, 25), (1, 1), (99, 99)])
+@pytest.mark.parametrize(("part", "expected"), [(0, 0), (0.0, 0), (0.25, 25), (1, 1), (12.0, 12), (99, 99)])
 def test_part_size(part: float, expected: int) -> None:
     assert part_size(part, 100, "validation") == expected
 
@@ -47,7 +47,8 @@ def test_part_size(part: float, expected: int) -> None:
         (True, "expected a fraction"),
         ("0.1", "expected a fraction"),
         (float("nan"), "expected a fraction"),
-        (1.0, "must be below 1; for a number of images, pass an integer"),
+        (12.5, "expected a fraction below 1, or a whole number of images"),
+        (float("inf"), "expected a fraction"),
         (100, "must leave some of the 100 images"),
     ],
 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -42,12 +42,14 @@ class PrepareArguments:
     Attributes:
         data: a name or a path; see `robustmaps data list`.
         image_size: resize images to this many pixels a side.
+        augment: resized-crop for what training with that option reads: images an eighth larger.
         refresh: decode again what is cached already.
         json: print the result as one JSON object.
     """
 
     data: tyro.conf.Positional[str]
     image_size: int | None = None
+    augment: Literal["auto", "resized-crop"] = "auto"
     refresh: bool = False
     json: bool = False
 
@@ -59,13 +61,15 @@ class ShowArguments:
     Attributes:
         data: a name or a path; see `robustmaps data list`.
         image_size: resize images to this many pixels a side.
-        validation: the part of the training images held out.
+        augment: resized-crop for what training with that option reads.
+        validation: the part of the training images held out; a fraction, or a number.
         picture: a PNG to write, with some test images of each class.
         json: print the result as one JSON object.
     """
 
     data: tyro.conf.Positional[str]
     image_size: int | None = None
+    augment: Literal["auto", "resized-crop"] = "auto"
     validation: float = 0.1
     picture: Path | None = None
     json: bool = False
@@ -107,7 +111,13 @@ def _prepare(arguments: Sequence[str]) -> None:
     from robustmaps.data import prepare
 
     with watching() as watch:
-        stored = prepare(given.data, image_size=given.image_size, refresh=given.refresh, progress=watch.decoding)
+        stored = prepare(
+            given.data,
+            image_size=given.image_size,
+            resized_crop=_crops(given),
+            refresh=given.refresh,
+            progress=watch.decoding,
+        )
     sizes = {split: len(images) for split, images in stored.splits.items()}
     Output(given.json).result(
         {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
@@ -115,12 +125,22 @@ def _prepare(arguments: Sequence[str]) -> None:
     )
 
 
+def _crops(given: PrepareArguments | ShowArguments) -> bool | None:
+    return True if given.augment == "resized-crop" else None
+
+
 def _show(arguments: Sequence[str]) -> None:
     given = parse(ShowArguments, arguments, "data show", DESCRIPTION["show"])
     from robustmaps.data import describe, load
 
     with watching() as watch:
-        data = load(given.data, image_size=given.image_size, validation=given.validation, progress=watch.decoding)
+        data = load(
+            given.data,
+            image_size=given.image_size,
+            resized_crop=_crops(given),
+            validation=given.validation,
+            progress=watch.decoding,
+        )
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import tyro
 
 from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.engine.errors import InputError
 
 DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. One of them is
 trained by robustmaps train --recipe NAME; options on the command line win over it."""
@@ -30,6 +31,8 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.experiments import describe_recipe, read_recipe, recipe_names, to_mapping
 
     names = [name for name in recipe_names() if all(word in name for word in given.words)]
+    if not names:
+        raise InputError(f"recipes {' '.join(given.words)}: no recipe has that in its name; see `robustmaps recipes`")
     rows = [(name, describe_recipe(name)) for name in names]
     values = {name: to_mapping(read_recipe(name)) for name in names} if given.json else {}
     Output(given.json).result({"recipes": values}, rich_table(("recipe", "what it is"), rows, texts=2))

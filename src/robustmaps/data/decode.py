@@ -121,7 +121,7 @@ def _check_sizes(encoded: list[Encoded], arrays: list[NDArray[np.uint8]], first:
         if array.shape[1:] != first[1]:
             raise InputError(
                 f"{image.where}: {array.shape[1]} x {array.shape[2]} pixels, but {first[0]} has "
-                f"{first[1][0]} x {first[1][1]}; pass image_size to resize all images to one size"
+                f"{first[1][0]} x {first[1][1]}; give image_size (--image-size) to resize all images to one size"
             )
 
 

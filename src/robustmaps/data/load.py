@@ -1,5 +1,6 @@
 """From what the user asked for to a data set of three splits."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def load(
             ``hf:FOLDER``, a folder or tar archive of class folders (under ``train/`` and ``test/``, or directly), a
             folder of IDX files, or an ``.npz``.
         validation: the part of the training images held out for choices made while training, a fraction below 1 or
-            a number of images; stratified. A source's own validation split is used instead, unless 0 is asked for.
+            a number of images; stratified. A source's own validation split is used instead, so many images of it if a
+            number is given, and none for 0.
         seed: which images are held out. The test split never depends on it.
         cache_dir: see :func:`prepare`.
         image_size: see :func:`prepare`; with random resized crops, the side of the crops.
@@ -138,20 +140,22 @@ def _crop(spec: str | Path, image_size: int | None, resized_crop: bool | None) -
         return None
     size = image_size or usual
     if size is None:
-        raise InputError(f"{spec}: random resized crops need image_size, such as 128")
+        raise InputError(f"{spec}: random resized crops need image_size (--image-size), such as 128")
     return size
 
 
 def _validation(stored: Stored, validation: float, seed: int) -> tuple[ImageSet, ImageSet, list[str]]:
-    train = stored.splits["train"]
-    count = part_size(validation, len(train), "validation")
-    if "validation" in stored.splits:
-        own = stored.splits["validation"]
-        if validation:
-            return train, own, [f"validation: the source's own split of {len(own)} images"]
+    train, own = stored.splits["train"], stored.splits.get("validation")
+    if own is None:
+        count = part_size(validation, len(train), "validation")
+        rows = held_out(train.labels, count, seed=seed, purpose="validation")
+        return *_take_out(train, rows), []
+    asked = part_size(validation, sys.maxsize, "validation")
+    if not validation:
         return train, own.subset(torch.empty(0, dtype=torch.int64)), []
-    rows = held_out(train.labels, count, seed=seed, purpose="validation")
-    return *_take_out(train, rows), []
+    count = asked if validation >= 1 else len(own)
+    part = "" if count >= len(own) else f", {count} of them"
+    return train, own.subset(count, seed=seed), [f"validation: the source's own split of {len(own)} images{part}"]
 
 
 def _take_out(images: ImageSet, rows: Tensor) -> tuple[ImageSet, ImageSet]:

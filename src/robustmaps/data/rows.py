@@ -148,7 +148,9 @@ def _advise(images: Tensor, starts: list[int], count: int, advice: str) -> None:
     if _madvise is None or images.device.type != "cpu" or not len(images):
         return
     begin, step, code = images.data_ptr(), images.stride(0), getattr(mmap, advice)
-    size = (count - 1) * step + images[0].numel()
+    # From the first byte of a row to its last: of a cropped view more than it holds.
+    within = sum((n - 1) * s for n, s in zip(images.shape[1:], images.stride()[1:], strict=True)) + 1
+    size = (count - 1) * step + within
     for start in starts:
         first = begin + start * step
         page = first - first % mmap.PAGESIZE

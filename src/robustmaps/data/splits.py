@@ -1,5 +1,7 @@
 """Which images of a set go where: stratified, seeded choices of rows."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from robustmaps.engine.random import stream
 
 
 def part_size(part: float, total: int, name: str) -> int:
-    """The number of images that a part stands for: a fraction below 1 of ``total``, or a whole number of images.
+    """The number of images that a part stands for: a fraction below 1 of ``total``, or from 1 on a number of images.
 
     >>> part_size(0.1, 500, "validation"), part_size(32, 500, "validation")
     (50, 32)
@@ -16,11 +18,11 @@ def part_size(part: float, total: int, name: str) -> int:
     Raises:
         InputError: the part is negative, no number, or not smaller than the whole.
     """
-    if isinstance(part, bool) or not isinstance(part, int | float) or not part >= 0:
+    if isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part < math.inf:
         raise InputError(f"{name}={part!r}: expected a fraction in [0, 1) or a number of images")
-    if isinstance(part, float) and part >= 1:
-        raise InputError(f"{name}={part!r}: a fraction must be below 1; for a number of images, pass an integer")
-    size = round(part * total) if isinstance(part, float) else part
+    if part >= 1 and part != int(part):
+        raise InputError(f"{name}={part!r}: expected a fraction below 1, or a whole number of images")
+    size = int(part) if part >= 1 else round(part * total)
     if size and size >= total:
         raise InputError(f"{name}={part!r}: must leave some of the {total} images for the rest")
     return size

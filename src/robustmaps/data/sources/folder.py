@@ -9,6 +9,7 @@ from pathlib import Path
 from robustmaps.data.contents import Contents, Progress
 from robustmaps.data.decode import Encoded, decode_blocks
 from robustmaps.data.sources.tree import Tree, is_hidden, is_image
+from robustmaps.engine.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,21 @@ class Folder:
         return self.path.name
 
     def identity(self) -> str:
-        """The path, and a hash of all names, sizes and modification times."""
+        """The path, and a hash of all names, sizes and modification times.
+
+        Raises:
+            InputError: an image is a link to nothing, or can't be read.
+        """
         digest = hashlib.sha256()
         for folder, files in self._walk():
             digest.update(f"{folder}/\n".encode(errors="surrogateescape"))
             for name in files:
-                status = os.stat(f"{self.path}/{folder}/{name}")
+                try:
+                    status = os.stat(f"{self.path}/{folder}/{name}")
+                except OSError as error:
+                    raise InputError(
+                        f"{self.path / folder / name}: can't be read ({error.strerror}); mend or remove it"
+                    ) from error
                 entry = f"{name} {status.st_size} {status.st_mtime_ns}\n"
                 digest.update(entry.encode(errors="surrogateescape"))
         return f"folder {self.path} {digest.hexdigest()}"
