@@ -117,6 +117,8 @@ def table(found: Statistics) -> str:
 def draw(path: Path, titled: Sequence[tuple[str, Statistics]]) -> None:
     """Robust accuracy on validation images over epochs, the mean over seeds, a panel for each table that has it."""
     titled = [(title, found) for title, found in titled if _ROBUST in found.runs[0].history[-1]]
+    if not titled:
+        raise SystemExit(f"{path}: nothing to draw, no run has robust accuracy on validation images")
     columns = min(3, len(titled))
     rows = -(-len(titled) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")

@@ -213,7 +213,12 @@ def main() -> None:
     helper = copy.deepcopy(base).eval()
     defenses = ours(helper)
     if arguments.only:
-        defenses = {name: defenses[name] for name in ("standard", *arguments.only.split(",")) if name in defenses}
+        names = arguments.only.split(",")
+        if unknown := [name for name in names if name not in defenses]:
+            parser.error(f"--only: no {', '.join(unknown)}; expected some of {', '.join(defenses)}")
+        # With what they are compared to.
+        names += ["standard", "at", *(name.removesuffix("-awp") for name in names)]
+        defenses = {name: made for name, made in defenses.items() if name in names}
     steps = {name: step_of(copy.deepcopy(base), defense, x, y, view) for name, defense in defenses.items()}
     for name in defenses:
         if name.removesuffix("-awp") in (*PLAIN_LOSSES, "hat", "free-at"):
