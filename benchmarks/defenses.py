@@ -1,9 +1,10 @@
 """A training step of every defence: relative to standard training, and to a plain implementation of the same loss.
 
 The plain implementations do what published code does: float32, contiguous, attacks in evaluation mode through the
-training network; `backward` in the attack, with gradients for all parameters, except for TRADES, MART and HAT, which
-ask for that of the images alone; single steps in training mode; AWP through a second copy of the network. Friendly AT
-and DAJAT have no plain counterpart here. All steps alternate within the run.
+training network; `backward` in the attack, with gradients for all parameters, except for TRADES, MART, HAT and DAJAT,
+which ask for that of the images alone; single steps in training mode; AWP through a second copy of the network. The
+labels are those that the network predicts at the start: the cost of friendly AT depends on how many images are right.
+All steps alternate within the run.
 
     python benchmarks/defenses.py --model resnet8 --batch-size 128 --rounds 5
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from robustmaps import models
 from robustmaps.attacks import FGSM, PGD, NoiseFGSM
 from robustmaps.defenses import ALP, AT, AWP, DAJAT, FAT, HAT, MART, NFGSM, TRADES, Defense, FastAT, FreeAT, Standard
+from robustmaps.defenses._augment import strongly_augmented
 from robustmaps.engine.device import device_name, has_fast_bf16, resolve_device
 from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.training import Trainee, TrainOptions
@@ -47,6 +49,10 @@ def ours(helper: nn.Module) -> dict[str, Defense]:
         "at-awp": AWP(AT(PGD10), gamma=0.01),
         "trades-awp": AWP(TRADES(KL10), gamma=0.005),
         "mart-awp": AWP(MART(PGD10), gamma=0.005),
+        "alp-awp": AWP(ALP(PGD10), gamma=0.005),
+        "fat-awp": AWP(FAT(PGD10, tau=0), gamma=0.005),
+        "hat-awp": AWP(HAT(helper, KL10), gamma=0.005),
+        "dajat-awp": AWP(DAJAT(PGD(eps=EPS)), gamma=0.005),
         "fast-at": FastAT(PGD(eps=EPS, steps=1, step_size=1.25 * EPS)),
         "n-fgsm": NFGSM(NoiseFGSM(eps=EPS)),
         "free-at": FreeAT(FGSM(eps=EPS), replays=8),
@@ -71,12 +77,31 @@ def _alp(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(clean, y) + F.cross_entropy(adversarial, y) + 0.5 * F.mse_loss(clean, adversarial)
 
 
+def _trades(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y) + 6 * _kl(model, x, x_adv, "batchmean")
+
+
+def _dajat(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Of batches one below the other, the simply augmented one first."""
+    losses, predictions = [], []
+    for some, attacked in zip(x.chunk(len(x) // len(y)), x_adv.chunk(len(x) // len(y)), strict=True):
+        clean, adversarial = model(some), model(attacked)
+        predictions.append(clean.softmax(1))
+        divergence = F.kl_div(adversarial.log_softmax(1), predictions[-1], reduction="batchmean")
+        losses.append(F.cross_entropy(clean, y) + 11 * divergence)
+    mixture = (sum(predictions) / len(predictions)).clamp(min=1e-7).log()
+    consistency = sum(F.kl_div(mixture, p, reduction="batchmean") for p in predictions) / len(predictions)
+    return sum(losses) / len(losses) + 2 * consistency
+
+
 PLAIN_LOSSES: dict[str, PlainLoss] = {
     "standard": lambda model, x, x_adv, y: F.cross_entropy(model(x), y),  # noqa: ARG005
     "at": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
     "alp": _alp,
-    "trades": lambda model, x, x_adv, y: F.cross_entropy(model(x), y) + 6 * _kl(model, x, x_adv, "batchmean"),
+    "trades": _trades,
     "mart": _mart,
+    "fat": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
+    "dajat": _dajat,
     "fast-at": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
     "n-fgsm": lambda model, x, x_adv, y: F.cross_entropy(model(x_adv), y),  # noqa: ARG005
 }
@@ -101,9 +126,13 @@ def plain_attack(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Tensor:
     if name in ("fast-at", "n-fgsm"):
         return plain_single_step(model, x, y, noise=1.0 if name == "fast-at" else 2.0)
     model.eval()
-    divergence = name in ("trades", "hat")
+    if name == "fat":
+        return plain_friendly(model, x, y)
+    divergence, step, count = name in ("trades", "hat", "dajat"), STEP_SIZE, STEPS
+    if name == "dajat":
+        step, count = EPS / 2, 5
     x_adv = x + (0.001 * torch.randn_like(x) if divergence else torch.empty_like(x).uniform_(-EPS, EPS))
-    for _ in range(STEPS):
+    for _ in range(count):
         x_adv = x_adv.detach().requires_grad_()
         loss = _kl(model, x, x_adv, "sum") if divergence else F.cross_entropy(model(x_adv), y)
         if divergence or name == "mart":
@@ -111,8 +140,26 @@ def plain_attack(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Tensor:
         else:
             loss.backward()
             gradient = x_adv.grad
-        x_adv = x_adv.detach() + STEP_SIZE * gradient.sign()
+        x_adv = x_adv.detach() + step * gradient.sign()
         x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS).clamp(0, 1)
+    model.train()
+    return x_adv
+
+
+def plain_friendly(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Steps for those images alone that are not yet misclassified."""
+    x_adv = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
+    left = torch.arange(len(x), device=x.device)
+    for _ in range(STEPS):
+        some = x_adv[left].requires_grad_()
+        logits = model(some)
+        F.cross_entropy(logits, y[left]).backward()
+        right = logits.argmax(1) == y[left]
+        left = left[right]
+        if not len(left):
+            break
+        moved = some.detach()[right] + STEP_SIZE * some.grad[right].sign()
+        x_adv[left] = torch.min(torch.max(moved, x[left] - EPS), x[left] + EPS).clamp(0, 1)
     model.train()
     return x_adv
 
@@ -154,14 +201,16 @@ def plain(model: nn.Module, helper: nn.Module, x: Tensor, y: Tensor, name: str) 
     gamma = 0.01 if inner == "at" else 0.005
 
     def step() -> None:
-        x_adv = plain_attack(model, x, y, inner)
+        images = torch.cat([x, *(strongly_augmented(x, None) for _ in range(2))]) if inner == "dajat" else x
+        x_adv = plain_attack(model, images, y, inner)
         moves = {}
         if proxy is not None:
             proxy.load_state_dict(model.state_dict())
             proxy.train()
             ascent = torch.optim.SGD(proxy.parameters(), lr=0.01)
             ascent.zero_grad()
-            (-loss(proxy, x, x_adv, y)).backward()
+            ascended = _trades(proxy, x, x_adv[: len(x)], y) if inner == "dajat" else loss(proxy, x, x_adv, y)
+            (-ascended).backward()
             ascent.step()
             moved = dict(proxy.named_parameters())
             for key, old in model.named_parameters():
@@ -173,7 +222,7 @@ def plain(model: nn.Module, helper: nn.Module, x: Tensor, y: Tensor, name: str) 
             for key, move in moves.items():
                 parameters[key].add_(move)
         optimizer.zero_grad()
-        loss(model, x, x_adv, y).backward()
+        loss(model, images, x_adv, y).backward()
         optimizer.step()
         with torch.no_grad():
             for key, move in moves.items():
@@ -207,8 +256,10 @@ def main() -> None:
     device = resolve_device(arguments.device)
     torch.manual_seed(0)
     x = torch.rand(arguments.batch_size, 3, 32, 32, device=device)
-    y = torch.randint(0, 10, (arguments.batch_size,), device=device)
-    base = models.create(arguments.model, mean=[0.5] * 3, std=[0.25] * 3).to(device).train()
+    base = models.create(arguments.model, mean=[0.5] * 3, std=[0.25] * 3).to(device)
+    with torch.no_grad():
+        y = base.eval()(x).argmax(1)
+    base.train()
     view = ViewOptions(precision="bf16" if has_fast_bf16(device) else "fp32", compile=arguments.compile)
     helper = copy.deepcopy(base).eval()
     defenses = ours(helper)
