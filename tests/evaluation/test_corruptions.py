@@ -59,9 +59,18 @@ def test_the_mean_counts_images_and_not_their_versions() -> None:
     """Fifty versions of an image that are all alike say no more than one."""
     one = np.array([[True, True, False, False, True, False, True, True]])
     assert MeanAccuracy.of(np.repeat(one, 50, axis=0)) == MeanAccuracy.of(one)
-    half = 1.959964 * np.std(one, ddof=1) / np.sqrt(8)
-    assert MeanAccuracy.of(one).interval == pytest.approx((0.625 - half, min(0.625 + half, 1)))
+    assert MeanAccuracy.of(one).interval == pytest.approx(Rate(5, 8).interval, abs=1e-6)
     assert MeanAccuracy.of(one[:, :1]).interval == (0.0, 1.0)
+
+
+def test_the_interval_of_a_mean_is_never_nothing_and_that_of_the_normal_for_many_images() -> None:
+    for right in (True, False):
+        whole = MeanAccuracy.of(np.full((5, 20), right))
+        assert whole.interval == pytest.approx(Rate(20 * right, 20).interval, abs=1e-6)
+    many = np.random.default_rng(0).random((5, 20_000)) < np.linspace(0.2, 0.9, 20_000)
+    mean = MeanAccuracy.of(many)
+    half = 1.959964 * many.mean(0).std() / np.sqrt(20_000)
+    assert mean.interval == pytest.approx((mean.value - half, mean.value + half), abs=1e-4)
 
 
 def test_a_sample_is_the_same_for_all_and_even(corrupted: CorruptedImages) -> None:

@@ -30,11 +30,12 @@ class MeanAccuracy:
     """Accuracy averaged over corruptions, severities or both.
 
     The versions of one image are not independent, so the interval is that of the mean over images of each image's own
-    average: 95 %, normal approximation.
+    average: the 95 % Wilson score interval for as many independent verdicts as that mean is worth, which follows from
+    its variance (the effective sample size); where all images agree, for one of each.
 
     Attributes:
         value: in [0, 1].
-        interval: its bounds, cut to [0, 1].
+        interval: its bounds.
     """
 
     value: float
@@ -44,9 +45,16 @@ class MeanAccuracy:
     def of(cls, correct: NDArray[np.bool_]) -> "MeanAccuracy":
         """From verdicts (..., N), the images last."""
         each = correct.reshape(-1, correct.shape[-1]).mean(0)
-        value = float(each.mean())
-        half = _Z95 * float(each.std(ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else 1.0
-        return cls(value, (max(value - half, 0.0), min(value + half, 1.0)))
+        value, count = float(each.mean()), float(len(each))
+        if count < 2:
+            return cls(value, (0.0, 1.0))
+        binomial, variance = value * (1 - value), float(each.var())
+        if variance > 0:
+            count *= binomial / variance
+        shrunk = 1 + _Z95**2 / count
+        middle = (value + _Z95**2 / (2 * count)) / shrunk
+        half = _Z95 * math.sqrt(binomial / count + (_Z95 / (2 * count)) ** 2) / shrunk
+        return cls(value, (max(middle - half, 0.0), min(middle + half, 1.0)))
 
     def __str__(self) -> str:
         low, high = self.interval
