@@ -7,6 +7,7 @@ upsampling and surgery make one table; each is compared with the cheapest of it,
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,12 @@ def title_of(config: RunConfig) -> str:
     """Data, network, defence and length of training."""
     size = f" at {config.data.image_size} px" if config.data.image_size else ""
     data = f"{Path(config.data.data).name}{size}"
-    return f"{data}, {config.model.model}, {config.defense.defense}, {config.training.epochs} epochs"
+    return f"{data}, {short(config.model.model)}, {config.defense.defense}, {config.training.epochs} epochs"
+
+
+def short(name: str) -> str:
+    """Without the module, for a network that a function of the user's makes."""
+    return re.sub(r"\b[\w.]+:(?=\w+\b)", "", name)
 
 
 def difference_of(found: Statistics, variant: Variant) -> str:
@@ -73,7 +79,7 @@ def summary(titled: Sequence[tuple[str, Statistics]]) -> str:
                 title,
                 as_fraction(found.yardstick.eps),
                 percent_cell(plain.robust).text,
-                f"{variant.name}: {percent_cell(variant.robust).text}",
+                f"{short(variant.name)}: {percent_cell(variant.robust).text}",
                 f"{variant.cost.flops / plain.cost.flops:.2f}x",
                 difference_of(found, variant),
                 str(len(variant.evaluated)),
@@ -102,7 +108,7 @@ def table(found: Statistics) -> str:
         size = "x".join(map(str, variant.cost.map_size or ()))
         ratio = f"{variant.cost.flops / plain:.2f}x"
         cells = (
-            variant.name,
+            short(variant.name),
             size,
             sees(variant),
             ratio,
@@ -130,7 +136,7 @@ def draw(path: Path, titled: Sequence[tuple[str, Statistics]]) -> None:
             curves = [[100 * record[_ROBUST] for record in run.history] for run in variant.runs]
             shortest = min(map(len, curves))
             mean = np.mean([curve[:shortest] for curve in curves], axis=0)
-            axis.plot(np.arange(1, shortest + 1), mean, label=variant.name)
+            axis.plot(np.arange(1, shortest + 1), mean, label=short(variant.name))
         axis.set(xlabel="epoch", ylabel="robust accuracy, validation (%)")
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=7)
