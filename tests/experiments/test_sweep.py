@@ -95,7 +95,8 @@ def assert_same(first, second):
     ],
 )
 def test_operations_of_training_are_those_counted_by_hand(study, defense, passes):
-    fixed = f"{{data: digits, batch-size: 256, eps: 0.1, steps: 4, epochs: 2, validate-every: 2, defense: {defense}}}"
+    count = "" if defense.startswith(("fast", "free", "dajat")) else "steps: 4, "
+    fixed = f"{{data: digits, batch-size: 256, eps: 0.1, {count}epochs: 2, validate-every: 2, defense: {defense}}}"
     path = study(f"axes: {{seed: [0]}}\nfixed: {fixed}\nevaluation: {EVALUATION}\n")
     (run,) = plan_sweep(read_study(path), path.with_suffix(""), threads=1).runs
     data = load_data(run.point.config.data)
