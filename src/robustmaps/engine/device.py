@@ -37,14 +37,16 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices; elsewhere bf16 is emulated and slower than fp32."""
+    """Whether the hardware multiplies bfloat16 matrices; elsewhere bf16 is emulated and slower than fp32.
+
+    On x86 that is AMX: the dot products of avx512_bf16 by themselves are slower than fp32 (benchmarks/RESULTS.md).
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
     capabilities = torch.cpu.get_capabilities()
-    names = ("amx_bf16", "avx512_bf16") if platform.machine() in ("x86_64", "AMD64") else ("bf16",)
-    return any(capabilities.get(name, False) for name in names)
+    return bool(capabilities.get("amx_bf16" if platform.machine() in ("x86_64", "AMD64") else "bf16", False))
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
