@@ -56,7 +56,7 @@ def title_of(config: RunConfig) -> str:
 
 
 def short(name: str) -> str:
-    """Without the module, for a network that a function of the user's makes."""
+    """Without the module or library before a network's name."""
     return re.sub(r"\b[\w.]+:(?=\w+\b)", "", name)
 
 

@@ -77,8 +77,8 @@ def _alp(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(clean, y) + F.cross_entropy(adversarial, y) + 0.5 * F.mse_loss(clean, adversarial)
 
 
-def _trades(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(model(x), y) + 6 * _kl(model, x, x_adv, "batchmean")
+def _trades(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, beta: float = 6) -> Tensor:
+    return F.cross_entropy(model(x), y) + beta * _kl(model, x, x_adv, "batchmean")
 
 
 def _dajat(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def plain(model: nn.Module, helper: nn.Module, x: Tensor, y: Tensor, name: str) 
             proxy.train()
             ascent = torch.optim.SGD(proxy.parameters(), lr=0.01)
             ascent.zero_grad()
-            ascended = _trades(proxy, x, x_adv[: len(x)], y) if inner == "dajat" else loss(proxy, x, x_adv, y)
+            ascended = _trades(proxy, x, x_adv[: len(x)], y, 11) if inner == "dajat" else loss(proxy, x, x_adv, y)
             (-ascended).backward()
             ascent.step()
             moved = dict(proxy.named_parameters())

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -229,34 +228,6 @@ RESUMED = [
 ]
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.7)])
-def test_free_training_is_its_algorithm_written_out(norm: Any, eps: float, make_dataset: MakeData) -> None:
-    """Three steps on each batch; the perturbation, and the momentum, go on from batch to batch and epoch to epoch."""
-    data = make_dataset(validation=0)
-    ours, plain = plain_net(), plain_net()
-    fit(ours, data, FreeAT(FGSM(norm, eps), replays=3), replace(OPTIONS, batch_size=32))
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    carried = torch.zeros(32, 1, 6, 6)
-    for epoch in range(2):
-        for x, y in batches(data.train, 32, seed=0, epoch=epoch, augmentation=data.augmentation):
-            n = len(x)
-            for _ in range(3):
-                x_adv = (x + carried[:n]).clamp(0, 1).requires_grad_()
-                optimizer.zero_grad()
-                F.cross_entropy(plain(x_adv), y).backward()
-                optimizer.step()
-                assert x_adv.grad is not None
-                if norm == "linf":
-                    carried[:n] = (carried[:n] + eps * x_adv.grad.sign()).clamp(-eps, eps)
-                else:
-                    lengths = x_adv.grad.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-                    moved = carried[:n] + eps * x_adv.grad / lengths
-                    too_long = (moved.flatten(1).norm(dim=1) / eps).clamp(min=1).view(-1, 1, 1, 1)
-                    carried[:n] = moved / too_long
-    assert len(data.train) % 32 > 1
-    assert_close(ours, plain, atol=1e-5)
-
-
 @pytest.mark.parametrize(("defense", "changes"), RESUMED, ids=lambda value: getattr(value, "name", ""))
 def test_a_stopped_run_goes_on_to_the_same_end(
     defense: Defense, changes: dict[str, Any], make_cnn: MakeNet, make_dataset: MakeData, tmp_path: Path
@@ -381,32 +352,6 @@ def test_what_will_have_no_effect_is_said(
     options = replace(OPTIONS, epochs=1, **values)
     with pytest.warns(UserWarning, match=message):
         fit(make_cnn(1, 6, 2), make_dataset(), defense, options)
-
-
-class CannotBeCopied(nn.Module):
-    """A network that holds what `copy.deepcopy` refuses."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.lock = network, threading.Lock()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("defense", [AT(PGD(eps=0.1, steps=2)), AWP(AT(PGD(eps=0.1, steps=2)))], ids=lambda d: d.name)
-def test_a_network_that_cannot_be_copied_is_trained_all_the_same(
-    defense: Defense, make_cnn: MakeNet, make_dataset: MakeData
-) -> None:
-    plain, wrapped_ = make_cnn(1, 6, 2), CannotBeCopied(make_cnn(1, 6, 2))
-    data = make_dataset()
-    fit(plain, data, defense, replace(OPTIONS, epochs=1, precision="fp32"))
-    with pytest.warns(UserWarning, match="can't be copied, so attacks run on it as it is"):
-        fit(wrapped_, data, defense, replace(OPTIONS, epochs=1, precision="fp32"))
-    for ours, theirs in zip(wrapped_.parameters(), plain.parameters(), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-3)
-    with pytest.raises(InputError, match="ema and swa need a network that can be copied"):
-        fit(wrapped_, data, defense, replace(OPTIONS, epochs=1, ema=0.9))
 
 
 @pytest.mark.parametrize(

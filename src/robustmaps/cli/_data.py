@@ -111,13 +111,7 @@ def _prepare(arguments: Sequence[str]) -> None:
     from robustmaps.data import prepare
 
     with watching() as watch:
-        stored = prepare(
-            given.data,
-            image_size=given.image_size,
-            resized_crop=_crops(given),
-            refresh=given.refresh,
-            progress=watch.decoding,
-        )
+        stored = prepare(given.data, **_stored_size(given), refresh=given.refresh, progress=watch.decoding)
     sizes = {split: len(images) for split, images in stored.splits.items()}
     Output(given.json).result(
         {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
@@ -125,8 +119,8 @@ def _prepare(arguments: Sequence[str]) -> None:
     )
 
 
-def _crops(given: PrepareArguments | ShowArguments) -> bool | None:
-    return True if given.augment == "resized-crop" else None
+def _stored_size(given: PrepareArguments | ShowArguments) -> dict[str, Any]:
+    return {"image_size": given.image_size, "resized_crop": True if given.augment == "resized-crop" else None}
 
 
 def _show(arguments: Sequence[str]) -> None:
@@ -134,13 +128,7 @@ def _show(arguments: Sequence[str]) -> None:
     from robustmaps.data import describe, load
 
     with watching() as watch:
-        data = load(
-            given.data,
-            image_size=given.image_size,
-            resized_crop=_crops(given),
-            validation=given.validation,
-            progress=watch.decoding,
-        )
+        data = load(given.data, **_stored_size(given), validation=given.validation, progress=watch.decoding)
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:

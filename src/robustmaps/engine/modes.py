@@ -1,10 +1,25 @@
 """Training and evaluation mode, module by module."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from robustmaps.engine.errors import InputError
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose parameters take no gradients.
+
+    Raises:
+        InputError: the network can't be copied.
+    """
+    try:
+        return copy.deepcopy(model).eval().requires_grad_(False)
+    except (RuntimeError, TypeError, AttributeError) as error:  # what copy.deepcopy raises for what it can't copy
+        raise InputError(f"the network can't be copied ({error})") from error
 
 
 @contextmanager

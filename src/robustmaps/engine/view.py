@@ -6,7 +6,6 @@ more: parameter gradients, batch-norms, a memory layout and a precision that sui
 where asked. The network is never touched; its weights are copied over whenever a view is opened.
 """
 
-import copy
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from robustmaps.engine.device import Precision
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.folding import FoldablePair, find_foldable, folded_parameters
-from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.modes import frozen_copy, modes_restored
 
 Objective = Callable[[Tensor], Tensor]
 """From logits (N, K) to one value per sample (N,)."""
@@ -148,8 +147,8 @@ class AttackEngine:
 
     def _build(self, example: Tensor) -> None:
         try:
-            shadow = _frozen_copy(self.model)
-        except (RuntimeError, TypeError, AttributeError):  # what copy.deepcopy raises for what it can't copy
+            shadow = frozen_copy(self.model)
+        except InputError:
             warnings.warn(
                 "the network can't be copied, so attacks run on it as it is: not folded, not in bf16, not compiled",
                 stacklevel=4,
@@ -214,10 +213,6 @@ def _outside_inference_mode() -> AbstractContextManager[object]:
     return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
-def _frozen_copy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).eval().requires_grad_(False)
-
-
 def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= _FOLD_TOLERANCE * b.abs().max().clamp(min=1.0))
 
@@ -229,7 +224,7 @@ def _folds_exactly(shadow: nn.Module, pairs: tuple[FoldablePair, ...], x: Tensor
     It is tried with other statistics than the network has: those of a fresh batch-norm are nearly the identity, which
     would hide every mistake until training has moved them.
     """
-    unfolded, folded = _frozen_copy(shadow), _frozen_copy(shadow)
+    unfolded, folded = frozen_copy(shadow), frozen_copy(shadow)
     for pair in pairs:
         _disturb(cast(nn.BatchNorm2d, unfolded.get_submodule(pair.norm)))
         _merge(folded, pair)

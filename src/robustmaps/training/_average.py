@@ -1,6 +1,5 @@
 """Averaged weights."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import frozen_copy
 
 
 class AveragedWeights:
@@ -29,9 +29,9 @@ class AveragedWeights:
 
     def __init__(self, model: nn.Module, decay: float | None) -> None:
         try:
-            self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        except (RuntimeError, TypeError, AttributeError) as error:  # what copy.deepcopy raises for what it can't copy
-            raise InputError(f"ema and swa need a network that can be copied, this one can't: {error}") from error
+            self.model = frozen_copy(model)
+        except InputError as error:
+            raise InputError(f"ema and swa need a network that can be copied: {error}") from error
         self._decay = decay
         self.steps = 0
 
