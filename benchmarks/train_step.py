@@ -22,25 +22,31 @@ from robustmaps import models
 from robustmaps.analysis import measure_cost
 from robustmaps.attacks import PGD
 from robustmaps.defenses import AT
-from robustmaps.engine.device import device_name, has_fast_bf16, resolve_device
+from robustmaps.engine.device import device_name, float32_products, has_fast_bf16, resolve_device
 from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.training import Trainee
 
 EPS, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 
 
-def published(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
-    """The step as published code does it."""
+def published_pgd(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = EPS, steps: int = STEPS) -> Tensor:
+    """The attack as published code does it, with gradients of all parameters in every step."""
+    x_adv = (x + torch.empty_like(x).uniform_(-eps, eps)).clamp(0, 1)
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        F.cross_entropy(model(x_adv), y).backward()
+        x_adv = x_adv.detach() + STEP_SIZE * x_adv.grad.sign()
+        x_adv = torch.min(torch.max(x_adv, x - eps), x + eps).clamp(0, 1)
+    return x_adv.detach()
+
+
+def published(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = STEPS) -> Callable[[], None]:
+    """The step as published code does it, in float32 as PyTorch has it by default."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
         model.eval()
-        x_adv = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
-        for _ in range(STEPS):
-            x_adv = x_adv.detach().requires_grad_()
-            F.cross_entropy(model(x_adv), y).backward()
-            x_adv = x_adv.detach() + STEP_SIZE * x_adv.grad.sign()
-            x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS).clamp(0, 1)
+        x_adv = published_pgd(model, x, y, steps=steps)
         model.train()
         optimizer.zero_grad()
         F.cross_entropy(model(x_adv), y).backward()
@@ -49,28 +55,31 @@ def published(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
     return step
 
 
-def ours(model: nn.Module, x: Tensor, y: Tensor, options: ViewOptions) -> Callable[[], None]:
+def ours(model: nn.Module, x: Tensor, y: Tensor, options: ViewOptions, *, steps: int = STEPS) -> Callable[[], None]:
     """The step as `robustmaps.fit` does it."""
     if options.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     engine = AttackEngine(model, options)
     trainee = Trainee(model, options.precision, options.compile, len(x))
-    defense = AT(PGD(eps=EPS, steps=STEPS, step_size=STEP_SIZE))
+    defense = AT(PGD(eps=EPS, steps=steps, step_size=STEP_SIZE))
 
     def step() -> None:
-        trainee.train()
-        with engine.view(x) as view:
-            loss = defense.loss(trainee, x, y, view=view)
-        optimizer.zero_grad(set_to_none=True)
-        loss.value.backward()
-        optimizer.step()
+        with float32_products(x.device, tf32=options.precision != "fp32"):
+            trainee.train()
+            with engine.view(x) as view:
+                loss = defense.loss(trainee, x, y, view=view)
+            optimizer.zero_grad(set_to_none=True)
+            loss.value.backward()
+            optimizer.step()
 
     return step
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call."""
+    """Wall time of one call, with the device's work before it and its own done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     began = time.perf_counter()
     step()
     if device.type == "cuda":

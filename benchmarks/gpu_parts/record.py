@@ -1,0 +1,149 @@
+"""What has been measured so far, kept in a folder after every step, and the clock that ends a call in time."""
+
+import json
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from robustmaps import __version__
+from robustmaps.engine.device import device_name
+from robustmaps.engine.files import write_json, write_text
+
+Part = Literal["right", "speed", "gains"]
+PARTS: tuple[Part, ...] = ("right", "speed", "gains")
+
+
+class OutOfTime(Exception):  # noqa: N818 - says what happened
+    """A step saved its state and stopped; the next call goes on from there."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement.
+
+    Attributes:
+        part: which question it belongs to.
+        name: unique; what its result is recorded under.
+        run: measures, and returns plain values for JSON; raises `OutOfTime` where it has to go on in the next call.
+        seconds: about how long it takes; it is not begun with less time left.
+    """
+
+    part: Part
+    name: str
+    run: Callable[[], dict[str, Any]]
+    seconds: float = 5.0
+
+
+class Record:
+    """The results in ``gpu.json``, with a copy beside the working files for machines that empty the folder.
+
+    Args:
+        out: the folder of ``gpu.json`` and ``gpu.md``, small enough to be carried away.
+        work: the folder of everything else.
+        device: what is measured.
+        deadline: the time, by ``time.monotonic``, at which this call has to be over.
+        render: the results as Markdown.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        work: Path,
+        device: torch.device,
+        deadline: float,
+        render: Callable[[dict[str, Any]], str],
+    ) -> None:
+        self.out, self.work, self.device, self.deadline, self._render = out, work, device, deadline, render
+        for folder in (out, work):
+            folder.mkdir(parents=True, exist_ok=True)
+        found = [folder / "gpu.json" for folder in (out, work) if (folder / "gpu.json").exists()]
+        self.values: dict[str, Any] = json.loads(found[0].read_text(encoding="utf-8")) if found else {"steps": {}}
+        machine = _machine(device)
+        before = self.values.setdefault("machines", [])
+        if machine not in before:
+            before.append(machine)
+
+    @property
+    def steps(self) -> dict[str, dict[str, Any]]:
+        """The results by name."""
+        return self.values["steps"]
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until this call has to be over."""
+        return self.deadline - time.monotonic()
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """What that step measured, None where it is not done."""
+        step = self.steps.get(name, {})
+        return step.get("values") if step.get("status") == "done" else None
+
+    def run(self, steps: Iterable[Step], *, retry: bool = False) -> None:
+        """Make the steps in order that are not made yet, as far as time allows."""
+        for step in steps:
+            status = self.steps.get(step.name, {}).get("status")
+            if status == "done" or (status == "failed" and not retry):
+                continue
+            if self.left_s < step.seconds:
+                print(f"  {step.name}: left for the next call ({self.left_s:.0f} s left, needs {step.seconds:.0f})")
+                continue
+            self._run(step)
+
+    def _run(self, step: Step) -> None:
+        began = time.perf_counter()
+        spent = self.steps.get(step.name, {}).get("seconds", 0.0)
+        entry: dict[str, Any] = {"part": step.part, "machine": self.values["machines"].index(_machine(self.device))}
+        try:
+            entry |= {"status": "done", "values": step.run()}
+        except OutOfTime as reason:
+            entry |= {"status": "pending", "progress": str(reason)}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next step may work
+            entry |= {
+                "status": "failed",
+                "error": f"{type(error).__name__}: {error}",
+                "traceback": traceback.format_exc(),
+            }
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        entry["seconds"] = round(spent + time.perf_counter() - began, 3)
+        self.steps[step.name] = entry
+        self.save()
+        text = entry.get("error") or entry.get("progress") or entry["values"].get("line", "")
+        print(f"  {step.name}: {entry['status']} in {entry['seconds']:.1f} s {text}", flush=True)
+
+    def save(self) -> None:
+        """Write both forms of the record, atomically."""
+        for folder in (self.work, self.out):
+            write_json(folder / "gpu.json", self.values)
+        write_text(self.out / "gpu.md", self._render(self.values))
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    machine: dict[str, Any] = {
+        "device": device_name(device),
+        "robustmaps": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        machine |= {
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _driver(),
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "multiprocessors": properties.multi_processor_count,
+        }
+    return machine
+
+
+def _driver() -> str:
+    version = Path("/proc/driver/nvidia/version")
+    return version.read_text(encoding="utf-8").splitlines()[0] if version.exists() else "unknown"
