@@ -1,4 +1,4 @@
-"""The script for a GPU, in miniature on a CPU: every step works, none is made twice, and a training can be carried away."""
+"""The script for a GPU, in miniature on a CPU: every step works, none is made twice, a training can be carried away."""
 
 import json
 import os
