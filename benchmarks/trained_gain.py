@@ -26,7 +26,8 @@ from robustmaps.data import Dataset, load
 from robustmaps.engine.device import device_name, resolve_device
 from robustmaps.engine.files import write_json
 from robustmaps.engine.numbers import as_fraction, parse_number
-from robustmaps.experiments import DataConfig, DefenseConfig, ModelConfig, RunConfig, train
+from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig
+from robustmaps.runs import train
 from robustmaps.training import TrainOptions
 
 RESAMPLES = 2000

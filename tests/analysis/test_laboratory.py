@@ -18,7 +18,7 @@ from robustmaps.analysis import (
     random_weights,
     standard_variations,
 )
-from robustmaps.analysis._laboratory import APART, FLOOR
+from robustmaps.analysis._theory import APART, FLOOR
 from robustmaps.engine.errors import InputError
 
 DRAWS = 16

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from robustmaps.cli import main
-from robustmaps.experiments import _diagnosis, diagnose_checkpoint
+from robustmaps.runs import _diagnosis, diagnose_checkpoint
 
 TRAIN = "train --eps 0.1 --steps 1 --batch-size 128 --device cpu --precision fp32 --epochs 2"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from robustmaps.cli import main
-from robustmaps.experiments import RunConfig, from_mapping, train
+from robustmaps.config import RunConfig, from_mapping
+from robustmaps.runs import train
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from robustmaps.cli import main
-from robustmaps.experiments import RunConfig, from_mapping
-from robustmaps.experiments._config import write_config
+from robustmaps.config import RunConfig, from_mapping
+from robustmaps.config._run import write_config
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustmaps.data import Augmentation, Dataset, Extra, ImageSet, ResizedCrop, batches, place, rows
+from robustmaps.data import Augmentation, Dataset, Extra, ImageSet, ResizedCrop, batches, place, memory_map as rows
 
 
 def numbered(count: int) -> ImageSet:

@@ -12,7 +12,7 @@ import torch
 
 from robustmaps.data import cache as cache_module
 from robustmaps.data import load, prepare
-from robustmaps.data.rows import RowFile, map_rows
+from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sources.folder import Folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robustmaps.data import KNOWN, Augmentation, ResizedCrop, batches, describe, load, prepare
-from robustmaps.data.contents import Contents, Progress
+from robustmaps.data.source import Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks
 from robustmaps.data.sources.hub import Hub
 

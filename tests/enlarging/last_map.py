@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from robustmaps.enlarging._head import find_head
-from robustmaps.enlarging._trace import Recorder, trace
+from robustmaps.tracing._head import find_head
+from robustmaps.tracing._trace import Recorder, trace
 
 
 def last_map(model: nn.Module, image: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from robustmaps.enlarging._replacements import AveragedTo, Relaxed, Spread, WholeMap
-from robustmaps.enlarging._windows import Window
+from robustmaps.tracing._windows import Window
 
 
 @st.composite

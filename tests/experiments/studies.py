@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments import DefenseConfig, ModelConfig, RunConfig, to_mapping
+from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, to_mapping
 from robustmaps.training import TrainOptions
 
 BUDGET = DefenseConfig(eps=0.1, steps=1)

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import (
-    DataConfig,
-    DefenseConfig,
-    ModelConfig,
-    RunConfig,
-    folder_of,
-    from_mapping,
-    read_config,
-    to_mapping,
-)
+from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig, from_mapping, read_config, to_mapping
+from robustmaps.runs import folder_of
 from robustmaps.training import TrainOptions
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from robustmaps.cli import main
 from robustmaps.data import Dataset
-from robustmaps.experiments import Options, RunConfig, evaluate_corrupted, from_mapping, train
+from robustmaps.runs import Options, evaluate_corrupted, train
+from robustmaps.config import RunConfig, from_mapping
 
 
 @pytest.fixture(scope="module")

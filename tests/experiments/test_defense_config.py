@@ -9,8 +9,10 @@ import torch
 from robustmaps import defenses
 from robustmaps.defenses import AWP
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import DataConfig, DefenseConfig, RunConfig, create_defense, folder_of, resolve, train
-from robustmaps.experiments._config import DefenseName
+from robustmaps.config import DataConfig, DefenseConfig, RunConfig
+from robustmaps.runs import create_defense, folder_of, train
+from robustmaps.networks import resolve
+from robustmaps.config._run import DefenseName
 from robustmaps.training import TrainOptions
 
 CONFIG = DefenseConfig(eps=0.1)
@@ -124,7 +126,7 @@ def test_a_defence_that_is_none_is_refused_before_images_are_loaded(tmp_path) ->
 
 
 def test_a_known_data_set_is_not_a_folder_of_that_name(tmp_path, monkeypatch) -> None:
-    from robustmaps.experiments import open_checkpoint
+    from robustmaps.networks import open_checkpoint
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from robustmaps.engine.errors import Interrupted
-from robustmaps.experiments import demo
+from robustmaps.studies import demo
 
 
 def test_the_demonstration_can_be_stopped_and_goes_on(tmp_path):

@@ -13,18 +13,9 @@ from safetensors.torch import load_file, save_file
 from robustmaps import data, models
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation, images_sha256
-from robustmaps.experiments import (
-    AttackConfig,
-    Options,
-    RunConfig,
-    create_attacks,
-    evaluate_checkpoint,
-    evaluate_curve,
-    from_mapping,
-    open_checkpoint,
-    open_network,
-    train,
-)
+from robustmaps.config import AttackConfig, RunConfig, from_mapping
+from robustmaps.runs import Options, create_attacks, evaluate_checkpoint, evaluate_curve, train
+from robustmaps.networks import open_checkpoint, open_network
 
 QUICK = AttackConfig(steps=3, restarts=1)
 FEW = Options(samples=40, device="cpu")

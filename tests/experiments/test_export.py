@@ -12,18 +12,10 @@ from torch import nn
 
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import (
-    AttackConfig,
-    Options,
-    Surgery,
-    enlarge_network,
-    evaluate_checkpoint,
-    export,
-    open_checkpoint,
-    save_enlarged,
-    train,
-)
-from robustmaps.experiments._export import ExportMismatch
+from robustmaps.config import AttackConfig, Surgery
+from robustmaps.runs import Options, evaluate_checkpoint, export, train
+from robustmaps.networks import enlarge_network, open_checkpoint, save_enlarged
+from robustmaps.runs._export import ExportMismatch
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +92,7 @@ def test_the_card_of_an_enlarged_network_says_how(run, tmp_path):
 
 
 def test_an_export_that_differs_is_not_kept(run, tmp_path, monkeypatch):
-    module = importlib.import_module("robustmaps.experiments._export")
+    module = importlib.import_module("robustmaps.runs._export")
 
     class Off(nn.Module):
         def forward(self, x):

@@ -10,17 +10,10 @@ from studies import configuration, write_run
 
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments import (
-    DefenseConfig,
-    ModelConfig,
-    RunConfig,
-    choose_evaluation,
-    list_runs,
-    parse_where,
-    read_runs,
-    statistics_of,
-)
-from robustmaps.experiments._records import RunRecord
+from robustmaps.config import DefenseConfig, ModelConfig, RunConfig
+from robustmaps.runs import choose_evaluation, list_runs, parse_where, read_runs
+from robustmaps.studies import statistics_of
+from robustmaps.runs._record import RunRecord
 from robustmaps.training import TrainOptions
 
 ROW = {"defense": "at", "robust": 0.45, "eps": 8 / 255, "seed": 1, "strides": "122", "clean": None, "compile": True}

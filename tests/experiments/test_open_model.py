@@ -10,23 +10,10 @@ import torch
 
 from robustmaps.data import load
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import (
-    DataConfig,
-    DefenseConfig,
-    Fit,
-    ModelConfig,
-    OpenedNetwork,
-    RunConfig,
-    Surgery,
-    analyze_network,
-    enlarge_network,
-    open_model,
-    plan_network,
-    resolve,
-    save_enlarged,
-    train,
-)
-from robustmaps.experiments._start import create_network
+from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig, Surgery
+from robustmaps.networks import (Fit, OpenedNetwork, analyze_network, enlarge_network, open_model, plan_network, resolve, save_enlarged)
+from robustmaps.runs import train
+from robustmaps.networks._initial import create_network
 from robustmaps.training import TrainOptions, load_weights, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")

@@ -9,7 +9,7 @@ import pytest
 
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
-from robustmaps.experiments._parallel import LocalExecutor, WorkerDied, run_all
+from robustmaps.studies._processes import LocalExecutor, WorkerDied, run_all
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ def test_run_all_raises_the_first_failure_and_stops_the_rest():
 
 
 def test_cores_are_shared_out(monkeypatch):
-    monkeypatch.setattr("robustmaps.experiments._parallel.available_cores", lambda: 8)
+    monkeypatch.setattr("robustmaps.studies._processes.available_cores", lambda: 8)
     assert [LocalExecutor(jobs).threads_each for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
     assert LocalExecutor(2, threads=3).threads_each == 3

@@ -10,7 +10,9 @@ import pytest
 from robustmaps import models
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import create_defense, describe_recipe, read_recipe, recipe_names, resolve
+from robustmaps.runs import create_defense
+from robustmaps.config import describe_recipe, read_recipe, recipe_names
+from robustmaps.networks import resolve
 
 NETWORKS = {
     "alexnet": ("2222", "1122"),

@@ -10,16 +10,8 @@ import pytest
 from filelock import FileLock
 
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import (
-    AttackConfig,
-    DefenseConfig,
-    Options,
-    RunConfig,
-    evaluate_checkpoint,
-    read_run,
-    read_runs,
-    train,
-)
+from robustmaps.config import AttackConfig, DefenseConfig, RunConfig
+from robustmaps.runs import Options, evaluate_checkpoint, read_run, read_runs, train
 from robustmaps.training import TrainOptions
 
 CONFIG = RunConfig(

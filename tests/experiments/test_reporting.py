@@ -10,18 +10,11 @@ from studies import configuration, write_run
 
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import (
-    AttackConfig,
-    DataConfig,
-    DefenseConfig,
-    Options,
-    RunConfig,
-    compare_runs,
-    evaluate_checkpoint,
-    report,
-    train,
-)
-from robustmaps.experiments._variants import name_configurations
+from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, RunConfig
+from robustmaps.runs import Options, evaluate_checkpoint, train
+from robustmaps.studies import compare_runs
+from robustmaps.report import report
+from robustmaps.studies._configurations import name_configurations
 from robustmaps.report import Chart, Code, Gallery, Listing, Missing
 from robustmaps.training import TrainOptions
 
@@ -160,7 +153,7 @@ def test_a_report_that_was_cut_off_is_written_again(study, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("robustmaps.report._tables.Table.to_latex", fail)
+        patch.setattr("robustmaps.figures._tables.Table.to_latex", fail)
         with pytest.raises(KeyboardInterrupt):
             report(study, pictures=False)
     done = report(study, pictures=False)

@@ -9,18 +9,9 @@ import torch
 
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments import (
-    AttackConfig,
-    DataConfig,
-    DefenseConfig,
-    ModelConfig,
-    Options,
-    RunConfig,
-    evaluate_checkpoint,
-    read_config,
-    train,
-)
-from robustmaps.experiments._datasets import load_data
+from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, ModelConfig, RunConfig, read_config
+from robustmaps.runs import Options, evaluate_checkpoint, train
+from robustmaps.networks._data import load_data
 from robustmaps.training import TrainOptions, load_weights
 
 CONFIG = RunConfig(

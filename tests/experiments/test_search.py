@@ -8,16 +8,8 @@ import pytest
 
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.experiments import (
-    AttackConfig,
-    DefenseConfig,
-    EvaluationConfig,
-    ModelConfig,
-    RunConfig,
-    find_candidates,
-    search,
-    within,
-)
+from robustmaps.config import AttackConfig, DefenseConfig, EvaluationConfig, ModelConfig, RunConfig
+from robustmaps.studies import find_candidates, search, within
 from robustmaps.training import TrainOptions
 
 BASE = RunConfig(

@@ -7,25 +7,10 @@ import pytest
 import torch
 
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.experiments import (
-    AttackConfig,
-    DataConfig,
-    DefenseConfig,
-    ModelConfig,
-    Options,
-    RunConfig,
-    Surgery,
-    enlarge_network,
-    evaluate_checkpoint,
-    from_mapping,
-    open_model,
-    read_config,
-    resolve,
-    save_enlarged,
-    starting_from,
-    train,
-)
-from robustmaps.experiments._start import create_network
+from robustmaps.config import (AttackConfig, DataConfig, DefenseConfig, ModelConfig, RunConfig, Surgery, from_mapping, read_config)
+from robustmaps.runs import Options, evaluate_checkpoint, train
+from robustmaps.networks import enlarge_network, open_model, resolve, save_enlarged, starting_from
+from robustmaps.networks._initial import create_network
 from robustmaps.training import TrainOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import read_study, to_mapping
+from robustmaps.config import read_study, to_mapping
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustmaps.engine.errors import InputError
-from robustmaps.experiments import ModelConfig, Surgery
-from robustmaps.experiments._surgery import parse_surgery
+from robustmaps.config import ModelConfig, Surgery
+from robustmaps.config._enlarge_option import parse_surgery
 
 SURGERIES = st.builds(
     Surgery,

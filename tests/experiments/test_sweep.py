@@ -15,10 +15,12 @@ from filelock import FileLock
 from robustmaps.cli import main
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.progress import Progress
-from robustmaps.experiments import plan_sweep, read_run, read_runs, read_study, sweep
-from robustmaps.experiments._datasets import load_data
-from robustmaps.experiments._parallel import Outcome, Worker
-from robustmaps.experiments._sweep_state import Board
+from robustmaps.studies import plan_sweep, sweep
+from robustmaps.runs import read_run, read_runs
+from robustmaps.config import read_study
+from robustmaps.networks._data import load_data
+from robustmaps.studies._processes import Outcome, Worker
+from robustmaps.studies._progress import Board
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
 EVALUATION = "{attack: fgsm, samples: 40}"
@@ -178,7 +180,7 @@ def test_a_run_that_fails_before_it_begins_is_one_of_the_study(study, monkeypatc
     def fail(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr("robustmaps.experiments._sweep.train", fail)
+    monkeypatch.setattr("robustmaps.studies._sweep.train", fail)
     path = study()
     assert len(make(path).failed) == 2
     records = read_runs(path.with_suffix(""))
@@ -202,7 +204,7 @@ def test_the_time_left_follows_the_runs_that_are_done(study):
     states = []
     clock = [0.0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robustmaps.experiments._sweep_state.time.monotonic", lambda: clock[0])
+        patch.setattr("robustmaps.studies._progress.time.monotonic", lambda: clock[0])
         board = Board(replace(plan, runs=tuple(runs)), states.append)
         for index in (0, 1):
             board.watch(index, Progress("epoch 1/1", 0, 1, "steps"))

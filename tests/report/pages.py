@@ -5,35 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from robustmaps.report import (
-    Bounded,
-    Cell,
-    Chart,
-    Code,
-    DepthSeries,
-    Fact,
-    Facts,
-    Gallery,
-    LearningCurve,
-    Listing,
-    Missing,
-    Page,
-    Part,
-    Section,
-    Table,
-    Text,
-    Tile,
-    TradeOff,
-    cascade_chart,
-    classes_chart,
-    depth_chart,
-    differences_chart,
-    learning_chart,
-    png_of_image,
-    radius_chart,
-    table,
-    trade_off_chart,
-)
+from robustmaps.figures import Bounded, Cell, Table, png_of_image, table
+from robustmaps.report import (Chart, Code, DepthSeries, Fact, Facts, Gallery, LearningCurve, Listing, Missing, Page, Part, Section, Text, Tile, TradeOff, cascade_chart, classes_chart, depth_chart, differences_chart, learning_chart, radius_chart, trade_off_chart)
 
 EVIL = "<script>window.evil = 1</script> $0 %{x} & \"q\" 'a' </title>"
 

@@ -8,7 +8,7 @@ from PIL import Image
 from robustmaps import models
 from robustmaps.analysis import BASIC, POOLS, Toy, Variation, analyze, laboratory
 from robustmaps.enlarging import plan
-from robustmaps.report import AttackedImage, AttackedMaps, plot_gains, plot_maps, plot_plan, plot_theory
+from robustmaps.figures import AttackedImage, AttackedMaps, plot_gains, plot_maps, plot_plan, plot_theory
 
 X = torch.rand(2, 3, 16, 16)
 

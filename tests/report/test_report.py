@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustmaps.report import AttackedImage, plot_attacked, plot_curves, table
+from robustmaps.figures import AttackedImage, plot_attacked, plot_curves, table
 
 
 def test_markdown_table():

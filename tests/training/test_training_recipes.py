@@ -20,7 +20,7 @@ from robustmaps.data import Augmentation, Dataset, ImageSet, batches
 from robustmaps.defenses import AT, AWP, DAJAT, FAT, HAT, MART, TRADES, Defense, FastAT, FreeAT, Loss, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.training import CatastrophicOverfitting, Interrupted, TrainOptions, fit
-from robustmaps.training._mixing import cutmix, smoothed
+from robustmaps.training._targets import cutmix, smoothed
 
 MakeData = Callable[..., Dataset]
 MakeNet = Callable[..., nn.Sequential]

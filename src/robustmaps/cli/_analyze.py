@@ -7,9 +7,9 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
-from robustmaps.cli._surgery import SurgeryArguments
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.config import SurgeryArguments
+from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Say per stage of a network how large its maps are, what they see, what they cost, and how far a
 perturbation can drive them; with --upsample or --where, the same of the enlarged network beside it."""
@@ -58,7 +58,8 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "analyze", DESCRIPTION)
-    from robustmaps.experiments import Surgery, analyze_network
+    from robustmaps.config import Surgery
+    from robustmaps.networks import analyze_network
 
     with watching() as watch:
         done = analyze_network(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse
-from robustmaps.cli._surgery import SurgeryArguments
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse
+from robustmaps.config import SurgeryArguments
+from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Enlarge the maps of any network, by upsampled images, smaller strides or both; print what it costs, and
 with --save write weights and recipe, so that the folder can be given wherever a MODEL is expected."""
@@ -46,7 +46,8 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "enlarge", DESCRIPTION)
-    from robustmaps.experiments import Surgery, enlarge_network, save_enlarged
+    from robustmaps.config import Surgery
+    from robustmaps.networks import enlarge_network, save_enlarged
 
     with watching() as watch:
         done = enlarge_network(

@@ -13,13 +13,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from robustmaps.cli._shared import Output, parse, rich_table, stop_on_signal
-from robustmaps.cli._watch import clock
+from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._terminal._watch import clock
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
 
 if TYPE_CHECKING:
-    from robustmaps.experiments import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
+    from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
@@ -55,7 +55,9 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "sweep", DESCRIPTION)
     from robustmaps.engine.numbers import check_whole
-    from robustmaps.experiments import RunsFailed, plan_sweep, read_run, read_study, statistics_by_part, sweep
+    from robustmaps.studies import RunsFailed, plan_sweep, statistics_by_part, sweep
+    from robustmaps.runs import read_run
+    from robustmaps.config import read_study
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
@@ -129,7 +131,7 @@ def _plan_line(plan: "SweepPlan") -> str:
 
 
 def _statistics_texts(found: "Statistics") -> list[object]:
-    from robustmaps.report import percent_cell
+    from robustmaps.figures import percent_cell
 
     rows = [
         (

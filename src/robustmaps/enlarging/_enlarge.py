@@ -13,9 +13,9 @@ from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
-from robustmaps.enlarging._study import Study, View, check_images
+from robustmaps.enlarging._attempts import Study, View, check_images
 from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.enlarging._trace import logits
+from robustmaps.tracing import logits
 from robustmaps.models import UPSAMPLE_MODES
 
 Where = str | int | Sequence[int]

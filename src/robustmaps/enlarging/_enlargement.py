@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustmaps.engine.numbers import human
-from robustmaps.enlarging._head import HeadKind
-from robustmaps.enlarging._windows import Pair
+from robustmaps.tracing import HeadKind
+from robustmaps.tracing import Pair
 from robustmaps.models import Cost
 
 

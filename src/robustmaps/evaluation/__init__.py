@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._corruptions import CorruptionEvaluation, MeanAccuracy, evaluate_corruptions
     from robustmaps.evaluation._diagnose import Diagnosis, diagnose
     from robustmaps.evaluation._evaluate import evaluate
-    from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation, compare
-    from robustmaps.evaluation._identity import attack_settings, images_sha256, weights_sha256
+    from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, compare
+    from robustmaps.evaluation._fingerprints import attack_settings, images_sha256, weights_sha256
     from robustmaps.evaluation._rates import Rate, SeedRate, rate_over_seeds
 
 __all__ = [

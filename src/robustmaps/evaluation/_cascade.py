@@ -17,7 +17,7 @@ from robustmaps.engine.memory import is_out_of_memory
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
-from robustmaps.evaluation._evaluation import ROBUST, WRONG
+from robustmaps.evaluation._result import ROBUST, WRONG
 from robustmaps.evaluation._state import Found, Stage
 
 # Rounding of float32 images and distances; an excess above it is the attack's fault, and is cut off and reported.

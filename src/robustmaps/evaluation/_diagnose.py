@@ -26,7 +26,7 @@ from robustmaps.evaluation._checks import (
     WithGradients,
     state_restored,
 )
-from robustmaps.evaluation._identity import images_sha256
+from robustmaps.evaluation._fingerprints import images_sha256
 
 _FORMAT = 1
 _NORMS = ("linf", "l2", "l1")

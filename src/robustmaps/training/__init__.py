@@ -7,7 +7,7 @@ from robustmaps.engine.lazy import lazy
 if TYPE_CHECKING:
     from robustmaps.engine.errors import Interrupted
     from robustmaps.training._fit import Fit, fit
-    from robustmaps.training._folder import RunFolder, load_weights, save_weights
+    from robustmaps.training._run_folder import RunFolder, load_weights, save_weights
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._trainee import Trainee

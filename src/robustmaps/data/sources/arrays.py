@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.data.contents import Block, Progress
+from robustmaps.data.source import Block, Progress
 from robustmaps.data.decode import resize
 from robustmaps.engine.errors import InputError
 

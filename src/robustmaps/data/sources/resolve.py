@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from robustmaps.data.contents import Source
+from robustmaps.data.source import Source
 from robustmaps.data.known import KNOWN, HubId
 from robustmaps.data.sources.archive import SUFFIXES, Archive, suffix_of
 from robustmaps.data.sources.digits import Digits
