@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps import models
 from robustmaps.analysis import analyze, measure_cost
-from robustmaps.models import catalog
 from robustmaps.engine.errors import InputError
 from robustmaps.enlarging import EnlargeWarning, enlarge, plan
+from robustmaps.models import catalog
 
 
 class Pooled(nn.Module):

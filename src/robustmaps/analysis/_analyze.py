@@ -9,17 +9,16 @@ from torch import Tensor, nn
 from robustmaps.analysis._analysis import Analysis, MarginGain, StageReport
 from robustmaps.analysis._comparison import Comparison
 from robustmaps.analysis._gain import check_norm
-from robustmaps.analysis._stage_costs import maps_of, shares
 from robustmaps.analysis._probe import Probe, gain_of
 from robustmaps.analysis._receptive import effective_field_px
+from robustmaps.analysis._stage_costs import maps_of, shares
 from robustmaps.analysis._stages import Stage, find_stages, no_shortcuts
 from robustmaps.attacks import check_batch
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import plain_view
-from robustmaps.tracing import find_head
-from robustmaps.tracing import trace
 from robustmaps.models import measure_cost
+from robustmaps.tracing import find_head, trace
 
 # A quarter of a GiB of activations at once: enough to keep a core busy, little enough for a laptop.
 _BATCH_BYTES = 2**28

@@ -12,8 +12,7 @@ from robustmaps.analysis._probe import Probe, checked, gain_of
 from robustmaps.analysis._stages import find_stages, no_shortcuts
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.view import AttackView, plain_view
-from robustmaps.tracing import find_head
-from robustmaps.tracing import trace
+from robustmaps.tracing import find_head, trace
 
 _BATCH = 16
 

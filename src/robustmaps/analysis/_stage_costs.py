@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 from robustmaps.analysis._stages import READ, Stage
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import modes_restored
-from robustmaps.tracing import function_name
 from robustmaps.models import count_flops
+from robustmaps.tracing import function_name
 
 _WARM_UP_RUNS = 2
 

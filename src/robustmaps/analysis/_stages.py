@@ -9,10 +9,19 @@ from typing import Any
 import torch
 
 from robustmaps.engine.errors import InputError
-from robustmaps.tracing import Sight, leading_inputs, sights, size_of
-from robustmaps.tracing import Head, find_head
-from robustmaps.tracing import IMAGE, Call, Trace
-from robustmaps.tracing import margin, read_window
+from robustmaps.tracing import (
+    IMAGE,
+    Call,
+    Head,
+    Sight,
+    Trace,
+    find_head,
+    leading_inputs,
+    margin,
+    read_window,
+    sights,
+    size_of,
+)
 
 Key = tuple[tuple[str, ...], str, int]
 """A call by the modules around it, its function, and its number among such calls."""

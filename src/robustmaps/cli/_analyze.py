@@ -8,8 +8,8 @@ from typing import Literal
 import tyro
 
 from robustmaps.cli._terminal._shared import Output, parse, rich_table
-from robustmaps.config import SurgeryArguments
 from robustmaps.cli._terminal._watch import watching
+from robustmaps.config import SurgeryArguments
 
 DESCRIPTION = """Say per stage of a network how large its maps are, what they see, what they cost, and how far a
 perturbation can drive them; with --upsample or --where, the same of the enlarged network beside it."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import tyro
 
 from robustmaps.cli._terminal._shared import Output, parse
-from robustmaps.config import SurgeryArguments
 from robustmaps.cli._terminal._watch import watching
+from robustmaps.config import SurgeryArguments
 
 DESCRIPTION = """Enlarge the maps of any network, by upsampled images, smaller strides or both; print what it costs, and
 with --save write weights and recipe, so that the folder can be given wherever a MODEL is expected."""

@@ -9,8 +9,8 @@ import tyro
 
 from robustmaps.cli._terminal._shared import Output, open_given, parse, rich_table
 from robustmaps.cli._terminal._watch import attacking
-from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.config import AttackConfig
+from robustmaps.engine.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from robustmaps.runs import CorruptedRun, EvaluatedCurve, EvaluatedRun

@@ -26,8 +26,8 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "models", DESCRIPTION)
-    from robustmaps.models import catalog
     from robustmaps.engine.numbers import human
+    from robustmaps.models import catalog
 
     entries = catalog(image_px=given.image_size, num_classes=given.classes)
     rows = [

@@ -54,15 +54,16 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "sweep", DESCRIPTION)
-    from robustmaps.engine.numbers import check_whole
-    from robustmaps.studies import RunsFailed, plan_sweep, statistics_by_part, sweep
-    from robustmaps.runs import read_run
     from robustmaps.config import read_study
+    from robustmaps.engine.numbers import check_whole
+    from robustmaps.networks import complete
+    from robustmaps.runs import read_run
+    from robustmaps.studies import RunsFailed, plan_sweep, statistics_by_part, sweep
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
             check_whole(name, getattr(given, name), 1)
-    study = read_study(given.study)
+    study = read_study(given.study, complete)
     plan = plan_sweep(study, given.out or given.study.with_suffix(""), jobs=given.jobs, threads=given.threads)
     output = Output(given.json)
     if given.dry_run:

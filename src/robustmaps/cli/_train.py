@@ -6,8 +6,8 @@ from pathlib import Path
 
 from robustmaps.cli._terminal._shared import Output, parse, stop_on_signal, take_option
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.config import RunConfig, read_config, read_recipe, to_mapping
+from robustmaps.engine.errors import InputError, Interrupted
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
 names, and --recipe takes such a file that comes with the package (robustmaps recipes); --config wins over --recipe,
@@ -70,12 +70,16 @@ def _defaults(recipe: str | None, config: str | None, weights: str | None) -> Ru
         from robustmaps.networks import starting_from
 
         run = starting_from(weights, run)
-    return run if config is None else read_config(config, run)
+    if config is None:
+        return run
+    from robustmaps.networks import complete
+
+    return read_config(config, run, complete)
 
 
 def _train(given: Arguments, resume: str | None) -> None:
-    from robustmaps.runs import folder_of, train
     from robustmaps.networks import resolve
+    from robustmaps.runs import folder_of, train
 
     config = resolve(given.run)
     folder = folder_of(config, given.out)

@@ -3,9 +3,9 @@
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from robustmaps.engine.errors import unknown
-from robustmaps.config._run import RunConfig, from_mapping
 from robustmaps.config._flat_keys import parse_mapping
+from robustmaps.config._run import RunConfig, from_mapping
+from robustmaps.engine.errors import unknown
 
 _FOLDER = "recipes"
 _SUFFIX = ".yaml"

@@ -1,17 +1,17 @@
 """The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 
+from robustmaps.config._enlarge_option import parse_surgery
+from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import check_eps
-from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
-from robustmaps.config._enlarge_option import parse_surgery
 from robustmaps.training import INCIDENTAL, TrainOptions
 
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
@@ -220,17 +220,13 @@ def _for_a_file(text: str) -> str:
 
 
 def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
-    """A configuration from flat keys; what is not given stays as in ``base``, or as ``init_from`` says.
+    """A configuration from flat keys; what is not given stays as in ``base``.
+
+    Nothing is opened: what weights in ``init_from`` decide is filled in by `networks.complete`.
 
     Raises:
         InputError: an unknown key, with the nearest match; or a value of the wrong type or out of its range.
     """
-    start = values.get("init_from", values.get("init-from"))
-    given_already = base is not None and base.model.init_from is not None
-    if isinstance(start, str) and not given_already and "init_sha256" not in values:
-        from robustmaps.networks import starting_from
-
-        base = starting_from(start, base)
     base = base or RunConfig()
     sections = {item.name: getattr(base, item.name) for item in fields(base)}
     owner = {item.name: section for section, value in sections.items() for item in fields(value)}
@@ -245,18 +241,27 @@ def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where
     )
 
 
+FromMapping = Callable[[Mapping[str, Any], RunConfig | None, str], RunConfig]
+"""`from_mapping`, or what completes its result."""
+
+
 def field_names() -> list[str]:
     """All keys of a run's configuration."""
     return list(to_mapping(RunConfig()))
 
 
-def read_config(path: str | Path, base: RunConfig | None = None) -> RunConfig:
+def read_config(path: str | Path, base: RunConfig | None = None, make: FromMapping = from_mapping) -> RunConfig:
     """Read a YAML file of flat keys.
+
+    Args:
+        path: the file.
+        base: where the file is silent.
+        make: `networks.complete`, where the file may name weights to begin with and leave out what they decide.
 
     Raises:
         InputError: the file is missing, is no mapping, or holds unknown keys or bad values.
     """
-    return from_mapping(read_mapping(path), base, str(path))
+    return make(read_mapping(path), base, str(path))
 
 
 def write_config(config: RunConfig) -> str:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import yaml
 
-from robustmaps.engine.errors import InputError, unknown
-from robustmaps.config._run import AttackConfig, RunConfig, field_names, from_mapping
 from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
+from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
+from robustmaps.engine.errors import InputError, unknown
 
 SEED = "seed"
 STUDY = "study.json"
@@ -77,7 +77,7 @@ class Study:
     notes: tuple[str, ...] = ()
 
 
-def read_study(path: str | Path) -> Study:
+def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
     """Read a study.
 
     .. code-block:: yaml
@@ -109,7 +109,7 @@ def read_study(path: str | Path) -> Study:
     exclusions = [_exclusion(*entry) for entry in _entries(values, "exclude", file)]
     evaluations = tuple(_evaluation(*entry) for entry in _entries(values, "evaluation", file))
     notes: list[str] = []
-    points = _points(axes, fixed, exclusions, file, notes)
+    points = _points(axes, fixed, exclusions, file, notes, make)
     if not points:
         raise InputError(f"{file}: every combination is excluded; nothing is left to run")
     return Study(
@@ -123,15 +123,16 @@ def _points(
     exclusions: list["_Exclusion"],
     file: Path,
     notes: list[str],
+    make: FromMapping,
 ) -> tuple[Point, ...]:
-    base = from_mapping(fixed, where=f"{file}: fixed")
+    base = make(fixed, None, f"{file}: fixed")
     used = [False] * len(exclusions)
     points: dict[str, Point] = {}
     excluded = double = 0
     for combination in product(*axes):
         values = {key: value for option in combination for key, value in option.items()}
         shown = ", ".join(f"{key}: {value}" for key, value in values.items())
-        config = from_mapping(values, base, f"{file}: axes ({shown})")
+        config = make(values, base, f"{file}: axes ({shown})")
         matching = [index for index, exclusion in enumerate(exclusions) if exclusion.matches(config)]
         for index in matching:
             used[index] = True

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from robustmaps.enlarging._enlargement import Enlargement, Step
 from robustmaps.engine.text import by, stride_text
+from robustmaps.enlarging._enlargement import Enlargement, Step
 from robustmaps.tracing import HeadKind
 
 _THEORY = "docs/theory.md"

@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
-from robustmaps.enlarging._enlargement import Step
 from robustmaps.engine.text import by
-from robustmaps.tracing import sights
-from robustmaps.tracing import Head, HeadKind, find_head
+from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
-from robustmaps.tracing import Transition, find_transitions, spread_over_steps
 from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.tracing import RUN_ERRORS, Trace, first_line, record, shape_copy, trace
-from robustmaps.tracing import Pair, read_window
 from robustmaps.models import Cost, measure_cost
+from robustmaps.tracing import (
+    RUN_ERRORS,
+    Head,
+    HeadKind,
+    Pair,
+    Trace,
+    Transition,
+    find_head,
+    find_transitions,
+    first_line,
+    read_window,
+    record,
+    shape_copy,
+    sights,
+    spread_over_steps,
+    trace,
+)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging._advice import advise, nothing_to_relax
-from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._attempts import Study, View, check_images
+from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.tracing import logits
 from robustmaps.models import UPSAMPLE_MODES
+from robustmaps.tracing import logits
 
 Where = str | int | Sequence[int]
 """``"first"``, ``"last"``, the number of a step (negative from the end), or several numbers."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least, human
-from robustmaps.enlarging._enlargement import Step
 from robustmaps.engine.text import by, stride_text, table
 from robustmaps.enlarging._attempts import Study, View, check_images
+from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._surgery import Upsampling, operate
 from robustmaps.models import Cost
 

@@ -3,12 +3,25 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from robustmaps.tracing import RESAMPLERS, leading_inputs, size_of, unpadded
-from robustmaps.tracing import find_head, pools_whole_map
 from robustmaps.enlarging._replacements import AveragedTo, Relaxed, Replacement, Spread, WholeMap
-from robustmaps.tracing import Transition, find_transitions
-from robustmaps.tracing import IMAGE, Call, Trace
-from robustmaps.tracing import POOLS, Pair, Window, read_window, spatial_pad
+from robustmaps.tracing import (
+    IMAGE,
+    POOLS,
+    RESAMPLERS,
+    Call,
+    Pair,
+    Trace,
+    Transition,
+    Window,
+    find_head,
+    find_transitions,
+    leading_inputs,
+    pools_whole_map,
+    read_window,
+    size_of,
+    spatial_pad,
+    unpadded,
+)
 
 
 @dataclass(frozen=True)

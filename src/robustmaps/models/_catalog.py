@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from robustmaps import models
+from robustmaps.models import _registry
 from robustmaps.models._cost import count_parameters, trace_forward
+from robustmaps.models._strides import Strides
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class CatalogEntry:
 
     name: str
     family: str
-    strides: models.Strides
+    strides: Strides
     parameters: int
     flops: int
     map_size: tuple[int, int] | None
@@ -47,10 +48,10 @@ def catalog(names: Iterable[str] | None = None, *, image_px: int = 32, num_class
         InputError: an unknown name, or an image too small for a network.
     """
     entries = []
-    for name in models.names() if names is None else names:
-        row = models.architecture(name)
+    for name in _registry.names() if names is None else names:
+        row = _registry.architecture(name)
         with torch.device("meta"):
-            network = models.create(name, num_classes=num_classes).eval()
+            network = _registry.create(name, num_classes=num_classes).eval()
             flops, map_size = trace_forward(network, torch.empty(1, 3, image_px, image_px))
         entries.append(CatalogEntry(name, row.family, row.strides, count_parameters(network), flops, map_size))
     return entries

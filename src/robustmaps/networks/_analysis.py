@@ -10,15 +10,15 @@ from torch import nn
 
 from robustmaps.analysis import Analysis, Comparison, analyze, analyze_both, budget_text, feature_maps, short_names
 from robustmaps.attacks import PGD
+from robustmaps.config import Surgery
 from robustmaps.data import Dataset
 from robustmaps.engine.files import check_free, write_json
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
-from robustmaps.networks._subject import Decoding, Subject, open_subject
-from robustmaps.config import Surgery
 from robustmaps.figures import AttackedImage, AttackedMaps, plot_gains, plot_maps
+from robustmaps.networks._subject import Decoding, Subject, open_subject
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from robustmaps.config import DataConfig
 from robustmaps.data import Dataset, load, load_extra
 from robustmaps.engine.errors import InputError
-from robustmaps.config import DataConfig
 
 
 def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | None = None) -> Dataset:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from robustmaps.config import Surgery
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.enlarging import Enlargement, enlarge
 from robustmaps.networks._libraries import Fit
-from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
-from robustmaps.networks._subject import Decoding, blank_image, open_subject
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.config import Surgery
+from robustmaps.networks._subject import Decoding, blank_image, open_subject
+from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
 from robustmaps.training import save_weights
 
 RECIPE = "recipe.json"

@@ -1,21 +1,22 @@
 """The network that training starts with: named, perhaps with weights of another run, perhaps enlarged."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from robustmaps import models
+from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, from_mapping, parse_surgery
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
-from robustmaps.tracing import first_line, logits
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._libraries import Fit, check_name
-from robustmaps.networks._weights import open_weights
-from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, from_mapping
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork, found_anywhere
-from robustmaps.config import parse_surgery
+from robustmaps.networks._weights import open_weights
+from robustmaps.tracing import first_line, logits
 
 
 def starting_from(weights: str, base: RunConfig | None = None) -> RunConfig:
@@ -33,6 +34,19 @@ def starting_from(weights: str, base: RunConfig | None = None) -> RunConfig:
     model = _held(ModelConfig(model=opened.recipe.spec, init_from=weights), opened)
     budget = {} if opened.budget is None else dict(zip(("norm", "eps"), opened.budget, strict=True))
     return from_mapping(budget, replace(base, model=model, data=opened.data or base.data), weights)
+
+
+def complete(values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
+    """As `config.from_mapping`; where ``init_from`` is given, network, images and budget are those of these weights.
+
+    Raises:
+        InputError: as `config.from_mapping` and `starting_from`.
+    """
+    start = values.get("init_from", values.get("init-from"))
+    given_already = base is not None and base.model.init_from is not None
+    if isinstance(start, str) and not given_already and "init_sha256" not in values:
+        base = starting_from(start, base)
+    return from_mapping(values, base, where)
 
 
 def resolve(config: RunConfig) -> RunConfig:

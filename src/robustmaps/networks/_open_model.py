@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from robustmaps.networks._libraries import Fit, check_name, make_architecture
-from robustmaps.networks._weights import open_weights
 from robustmaps.config import DataConfig
+from robustmaps.networks._libraries import Fit, check_name, make_architecture
 from robustmaps.networks._opened import OpenedNetwork, Recipe
+from robustmaps.networks._weights import open_weights
 
 
 def data_of(spec: str) -> DataConfig | None:

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustmaps.config import DataConfig, Surgery
 from robustmaps.data import KNOWN
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.networks._libraries import Architecture, Fit, make_architecture
-from robustmaps.config import DataConfig
-from robustmaps.config import Surgery
 
 
 @dataclass(frozen=True)

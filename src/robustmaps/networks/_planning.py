@@ -14,8 +14,8 @@ from robustmaps.engine.files import check_free
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.enlarging import Plan, plan
-from robustmaps.networks._subject import Decoding, Subject, open_subject
 from robustmaps.figures import plot_plan
+from robustmaps.networks._subject import Decoding, Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
 Budgeted = Literal["flops", "memory", "latency"]

@@ -7,15 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.networks._libraries import Fit, check_name
-from robustmaps.networks._weights import UNKNOWN_BUDGET
-from robustmaps.config import DataConfig
 from robustmaps.networks._data import choose_images, load_data
+from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import data_of, open_model
 from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.networks._weights import UNKNOWN_BUDGET
 
 Decoding = Callable[[int, int | None], None]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import weights_sha256
-from robustmaps.networks._libraries import make_network
-from robustmaps.config import DataConfig
 from robustmaps.networks._data import load_data
+from robustmaps.networks._libraries import make_network
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.training import RunFolder, load_weights
 

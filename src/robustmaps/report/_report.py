@@ -7,23 +7,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.config import STUDY, asked_for
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import Comparison, images_sha256
-from robustmaps.report.sections import _findings as findings
-from robustmaps.report.sections import _results as sections
 from robustmaps.networks import choose_images, load_data
-from robustmaps.runs import RunRecord, read_run, read_runs
-from robustmaps.report.sections._commands import shell
-from robustmaps.report.sections._pictures import Pictures, draw_pictures
-from robustmaps.report._words import as_sentence
-from robustmaps.studies import Statistics, statistics_by_part
-from robustmaps.config import STUDY, asked_for
-from robustmaps.studies import Variant
 from robustmaps.report._blocks import Block, Chart, Fact, Facts, Listing, Missing, Page, Part, Section
 from robustmaps.report._writing import write_report
+from robustmaps.report.sections import _findings as findings
+from robustmaps.report.sections import _results as sections
+from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._pictures import Pictures, draw_pictures
+from robustmaps.runs import RunRecord, read_run, read_runs
+from robustmaps.studies import Statistics, Variant, statistics_by_part
 
 _FAILURES = 5
 """Failed runs whose reason is given."""
@@ -149,10 +147,10 @@ def answer(study: Statistics) -> tuple[str, ...]:
     sentences = [f"Of {len(study.compared)} configurations, {best.name} {claim}: {share}"]
     gain = _gain(study)
     if gain is not None and reference is not None:
-        sentences.append(f"{as_sentence(gain)[:-1]}{_at_cost(best, reference)}.")
+        sentences.append(f"{gain.as_sentence()[:-1]}{_at_cost(best, reference)}.")
     lead = study.lead
     if lead is not None and (gain is None or {lead.a, lead.b} != {gain.a, gain.b}):
-        sentences.append(as_sentence(lead))
+        sentences.append(lead.as_sentence())
     return tuple(sentences)
 
 

@@ -13,7 +13,7 @@ from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.evaluation import Evaluation
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
-from robustmaps.studies import Yardstick
+from robustmaps.runs._yardstick import Yardstick
 from robustmaps.figures import in_markdown, table
 
 CARD = "README.md"
@@ -27,7 +27,7 @@ session = onnxruntime.InferenceSession("{file}")
 
 network = torch.export.load("{file}").module()
 logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
-    "safetensors": """from robustmaps.experiments import open_checkpoint
+    "safetensors": """from robustmaps.networks import open_checkpoint
 
 network = open_checkpoint("{file}").model.eval()
 logits = network(images)  # float32 (N, {shape}) in [0, 1]""",

@@ -12,19 +12,13 @@ from filelock import FileLock, Timeout
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import Evaluation
+from robustmaps.training import RunFolder, best_epoch
 from robustmaps.config import RunConfig, read_config
 
 if TYPE_CHECKING:
     from robustmaps.models import Cost
 
 Status = Literal["finished", "running", "stopped", "failed"]
-
-ERROR = "error.txt"
-"""The file in a run folder that says why the run failed; it goes when the run goes on."""
-BEST = "best.safetensors"
-"""The file in a run folder that holds its best weights."""
-COST = "cost.json"
-"""The file in a run folder that holds the cost of its network for one image."""
 
 # Files beside the evaluations that are none.
 _OTHER_KINDS = ("diagnosis-", "curve-")
@@ -77,7 +71,7 @@ class RunRecord:
             return Cost.from_dict(self.recorded_cost)
         from robustmaps.networks import open_checkpoint
         from robustmaps.networks import load_data
-        from robustmaps.runs._train import image_cost
+        from robustmaps.networks import image_cost
 
         return image_cost(open_checkpoint(self.folder).model, load_data(self.config.data))
 
@@ -123,22 +117,23 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
         InputError: it is no run folder, or its configuration can't be read.
     """
     path = Path(folder)
-    if not (path / "config.yaml").exists():
+    files = RunFolder(path)
+    if not (files.config).exists():
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
-    config = read_config(path / "config.yaml")
-    history = _history(path / "metrics.jsonl")
-    error = _text(path / ERROR)
+    config = read_config(files.config)
+    history = _history(files.metrics)
+    error = _text(files.error)
     return RunRecord(
         folder=path,
         config=config,
         history=history,
-        best_epoch=_best_epoch(history, config.training.epochs),
-        status=_status(path, history, config, error),
+        best_epoch=best_epoch(history, config.training.epochs),
+        status=_status(files, history, config, error),
         error=error,
         seconds=sum(record.get("train_s", 0.0) + record.get("validation_s", 0.0) for record in history),
-        evaluations=_evaluations(path, skipped),
-        environment=_mapping(path / "environment.json") or {},
-        recorded_cost=_mapping(path / COST),
+        evaluations=_evaluations(files, skipped),
+        environment=_mapping(files.environment) or {},
+        recorded_cost=_mapping(files.cost),
     )
 
 
@@ -174,20 +169,10 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(records)
 
 
-def _best_epoch(history: tuple[Mapping[str, Any], ...], epochs: int) -> int | None:
-    """As training chooses it: the highest validation figures, under attack first, the earlier one where they tie."""
-    best, score = None, (-1.0, -1.0)
-    for number, record in enumerate(history, 1):
-        clean = record.get("validation_clean_accuracy")
-        if clean is not None and (record.get("validation_robust_accuracy", clean), clean) > score:
-            best, score = number, (record.get("validation_robust_accuracy", clean), clean)
-    return len(history) if best is None and len(history) == epochs else best
-
-
-def _status(path: Path, history: tuple[Mapping[str, Any], ...], config: RunConfig, error: str | None) -> Status:
-    if len(history) >= config.training.epochs and (path / BEST).exists():
+def _status(files: RunFolder, history: tuple[Mapping[str, Any], ...], config: RunConfig, error: str | None) -> Status:
+    if len(history) >= config.training.epochs and files.best.exists():
         return "finished" if error is None else "failed"
-    if _is_held(path / ".lock"):
+    if _is_held(files.lock):
         return "running"
     return "stopped" if error is None else "failed"
 
@@ -205,17 +190,17 @@ def _is_held(path: Path) -> bool:
         return False
 
 
-def _evaluations(run: Path, skipped: Skipped) -> dict[str, Evaluation]:
+def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
     """Those of the weights that the run has now, not of what it had before it was trained on."""
     found: dict[Path, Evaluation] = {}
-    for path in sorted((run / "evaluation").glob("*.json")):
+    for path in sorted(files.evaluations.glob("*.json")):
         if path.name.startswith((".", *_OTHER_KINDS)) or path.name.endswith(".model_info.json"):
             continue
         try:
             found[path] = Evaluation.load(path)
         except InputError as error:
             skipped(path, str(error))
-    weights = run / BEST
+    weights = files.best
     known = {evaluation.checkpoint_sha256 for evaluation in found.values()} - {None}
     # Large files are only read where there is a doubt.
     changed = weights.exists() and any(path.stat().st_mtime < weights.stat().st_mtime for path in found)

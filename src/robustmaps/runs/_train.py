@@ -15,13 +15,13 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.networks import image_cost
 from robustmaps.networks import DESCRIPTION, weights_file
 from robustmaps.config import RunConfig, write_config
 from robustmaps.networks import load_data
 from robustmaps.runs._defenses import create_defense
 from robustmaps.config import read_mapping
 from robustmaps.networks import OpenedNetwork
-from robustmaps.runs._record import COST, ERROR
 from robustmaps.networks import create_network, resolve
 from robustmaps.training import Fit, RunFolder, fit, load_weights
 
@@ -88,9 +88,9 @@ def train(
     network = create_network(config, data)
     if not folder.config.exists():
         write_text(folder.config, write_config(config))
-    (folder.path / ERROR).unlink(missing_ok=True)
-    if not (folder.path / COST).exists():
-        write_json(folder.path / COST, image_cost(network.model, data).to_dict())
+    folder.error.unlink(missing_ok=True)
+    if not folder.cost.exists():
+        write_json(folder.cost, image_cost(network.model, data).to_dict())
     result = fit(
         network.model,
         data,
@@ -129,15 +129,6 @@ def _check_helper(config: RunConfig, data: Dataset) -> None:
 def _shape(about: tuple[Sequence[str], Sequence[int]]) -> str:
     classes, size = about
     return f"{' x '.join(map(str, size))} pixels in {len(classes)} classes ({', '.join(classes[:3])}, ...)"
-
-
-def image_cost(model: nn.Module, data: Dataset) -> models.Cost:
-    """What one image costs the network, which is left as it is."""
-    image = torch.zeros(1, data.in_channels, *data.image_size)
-    try:
-        return models.measure_cost(copy.deepcopy(model).to("meta"), image.to("meta"))  # nothing is computed
-    except RuntimeError:  # a network that makes tensors on a device of its own
-        return models.measure_cost(model, image.to(next(model.parameters()).device))
 
 
 def describe(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[str, object]:

@@ -7,15 +7,13 @@ from typing import Any
 import torch
 
 from robustmaps import models
+from robustmaps.config import ModelConfig, RunConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging import Option, plan
-from robustmaps.config import ModelConfig, RunConfig
-from robustmaps.networks import Budgeted
-from robustmaps.runs import image_cost
-from robustmaps.networks import create_network, resolve
 from robustmaps.models import Cost
+from robustmaps.networks import Budgeted, create_network, image_cost, resolve
 
 _LATENCY_RUNS = 5
 

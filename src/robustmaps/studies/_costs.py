@@ -9,18 +9,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from robustmaps.config import EvaluationConfig, RunConfig
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense, FreeAT, at, validation_attack
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.view import plain_view
 from robustmaps.evaluation import attack_settings
-from robustmaps.runs import create_attacks
-from robustmaps.config import RunConfig
-from robustmaps.runs import create_defense
-from robustmaps.runs import image_cost
-from robustmaps.networks import create_network
-from robustmaps.config import EvaluationConfig
 from robustmaps.models import count_flops
+from robustmaps.networks import create_network, image_cost
+from robustmaps.runs import create_attacks, create_defense
 from robustmaps.training import fit
 
 # Forward passes that the gradient of an input is worth.

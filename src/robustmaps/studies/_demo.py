@@ -12,21 +12,18 @@ import torch
 from torch import Tensor
 
 from robustmaps.analysis import Cost, measure_cost
+from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, ModelConfig, RunConfig
 from robustmaps.data import Dataset, load
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import stream
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
-from robustmaps.runs import create_attacks
-from robustmaps.networks import open_checkpoint
-from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, ModelConfig, RunConfig
-from robustmaps.runs import Options, evaluate_checkpoint
-from robustmaps.studies._processes import Worker, available_cores, run_all
-from robustmaps.report import as_sentence
-from robustmaps.runs import train
-from robustmaps.studies._configurations import bounded, verdicts
 from robustmaps.figures import AttackedImage, Bounded, Table, percent_cell, plot_attacked, plot_curves, table
+from robustmaps.networks import open_checkpoint
+from robustmaps.runs import Options, create_attacks, evaluate_checkpoint, train
+from robustmaps.studies._configurations import bounded, verdicts
+from robustmaps.studies._processes import Worker, available_cores, run_all
 from robustmaps.training import RunFolder, TrainOptions
 
 EPS = 0.15
@@ -113,7 +110,7 @@ class DemoResult:
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
-        return as_sentence(self.robust_gain)
+        return self.robust_gain.as_sentence()
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Study
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import attack_settings, images_sha256
-from robustmaps.runs import create_attacks
-from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig
-from robustmaps.networks import choose_images, load_data
+from robustmaps.networks import choose_images, load_data, resolve
+from robustmaps.runs import RunRecord, create_attacks, read_run
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._processes import LocalExecutor, available_cores
-from robustmaps.runs import BEST, RunRecord, read_run
-from robustmaps.networks import resolve
-from robustmaps.config import EvaluationConfig, Point, Study
+from robustmaps.training import RunFolder
 
 _MOST_JOBS = 8
 
@@ -211,7 +209,7 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
     identity = (
         wanted.attack_seed,
         hashed(config.data, wanted.split, wanted.samples),
-        sha256(record.folder / BEST),
+        sha256(RunFolder(record.folder).best),
     )
     names: list[str | None] = []
     for eps in radii:

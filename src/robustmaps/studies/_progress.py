@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
-from robustmaps.studies._processes import Outcome
 from robustmaps.studies._plan import SweepPlan, remaining_s
+from robustmaps.studies._processes import Outcome
 
 
 @dataclass(frozen=True)

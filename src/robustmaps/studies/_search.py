@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustmaps.config import EvaluationConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import write_json
@@ -12,10 +13,8 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
 from robustmaps.evaluation import Rate
+from robustmaps.runs import Options, evaluate_checkpoint, folder_of, train
 from robustmaps.studies._candidates import Candidate
-from robustmaps.runs import Options, evaluate_checkpoint
-from robustmaps.runs import folder_of, train
-from robustmaps.config import EvaluationConfig
 from robustmaps.training import RunFolder
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustmaps.evaluation import Comparison, compare_all
-from robustmaps.runs import RunRecord
-from robustmaps.report import shell
-from robustmaps.studies._configurations import (Variant, Yardstick, choose_yardstick, evaluated_alike, group, only_enlarged)
+from robustmaps.runs import RunRecord, Yardstick
+from robustmaps.studies._configurations import Variant, choose_yardstick, evaluated_alike, group, only_enlarged
 
 
 @dataclass(frozen=True)
@@ -149,11 +148,6 @@ class Statistics:
     def shown(self, count: int) -> tuple[Variant, ...]:
         """So many configurations for a plot: the most robust, and the one that the first is shown beside."""
         return tuple(v for v in self.variants if self.tints[v.name] < count)
-
-    @property
-    def evaluate(self) -> str:
-        """The command that makes an evaluation."""
-        return shell("robustmaps", "evaluate", self.best.runs[0].folder, "--attack", "autoattack")
 
 
 def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Statistics:

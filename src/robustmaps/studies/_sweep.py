@@ -10,18 +10,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_config
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import short_hash, write_json, write_text
 from robustmaps.engine.progress import Progress
-from robustmaps.config import RunConfig, write_config
 from robustmaps.networks import load_data
-from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve
-from robustmaps.studies._processes import Executor, LocalExecutor, Worker
-from robustmaps.runs import ERROR, read_run
-from robustmaps.runs import train
-from robustmaps.config import STUDY, EvaluationConfig, study_record
+from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, read_run, train
 from robustmaps.studies._plan import SweepPlan
+from robustmaps.studies._processes import Executor, LocalExecutor, Worker
 from robustmaps.studies._progress import Board, SweepState
+from robustmaps.training import RunFolder
 
 
 class RunsFailed(RuntimeError):  # noqa: N818 - says what happened
@@ -42,13 +40,13 @@ class RunTask:
         # So that a run which fails before it begins is one that failed, and no foreign folder.
         if not (folder / "config.yaml").exists():
             write_text(folder / "config.yaml", write_config(self.config))
-        (folder / ERROR).unlink(missing_ok=True)
+        RunFolder(folder).error.unlink(missing_ok=True)
         try:
             return self._work(folder, worker)
         except Interrupted:
             raise
         except Exception as error:
-            write_text(folder / ERROR, f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
+            write_text(RunFolder(folder).error, f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
             raise
 
     def _work(self, folder: Path, worker: Worker) -> dict[str, float]:
@@ -147,8 +145,8 @@ def sweep(
     for run, outcome in zip(missing, outcomes, strict=True):
         if outcome.error is not None and not isinstance(outcome.error, Interrupted):
             failed[run.folder] = f"{type(outcome.error).__name__}: {outcome.error}"
-            if not (run.folder / ERROR).exists():  # the process died before it could say so
-                write_text(run.folder / ERROR, failed[run.folder] + "\n")
+            if not RunFolder(run.folder).error.exists():  # the process died before it could say so
+                write_text(RunFolder(run.folder).error, failed[run.folder] + "\n")
     if any(isinstance(outcome.error, Interrupted) for outcome in outcomes):
         raise Interrupted(f"stopped with {board.state.done} of {board.state.total} runs done")
     made = tuple(run.folder for run in missing if run.folder not in failed)

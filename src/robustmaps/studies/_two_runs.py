@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustmaps.config import to_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
-from robustmaps.config import to_mapping
-from robustmaps.runs import RunRecord, read_run
-from robustmaps.report import NONE
-from robustmaps.studies._configurations import Variant, Yardstick, bounded, choose_yardstick, group
-from robustmaps.figures import Bounded, Table, percent_cell, points_cell, table
+from robustmaps.figures import NONE, Bounded, Table, percent_cell, points_cell, table
+from robustmaps.runs import RunRecord, Yardstick, read_run
+from robustmaps.studies._configurations import Variant, bounded, choose_yardstick, group
 from robustmaps.training import INCIDENTAL
 
 

@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from robustmaps.tracing._receptive_field import (RESAMPLERS, consumers, leading_inputs, pixels_in_channels, size_of, unpadded)
 from robustmaps.tracing._head import find_head, is_small_step, pools_whole_map
+from robustmaps.tracing._receptive_field import (
+    RESAMPLERS,
+    consumers,
+    leading_inputs,
+    pixels_in_channels,
+    size_of,
+    unpadded,
+)
 from robustmaps.tracing._trace import Call, Trace
 from robustmaps.tracing._windows import Pair, read_window
 

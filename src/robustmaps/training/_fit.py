@@ -20,11 +20,11 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
-from robustmaps.training._tensorboard import open_events
-from robustmaps.training._run_folder import RunFolder
 from robustmaps.training._loop import Loop
 from robustmaps.training._options import TrainOptions
+from robustmaps.training._run_folder import RunFolder
 from robustmaps.training._schedule import parse_schedule
+from robustmaps.training._tensorboard import open_events
 
 
 @dataclass(frozen=True)

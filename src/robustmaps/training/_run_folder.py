@@ -1,20 +1,23 @@
-"""The run folder: all that is needed to resume, evaluate and report, written so that a crash loses nothing."""
+"""The run folder: all that is needed to resume, evaluate and report, written so that a crash loses nothing.
+
+PyTorch is imported where a checkpoint is written or read, so that hundreds of runs can be listed without it.
+"""
 
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
-import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, write_json, write_text
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # Long enough to outwait somebody who only looks whether the folder is held.
 _LOCK_S = 0.5
@@ -55,6 +58,26 @@ class RunFolder:
         """The folder of evaluations."""
         return self.path / "evaluation"
 
+    @property
+    def error(self) -> Path:
+        """Why the run failed; it goes when the run goes on."""
+        return self.path / "error.txt"
+
+    @property
+    def cost(self) -> Path:
+        """The cost of its network for one image."""
+        return self.path / "cost.json"
+
+    @property
+    def environment(self) -> Path:
+        """What the run ran on."""
+        return self.path / "environment.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains."""
+        return self.path / ".lock"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder, so that no two processes train in it; what a killed one left half written is removed.
@@ -63,7 +86,7 @@ class RunFolder:
             InputError: another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.lock)
         try:
             lock.acquire(timeout=_LOCK_S)
         except Timeout:
@@ -94,19 +117,23 @@ class RunFolder:
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Record what the run runs on."""
-        write_json(self.path / "environment.json", dict(environment))
+        write_json(self.environment, dict(environment))
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint atomically."""
+        import torch
+
         with atomic(self.last) as file:
             torch.save(dict(state), file)
 
-    def load_last(self, device: torch.device) -> dict[str, Any]:
+    def load_last(self, device: "torch.device") -> dict[str, Any]:
         """Read the checkpoint without unpickling code.
 
         Raises:
             InputError: the file is damaged.
         """
+        import torch
+
         try:
             state = torch.load(self.last, map_location=device, weights_only=True)
         except Exception as error:  # torch.load raises many types for a damaged file
@@ -115,36 +142,29 @@ class RunFolder:
             raise InputError(f"{self.last}: not a checkpoint written by robustmaps")
         return state
 
-    def save_best(self, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> None:
+    def save_best(self, weights: "Mapping[str, Tensor]", description: Mapping[str, str]) -> None:
         """Write weights as safetensors, atomically."""
+        from robustmaps.training._weights import save_weights
+
         save_weights(self.best, weights, description)
 
 
-def save_weights(path: str | Path, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> None:
-    """Write a state dict as safetensors, atomically, with a description in the file's header."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    with atomic(path) as file:
-        file.write(_in_order(safetensors.torch.save(plain, metadata=dict(description))))
+def validation_score(record: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The validation figures of an epoch by which the best is chosen, the most important first; None without them."""
+    clean = record.get("validation_clean_accuracy")
+    return None if clean is None else (record.get("validation_robust_accuracy", clean), clean)
 
 
-def _in_order(data: bytes) -> bytes:
-    """The same file with its description sorted: it comes in random order, and files are known by their hash."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # as the format has it, so that tensors stay aligned
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+def best_epoch(history: Sequence[Mapping[str, Any]], epochs: int) -> int | None:
+    """The epoch, from 1, with the highest validation figures; the earlier one where they tie, the last without any.
 
-
-def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save_weights` wrote: weights on the CPU, and the description.
-
-    Raises:
-        InputError: the file is missing or damaged.
+    Args:
+        history: the epochs so far.
+        epochs: how many there will be.
     """
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: can't be read as safetensors ({error})") from error
+    best, highest = None, (-1.0, -1.0)
+    for number, record in enumerate(history, 1):
+        score = validation_score(record)
+        if score is not None and score > highest:
+            best, highest = number, score
+    return len(history) if best is None and len(history) == epochs else best

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.figures import Bounded, percent, percent_cell, points_cell
-from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
+from robustmaps.figures import Bounded, Cell, percent, percent_cell, points_cell, table
 from robustmaps.report._blocks import Chart
-from robustmaps.figures import Cell, table
+from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
 
 _NORMS = {"linf": "l∞", "l2": "l₂", "l1": "l₁"}
 # Neighbours in rank often lie close together.

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustmaps.figures import Bounded
-from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
+from robustmaps.figures import Bounded, Cell, table
 from robustmaps.report._blocks import Chart
-from robustmaps.figures import Cell, table
+from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
 
 
 @dataclass(frozen=True)

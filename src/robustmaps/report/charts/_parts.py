@@ -2,9 +2,9 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from robustmaps.figures import Cell
+from robustmaps.figures import Bounded
 
 SERIES = 8
 """Colours that the page has; a plot with more series would use them twice."""
@@ -12,31 +12,6 @@ SERIES = 8
 Trace = dict[str, Any]
 Tints = Mapping[str, int]
 """The colour of each name, so that a configuration has the same one in every plot."""
-
-
-class Bounded(NamedTuple):
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def percent(figure: Bounded) -> Bounded:
-    """A share as a percentage."""
-    return Bounded(*(100 * part for part in figure))
-
-
-def percent_cell(figure: Bounded) -> Cell:
-    """A share as a percentage for a table: ``68.6 % [64.5, 72.8]``."""
-    value, low, high = percent(figure)
-    return Cell(f"{value:.1f} % [{low:.1f}, {high:.1f}]", value, (low, high))
-
-
-def points_cell(figure: Bounded) -> Cell:
-    """A difference in percentage points for a table: ``+9.5 [+6.3, +13.1]``."""
-    value, low, high = percent(figure)
-    return Cell(f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", value, (low, high))
 
 
 def plain(text: str) -> str:

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from robustmaps.figures import Bounded, percent, percent_cell
-from robustmaps.report.charts._parts import Tints, Trace, axis, bars, colour, percent_axis, plain, tints_of
+from robustmaps.figures import Bounded, Cell, percent, percent_cell, table
 from robustmaps.report._blocks import Chart
-from robustmaps.figures import Cell, table
+from robustmaps.report.charts._parts import Tints, Trace, axis, bars, colour, percent_axis, plain, tints_of
 
 # The green is that of what stayed robust.
 _BROKEN = (1, 4, 3, 0, 6)

@@ -6,12 +6,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from robustmaps.config import AttackConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.evaluation import Evaluation, attack_settings
-from robustmaps.runs import create_attacks
-from robustmaps.config import AttackConfig
-from robustmaps.runs import RunRecord
+from robustmaps.runs import RunRecord, create_attacks
+from robustmaps.studies import Statistics
 
 AGAIN = Path("again")
 """Where runs are made again, so that they don't meet the ones that are there."""
@@ -103,3 +103,8 @@ def _as_options(config: AttackConfig) -> list[str]:
 def _exact(number: float) -> str:
     fraction = as_fraction(number)
     return fraction if parse_number(fraction) == number else repr(number)
+
+
+def first_evaluation(study: Statistics) -> str:
+    """The command that evaluates the first run of a study."""
+    return shell("robustmaps", "evaluate", study.best.runs[0].folder, "--attack", "autoattack")

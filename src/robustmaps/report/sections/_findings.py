@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustmaps.evaluation import Evaluation
-from robustmaps.report.sections._commands import shell
-from robustmaps.report._words import MOST_LINES, NOT_EVALUATED
-from robustmaps.studies import Statistics
-from robustmaps.studies import Variant, Yardstick, bounded
-from robustmaps.report._blocks import Block, Listing, Missing, Section, Text
 from robustmaps.figures import Bounded, Cell, Table, table
+from robustmaps.report._blocks import Block, Listing, Missing, Section, Text
+from robustmaps.report._words import MOST_LINES, NOT_EVALUATED
+from robustmaps.report.charts._accuracy import radius_chart
 from robustmaps.report.charts._depth import LearningCurve, learning_chart
 from robustmaps.report.charts._verdicts import cascade_chart, classes_chart
-from robustmaps.report.charts._accuracy import radius_chart
+from robustmaps.report.sections._commands import first_evaluation, shell
+from robustmaps.runs import Yardstick
+from robustmaps.studies import Statistics, Variant, bounded
 
 _WRONG = "wrong, clean"
 _MOST_CLASSES, _MOST_ROWS = 40, 20
@@ -95,7 +95,7 @@ def attacks(study: Statistics) -> Section:
     command = shell("robustmaps", "evaluate", folder, "--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255")
     blocks += curve or [Missing("No curve of robust accuracy over eps. Several radii make one:", command)]
     if study.yardstick is None:
-        blocks.append(Missing(NOT_EVALUATED, study.evaluate))
+        blocks.append(Missing(NOT_EVALUATED, first_evaluation(study)))
     return Section("attacks", "Under attack", tuple(blocks))
 
 
@@ -158,7 +158,7 @@ def classes(study: Statistics, labels: NDArray[np.int64] | None, names: Sequence
     """
     title = "Class by class"
     if study.yardstick is None:
-        return Section("classes", title, (Missing(NOT_EVALUATED, study.evaluate),))
+        return Section("classes", title, (Missing(NOT_EVALUATED, first_evaluation(study)),))
     if labels is None:
         return Section(
             "classes", title, (Text("The evaluated images can't be had here, so their classes are unknown."),)

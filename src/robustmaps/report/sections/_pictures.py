@@ -15,9 +15,9 @@ from robustmaps.engine.device import resolve_device
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import plain_view
+from robustmaps.figures import Bounded, png_of_change, png_of_image, png_of_map
 from robustmaps.networks import open_checkpoint
 from robustmaps.report._blocks import Block, Gallery, Text, Tile
-from robustmaps.figures import Bounded, png_of_change, png_of_image, png_of_map
 from robustmaps.report.charts._depth import DepthSeries, depth_chart
 
 _SHOWN, _ANALYSED = 8, 32

@@ -4,16 +4,15 @@ import json
 
 import numpy as np
 
+from robustmaps.config import write_config
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Evaluation
-from robustmaps.config import write_config
-from robustmaps.report.sections._commands import repeat_commands
-from robustmaps.report._words import NONE, NOT_EVALUATED, as_sentence
-from robustmaps.studies import Statistics
-from robustmaps.studies import Variant, bounded, family, only_enlarged
+from robustmaps.figures import NONE, Bounded, Cell, Table, percent_cell, points_cell, table
 from robustmaps.report._blocks import Block, Code, Listing, Missing, Section, Text
-from robustmaps.figures import Bounded, Cell, Table, percent_cell, points_cell, table
+from robustmaps.report._words import NOT_EVALUATED
 from robustmaps.report.charts._accuracy import TradeOff, differences_chart, trade_off_chart
+from robustmaps.report.sections._commands import first_evaluation, repeat_commands
+from robustmaps.studies import Statistics, Variant, bounded, family, only_enlarged
 
 _SENTENCES = 12
 """Comparisons that are also put in words."""
@@ -23,7 +22,7 @@ def leaderboard(study: Statistics) -> Section:
     """One row per configuration, and one per run."""
     blocks: list[Block] = []
     if study.yardstick is None:
-        blocks.append(Missing(NOT_EVALUATED, study.evaluate))
+        blocks.append(Missing(NOT_EVALUATED, first_evaluation(study)))
     else:
         blocks.append(Text(f"Robust accuracy: {study.yardstick.text}. Brackets: 95 % intervals over images and seeds."))
     if _several_seeds(study):
@@ -167,7 +166,7 @@ def trade_offs(study: Statistics) -> Section | None:
     if study.gains:
         gains = [(gain.b, gain.a, Bounded(gain.value, *gain.interval)) for gain in study.gains.values()]
         blocks.append(differences_chart(gains))
-        blocks += [Text(as_sentence(gain)) for gain in list(study.gains.values())[:_SENTENCES]]
+        blocks += [Text(gain.as_sentence()) for gain in list(study.gains.values())[:_SENTENCES]]
         if len(gains) > _SENTENCES:
             blocks.append(Text(f"The other {len(gains) - _SENTENCES} stand in the figures of the plot.", "note"))
     return Section("trade-off", "Accuracy, robustness, cost", tuple(blocks))
