@@ -15,9 +15,10 @@ from robustmaps.config import (
     Surgery,
     from_mapping,
     read_config,
+    read_study,
 )
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.networks import enlarge_network, open_model, resolve, save_enlarged, starting_from
+from robustmaps.networks import complete, enlarge_network, open_model, resolve, save_enlarged, starting_from
 from robustmaps.networks._initial import create_network
 from robustmaps.runs import Options, evaluate_checkpoint, train
 from robustmaps.training import TrainOptions
@@ -47,8 +48,22 @@ def test_what_the_weights_decide(run):
     assert (config.model.model, config.model.strides) == ("resnet8", "221")
     assert (config.data.data, config.defense.eps) == ("digits", 0.1)
     assert len(config.model.init_sha256) == 64
-    assert from_mapping({"init_from": str(run.folder)}) == config
-    assert from_mapping({"init_from": str(run.folder), "eps": "0.2"}).defense.eps == 0.2
+    assert complete({"init_from": str(run.folder)}) == config
+    assert complete({"init_from": str(run.folder), "eps": "0.2"}).defense.eps == 0.2
+
+
+def test_a_file_is_completed_from_the_weights_it_names(run, tmp_path):
+    (tmp_path / "run.yaml").write_text(f"init_from: {run.folder}\neps: 0.2\n")
+    config = read_config(tmp_path / "run.yaml", None, complete)
+    assert (config.model.strides, config.data.data, config.defense.eps) == ("221", "digits", 0.2)
+    (tmp_path / "study.yaml").write_text(f"axes:\n  enlarge: [last, first]\nfixed:\n  init_from: {run.folder}\n")
+    study = read_study(tmp_path / "study.yaml", complete)
+    assert {(p.config.model.strides, p.config.defense.eps) for p in study.points} == {("221", 0.1)}
+
+
+def test_a_mapping_alone_opens_nothing():
+    config = from_mapping({"init_from": "nowhere", "eps": "0.2"})
+    assert (config.model.init_from, config.model.init_sha256, config.defense.eps) == ("nowhere", None, 0.2)
 
 
 def test_tuning_starts_with_the_enlarged_network(run, digits):

@@ -11,7 +11,7 @@ from robustmaps.attacks import FGSM
 from robustmaps.data import Dataset, Extra
 from robustmaps.defenses import AT
 from robustmaps.engine.progress import Progress
-from robustmaps.training import Fit, Interrupted, TrainOptions, fit
+from robustmaps.training import FitResult, Interrupted, TrainOptions, fit
 
 OPTIONS = TrainOptions(epochs=2, batch_size=8, lr=0.05, device="cpu", precision="fp32", checkpoint_every_s=0)
 DEFENSE = AT(FGSM(eps=0.1))
@@ -27,7 +27,7 @@ def weights(model: nn.Module) -> list[list[float]]:
     return [value.flatten().tolist() for value in model.state_dict().values()]
 
 
-def trained(data: Dataset, options: TrainOptions = OPTIONS, **more: object) -> tuple[list[list[float]], Fit]:
+def trained(data: Dataset, options: TrainOptions = OPTIONS, **more: object) -> tuple[list[list[float]], FitResult]:
     model = make_model()
     done = fit(model, data, DEFENSE, options, **more)  # type: ignore[arg-type]
     return weights(model), done

@@ -20,7 +20,16 @@ from robustmaps.attacks import FGSM, PGD
 from robustmaps.data import Dataset
 from robustmaps.defenses import AT, Loss, Standard
 from robustmaps.engine.errors import InputError
-from robustmaps.training import Diverged, Fit, Interrupted, RunFolder, TrainOptions, fit, load_weights, save_weights
+from robustmaps.training import (
+    Diverged,
+    FitResult,
+    Interrupted,
+    RunFolder,
+    TrainOptions,
+    fit,
+    load_weights,
+    save_weights,
+)
 
 MakeData = Callable[..., Dataset]
 
@@ -61,7 +70,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def assert_same_run(a: tuple[nn.Module, Fit], b: tuple[nn.Module, Fit]) -> None:
+def assert_same_run(a: tuple[nn.Module, FitResult], b: tuple[nn.Module, FitResult]) -> None:
     assert equal(a[0].state_dict(), b[0].state_dict())
     assert timeless(a[1].history) == timeless(b[1].history)
     assert a[1].best_epoch == b[1].best_epoch
@@ -81,7 +90,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def undisturbed(folders: Path, make_dataset: MakeData) -> tuple[nn.Module, Fit]:
+def undisturbed(folders: Path, make_dataset: MakeData) -> tuple[nn.Module, FitResult]:
     model = make_model()
     data = make_dataset()
     kept = folders / "undisturbed"
@@ -117,7 +126,7 @@ class StopAt:
     ids=str,
 )
 def test_a_stopped_run_goes_on_where_it_was(
-    calls: set[int], undisturbed: tuple[nn.Module, Fit], tmp_path: Path, make_dataset: MakeData
+    calls: set[int], undisturbed: tuple[nn.Module, FitResult], tmp_path: Path, make_dataset: MakeData
 ) -> None:
     stop, sittings = StopAt(calls), 0
     while True:
@@ -134,7 +143,7 @@ def test_a_stopped_run_goes_on_where_it_was(
 
 
 def test_no_two_of_these_runs_are_alike_by_accident(
-    undisturbed: tuple[nn.Module, Fit], tmp_path: Path, make_dataset: MakeData
+    undisturbed: tuple[nn.Module, FitResult], tmp_path: Path, make_dataset: MakeData
 ) -> None:
     for name, options in {"seed": TrainOptions(**{**vars(OPTIONS), "seed": 1})}.items():
         model = make_model()
@@ -145,7 +154,7 @@ def test_no_two_of_these_runs_are_alike_by_accident(
 
 
 def test_a_run_that_is_over_stays_as_it_is(
-    undisturbed: tuple[nn.Module, Fit], make_dataset: MakeData, folders: Path
+    undisturbed: tuple[nn.Module, FitResult], make_dataset: MakeData, folders: Path
 ) -> None:
     model = make_model(seed=5)
     result = fit(model, make_dataset(), DEFENSE, OPTIONS, out=undisturbed[1].folder, resume=True)
@@ -167,7 +176,7 @@ fit(make_model(), data, DEFENSE, OPTIONS, out={out!r}, resume=True, should_stop=
 
 
 def test_a_run_survives_being_killed(
-    undisturbed: tuple[nn.Module, Fit], tmp_path: Path, make_dataset: MakeData
+    undisturbed: tuple[nn.Module, FitResult], tmp_path: Path, make_dataset: MakeData
 ) -> None:
     """SIGKILL at any moment: between two steps, in a step, while a file is being written."""
     out, data = tmp_path / "run", tmp_path / "data.pickle"
@@ -192,7 +201,7 @@ def test_a_run_survives_being_killed(
 
 
 def test_files_that_a_crash_left_behind_are_mended(
-    undisturbed: tuple[nn.Module, Fit], tmp_path: Path, make_dataset: MakeData
+    undisturbed: tuple[nn.Module, FitResult], tmp_path: Path, make_dataset: MakeData
 ) -> None:
     """Between the checkpoint and the files that follow from it, and while one was being written."""
     out = tmp_path / "run"
@@ -339,7 +348,7 @@ def test_weights_come_back_with_their_description(tmp_path: Path) -> None:
 
 
 def test_a_crash_while_saving_keeps_the_old_checkpoint(
-    begun: Path, make_dataset: MakeData, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[nn.Module, Fit]
+    begun: Path, make_dataset: MakeData, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[nn.Module, FitResult]
 ) -> None:
     before = (begun / "last.pt").read_bytes()
 

@@ -2,7 +2,7 @@
 
 from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, StageReport, budget_text, short_names
 from robustmaps.analysis._analyze import analyze, analyze_both, feature_maps
-from robustmaps.analysis._comparison import Comparison
+from robustmaps.analysis._comparison import ComparedAnalyses
 from robustmaps.analysis._estimate import Estimate, estimate, ratio
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._receptive import effective_field_px
@@ -36,7 +36,7 @@ __all__ = [
     "BASIC",
     "POOLS",
     "Analysis",
-    "Comparison",
+    "ComparedAnalyses",
     "Cost",
     "Estimate",
     "FeatureGain",

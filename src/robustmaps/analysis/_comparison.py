@@ -14,7 +14,7 @@ ARROW = " → "
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedAnalyses:
     """A network before and after, on the same images and with the same budget.
 
     Attributes:

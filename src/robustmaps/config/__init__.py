@@ -7,7 +7,6 @@ from robustmaps.engine.lazy import lazy
 if TYPE_CHECKING:
     from robustmaps.config._enlarge_option import (
         Surgery,
-        SurgeryArguments,
         parse_surgery,
     )
     from robustmaps.config._flat_keys import (
@@ -55,7 +54,6 @@ __all__ = [
     "RunConfig",
     "Study",
     "Surgery",
-    "SurgeryArguments",
     "asked_for",
     "describe_recipe",
     "field_names",
@@ -74,7 +72,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "_enlarge_option": ["Surgery", "SurgeryArguments", "parse_surgery"],
+        "_enlarge_option": ["Surgery", "parse_surgery"],
         "_flat_keys": ["read_mapping", "to_mapping"],
         "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
         "_run": [

@@ -14,14 +14,14 @@ class Surgery:
 
     Attributes:
         upsample: factor by which images are enlarged in front of the network.
-        upsample_mode: nearest, bilinear or bicubic.
+        upsample_mode: how they are enlarged.
         factor: what the strides of the chosen steps are divided by; 2 if only --where is given.
-        where: which downsampling steps: first, last, or numbers with commas.
-        dilate: spread later windows so that a trained network keeps its function.
+        where: which downsampling steps: first, last, or their numbers with commas, such as 0,2.
+        dilate: spread the taps of later windows, so that a trained network keeps its function.
     """
 
     upsample: float = 1.0
-    upsample_mode: str = "nearest"
+    upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
     factor: int | None = None
     where: str | None = None
     dilate: bool = False
@@ -110,22 +110,3 @@ def _value(name: str, word: str) -> object:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-@dataclass(frozen=True)
-class SurgeryArguments:
-    """What is changed on a network.
-
-    Attributes:
-        upsample: factor by which images are enlarged in front of the network.
-        upsample_mode: how they are enlarged.
-        factor: what the strides of the chosen steps are divided by; 2 if only --where is given.
-        where: which downsampling steps: first, last, or their numbers with commas, such as 0,2.
-        dilate: spread the taps of later windows, so that a trained network keeps its function.
-    """
-
-    upsample: float = 1.0
-    upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
-    factor: int | None = None
-    where: str | None = None
-    dilate: bool = False

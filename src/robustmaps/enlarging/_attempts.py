@@ -56,7 +56,7 @@ class View:
         return None if self.head is None else self.head.map_size
 
 
-class Study:
+class Attempts:
     """A network, an image, and what was found out about them.
 
     Attributes:

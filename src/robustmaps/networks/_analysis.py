@@ -8,7 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from robustmaps.analysis import Analysis, Comparison, analyze, analyze_both, budget_text, feature_maps, short_names
+from robustmaps.analysis import (
+    Analysis,
+    ComparedAnalyses,
+    analyze,
+    analyze_both,
+    budget_text,
+    feature_maps,
+    short_names,
+)
 from robustmaps.attacks import PGD
 from robustmaps.config import Surgery
 from robustmaps.data import Dataset
@@ -32,7 +40,7 @@ class AnalyzedNetwork:
         files: what was written.
     """
 
-    result: Analysis | Comparison
+    result: Analysis | ComparedAnalyses
     enlargement: Enlargement | None
     notes: tuple[str, ...]
     files: tuple[Path, ...]
@@ -119,7 +127,7 @@ def analyze_network(
     enlargement = None
     twin = network
     if surgery is None or surgery.is_none:
-        result: Analysis | Comparison = analyze(network, subject.x, subject.y, **options)
+        result: Analysis | ComparedAnalyses = analyze(network, subject.x, subject.y, **options)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EnlargeWarning)  # they are among the notes
@@ -134,11 +142,11 @@ def analyze_network(
     return AnalyzedNetwork(result, enlargement, tuple(notes), files)
 
 
-def _named(result: Analysis | Comparison, model: str) -> Analysis | Comparison:
+def _named(result: Analysis | ComparedAnalyses, model: str) -> Analysis | ComparedAnalyses:
     """By what the user calls the network rather than by its class."""
     if isinstance(result, Analysis):
         return replace(result, network=model)
-    return Comparison(replace(result.before, network=model), replace(result.after, network=model))
+    return ComparedAnalyses(replace(result.before, network=model), replace(result.after, network=model))
 
 
 def _paths(folder: Path) -> tuple[Path, Path, Path]:
@@ -146,7 +154,7 @@ def _paths(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def _write(
-    folder: Path, result: Analysis | Comparison, subject: Subject, networks: list[nn.Module]
+    folder: Path, result: Analysis | ComparedAnalyses, subject: Subject, networks: list[nn.Module]
 ) -> tuple[Path, ...]:
     sides = [result] if isinstance(result, Analysis) else [result.before, result.after]
     names = ["as it is", "enlarged"][: len(sides)]

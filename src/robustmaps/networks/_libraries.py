@@ -61,7 +61,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Architecture:
+class MadeNetwork:
     """A network as its library makes it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Architecture:
     image_px: int = 32
 
 
-def make_architecture(spec: str, fit: Fit) -> Architecture:
+def make_architecture(spec: str, fit: Fit) -> MadeNetwork:
     """Make a network, with its weights where the name stands for trained ones, with ones drawn from the seed else.
 
     Args:
@@ -97,7 +97,7 @@ def make_architecture(spec: str, fit: Fit) -> Architecture:
         elif kind in _LIBRARIES:
             made = _LIBRARIES[kind](name, fit)
         else:
-            made = Architecture(make_network(spec), spec, trained=True)
+            made = MadeNetwork(make_network(spec), spec, trained=True)
     made.model.eval()
     return made
 
@@ -164,12 +164,12 @@ def make_network(function: str) -> nn.Module:
     return network
 
 
-def _ours(name: str, fit: Fit) -> Architecture:
+def _ours(name: str, fit: Fit) -> MadeNetwork:
     arguments = {key: value for key, value in asdict(fit).items() if key != "seed"}
-    return Architecture(models.create(name, **arguments), name, trained=False)
+    return MadeNetwork(models.create(name, **arguments), name, trained=False)
 
 
-def _torchvision(given: str, fit: Fit) -> Architecture:
+def _torchvision(given: str, fit: Fit) -> MadeNetwork:
     name, _, weights = given.partition("@")
     library = _library("torchvision.models", "torchvision", f"torchvision:{given}")
     if name not in library.list_models():
@@ -179,10 +179,10 @@ def _torchvision(given: str, fit: Fit) -> Architecture:
         options["init_weights"] = False
     side = 299 if name == "inception_v3" else _IMAGENET_PX
     network = _made(f"torchvision:{given}", lambda: library.get_model(name, **options))
-    return Architecture(PixelNetwork(network, *_IMAGENET), f"torchvision:{name}", bool(weights), image_px=side)
+    return MadeNetwork(PixelNetwork(network, *_IMAGENET), f"torchvision:{name}", bool(weights), image_px=side)
 
 
-def _timm(given: str, fit: Fit) -> Architecture:
+def _timm(given: str, fit: Fit) -> MadeNetwork:
     name, _, weights = given.partition("@")
     library = _library("timm", "timm", f"timm:{given}")
     if weights not in ("", "pretrained"):
@@ -194,10 +194,10 @@ def _timm(given: str, fit: Fit) -> Architecture:
     about = network.default_cfg
     normalised = PixelNetwork(network, about.get("mean", _IMAGENET[0]), about.get("std", _IMAGENET[1]))
     side = about.get("input_size", (3, _IMAGENET_PX, _IMAGENET_PX))[1]
-    return Architecture(normalised, f"timm:{name}", bool(weights), image_px=side)
+    return MadeNetwork(normalised, f"timm:{name}", bool(weights), image_px=side)
 
 
-def _transformers(name: str, fit: Fit) -> Architecture:  # noqa: ARG001  # it has its own weights
+def _transformers(name: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has its own weights
     library = _library("transformers", "transformers", f"hf:{name}")
     network = _made(f"hf:{name}", lambda: library.AutoModelForImageClassification.from_pretrained(name))
     mean, std = _IMAGENET
@@ -208,7 +208,7 @@ def _transformers(name: str, fit: Fit) -> Architecture:  # noqa: ARG001  # it ha
     pixels = PixelNetwork(network, about.get("image_mean", mean), about.get("image_std", std))
     side = getattr(network.config, "image_size", _IMAGENET_PX)
     side = side if isinstance(side, int) else _IMAGENET_PX
-    return Architecture(pixels, f"hf:{name}", trained=True, image_px=side)
+    return MadeNetwork(pixels, f"hf:{name}", trained=True, image_px=side)
 
 
 def _unlisted(library: str, name: str, names: Sequence[str]) -> InputError:
@@ -238,7 +238,7 @@ def _made(spec: str, make: Callable[[], Any]) -> Any:
         raise InputError(f"{spec}: the network could not be made: {first_line(error)}") from error
 
 
-_LIBRARIES: dict[str, Callable[[str, Fit], Architecture]] = {
+_LIBRARIES: dict[str, Callable[[str, Fit], MadeNetwork]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "hf": _transformers,

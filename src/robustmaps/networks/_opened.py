@@ -12,7 +12,7 @@ from torch import nn
 from robustmaps.config import DataConfig, Surgery
 from robustmaps.data import KNOWN
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
-from robustmaps.networks._libraries import Architecture, Fit, make_architecture
+from robustmaps.networks._libraries import Fit, MadeNetwork, make_architecture
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Recipe:
     fit: Fit
     enlargements: tuple[Mapping[str, Any], ...] = ()
 
-    def make(self) -> Architecture:
+    def make(self) -> MadeNetwork:
         """The network, without the weights that are to be filled in, and without warnings given when it was enlarged.
 
         Raises:

@@ -23,7 +23,7 @@ from robustmaps.runs._defenses import create_defense
 from robustmaps.config import read_mapping
 from robustmaps.networks import OpenedNetwork
 from robustmaps.networks import create_network, resolve
-from robustmaps.training import Fit, RunFolder, fit, load_weights
+from robustmaps.training import FitResult, RunFolder, fit, load_weights
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrainedRun:
     config: RunConfig
     model: nn.Module
     data: Dataset
-    fit: Fit
+    fit: FitResult
 
 
 def folder_of(config: RunConfig, out: str | Path) -> Path:

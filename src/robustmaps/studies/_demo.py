@@ -34,7 +34,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Variant:
+class DemoVariant:
     """One network of the demonstration, over all seeds.
 
     Attributes:
@@ -65,7 +65,7 @@ class DemoResult:
     """
 
     folder: Path
-    variants: tuple[Variant, ...]
+    variants: tuple[DemoVariant, ...]
     clean_gain: Comparison
     robust_gain: Comparison
 
@@ -192,7 +192,7 @@ def _summarise(folder: Path, runs: Mapping[str, list[tuple[Path, Path, float]]])
     evaluations = {name: [Evaluation.load(path) for _, path, _ in done] for name, done in runs.items()}
     example = load("digits").test.subset(1).tensors()[0]
     variants = tuple(
-        Variant(
+        DemoVariant(
             name,
             bounded(evaluations[name], "clean_correct"),
             bounded(evaluations[name], "robust_correct"),

@@ -6,7 +6,7 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.engine.errors import Interrupted
-    from robustmaps.training._fit import Fit, fit
+    from robustmaps.training._fit import FitResult, fit
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._run_folder import RunFolder, best_epoch
@@ -17,7 +17,7 @@ __all__ = [
     "INCIDENTAL",
     "CatastrophicOverfitting",
     "Diverged",
-    "Fit",
+    "FitResult",
     "Interrupted",
     "RunFolder",
     "TrainOptions",
@@ -31,7 +31,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "_fit": ["Fit", "fit"],
+        "_fit": ["FitResult", "fit"],
         "_run_folder": ["RunFolder", "best_epoch"],
         "_weights": ["load_weights", "save_weights"],
         "_loop": ["CatastrophicOverfitting", "Diverged", "Interrupted"],
