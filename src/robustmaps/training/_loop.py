@@ -25,7 +25,7 @@ from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
 from robustmaps.training._data_wait import Waiting
 from robustmaps.training._options import TrainOptions
-from robustmaps.training._run_folder import RunFolder
+from robustmaps.training._run_folder import RunFolder, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import Stepper
 from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
@@ -270,7 +270,7 @@ class Loop:
         if attacks:
             record["validation_robust_accuracy"] = robust
         record["validation_s"] = evaluation.seconds
-        return [robust, clean]
+        return list(validation_score(record) or ())
 
     def _finite_figures(self) -> dict[str, float]:
         figures = self.sums.figures()
