@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
-from robustmaps.engine.device import resolve_device, resolve_precision
+from robustmaps.engine.device import float32_products, resolve_device, resolve_precision
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Progress, Watcher
@@ -89,10 +89,11 @@ class Loop:
 
     def run(self, events: NoEvents | TensorBoardEvents) -> None:
         """Train to the end."""
-        while self.state.epoch < self.options.epochs:
-            self._train_epoch()
-            record = self._close_epoch()
-            events.write(record)
+        with float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
+            while self.state.epoch < self.options.epochs:
+                self._train_epoch()
+                record = self._close_epoch()
+                events.write(record)
 
     def _train_epoch(self) -> None:
         state, options = self.state, self.options
