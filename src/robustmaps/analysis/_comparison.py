@@ -8,13 +8,13 @@ import numpy as np
 from robustmaps.analysis._analysis import Analysis, Rows, budget_text, short_names
 from robustmaps.analysis._estimate import Estimate, estimate, ratio
 from robustmaps.engine.errors import InputError
-from robustmaps.enlarging._enlargement import by, table
+from robustmaps.engine.text import by, table
 
 ARROW = " → "
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedAnalyses:
     """A network before and after, on the same images and with the same budget.
 
     Attributes:

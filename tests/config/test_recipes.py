@@ -1,0 +1,117 @@
+"""Every recipe is a configuration, and the paper's grid is whole."""
+
+import os
+import subprocess
+import sys
+from itertools import product
+
+import pytest
+
+from robustmaps import models
+from robustmaps.cli import main
+from robustmaps.config import describe_recipe, read_recipe, recipe_names
+from robustmaps.engine.errors import InputError
+from robustmaps.networks import resolve
+from robustmaps.runs import create_defense
+
+NETWORKS = {
+    "alexnet": ("2222", "1122"),
+    "vgg16": ("22222", "11222"),
+    "resnet18": ("1222", "1122"),
+    "preactresnet18": ("1222", "1122"),
+}
+DEFENSES = ("standard", "at", "alp", "trades", "at-awp", "trades-awp")
+
+
+def test_the_papers_grid_is_whole_and_says_what_it_says() -> None:
+    for (network, (own, shrunk)), defense, data in product(NETWORKS.items(), DEFENSES, ("cifar10", "cifar100")):
+        for variant in (own, shrunk, "up2"):
+            name = f"{defense}-{network}-{variant}" + ("" if data == "cifar10" else f"-{data}")
+            recipe = read_recipe(name)
+            assert recipe.model.model.startswith(network)
+            assert recipe.model.strides == (own if variant == "up2" else shrunk if variant == shrunk else own)
+            assert recipe.model.upsample == (2 if variant == "up2" else 1)
+            assert (recipe.data.data, recipe.defense.defense) == (data, defense)
+            assert (recipe.training.batch_size, recipe.training.lr, recipe.training.weight_decay) == (128, 0.1, 5e-4)
+            length = (164, "step:82,123") if defense == "standard" else (110, "step:100,105")
+            assert (recipe.training.epochs, recipe.training.schedule) == length
+            assert (recipe.training.momentum, recipe.data.validation) == (0.9, 1000)
+            if defense != "standard":
+                made = create_defense(recipe.defense)
+                assert getattr(made, "gamma", None) == {"at-awp": 0.01, "trades-awp": 0.005}.get(defense)
+                assert getattr(getattr(made, "defense", made), "beta", None) == {"alp": 0.5, "trades": 6.0}.get(
+                    defense.removesuffix("-awp")
+                )
+                assert (recipe.defense.eps, recipe.defense.steps) == (8 / 255, 10)
+                assert recipe.defense.step_size == pytest.approx(2 / 255)
+
+
+def test_every_recipe_can_be_made_and_has_a_name_of_its_own() -> None:
+    names = set()
+    for name in recipe_names():
+        recipe = read_recipe(name)
+        names.add(resolve(recipe).name)
+        assert recipe.model.model in models.names()
+        assert create_defense(recipe.defense).name == recipe.defense.defense
+        assert describe_recipe(name).endswith(".")
+    assert len(names) == len(recipe_names()) >= 144
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["at-awp-resnet8-112-cifar10-small", "trades-resnet8-up2-cifar10-small"])
+def test_a_recipe_takes_its_images_from_an_archive(tmp_path, recipe: str) -> None:
+    archive = os.environ.get("ROBUSTMAPS_CIFAR10")
+    if archive is None:
+        pytest.skip("ROBUSTMAPS_CIFAR10 is not set to a tar archive of CIFAR-10 in class folders")
+    given = ["--epochs", "1", "--steps", "1", "--train-samples", "500", "--device", "cpu"]
+    assert main(["train", "--recipe", recipe, "--data", archive, *given, "--out", str(tmp_path)]) == 0
+    (run,) = tmp_path.iterdir()
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_recipe_is_trained_and_the_command_line_wins(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--epochs", "1", "--steps", "1", "--train-samples", "64", "--device", "cpu"]
+    assert main(["train", "--recipe", "at-resnet8-up2-digits", *given, "--out", str(tmp_path)]) == 0
+    (run,) = tmp_path.iterdir()
+    assert run.name.startswith("digits-resnet8-122-up2-at-seed0")
+    text = (run / "config.yaml").read_text()
+    assert "eps: 0.15" in text
+    assert "epochs: 1\n" in text
+    capsys.readouterr()
+    config = tmp_path / "more.yaml"
+    config.write_text("seed: 3")
+    assert (
+        main(
+            [
+                "train",
+                "--recipe",
+                "at-resnet8-122-digits",
+                "--config",
+                str(config),
+                *given,
+                "--out",
+                str(tmp_path / "b"),
+            ]
+        )
+        == 0
+    )
+    assert "seed3" in next((tmp_path / "b").iterdir()).name
+
+
+def test_an_unknown_recipe_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="did you mean 'at-resnet18-1122'"):
+        read_recipe("at-resnet18-112")
+    assert main(["train", "--recipe"]) == 2
+    assert "robustmaps recipes lists them" in capsys.readouterr().err
+
+
+def test_the_list_can_be_narrowed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "vgg16", "trades-awp", "cifar100"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "vgg16" in line]
+    assert len(lines) == 3
+    assert all("trades-awp-vgg16" in line and "cifar100" in line for line in lines)
+
+
+def test_listing_needs_no_torch() -> None:
+    code = "import sys; from robustmaps.cli import main; main(['recipes']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
