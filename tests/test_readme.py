@@ -1,14 +1,61 @@
-"""What the README shows works."""
+"""The README and the pages of docs: examples, commands and links work, and sentences of the README are short."""
 
+import contextlib
+import io
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from robustmaps.cli import main
 from robustmaps.cli._main import VERBS
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+}
+MOST_WORDS = 25
+CODE = re.compile(r"^```.*?^```|^ {4}\S.*?$", re.MULTILINE | re.DOTALL)
+
+
+def command_lines():
+    for page, text in PAGES.items():
+        examples = re.findall(r"^ *robustmaps (.*)$", "\n".join(CODE.findall(text)), re.MULTILINE)
+        for command in [*examples, *re.findall(r"`robustmaps\s([^`]*)`", text)]:
+            for line in command.split("&& robustmaps "):
+                yield page, " ".join(line.split())
+
+
+@cache
+def options(*verb):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main([*verb, "--help"])
+    return set(re.findall(r"--[a-z][a-z0-9-]*", out.getvalue()))
+
+
+def links(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", PAGES[page])):
+        if "://" not in target:
+            yield target.partition("#")[::2]
+
+
+def anchors(text):
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def sentences(text):
+    """What stands outside of code and tables, a list item or paragraph at a time, links as their words."""
+    prose = re.sub(r"^(\||#).*$", "", CODE.sub("", text), flags=re.MULTILINE)
+    prose = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", prose)
+    for part in re.split(r"\n\s*\n|^- ", prose, flags=re.MULTILINE):
+        yield from re.split(r"(?<=[.!?])[*_]*\s+(?=\W*[A-Z])", " ".join(part.split()))
 
 
 def test_the_python_example_runs(capsys):
@@ -20,11 +67,36 @@ def test_the_python_example_runs(capsys):
     assert re.search(r"\d+\.\d % \[", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("line", re.findall(r"^    robustmaps (.*)$", README, re.MULTILINE))
-def test_commands_name_verbs(line):
-    assert shlex.split(line)[0] in VERBS
+@pytest.mark.parametrize(("page", "line"), sorted(set(command_lines())))
+def test_commands_name_verbs_and_options(page, line):
+    verb, *rest = shlex.split(line)
+    if verb.startswith("--") or verb == "VERB":
+        return
+    assert verb in VERBS
+    verbs = [verb, rest[0]] if verb == "data" and rest else [verb]
+    assert {word for word in rest if word.startswith("--")} <= options(*verbs) | {"--help"}
 
 
-def test_links_to_files_hold():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (Path(__file__).parent.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    for name, anchor in links(page):
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), name
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{name}#{anchor}"
+
+
+def test_the_index_of_the_documentation_names_every_page():
+    listed = {(ROOT / "docs" / name).resolve() for name, _ in links("docs/README.md")}
+    pages = {(ROOT / page).resolve() for page in PAGES if page != "docs/README.md"}
+    assert {page for page in pages if page.parent.name != "diagnose"} <= listed
+
+
+def test_sentences_of_the_readme_are_short():
+    found = list(sentences(README))
+    assert len(found) > 20
+    assert [text for text in found if len(re.findall(r"\S*\w\S*", text)) > MOST_WORDS] == []
+
+
+def test_sentences_leave_out_code_and_tables():
+    text = "# Title\n\nOne of\nfour words. Two [words](a/page.md).\n\n    code here\n\n| a | b |\n\n- item one\n- item"
+    assert [part for part in sentences(text) if part] == ["One of four words.", "Two words.", "item one", "item"]
