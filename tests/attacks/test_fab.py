@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustmaps.attacks import FAB, norms
-from robustmaps.attacks._halfspace import to_hyperplane
+from robustmaps.attacks._hyperplane import to_hyperplane
 from robustmaps.engine.errors import InputError
 
 

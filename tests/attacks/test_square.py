@@ -5,7 +5,7 @@ from attack_oracles import PEER_NORMS, TwoPlanes, broken, images, shortest
 from torch import nn
 
 from robustmaps.attacks import Square, norms
-from robustmaps.attacks._windows import bump, windows
+from robustmaps.attacks._square_windows import bump, windows
 from robustmaps.engine.errors import InputError
 
 

@@ -6,7 +6,7 @@ from robustmaps.defenses._base import Defense, Loss, Minimax, count_correct
 from robustmaps.defenses._clean_and_adversarial import ALP, MART, TRADES
 from robustmaps.defenses._dajat import DAJAT
 from robustmaps.defenses._hat import HAT
-from robustmaps.defenses._phases import at, scaled, validation_attack
+from robustmaps.defenses._schedule import at, scaled, validation_attack
 from robustmaps.defenses._standard import Standard
 
 __all__ = [

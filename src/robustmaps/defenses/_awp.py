@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
 from robustmaps.defenses._base import Loss, Minimax
-from robustmaps.defenses._phases import at
+from robustmaps.defenses._schedule import at
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least
