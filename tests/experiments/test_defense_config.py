@@ -1,20 +1,19 @@
 """Defences by their names on the command line."""
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 
 from robustmaps import defenses
-from robustmaps.defenses import AWP
+from robustmaps.defenses import AWP, listed
 from robustmaps.engine.errors import InputError
 from robustmaps.experiments import DataConfig, DefenseConfig, RunConfig, create_defense, folder_of, resolve, train
-from robustmaps.experiments._config import DefenseName
 from robustmaps.training import TrainOptions
 
 CONFIG = DefenseConfig(eps=0.1)
-NAMES = [name for name in get_args(DefenseName) if "hat" not in name]
+NAMES = [name for name in listed() if "hat" not in name]
 
 
 @pytest.mark.parametrize("name", NAMES)

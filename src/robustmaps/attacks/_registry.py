@@ -50,9 +50,9 @@ def register(row: AttackRow) -> AttackRow:
     return _REGISTRY.register(row)
 
 
-def listed() -> dict[str, Listed]:
+def listed(*, warn: bool = True) -> dict[str, Listed]:
     """All attacks by name, without importing them."""
-    return _REGISTRY.listed()
+    return _REGISTRY.listed(warn=warn)
 
 
 def check_parameters(names: Iterable[str], given: Mapping[str, object]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._shared import DEFENCES, Output, parse, rich_table, stop_on_signal
 from robustmaps.cli._watch import watching
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import human
@@ -49,7 +49,8 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, arguments, "search", DESCRIPTION)
+    given = parse(Arguments, arguments, "search", DESCRIPTION, rows=DEFENCES)
+    given.run.defense.check()
     from robustmaps.experiments import (
         EvaluationConfig,
         find_candidates,

@@ -8,15 +8,17 @@ import ast
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class Row(Protocol):
@@ -78,10 +80,19 @@ class Registry(Generic[R]):
         folder: where the package's modules are.
         kind: what the rows describe, for messages.
         row: their class.
+        variant: what a row is known as besides, None where there is nothing.
     """
 
-    def __init__(self, package: str, folder: Path, kind: str, row: type[R]) -> None:
+    def __init__(
+        self,
+        package: str,
+        folder: Path,
+        kind: str,
+        row: type[R],
+        variant: Callable[[Listed], Listed | None] = lambda row: None,  # noqa: ARG005
+    ) -> None:
         self._package, self._folder, self._kind, self._row = package, folder, kind, row
+        self._variant = variant
         self._registered: dict[str, R] = {}
 
     def register(self, row: R) -> R:
@@ -97,11 +108,11 @@ class Registry(Generic[R]):
         self._registered[row.name] = row
         return row
 
-    def listed(self) -> dict[str, Listed]:
-        """All rows by name; a package whose rows can't be read is left out, with a warning."""
-        for error in self._plugins[1].values():
+    def listed(self, *, warn: bool = True) -> dict[str, Listed]:
+        """All rows by name; a package whose rows can't be read is left out, with a warning unless ``warn`` is off."""
+        for error in self._plugins[1].values() if warn else ():
             warnings.warn(str(error), stacklevel=2)
-        return {**self._plugins[0], **self._known}
+        return self._with_variants({**self._known, **self._plugins[0]})
 
     def find(self, name: str) -> Listed:
         """A row by name; other packages are looked at only where we have none of that name.
@@ -109,10 +120,11 @@ class Registry(Generic[R]):
         Raises:
             InputError: no such row, with the nearest match, or a package whose rows can't be read.
         """
-        known = self._known
+        known = self._with_variants(self._known)
         if name in known:
             return known[name]
-        plugins, broken = self._plugins
+        found, broken = self._plugins
+        plugins = self._with_variants(found)
         if name in plugins:
             return plugins[name]
         if name in broken:
@@ -137,6 +149,10 @@ class Registry(Generic[R]):
     def _known(self) -> dict[str, Listed]:
         return {**self._ours, **{name: Listed.of(vars(row)) for name, row in self._registered.items()}}
 
+    def _with_variants(self, rows: Mapping[str, Listed]) -> dict[str, Listed]:
+        variants = [row for row in map(self._variant, rows.values()) if row is not None]
+        return {**rows, **{row.name: row for row in variants}}
+
     @cached_property
     def _ours(self) -> dict[str, Listed]:
         found = {}
@@ -152,6 +168,8 @@ class Registry(Generic[R]):
         """What other packages bring, and by the entry point's name why a package's can't be read."""
         found: dict[str, Listed] = {}
         broken: dict[str, InputError] = {}
+        from importlib.metadata import entry_points  # where no other package is asked for, this is not waited for
+
         for point in entry_points(group=self._package):
             try:
                 for row in self._read(point.module, None, _origin(point)):
@@ -206,9 +224,8 @@ def check_taken(rows: Iterable[Listed], given: Mapping[str, object], common: Ite
             continue
         who = " and ".join(row.name for row in chosen)
         takes = "; ".join(f"{row.name} takes {', '.join([*common, *row.parameters])}" for row in chosen)
-        shown = f"{value:g}" if isinstance(value, float) else f"{value!r}"
         have = "has" if len(chosen) == 1 else "have"
-        raise InputError(f"{key}={shown}: {who} {have} no such parameter; leave it out ({takes})")
+        raise InputError(f"{key}={value!r}: {who} {have} no such parameter; leave it out ({takes})")
 
 
 def parse_parameters(text: str | None, what: str) -> dict[str, Any]:
@@ -242,7 +259,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _origin(point: EntryPoint) -> str:
+def _origin(point: "EntryPoint") -> str:
     return "a package" if point.dist is None else f"the package {point.dist.name} {point.dist.version}"
 
 

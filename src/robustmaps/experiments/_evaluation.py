@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from robustmaps.attacks import Attack
+from robustmaps.attacks import Attack, takes
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
@@ -242,9 +242,8 @@ class _Work:
 
 def _names(config: AttackConfig) -> str:
     """The attacks, for file names and titles."""
-    version = "" if config.version == "standard" else f"-{config.version}"
-    names = (name.strip() for name in config.attack.split(","))
-    return "+".join(name + version if name == "autoattack" else name for name in names)
+    version = "" if config.version in (None, "standard") else f"-{config.version}"
+    return "+".join(name + version if "version" in takes(name) else name for name in config.names)
 
 
 def _partial(path: Path, with_images: bool) -> Path:

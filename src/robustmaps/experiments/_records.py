@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments._config import RunConfig, read_config
+from robustmaps.experiments._config import RunConfig, from_mapping
+from robustmaps.experiments._flat import read_mapping
 
 if TYPE_CHECKING:
     from robustmaps.models import Cost
@@ -125,7 +126,8 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
     path = Path(folder)
     if not (path / "config.yaml").exists():
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
-    config = read_config(path / "config.yaml")
+    # Not `read_config`: a run is read also where the package that brought its defence is no longer installed.
+    config = from_mapping(read_mapping(path / "config.yaml"), where=str(path / "config.yaml"))
     history = _history(path / "metrics.jsonl")
     error = _text(path / ERROR)
     return RunRecord(
