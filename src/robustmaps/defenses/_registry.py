@@ -108,7 +108,7 @@ def check_parameters(name: str, given: Mapping[str, object]) -> None:
     row = find(name)
     steps = row.values.get("fixed_steps")
     if steps is not None and "step_size" in given and "step_size" not in row.parameters:
-        raise InputError(f"step_size={given['step_size']:g}: {name} has a step of its own; leave it out")
+        raise InputError(f"step_size={given['step_size']!r}: {name} has a step of its own; leave it out")
     if steps is not None and "steps" in given:
         raise InputError(f"steps={given['steps']}: {name} has steps of its own ({steps}); leave it out")
     check_taken([row], given, ("norm", "eps"))

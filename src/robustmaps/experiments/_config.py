@@ -135,6 +135,8 @@ class DefenseConfig:
         Raises:
             InputError: an unknown defence, or a parameter that it does not take.
         """
+        if self.helper_sha256 is not None and self.helper is None:
+            raise InputError(f"helper_sha256={self.helper_sha256}: needs helper, the network whose hash it is")
         there = {} if base is None else base.given
         defenses.check_parameters(self.defense, {k: v for k, v in self.given.items() if there.get(k) != v})
 
