@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustmaps import models
-from robustmaps.attacks import FGSM, PGD, NoiseFGSM
-from robustmaps.defenses import ALP, AT, AWP, DAJAT, FAT, HAT, MART, NFGSM, TRADES, Defense, FastAT, FreeAT, Standard
+from robustmaps.defenses import Defense, create, listed
 from robustmaps.defenses._augment import strongly_augmented
 from robustmaps.engine.device import device_name, has_fast_bf16, resolve_device
 from robustmaps.engine.view import AttackEngine, ViewOptions
@@ -31,32 +30,17 @@ from robustmaps.training._stepper import Stepper
 from train_step import EPS, STEP_SIZE, STEPS, seconds
 
 PlainLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-PGD10 = PGD(eps=EPS, steps=STEPS, step_size=STEP_SIZE)
-KL10 = PGD(eps=EPS, steps=STEPS, step_size=STEP_SIZE, loss="kl", start="normal")
 
 
 def ours(helper: nn.Module) -> dict[str, Defense]:
-    """The defences by name."""
-    return {
-        "standard": Standard(),
-        "at": AT(PGD10),
-        "alp": ALP(PGD10),
-        "trades": TRADES(KL10),
-        "mart": MART(PGD10),
-        "fat": FAT(PGD10, tau=0),
-        "hat": HAT(helper, KL10),
-        "dajat": DAJAT(PGD(eps=EPS)),
-        "at-awp": AWP(AT(PGD10), gamma=0.01),
-        "trades-awp": AWP(TRADES(KL10), gamma=0.005),
-        "mart-awp": AWP(MART(PGD10), gamma=0.005),
-        "alp-awp": AWP(ALP(PGD10), gamma=0.005),
-        "fat-awp": AWP(FAT(PGD10, tau=0), gamma=0.005),
-        "hat-awp": AWP(HAT(helper, KL10), gamma=0.005),
-        "dajat-awp": AWP(DAJAT(PGD(eps=EPS)), gamma=0.005),
-        "fast-at": FastAT(PGD(eps=EPS, steps=1, step_size=1.25 * EPS)),
-        "n-fgsm": NFGSM(NoiseFGSM(eps=EPS)),
-        "free-at": FreeAT(FGSM(eps=EPS), replays=8),
-    }
+    """The defences by name, with the parameters of the papers and steps of one length."""
+    usual = {"steps": STEPS, "step_size": STEP_SIZE, "tau": 0, "helper": helper}
+    made = {}
+    for name, row in listed().items():
+        # A single step has the length of its paper.
+        taken = [key for key in row.parameters if key != "step_size" or "steps" in row.parameters]
+        made[name] = create(name, "linf", EPS, **{key: usual[key] for key in taken if key in usual})
+    return made
 
 
 def _kl(model: nn.Module, x: Tensor, x_adv: Tensor, reduction: str) -> Tensor:

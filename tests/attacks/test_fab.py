@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustmaps.attacks import FAB, norms
-from robustmaps.attacks._halfspace import to_hyperplane
+from robustmaps.attacks._hyperplane import to_hyperplane
 from robustmaps.engine.errors import InputError
 from tests.helpers.attack_oracles import PEER_NORMS, TwoPlanes, broken, images, shortest
 

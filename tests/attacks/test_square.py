@@ -4,7 +4,7 @@ import torchattacks
 from torch import nn
 
 from robustmaps.attacks import Square, norms
-from robustmaps.attacks._windows import bump, windows
+from robustmaps.attacks._square_windows import bump, windows
 from robustmaps.engine.errors import InputError
 from tests.helpers.attack_oracles import PEER_NORMS, TwoPlanes, broken, images, shortest
 

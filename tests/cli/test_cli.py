@@ -169,7 +169,8 @@ def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
 
 def test_a_run_is_enlarged_and_tuned(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main([*TRAIN, "--defense", "standard", "--strides", "112", "--out", "first", "--json"]) == 0
+    standard = ["train", *FAST.replace("--steps 1 ", "").split(), "--epochs", "1", "--defense", "standard"]
+    assert main([*standard, "--strides", "112", "--out", "first", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
     tuning = ["train", "--init-from", first["run"], "--enlarge", "last,dilate", "--epochs", "1", "--device", "cpu"]
     assert main([*tuning, "--defense", "standard", "--json"]) == 0

@@ -1,22 +1,21 @@
 """Defences by their names on the command line."""
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 
 from robustmaps import defenses
 from robustmaps.config import DataConfig, DefenseConfig, RunConfig
-from robustmaps.config._run import DefenseName
-from robustmaps.defenses import AWP
+from robustmaps.defenses import AWP, listed
 from robustmaps.engine.errors import InputError
 from robustmaps.networks import resolve
 from robustmaps.runs import create_defense, folder_of, train
 from robustmaps.training import TrainOptions
 
 CONFIG = DefenseConfig(eps=0.1)
-NAMES = [name for name in get_args(DefenseName) if "hat" not in name]
+NAMES = [name for name in listed() if "hat" not in name]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -138,7 +138,7 @@ def test_a_curve_needs_radii(run, radii):
     [
         (AttackConfig("autoatack"), "did you mean 'autoattack'"),
         (AttackConfig("apgd-ce,sqare"), "did you mean 'square'"),
-        (AttackConfig("autoattack", steps=5), "fixed number"),
+        (AttackConfig("autoattack", steps=5), "steps=5: autoattack has no such parameter.*takes norm, eps, version"),
         (AttackConfig("cw", norm="linf"), "needs norm='l2'"),
         (AttackConfig(eps=(8.0,)), "8/255"),
     ],

@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 import yaml
-from tests.helpers.studies import configuration
 from torch import nn
 
 from robustmaps.cli import main
@@ -16,6 +15,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.networks import enlarge_network, open_checkpoint, save_enlarged
 from robustmaps.runs import Options, evaluate_checkpoint, export, train
 from robustmaps.runs._export import ExportMismatch
+from tests.helpers.studies import configuration
 
 
 @pytest.fixture(scope="module")

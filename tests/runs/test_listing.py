@@ -6,7 +6,6 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers.studies import configuration, write_run
 
 from robustmaps.config import DefenseConfig, ModelConfig, RunConfig
 from robustmaps.engine.errors import InputError
@@ -15,6 +14,7 @@ from robustmaps.runs import choose_evaluation, list_runs, parse_where, read_runs
 from robustmaps.runs._record import RunRecord
 from robustmaps.studies import statistics_of
 from robustmaps.training import TrainOptions
+from tests.helpers.studies import configuration, write_run
 
 ROW = {"defense": "at", "robust": 0.45, "eps": 8 / 255, "seed": 1, "strides": "122", "clean": None, "compile": True}
 

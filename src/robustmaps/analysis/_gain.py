@@ -60,12 +60,6 @@ def reached_gain(function: Function, x: Tensor, *, eps: float, norm: str = "linf
     return gained
 
 
-def wrong_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest other logit minus the true one, shape (N,): what an attack drives up, negative where all is well."""
-    true = logits.gather(1, y[:, None]).squeeze(1)
-    return logits.scatter(1, y[:, None], -torch.inf).amax(1) - true
-
-
 def dual_norm(gradient: Tensor, norm: str) -> Tensor:
     """The dual norm of each sample of (N, ...), shape (N,)."""
     result: Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=DUAL[norm], dim=1)

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from robustmaps.analysis._analysis import FeatureGain
 from robustmaps.analysis._estimate import estimate
-from robustmaps.analysis._gain import Function, dual_norm, first_order_gain, reached_gain, wrong_margin
+from robustmaps.analysis._gain import Function, dual_norm, first_order_gain, reached_gain
 from robustmaps.analysis._receptive import gradient_energy
 from robustmaps.analysis._stage_costs import maps_of
 from robustmaps.analysis._stages import Stage
+from robustmaps.attacks import logit_margin
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.random import stream
 from robustmaps.tracing import logits
@@ -60,7 +61,7 @@ class Probe:
         """All gains of a batch, and what the middle pixels of the maps see."""
 
         def wrong(images: Tensor) -> Tensor:
-            return wrong_margin(checked(logits(self._model(images)), y), y)
+            return logit_margin(checked(logits(self._model(images)), y), y)
 
         part = self.measure_features(x, fields=True)
         with torch.no_grad():

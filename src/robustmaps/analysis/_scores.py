@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.analysis._analysis import MarginGain
-from robustmaps.analysis._gain import first_order_gain, reached_gain, wrong_margin
+from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._probe import Probe, checked, gain_of
 from robustmaps.analysis._stages import find_stages, no_shortcuts
+from robustmaps.attacks import logit_margin
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.tracing import find_head, trace
@@ -90,4 +91,4 @@ def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255,
 
 
 def _wrong(view: AttackView, y: Tensor, x: Tensor) -> Tensor:
-    return wrong_margin(checked(view(x), y), y)
+    return logit_margin(checked(view(x), y), y)

@@ -1,28 +1,43 @@
 """Layer 2: attacks, as frozen values called on a batch: ``attack(model, x, y) -> x_adv``."""
 
-from robustmaps.attacks._apgd import APGD
-from robustmaps.attacks._autoattack import PARTS, AutoAttack
-from robustmaps.attacks._base import Attack, check_batch, check_labels
-from robustmaps.attacks._fab import FAB
-from robustmaps.attacks._fgsm import FGSM
-from robustmaps.attacks._foolbox import METHODS, Foolbox
-from robustmaps.attacks._geometry import norms, project, shrink, steepest
-from robustmaps.attacks._noise_fgsm import NoiseFGSM
-from robustmaps.attacks._pgd import PGD
-from robustmaps.attacks._runs import WatchedAttack
-from robustmaps.attacks._square import Square
+from typing import TYPE_CHECKING
 
-FOOLBOX_ATTACKS = tuple(METHODS)
-"""The names that `Foolbox` takes."""
+from robustmaps.engine.lazy import lazy
+
+if TYPE_CHECKING:
+    from robustmaps.attacks._apgd import APGD
+    from robustmaps.attacks._autoattack import PARTS, AutoAttack
+    from robustmaps.attacks._base import Attack, check_batch, check_labels
+    from robustmaps.attacks._fab import FAB
+    from robustmaps.attacks._fgsm import FGSM
+    from robustmaps.attacks._foolbox import FOOLBOX_ATTACKS, Foolbox
+    from robustmaps.attacks._geometry import norms, project, shrink, steepest
+    from robustmaps.attacks._losses import logit_margin
+    from robustmaps.attacks._noise_fgsm import NoiseFGSM
+    from robustmaps.attacks._pgd import PGD
+    from robustmaps.attacks._registry import (
+        GRADIENT,
+        AttackRow,
+        check_parameters,
+        create,
+        listed,
+        passes,
+        register,
+        takes,
+    )
+    from robustmaps.attacks._square import Square
+    from robustmaps.attacks._watched import WatchedAttack
 
 __all__ = [
     "APGD",
     "FAB",
     "FGSM",
     "FOOLBOX_ATTACKS",
+    "GRADIENT",
     "PARTS",
     "PGD",
     "Attack",
+    "AttackRow",
     "AutoAttack",
     "Foolbox",
     "NoiseFGSM",
@@ -30,8 +45,36 @@ __all__ = [
     "WatchedAttack",
     "check_batch",
     "check_labels",
+    "check_parameters",
+    "create",
+    "listed",
+    "logit_margin",
     "norms",
+    "passes",
     "project",
+    "register",
     "shrink",
     "steepest",
+    "takes",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "_apgd": ["APGD"],
+        "_autoattack": ["PARTS", "AutoAttack"],
+        "_base": ["Attack", "check_batch", "check_labels"],
+        "_fab": ["FAB"],
+        "_fgsm": ["FGSM"],
+        "_foolbox": ["FOOLBOX_ATTACKS", "Foolbox"],
+        "_geometry": ["norms", "project", "shrink", "steepest"],
+        "_losses": ["logit_margin"],
+        "_noise_fgsm": ["NoiseFGSM"],
+        "_pgd": ["PGD"],
+        "_registry": [
+            *("GRADIENT", "AttackRow", "check_parameters", "create", "listed", "passes", "register", "takes"),
+        ],
+        "_square": ["Square"],
+        "_watched": ["WatchedAttack"],
+    },
+)

@@ -3,25 +3,24 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustmaps.attacks._base import check_batch, check_labels
-from robustmaps.attacks._climb import Climb, MomentumStepper, SparseStepper, Stepper
+from robustmaps.attacks._apgd_steps import Climb, MomentumStepper, SparseStepper, Stepper
+from robustmaps.attacks._batching import Clock, fork, one_each, seeds, select, waves
 from robustmaps.attacks._geometry import on_sphere, project
 from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
-from robustmaps.attacks._outlook import check_patience, hopeless, is_due
-from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
+from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
+from robustmaps.attacks._registry import GRADIENT, AttackRow
+from robustmaps.attacks._watched import WatchedAttack
 from robustmaps.engine.errors import unknown
-from robustmaps.engine.numbers import check_at_least, check_eps
-from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.view import AttackView, plain_view
-
-Norm = Literal["linf", "l2", "l1"]
-NORMS = ("linf", "l2", "l1")
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.progress import Watcher
+from robustmaps.engine.view import AttackView
 
 _NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "dlr-t": "apgd-t"}
 
@@ -30,7 +29,7 @@ _SHRINKING_RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 
 
 @dataclass(frozen=True)
-class APGD:
+class APGD(WatchedAttack):
     """Auto-PGD (Croce & Hein, arXiv 2003.01690), for l1 as in "Mind the box" (arXiv 2103.01208).
 
     A sample is left as soon as it is misclassified; where none of its runs gets there, the iterate that comes closest
@@ -56,8 +55,6 @@ class APGD:
         InputError: a value out of its range.
     """
 
-    norm: Norm = "linf"
-    eps: float = 8 / 255
     steps: int = 100
     restarts: int = 1
     loss: Literal["ce", "dlr", "dlr-t"] = "ce"
@@ -69,11 +66,9 @@ class APGD:
     patience: float | None = None
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown("norm", self.norm, NORMS)
+        super().__post_init__()
         if self.loss not in _NAMES:
             raise unknown("loss", self.loss, _NAMES)
-        check_eps(self.eps, self.norm)
         for name in ("steps", "restarts", "targets", "eot"):
             check_at_least(name, getattr(self, name), 1)
         if self.batch_size is not None:
@@ -86,35 +81,17 @@ class APGD:
         """``apgd-ce``, ``apgd-dlr`` or ``apgd-t``."""
         return _NAMES[self.loss]
 
-    def __call__(
+    def _attacked(
         self,
-        model: nn.Module | AttackView,
+        view: AttackView,
         x: Tensor,
         y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        watcher: Watcher = ignore,
+        logits: Tensor,
+        generator: torch.Generator | None,
+        watcher: Watcher,
     ) -> Tensor:
-        """Adversarial images for ``x``, shape (N, C, H, W).
-
-        Args:
-            model: a network, used in evaluation mode and left as it was, or a view of one.
-            x: images (N, C, H, W) in [0, 1].
-            y: true labels (N,).
-            generator: where the seed of the random starts comes from. A run's start depends on the seed, on the
-                sample's place in the batch and on the variant, not on how other samples fare.
-            watcher: gets reports in gradient steps.
-
-        Raises:
-            InputError: images outside [0, 1], or labels that don't fit.
-        """
-        check_batch(x, y)
-        with plain_view(model) as view, torch.no_grad():
-            logits = view(x)
-            check_labels(y, logits.shape[1])
-            self._check_classes(logits.shape[1])
-            attempt = _Attempt(self, view, x.detach(), y, logits, seeds(self._variants(logits), generator), watcher)
-            return attempt.run()
+        self._check_classes(logits.shape[1])
+        return _Attempt(self, view, x, y, logits, seeds(self._variants(logits), generator), watcher).run()
 
     def steppers(self) -> list[Stepper]:
         """The rules of the climb, one for each radius."""
@@ -143,7 +120,7 @@ class APGD:
             warnings.warn(
                 f"{self.name}: its loss needs {needed} classes and the network has {num_classes}; "
                 "the logit margin, or a ratio to the third logit, takes its place",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -250,3 +227,41 @@ class _Attempt:
         rows = rows[one_each(climb.sample[rows])]
         self.result[climb.sample[rows]] = climb.best[rows]
         self.margin = closest
+
+
+def _for_evaluation(*, exhaustive: bool = False, **settings: Any) -> APGD:
+    return APGD(**settings, patience=patience(exhaustive))
+
+
+def _passes(attack: APGD) -> float:
+    targets = attack.targets if attack.loss == "dlr-t" else 1
+    return GRADIENT * attack.steps * attack.restarts * targets * attack.eot
+
+
+_PARAMETERS = {"exhaustive": "make every step, also in runs that are without prospect"}
+ROWS = (
+    AttackRow(
+        name="apgd-ce",
+        summary="Auto-PGD on the cross-entropy (arXiv 2003.01690)",
+        kind=APGD,
+        create=partial(_for_evaluation, loss="ce"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="apgd-dlr",
+        summary="Auto-PGD on the difference of logits ratio (arXiv 2003.01690)",
+        kind=APGD,
+        create=partial(_for_evaluation, loss="dlr"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="apgd-t",
+        summary="Auto-PGD towards one wrong class after the other (arXiv 2003.01690)",
+        kind=APGD,
+        create=partial(_for_evaluation, loss="dlr-t"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+)

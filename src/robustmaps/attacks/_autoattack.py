@@ -3,24 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustmaps.attacks._apgd import APGD
-from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._batching import fork, seeds
 from robustmaps.attacks._fab import FAB
-from robustmaps.attacks._outlook import check_patience
-from robustmaps.attacks._runs import WatchedAttack, fork, seeds
+from robustmaps.attacks._patience import PATIENCE, check_patience, patience
+from robustmaps.attacks._registry import AttackRow, passes
 from robustmaps.attacks._square import Square
+from robustmaps.attacks._watched import WatchedAttack
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.numbers import check_at_least, check_eps
-from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.view import AttackView, plain_view
-
-Norm = Literal["linf", "l2", "l1"]
-NORMS = ("linf", "l2", "l1")
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.progress import Watcher
+from robustmaps.engine.view import AttackView
 
 Make = Callable[["AutoAttack"], WatchedAttack]
 
@@ -107,7 +105,7 @@ _RAPID_CAVEAT = (
 
 
 @dataclass(frozen=True)
-class AutoAttack:
+class AutoAttack(WatchedAttack):
     """AutoAttack (Croce & Hein, arXiv 2003.01690): attacks in order, each on what the ones before left standing.
 
     >>> [stage.name for stage in AutoAttack(eps=8 / 255).stages]
@@ -125,18 +123,14 @@ class AutoAttack:
         InputError: a value out of its range or an unknown name.
     """
 
-    norm: Norm = "linf"
-    eps: float = 8 / 255
     version: str | Sequence[str] = "standard"
     batch_size: int | None = None
-    patience: float | None = 3.0
+    patience: float | None = PATIENCE
 
     name = "autoattack"
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown("norm", self.norm, NORMS)
-        check_eps(self.eps, self.norm)
+        super().__post_init__()
         if self.batch_size is not None:
             check_at_least("batch_size", self.batch_size, 1)
         check_patience(self.patience)
@@ -167,39 +161,46 @@ class AutoAttack:
         """What belongs beside every figure of this version: how far ``rapid`` is from ``standard``."""
         return _RAPID_CAVEAT if self.version == "rapid" else None
 
-    def __call__(
+    def _attacked(
         self,
-        model: nn.Module | AttackView,
+        view: AttackView,
         x: Tensor,
         y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        watcher: Watcher = ignore,
+        logits: Tensor,
+        generator: torch.Generator | None,
+        watcher: Watcher,
     ) -> Tensor:
-        """Adversarial images for ``x``, shape (N, C, H, W); those that nothing broke come back unchanged.
-
-        Args:
-            model: a network, used in evaluation mode and left as it was, or a view of one.
-            x: images (N, C, H, W) in [0, 1].
-            y: true labels (N,).
-            generator: where the stages' seeds come from.
-            watcher: gets each stage's reports.
-
-        Raises:
-            InputError: images outside [0, 1], or labels that don't fit.
-        """
-        check_batch(x, y)
-        result = x.detach().clone()
-        with plain_view(model) as view, torch.no_grad():
-            logits = view(x)
-            check_labels(y, logits.shape[1])
-            standing = (logits.argmax(1) == y).nonzero().squeeze(1)
-            stages = self.stages
-            for stage, seed in zip(stages, seeds(len(stages), generator), strict=True):
-                if len(standing) == 0:
-                    break
-                x_adv = stage(view, x[standing], y[standing], generator=fork(seed, x.device), watcher=watcher)
-                broken = view(x_adv).argmax(1) != y[standing]
-                result[standing[broken]] = x_adv[broken]
-                standing = standing[~broken]
+        result = x.clone()
+        standing = (logits.argmax(1) == y).nonzero().squeeze(1)
+        stages = self.stages
+        for stage, seed in zip(stages, seeds(len(stages), generator), strict=True):
+            if len(standing) == 0:
+                break
+            x_adv = stage(view, x[standing], y[standing], generator=fork(seed, x.device), watcher=watcher)
+            broken = view(x_adv).argmax(1) != y[standing]
+            result[standing[broken]] = x_adv[broken]
+            standing = standing[~broken]
         return result
+
+
+def _for_evaluation(*, exhaustive: bool = False, **settings: Any) -> AutoAttack:
+    return AutoAttack(**settings, patience=patience(exhaustive))
+
+
+def _passes(attack: AutoAttack) -> float | None:
+    each = [passes(stage) for stage in attack.stages]
+    known = [one for one in each if one is not None]
+    return sum(known) if len(known) == len(each) else None
+
+
+ROW = AttackRow(
+    name="autoattack",
+    summary="four attacks in a fixed order, the usual yardstick (arXiv 2003.01690)",
+    kind=AutoAttack,
+    create=_for_evaluation,
+    parameters={
+        "version": "standard, plus, rand (for randomised networks) or rapid, which takes a few percent of the time",
+        "exhaustive": "make every step, also in runs that are without prospect",
+    },
+    passes=_passes,
+)

@@ -1,30 +1,29 @@
 """Fast adaptive boundary attack: the smallest perturbation that changes the class."""
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._batching import Clock, fork, one_each, seeds, select, waves
 from robustmaps.attacks._geometry import norms, on_sphere, per_image
-from robustmaps.attacks._halfspace import to_hyperplane
+from robustmaps.attacks._hyperplane import to_hyperplane
 from robustmaps.attacks._losses import likeliest_wrong, logit_margin
-from robustmaps.attacks._outlook import check_patience, hopeless, is_due
-from robustmaps.attacks._runs import Clock, fork, one_each, seeds, select, waves
-from robustmaps.engine.errors import unknown
-from robustmaps.engine.numbers import check_at_least, check_eps
-from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.view import AttackView, plain_view
-
-NORMS = ("linf", "l2", "l1")
+from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
+from robustmaps.attacks._registry import GRADIENT, AttackRow
+from robustmaps.attacks._watched import WatchedAttack
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.progress import Watcher
+from robustmaps.engine.view import AttackView
 
 # Keeps distances to a hyperplane finite where the gradient vanishes.
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class FAB:
+class FAB(WatchedAttack):
     """Fast adaptive boundary attack (Croce & Hein, arXiv 1907.02044).
 
     Each step goes to the decision boundary as the gradient draws it, with a pull back to the clean image; once across,
@@ -51,8 +50,6 @@ class FAB:
         InputError: a value out of its range.
     """
 
-    norm: Literal["linf", "l2", "l1"] = "linf"
-    eps: float = 8 / 255
     steps: int = 100
     restarts: int = 1
     targeted: bool = False
@@ -65,9 +62,7 @@ class FAB:
     patience: float | None = None
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown("norm", self.norm, NORMS)
-        check_eps(self.eps, self.norm)
+        super().__post_init__()
         for name in ("steps", "restarts", "targets"):
             check_at_least(name, getattr(self, name), 1)
         if self.batch_size is not None:
@@ -82,25 +77,16 @@ class FAB:
         """``fab`` or ``fab-t``."""
         return "fab-t" if self.targeted else "fab"
 
-    def __call__(
+    def _attacked(
         self,
-        model: nn.Module | AttackView,
+        view: AttackView,
         x: Tensor,
         y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        watcher: Watcher = ignore,
+        logits: Tensor,
+        generator: torch.Generator | None,
+        watcher: Watcher,
     ) -> Tensor:
-        """Adversarial images for ``x``, shape (N, C, H, W); see `APGD`.
-
-        Raises:
-            InputError: images outside [0, 1], or labels that don't fit.
-        """
-        check_batch(x, y)
-        with plain_view(model) as view, torch.no_grad():
-            logits = view(x)
-            check_labels(y, logits.shape[1])
-            return _Attempt(self, view, x.detach(), y, logits, generator, watcher).run()
+        return _Attempt(self, view, x, y, logits, generator, watcher).run()
 
 
 @dataclass
@@ -241,3 +227,32 @@ class _Attempt:
         lost = hopeless(spare, before, done, self.attack.steps, self.attack.patience)
         search.noted = search.shortest.clone()
         return select(search, ~lost) if lost.any() else search
+
+
+def _for_evaluation(*, exhaustive: bool = False, **settings: Any) -> FAB:
+    return FAB(**settings, patience=patience(exhaustive))
+
+
+def _passes(attack: FAB) -> float:
+    return GRADIENT * attack.steps * attack.restarts * (attack.targets if attack.targeted else 1)
+
+
+_PARAMETERS = {"exhaustive": "make every step, also in runs that are without prospect"}
+ROWS = (
+    AttackRow(
+        name="fab",
+        summary="fast adaptive boundary attack: the smallest perturbation (arXiv 1907.02044)",
+        kind=FAB,
+        create=_for_evaluation,
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="fab-t",
+        summary="FAB towards one wrong class after the other (arXiv 1907.02044)",
+        kind=FAB,
+        create=partial(_for_evaluation, targeted=True),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+)

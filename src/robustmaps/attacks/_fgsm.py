@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks._pgd import PGD
+from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.engine.view import AttackView
 
 
@@ -38,3 +39,11 @@ class FGSM:
 
     def _as_pgd(self) -> PGD:
         return PGD(norm=self.norm, eps=self.eps, steps=1, step_size=self.eps, start="none")
+
+
+ROW = AttackRow(
+    name="fgsm",
+    summary="one step along the gradient's sign (arXiv 1412.6572)",
+    kind=FGSM,
+    passes=lambda attack: GRADIENT,  # noqa: ARG005
+)

@@ -7,15 +7,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._batching import fork, seeds
 from robustmaps.attacks._geometry import norms, project
 from robustmaps.attacks._pgd import PGD
-from robustmaps.attacks._runs import fork, seeds
+from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
@@ -57,6 +59,9 @@ METHODS: dict[str, Method] = {
     # Madry et al., arXiv 1706.06083, in the l1 ball: 50 steps from a random start.
     "pgd-l1": Method({"l1": "L1ProjectedGradientDescentAttack"}, fixed=True),
 }
+
+FOOLBOX_ATTACKS = tuple(METHODS)
+"""The names that `Foolbox` takes."""
 
 # Where noise is not misclassified, more draws of it hardly ever are.
 _NOISE_DRAWS = 100
@@ -274,3 +279,60 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         if cuda:
             torch.cuda.manual_seed(seed)
         yield
+
+
+def _passes(attack: Foolbox) -> float | None:
+    return None if attack.steps is None else GRADIENT * attack.steps
+
+
+_PARAMETERS = {"steps": "gradient steps at most, of cw and ead per constant (default: foolbox's)"}
+ROWS = (
+    AttackRow(
+        name="cw",
+        summary="Carlini & Wagner, l2, from foolbox (arXiv 1608.04644)",
+        kind=Foolbox,
+        create=partial(Foolbox, "cw"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="deepfool",
+        summary="DeepFool, linf and l2, from foolbox (arXiv 1511.04599)",
+        kind=Foolbox,
+        create=partial(Foolbox, "deepfool"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="ead",
+        summary="elastic-net attack, l1, from foolbox (arXiv 1709.04114)",
+        kind=Foolbox,
+        create=partial(Foolbox, "ead"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="slide",
+        summary="sparse l1 descent, from foolbox (arXiv 1904.13000)",
+        kind=Foolbox,
+        create=partial(Foolbox, "slide"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="brendel-bethge",
+        summary="walk along the decision boundary, from foolbox (arXiv 1907.01003)",
+        kind=Foolbox,
+        create=partial(Foolbox, "brendel-bethge"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+    AttackRow(
+        name="pgd-l1",
+        summary="projected gradient descent in the l1 ball, from foolbox (arXiv 1706.06083)",
+        kind=Foolbox,
+        create=partial(Foolbox, "pgd-l1"),
+        parameters=_PARAMETERS,
+        passes=_passes,
+    ),
+)

@@ -1,7 +1,7 @@
 """Projected gradient descent and its one-step form."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import project, steepest, uniform_in_ball
 from robustmaps.attacks._losses import LOSSES, Value
+from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
@@ -80,6 +81,14 @@ class PGD:
     def step_length(self) -> float:
         """The length of a step in ``norm``."""
         return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+
+    @property
+    def for_validation(self) -> "PGD | None":
+        """What shows whether a network trained against this is robust; None where it takes another attack.
+
+        A single step does not see catastrophic overfitting, and a divergence from the clean prediction knows no labels.
+        """
+        return replace(self, tau=0) if self.loss == "ce" and self.steps > 1 else None
 
     def __call__(
         self, model: nn.Module | AttackView, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
@@ -178,3 +187,23 @@ class PGD:
 def _gradient(view: AttackView, loss: Value, x_adv: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     logits, _, gradient = view.gradient(x_adv, lambda logits: loss(logits, target))
     return logits, gradient
+
+
+def _for_evaluation(*, steps: int = 20, restarts: int = 5, loss: Any = "ce", **budget: Any) -> PGD:
+    start: Start = "normal" if loss == "kl" else "uniform"
+    return PGD(**budget, steps=steps, restarts=restarts, loss=loss, start=start, early_stop=True)
+
+
+ROW = AttackRow(
+    name="pgd",
+    summary="projected gradient descent from random starts (arXiv 1706.06083)",
+    kind=PGD,
+    create=_for_evaluation,
+    parameters={
+        "steps": "gradient steps per restart (default: 20)",
+        "step_size": "length of a step (default: 2.5 * eps / steps)",
+        "restarts": "independent random starts; the worst case counts (default: 5)",
+        "loss": "what is climbed: ce, margin or kl (default: ce)",
+    },
+    passes=lambda attack: GRADIENT * attack.steps * attack.restarts,
+)

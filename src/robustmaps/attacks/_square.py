@@ -2,30 +2,28 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._batching import Clock, fork, seeds
 from robustmaps.attacks._geometry import norms, per_image, project
 from robustmaps.attacks._losses import logit_margin
-from robustmaps.attacks._outlook import check_patience, hopeless, is_due
-from robustmaps.attacks._runs import Clock, fork, seeds
-from robustmaps.attacks._windows import Window, bump, tile_px, tiles, windows
-from robustmaps.engine.errors import unknown
+from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
+from robustmaps.attacks._registry import AttackRow
+from robustmaps.attacks._square_windows import Window, bump, tile_px, tiles, windows
+from robustmaps.attacks._watched import WatchedAttack
 from robustmaps.engine.incremental import incremental
-from robustmaps.engine.numbers import check_at_least, check_eps
-from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.view import AttackView, plain_view
-
-NORMS = ("linf", "l2", "l1")
+from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.progress import Watcher
+from robustmaps.engine.view import AttackView
 
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(WatchedAttack):
     """Square attack (Andriushchenko et al., arXiv 1912.00049), for l1 as in arXiv 2103.01208.
 
     A proposal changes one square window; it is kept where it brings the logit margin closer to an error. Windows and
@@ -45,8 +43,6 @@ class Square:
         InputError: a value out of its range.
     """
 
-    norm: Literal["linf", "l2", "l1"] = "linf"
-    eps: float = 8 / 255
     queries: int = 5000
     restarts: int = 1
     p_init: float = 0.8
@@ -55,41 +51,30 @@ class Square:
     name = "square"
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown("norm", self.norm, NORMS)
-        check_eps(self.eps, self.norm)
+        super().__post_init__()
         check_at_least("queries", self.queries, 1)
         check_at_least("restarts", self.restarts, 1)
         check_at_least("p_init", self.p_init, 0, exclusive=True)
         check_patience(self.patience)
 
-    def __call__(
+    def _attacked(
         self,
-        model: nn.Module | AttackView,
+        view: AttackView,
         x: Tensor,
         y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        watcher: Watcher = ignore,
+        logits: Tensor,
+        generator: torch.Generator | None,
+        watcher: Watcher,
     ) -> Tensor:
-        """Adversarial images for ``x``, shape (N, C, H, W); see `APGD`.
-
-        Raises:
-            InputError: images outside [0, 1], or labels that don't fit.
-        """
-        check_batch(x, y)
-        with plain_view(model) as view, torch.no_grad():
-            logits = view(x)
-            check_labels(y, logits.shape[1])
-            result, margin = x.detach().clone(), logit_margin(logits, y)
-            clock = Clock(self.name, self.queries, int((margin <= 0).sum()) * self.restarts, watcher)
-            for number, seed in enumerate(seeds(self.restarts, generator)):
-                rows = (margin <= 0).nonzero().squeeze(1)
-                clock.start(waiting=len(rows) * (self.restarts - number - 1))
-                found, found_margin = self._search(view, x.detach(), y, rows, fork(seed, x.device), clock)
-                better = found_margin > margin[rows] if number else torch.ones_like(rows, dtype=torch.bool)
-                result[rows[better]], margin[rows[better]] = found[better], found_margin[better]
-            return result
+        result, margin = x.clone(), logit_margin(logits, y)
+        clock = Clock(self.name, self.queries, int((margin <= 0).sum()) * self.restarts, watcher)
+        for number, seed in enumerate(seeds(self.restarts, generator)):
+            rows = (margin <= 0).nonzero().squeeze(1)
+            clock.start(waiting=len(rows) * (self.restarts - number - 1))
+            found, found_margin = self._search(view, x, y, rows, fork(seed, x.device), clock)
+            better = found_margin > margin[rows] if number else torch.ones_like(rows, dtype=torch.bool)
+            result[rows[better]], margin[rows[better]] = found[better], found_margin[better]
+        return result
 
     def _search(
         self, view: AttackView, x: Tensor, y: Tensor, rows: Tensor, generator: torch.Generator, clock: Clock
@@ -268,3 +253,17 @@ def _mass(delta: Tensor, order: float) -> Tensor:
 
 def _length(mass: Tensor, order: float) -> Tensor:
     return mass.pow(1 / order).clamp(min=_TINY)
+
+
+def _for_evaluation(*, exhaustive: bool = False, **budget: Any) -> Square:
+    return Square(**budget, patience=patience(exhaustive))
+
+
+ROW = AttackRow(
+    name="square",
+    summary="random search over square windows, without gradients (arXiv 1912.00049)",
+    kind=Square,
+    create=_for_evaluation,
+    parameters={"exhaustive": "make every query, also in runs that are without prospect"},
+    passes=lambda attack: float(attack.queries * attack.restarts),
+)

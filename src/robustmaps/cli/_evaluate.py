@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, open_given, parse, rich_table
+from robustmaps.cli._terminal._shared import ATTACKS, Output, open_given, parse, rich_table
 from robustmaps.cli._terminal._watch import attacking
 from robustmaps.config import AttackConfig
 from robustmaps.engine.errors import InputError, Interrupted
@@ -64,7 +64,8 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, arguments, "evaluate", DESCRIPTION)
+    given = parse(Arguments, arguments, "evaluate", DESCRIPTION, rows=ATTACKS)
+    given.attack.check()
     from robustmaps.runs import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_curve
 
     if given.corruptions is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._terminal._shared import DEFENCES, Output, parse, rich_table, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import AttackConfig, ModelConfig, RunConfig, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
@@ -49,7 +49,8 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, arguments, "search", DESCRIPTION)
+    given = parse(Arguments, arguments, "search", DESCRIPTION, rows=DEFENCES)
+    given.run.defense.check()
     from robustmaps.config import EvaluationConfig, read_study
     from robustmaps.networks import complete, load_data, parse_budget
     from robustmaps.studies import find_candidates, search, within

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._terminal._shared import Output, parse, stop_on_signal, take_option
+from robustmaps.cli._terminal._shared import DEFENCES, Output, parse, stop_on_signal, take_option
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import RunConfig, read_config, read_recipe, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
@@ -57,7 +57,8 @@ def run(arguments: Sequence[str]) -> None:
         if not run_config.exists():
             raise InputError(f"--resume {resume}: not a run folder, it has no config.yaml")
         default = Arguments(run=read_config(run_config), out=Path(resume).resolve().parent)
-    given = parse(Arguments, rest, "train", DESCRIPTION, default)
+    given = parse(Arguments, rest, "train", DESCRIPTION, default, rows=DEFENCES)
+    given.run.defense.check(default.run.defense)
     _train(given, resume)
 
 

@@ -7,36 +7,17 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+from robustmaps import attacks, defenses
 from robustmaps.config._enlarge_option import parse_surgery
 from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import check_eps
+from robustmaps.engine.registry import parse_parameters
 from robustmaps.training import INCIDENTAL, TrainOptions
 
 Fraction = Annotated[float, "a number or a fraction such as 8/255"]
 """A float that is written as a fraction on the command line and in YAML."""
-
-DefenseName = Literal[
-    "standard",
-    "at",
-    "alp",
-    "trades",
-    "mart",
-    "fat",
-    "hat",
-    "dajat",
-    "at-awp",
-    "alp-awp",
-    "trades-awp",
-    "mart-awp",
-    "fat-awp",
-    "hat-awp",
-    "dajat-awp",
-    "fast-at",
-    "n-fgsm",
-    "free-at",
-]
 
 
 @dataclass(frozen=True)
@@ -107,8 +88,7 @@ class DefenseConfig:
     """The defence, and the attack that it trains against.
 
     Attributes:
-        defense: standard; at (adversarial training), alp, trades, mart, fat (friendly), hat (with a helper network) or
-            dajat, each also with -awp for weight perturbation; or a cheap one: fast-at, n-fgsm, free-at.
+        defense: the defence's name; see the list above.
         norm: the norm of the budget.
         eps: its radius, for images in [0, 1].
         steps: steps of the training attack; leave it out for the cheap ones, which make one, and for dajat's five.
@@ -120,9 +100,10 @@ class DefenseConfig:
         replays: steps that free-at makes on a batch; 8 if left out.
         helper: of hat, the run folder or weights file of a network that was trained with --defense standard.
         helper_sha256: the hash of its weights, filled in where left out; others are then refused.
+        defense_parameters: parameters of the defence that have no option of their own, as NAME=VALUE with commas.
     """
 
-    defense: DefenseName = "at"
+    defense: str = "at"
     norm: Literal["linf", "l2"] = "linf"
     eps: Fraction = 8 / 255
     steps: int = 10
@@ -134,9 +115,30 @@ class DefenseConfig:
     replays: int | None = None
     helper: str | None = None
     helper_sha256: str | None = None
+    defense_parameters: str | None = None
 
     def __post_init__(self) -> None:
         check_eps(self.eps, self.norm)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters of the defence that are not as usual."""
+        further = parse_parameters(self.defense_parameters, "defense_parameters")
+        return _given(self, ("defense", "norm", "eps", "helper_sha256", "defense_parameters")) | further
+
+    def check(self, base: "DefenseConfig | None" = None) -> None:
+        """Refuse what would be without effect; opens nothing.
+
+        Args:
+            base: what holds already; only what differs from it is looked at.
+
+        Raises:
+            InputError: an unknown defence, or a parameter that it does not take.
+        """
+        if self.helper_sha256 is not None and self.helper is None:
+            raise InputError(f"helper_sha256={self.helper_sha256}: needs helper, the network whose hash it is")
+        there = {} if base is None else base.given
+        defenses.check_parameters(self.defense, {k: v for k, v in self.given.items() if there.get(k) != v})
 
 
 @dataclass(frozen=True)
@@ -144,27 +146,47 @@ class AttackConfig:
     """Attacks for evaluation; what is left out comes from the run's own configuration.
 
     Attributes:
-        attack: pgd, fgsm or autoattack; a part of it: apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square; from foolbox: cw,
-            deepfool, ead, slide, brendel-bethge, pgd-l1; or several with commas, each on what the ones before left.
-        version: of autoattack. rapid takes a few percent of the time.
+        attack: the attack's name, see the list above; or several with commas, each on what the ones before left.
+        version: of autoattack (default: standard). rapid takes a few percent of the time.
         norm: the norm of the budget.
         eps: its radius, for images in [0, 1]; several with commas for a curve.
         steps: gradient steps per restart, of pgd (20 if left out) and of foolbox's attacks.
         step_size: length of a step of pgd; 2.5 * eps / steps if left out.
-        restarts: independent random starts of pgd; the worst case counts.
-        loss: what pgd climbs.
+        restarts: independent random starts of pgd (default: 5); the worst case counts.
+        loss: what pgd climbs (default: ce).
         exhaustive: make every step of autoattack, also in runs that are without prospect.
+        attack_parameters: parameters of the attacks that have no option of their own, as NAME=VALUE with commas.
     """
 
     attack: str = "pgd"
-    version: Literal["standard", "plus", "rand", "rapid"] = "standard"
+    version: Literal["standard", "plus", "rand", "rapid"] | None = None
     norm: Literal["linf", "l2", "l1"] | None = None
     eps: tuple[float, ...] = ()
     steps: int | None = None
     step_size: Fraction | None = None
-    restarts: int = 5
-    loss: Literal["ce", "margin", "kl"] = "ce"
+    restarts: int | None = None
+    loss: Literal["ce", "margin", "kl"] | None = None
     exhaustive: bool = False
+    attack_parameters: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The attacks, in order."""
+        return [name.strip() for name in self.attack.split(",")]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters of the attacks that were given."""
+        further = parse_parameters(self.attack_parameters, "attack_parameters")
+        return _given(self, ("attack", "norm", "eps", "attack_parameters")) | further
+
+    def check(self) -> None:
+        """Refuse what would be without effect; opens nothing.
+
+        Raises:
+            InputError: an unknown attack, or a parameter that none of the attacks takes.
+        """
+        attacks.check_parameters(self.names, self.given)
 
 
 @dataclass(frozen=True)
@@ -215,6 +237,11 @@ class RunConfig:
         return short_hash(decisive)
 
 
+def _given(config: Any, apart: tuple[str, ...]) -> dict[str, Any]:
+    values = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in apart}
+    return {name: value for name, value in values.items() if value != getattr(type(config), name)}
+
+
 def _for_a_file(text: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else "_" for c in text)
 
@@ -259,9 +286,11 @@ def read_config(path: str | Path, base: RunConfig | None = None, make: FromMappi
         make: `networks.complete`, where the file may name weights to begin with and leave out what they decide.
 
     Raises:
-        InputError: the file is missing, is no mapping, or holds unknown keys or bad values.
+        InputError: the file is missing, is no mapping, or holds unknown keys, bad values or an unknown defence.
     """
-    return make(read_mapping(path), base, str(path))
+    config = make(read_mapping(path), base, str(path))
+    defenses.find(config.defense.defense)
+    return config
 
 
 def write_config(config: RunConfig) -> str:

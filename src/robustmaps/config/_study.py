@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
+from robustmaps import defenses
 from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
 from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
 from robustmaps.engine.errors import InputError, unknown
@@ -110,6 +111,7 @@ def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
     evaluations = tuple(_evaluation(*entry) for entry in _entries(values, "evaluation", file))
     notes: list[str] = []
     points = _points(axes, fixed, exclusions, file, notes, make)
+    _check_options(points, file)
     if not points:
         raise InputError(f"{file}: every combination is excluded; nothing is left to run")
     return Study(
@@ -148,6 +150,20 @@ def _points(
         notes.append(f"{double} combinations are the same run as another, and made once")
     notes += [f"exclude: {one.text} matches no combination" for one, u in zip(exclusions, used, strict=True) if not u]
     return tuple(points.values())
+
+
+def _check_options(points: tuple[Point, ...], file: Path) -> None:
+    """Refuse options of defences that none of the runs takes; one that some take may be there for all."""
+    defended = {point.config.defense: None for point in points}
+    for defense in defended:
+        defenses.find(defense.defense)
+    for key in {key: None for defense in defended for key in defense.given}:
+        having = [defense for defense in defended if key in defense.given]
+        if not any(key in defenses.find(defense.defense).parameters for defense in having):
+            try:
+                defenses.check_parameters(having[0].defense, {key: having[0].given[key]})
+            except InputError as error:
+                raise InputError(f"{file}: {error}") from error
 
 
 def _axes(values: Any, file: Path) -> list[list[dict[str, Any]]]:
@@ -207,6 +223,10 @@ def _evaluation(entry: Any, where: str) -> EvaluationConfig:
         value = getattr(rest, name)
         if value is not None and value < 1:
             raise InputError(f"{where}: {name}={value}: expected at least 1")
+    try:
+        attack.check()
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     return replace(rest, attack=attack)
 
 

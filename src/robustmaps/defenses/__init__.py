@@ -1,13 +1,19 @@
 """Layer 3: defences, as frozen values with a loss: ``defense.loss(model, x, y)``."""
 
-from robustmaps.defenses._at import AT, FAT, NFGSM, FastAT, FreeAT
-from robustmaps.defenses._awp import AWP
-from robustmaps.defenses._base import Defense, Loss, Minimax, count_correct
-from robustmaps.defenses._clean_and_adversarial import ALP, MART, TRADES
-from robustmaps.defenses._dajat import DAJAT
-from robustmaps.defenses._hat import HAT
-from robustmaps.defenses._phases import at, scaled, validation_attack
-from robustmaps.defenses._standard import Standard
+from typing import TYPE_CHECKING
+
+from robustmaps.engine.lazy import lazy
+
+if TYPE_CHECKING:
+    from robustmaps.defenses._at import AT, FAT, NFGSM, FastAT, FreeAT
+    from robustmaps.defenses._awp import AWP
+    from robustmaps.defenses._base import Defense, Loss, Minimax, ReplayingDefense, count_correct, cross_entropy
+    from robustmaps.defenses._clean_and_adversarial import ALP, MART, TRADES
+    from robustmaps.defenses._dajat import DAJAT
+    from robustmaps.defenses._hat import HAT
+    from robustmaps.defenses._registry import DefenseRow, check_parameters, create, find, is_attacked, listed, register
+    from robustmaps.defenses._schedule import at, scaled, validation_attack
+    from robustmaps.defenses._standard import Standard
 
 __all__ = [
     "ALP",
@@ -20,13 +26,37 @@ __all__ = [
     "NFGSM",
     "TRADES",
     "Defense",
+    "DefenseRow",
     "FastAT",
     "FreeAT",
     "Loss",
     "Minimax",
+    "ReplayingDefense",
     "Standard",
     "at",
+    "check_parameters",
     "count_correct",
+    "create",
+    "cross_entropy",
+    "find",
+    "is_attacked",
+    "listed",
+    "register",
     "scaled",
     "validation_attack",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "_at": ["AT", "FAT", "NFGSM", "FastAT", "FreeAT"],
+        "_awp": ["AWP"],
+        "_base": ["Defense", "Loss", "Minimax", "ReplayingDefense", "count_correct", "cross_entropy"],
+        "_clean_and_adversarial": ["ALP", "MART", "TRADES"],
+        "_dajat": ["DAJAT"],
+        "_hat": ["HAT"],
+        "_registry": ["DefenseRow", "check_parameters", "create", "find", "is_attacked", "listed", "register"],
+        "_schedule": ["at", "scaled", "validation_attack"],
+        "_standard": ["Standard"],
+    },
+)

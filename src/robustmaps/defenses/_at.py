@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import FGSM, PGD, Attack, NoiseFGSM, shrink, steepest
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy
+from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.view import AttackView
@@ -152,3 +154,54 @@ class FreeAT(_CrossEntropyAtExamples):
             if x_adv.grad is not None:
                 moving.copy_(shrink(moving + eps * steepest(x_adv.grad, norm), eps, norm))
         return delta
+
+
+_BUDGET = {
+    "steps": "steps of the training attack (default: 10)",
+    "step_size": "length of a step (default: 2.5 * eps / steps)",
+}
+ROWS = (
+    DefenseRow(
+        name="at",
+        summary="adversarial training (arXiv 1706.06083)",
+        kind=AT,
+        attack=PGD,
+        parameters=_BUDGET,
+        awp_gamma=0.01,  # arXiv 2004.05884, section 5: 0.01 for AT, 0.005 for TRADES
+    ),
+    DefenseRow(
+        name="fat",
+        summary="friendly adversarial training: PGD that stops soon after an error (arXiv 2002.11242)",
+        kind=FAT,
+        attack=PGD,
+        parameters={
+            "steps": "steps of the training attack (default: 10)",
+            "step_size": "length of a step (default: 2.5 * eps / steps)",
+            "tau": "steps still made after an error (default: 0, 1 and 2 as training goes on)",
+        },
+        awp_gamma=0.005,
+    ),
+    DefenseRow(
+        name="fast-at",
+        summary="adversarial training with one step from a random start (arXiv 2001.03994)",
+        kind=FastAT,
+        attack=partial(PGD, steps=1),
+        parameters={"step_size": "length of the step (default: 1.25 * eps)"},
+        fixed_steps=1,
+    ),
+    DefenseRow(
+        name="n-fgsm",
+        summary="adversarial training with one step from strong noise (arXiv 2202.01181)",
+        kind=NFGSM,
+        attack=NoiseFGSM,
+        fixed_steps=1,
+    ),
+    DefenseRow(
+        name="free-at",
+        summary="free adversarial training: each batch several times (arXiv 1904.12843)",
+        kind=FreeAT,
+        attack=FGSM,
+        parameters={"replays": "steps on each batch (default: 8)"},
+        fixed_steps=1,
+    ),
+)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
-from robustmaps.defenses._base import Loss, Minimax
-from robustmaps.defenses._phases import at
+from robustmaps.defenses._base import Loss, Minimax, ReplayingDefense
+from robustmaps.defenses._schedule import at
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least
@@ -41,7 +41,7 @@ class AWP:
         check_at_least("gamma", self.gamma, 0)
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup!r}: expected a share of training in [0, 1), such as 10/200")
-        if not isinstance(self.defense, Minimax) or hasattr(self.defense, "replays"):
+        if not isinstance(self.defense, Minimax) or isinstance(self.defense, ReplayingDefense):
             raise InputError(
                 f"AWP({getattr(self.defense, 'name', self.defense)!r}): expected a defence that makes its examples "
                 "before its loss, such as AT() or TRADES()"

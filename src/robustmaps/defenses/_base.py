@@ -1,6 +1,7 @@
 """What a defence is: a loss to train with."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -101,6 +102,24 @@ class Minimax(ABC, Generic[Examples]):
     ) -> Loss:
         """The training loss of a batch; see `Defense.loss`."""
         return self.outer(model, x, self.inner(view or model, x, y, generator), y, targets)
+
+
+@runtime_checkable
+class ReplayingDefense(Defense, Protocol):
+    """A defence that makes several steps of training on each batch, as free adversarial training does."""
+
+    @property
+    def replays(self) -> int:
+        """Steps on each batch."""
+        ...
+
+    def replay(self, x: Tensor, carried: Tensor | None, step: Callable[[Tensor], None]) -> Tensor:
+        """Train on a batch ``replays`` times; see `FreeAT.replay`."""
+        ...
+
+    def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:
+        """The loss of one of these steps."""
+        ...
 
 
 def count_correct(logits: Tensor, y: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import PGD, Attack
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
+from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView
 
@@ -108,3 +110,43 @@ class MART(_CleanAndAdversarial):
         boosted = cross_entropy(adversarial, y, targets) - torch.log(1 + _CERTAIN - wrong).mean()
         unsure = 1 - clean.softmax(1).gather(1, y[:, None]).squeeze(1)
         return boosted + self.beta * (kl_divergence(adversarial, clean) * unsure).mean()
+
+
+ROWS = (
+    DefenseRow(
+        name="alp",
+        summary="adversarial logit pairing (arXiv 1803.06373)",
+        kind=ALP,
+        attack=PGD,
+        parameters={
+            "steps": "steps of the training attack (default: 10)",
+            "step_size": "length of a step (default: 2.5 * eps / steps)",
+            "beta": "weight of the pairing (default: 0.5)",
+        },
+        awp_gamma=0.005,
+    ),
+    DefenseRow(
+        name="trades",
+        summary="accuracy traded against a divergence (arXiv 1901.08573)",
+        kind=TRADES,
+        attack=partial(PGD, loss="kl", start="normal"),
+        parameters={
+            "steps": "steps of the training attack (default: 10)",
+            "step_size": "length of a step (default: 2.5 * eps / steps)",
+            "beta": "weight of the divergence (default: 6)",
+        },
+        awp_gamma=0.005,
+    ),
+    DefenseRow(
+        name="mart",
+        summary="misclassification-aware adversarial training (openreview rklOg6EFwS)",
+        kind=MART,
+        attack=partial(PGD, start="normal"),
+        parameters={
+            "steps": "steps of the training attack (default: 10)",
+            "step_size": "length of a step (default: 2.5 * eps / steps)",
+            "beta": "weight of the divergence (default: 5)",
+        },
+        awp_gamma=0.005,
+    ),
+)

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from robustmaps.attacks import PGD
 from robustmaps.defenses._augment import strongly_augmented
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
+from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
 # The released code has a plan of 2 to 5 steps, of which the last condition, 5 of half the budget, overrides the others.
-_STEPS, _STEP_LENGTH = 5, 0.5
+_STEPS = 5
+_STEP_LENGTH = 0.5
 _LEAST = 1e-7
 
 
@@ -113,3 +115,14 @@ def _jensen_shannon(p: Tensor) -> Tensor:
     """Mean divergence of distributions (M, N, K) from their mixture, averaged over samples."""
     mixture = p.mean(0, keepdim=True).clamp(min=_LEAST)
     return (p * (p.clamp(min=_LEAST).log() - mixture.log())).sum(2).mean()
+
+
+ROW = DefenseRow(
+    name="dajat",
+    summary="diverse augmentations with a joint loss (arXiv 2210.15318)",
+    kind=DAJAT,
+    attack=PGD,
+    parameters={"beta": "weight of the divergence (default: 11)"},
+    fixed_steps=_STEPS,
+    awp_gamma=0.005,
+)

@@ -1,12 +1,14 @@
 """Helper-based adversarial training."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import PGD, Attack
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
+from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView, plain_view
 
@@ -65,3 +67,19 @@ class HAT(Minimax[tuple[Tensor, Tensor, Tensor]]):
             + self.gamma * cross_entropy(helped, y_help, None)
         )
         return Loss(value, count_correct(clean, y), count_correct(adversarial, y))
+
+
+ROW = DefenseRow(
+    name="hat",
+    summary="TRADES with a helper network that was trained without an attack (openreview BuD2LmNaU3a)",
+    kind=HAT,
+    attack=partial(PGD, loss="kl", start="normal"),
+    parameters={
+        "steps": "steps of the training attack (default: 10)",
+        "step_size": "length of a step (default: 2.5 * eps / steps)",
+        "beta": "weight of the divergence (default: 2.5)",
+        "helper": "run folder or weights file of a network that was trained with --defense standard",
+    },
+    networks=("helper",),
+    awp_gamma=0.005,
+)

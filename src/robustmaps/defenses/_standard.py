@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy
+from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.view import AttackView
 
 
@@ -30,3 +31,10 @@ class Standard(Minimax[Tensor]):
         """Mean cross-entropy of the batch."""
         logits = model(x)
         return Loss(cross_entropy(logits, y, targets), clean_correct=count_correct(logits, y))
+
+
+ROW = DefenseRow(
+    name="standard",
+    summary="no attack: the baseline that is accurate and not robust",
+    kind=Standard,
+)

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustmaps.attacks import Attack, AutoAttack
+from robustmaps.attacks import Attack
 from robustmaps.engine.errors import InputError
 
 
 def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
-    """The attacks one by one, AutoAttack's parts for AutoAttack.
+    """The attacks one by one, those of its ``stages`` for one that has any, as AutoAttack.
 
     Raises:
         InputError: they have different budgets.
     """
     attacks: list[Attack] = []
     for one in attack if isinstance(attack, Sequence) else [attack]:
-        attacks.extend(one.stages if isinstance(one, AutoAttack) else [one])
+        attacks.extend(getattr(one, "stages", [one]))
     budgets = {(stage.norm, stage.eps) for stage in attacks}
     if len(budgets) > 1:
         raise InputError(f"attacks with budgets {sorted(budgets)}: expected one budget for all")

@@ -17,8 +17,7 @@ from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.evaluation import Diagnosis, diagnose
-from robustmaps.networks import Checkpoint, data_for, open_checkpoint
-from robustmaps.networks import choose_images
+from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.training import TrainOptions, fit
 
 # About a minute on one core, at 32 x 32 pixels.

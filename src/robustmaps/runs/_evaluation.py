@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from robustmaps.attacks import Attack
+from robustmaps.attacks import Attack, takes
+from robustmaps.config import AttackConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
@@ -19,12 +20,10 @@ from robustmaps.engine.files import atomic, short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
-from robustmaps.runs._attacks import create_attacks
-from robustmaps.networks import Checkpoint, data_for, open_checkpoint
-from robustmaps.config import AttackConfig
-from robustmaps.networks import choose_images
-from robustmaps.runs._robustbench import model_info
 from robustmaps.figures import plot_eps_curve
+from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._robustbench import model_info
 
 
 @dataclass(frozen=True)
@@ -242,9 +241,8 @@ class _Work:
 
 def _names(config: AttackConfig) -> str:
     """The attacks, for file names and titles."""
-    version = "" if config.version == "standard" else f"-{config.version}"
-    names = (name.strip() for name in config.attack.split(","))
-    return "+".join(name + version if name == "autoattack" else name for name in names)
+    version = "" if config.version in (None, "standard") else f"-{config.version}"
+    return "+".join(name + version if "version" in takes(name) else name for name in config.names)
 
 
 def _partial(path: Path, with_images: bool) -> Path:

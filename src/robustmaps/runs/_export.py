@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json, write_text
-from robustmaps.networks import DESCRIPTION, Checkpoint, data_for, open_checkpoint
-from robustmaps.networks import choose_images
+from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._model_card import CARD, Check, model_card
 from robustmaps.training import load_weights, save_weights
 

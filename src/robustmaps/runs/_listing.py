@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+from robustmaps.config import field_names, to_mapping
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import parse_number
 from robustmaps.evaluation import Evaluation
-from robustmaps.config import field_names
-from robustmaps.runs._where import parse_where
-from robustmaps.config import to_mapping
 from robustmaps.runs._record import RunRecord
+from robustmaps.runs._where import parse_where
 
 FIGURES = (
     *("name", "status", "clean", "robust", "images", "attack", "validation_clean", "validation_robust"),

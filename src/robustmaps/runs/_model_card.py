@@ -11,10 +11,10 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.evaluation import Evaluation
+from robustmaps.figures import in_markdown, table
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._yardstick import Yardstick
-from robustmaps.figures import in_markdown, table
 
 CARD = "README.md"
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
+from robustmaps.config import RunConfig, from_mapping, read_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import Evaluation
 from robustmaps.training import RunFolder, best_epoch
-from robustmaps.config import RunConfig, read_config
 
 if TYPE_CHECKING:
     from robustmaps.models import Cost
@@ -69,9 +69,7 @@ class RunRecord:
 
         if self.recorded_cost is not None:
             return Cost.from_dict(self.recorded_cost)
-        from robustmaps.networks import open_checkpoint
-        from robustmaps.networks import load_data
-        from robustmaps.networks import image_cost
+        from robustmaps.networks import image_cost, load_data, open_checkpoint
 
         return image_cost(open_checkpoint(self.folder).model, load_data(self.config.data))
 
@@ -120,7 +118,8 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
     files = RunFolder(path)
     if not (files.config).exists():
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
-    config = read_config(files.config)
+    # Not `read_config`: a run is read also where the package that brought its defence is no longer installed.
+    config = from_mapping(read_mapping(files.config), where=str(files.config))
     history = _history(files.metrics)
     error = _text(files.error)
     return RunRecord(

@@ -1,28 +1,20 @@
 """From a configuration to a trained run folder."""
 
-import copy
 import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from robustmaps import models
+from robustmaps.config import RunConfig, read_mapping, write_config
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.networks import image_cost
-from robustmaps.networks import DESCRIPTION, weights_file
-from robustmaps.config import RunConfig, write_config
-from robustmaps.networks import load_data
+from robustmaps.networks import DESCRIPTION, OpenedNetwork, create_network, image_cost, load_data, resolve, weights_file
 from robustmaps.runs._defenses import create_defense
-from robustmaps.config import read_mapping
-from robustmaps.networks import OpenedNetwork
-from robustmaps.networks import create_network, resolve
 from robustmaps.training import FitResult, RunFolder, fit, load_weights
 
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from robustmaps.config import parse_surgery
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
-from robustmaps.config import parse_surgery
 
 Row = Mapping[str, Any]
 Condition = Callable[[Row], bool]

@@ -4,24 +4,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from robustmaps import attacks
 from robustmaps.config import EvaluationConfig, RunConfig
 from robustmaps.data import Dataset
-from robustmaps.defenses import Defense, FreeAT, at, validation_attack
+from robustmaps.defenses import Defense, ReplayingDefense, at, validation_attack
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.view import plain_view
-from robustmaps.evaluation import attack_settings
 from robustmaps.models import count_flops
 from robustmaps.networks import create_network, image_cost
 from robustmaps.runs import create_attacks, create_defense
 from robustmaps.training import fit
 
-# Forward passes that the gradient of an input is worth.
-_INPUT_GRADIENT = 2
 _QUARTERS = (0.125, 0.375, 0.625, 0.875)
 _TIMED_STEPS = 3
 _TIMED_S = 3.0
@@ -119,7 +116,7 @@ def _step_flops(model: torch.nn.Module, defense: Defense, x: torch.Tensor, y: to
         F.cross_entropy(model(images), y).backward()  # type: ignore[no-untyped-call]
 
     with count_flops() as counter:
-        if isinstance(defense, FreeAT):
+        if isinstance(defense, ReplayingDefense):
             defense.replay(x, None, step)
         else:
             defense.loss(model, x, y).value.backward()  # type: ignore[no-untyped-call]
@@ -129,31 +126,18 @@ def _step_flops(model: torch.nn.Module, defense: Defense, x: torch.Tensor, y: to
 
 def _validation_passes(config: RunConfig) -> float:
     attack = validation_attack(create_defense(config.defense).attack)
-    steps = 0.0 if attack is None else _attack_passes(attack_settings(attack)[0]) or 0.0
-    return 1 + steps
+    return 1 + (0.0 if attack is None else attacks.passes(attack) or 0.0)
 
 
 def _evaluation_passes(config: RunConfig, evaluation: EvaluationConfig) -> float | None:
     total = 1.0
     for eps in evaluation.attack.eps or (config.defense.eps,):
-        for attack in attack_settings(create_attacks(evaluation.attack, config.defense.norm, eps)):
-            passes = _attack_passes(attack)
-            if passes is None:
+        for attack in create_attacks(evaluation.attack, config.defense.norm, eps):
+            each = attacks.passes(attack)
+            if each is None:
                 return None
-            total += passes
+            total += each
     return total
-
-
-def _attack_passes(attack: Mapping[str, Any]) -> float | None:
-    restarts = attack.get("restarts") or 1
-    if "queries" in attack:
-        return float(attack["queries"] * restarts)
-    if attack["name"] == "fgsm":
-        return float(_INPUT_GRADIENT)
-    if attack.get("steps") is None:
-        return None
-    targets = attack.get("targets", 1) if attack["name"].endswith("-t") else 1
-    return float(_INPUT_GRADIENT * attack["steps"] * restarts * targets)
 
 
 def time_steps(config: RunConfig, data: Dataset, threads: int) -> float | None:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from robustmaps.defenses import Defense, FreeAT, Loss, at, scaled
+from robustmaps.defenses import Defense, Loss, ReplayingDefense, at, scaled
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackEngine
 from robustmaps.training._average import AveragedWeights
@@ -50,7 +50,7 @@ class Stepper:
         defense = self.defense_at(done, steps)
         generator = stream(self.options.seed, "attack", epoch, step, device=x.device)
         x, y, targets = self._mixed(x, y, epoch, step)
-        if isinstance(defense, FreeAT):
+        if isinstance(defense, ReplayingDefense):
             self._replay(defense, x, y, targets, sums)
             return
         self.optimizer.zero_grad(set_to_none=True)
@@ -92,7 +92,7 @@ class Stepper:
         drawn = torch.rand((), generator=stream(self.options.seed, "cutmix", epoch, step))
         return self.options.cutmix > float(drawn)
 
-    def _replay(self, defense: FreeAT, x: Tensor, y: Tensor, targets: Tensor | None, sums: Sums) -> None:
+    def _replay(self, defense: ReplayingDefense, x: Tensor, y: Tensor, targets: Tensor | None, sums: Sums) -> None:
         replays_left = defense.replays
 
         def step(x_adv: Tensor) -> None:

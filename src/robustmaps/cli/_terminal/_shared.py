@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,8 +18,11 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from robustmaps import attacks, defenses
+from robustmaps.config import AttackConfig, DefenseConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
+from robustmaps.engine.registry import Listed
 
 if TYPE_CHECKING:
     from robustmaps.networks import Checkpoint
@@ -27,8 +31,61 @@ T = TypeVar("T")
 _UNLIMITED = 10_000
 
 
-def parse(kind: type[T], arguments: Sequence[str], verb: str, description: str, default: T | None = None) -> T:
-    """Read a verb's arguments into its dataclass; exits with code 2 and a hint where they don't fit."""
+@dataclass(frozen=True)
+class Rows:
+    """What can be chosen by name, listed where a verb explains itself.
+
+    Attributes:
+        title: what these are.
+        listed: the rows.
+        config: the dataclass whose fields are the options of their parameters.
+        further: the option of parameters that are no field.
+    """
+
+    title: str
+    listed: Callable[[], Mapping[str, Listed]]
+    config: type[Any]
+    further: str
+
+    def text(self) -> str:
+        """A line for each."""
+        lines = [f"{self.title}, each with the options that it takes:"]
+        for name, row in self.listed().items():
+            options = " ".join(map(self._option, row.parameters))
+            lines.append(f"  {name}: {row.summary}" + (f"; {options}" if options else ""))
+        return "\n".join(lines)
+
+    def _option(self, parameter: str) -> str:
+        if hasattr(self.config, parameter):
+            return f"--{parameter.replace('_', '-')}"
+        return f"{self.further} {parameter}=VALUE"
+
+
+ATTACKS = Rows("Attacks", attacks.listed, AttackConfig, "--attack-parameters")
+DEFENCES = Rows("Defences", defenses.listed, DefenseConfig, "--defense-parameters")
+
+
+def parse(
+    kind: type[T],
+    arguments: Sequence[str],
+    verb: str,
+    description: str,
+    default: T | None = None,
+    *,
+    rows: "Rows | None" = None,
+) -> T:
+    """Read a verb's arguments into its dataclass; exits with code 2 and a hint where they don't fit.
+
+    Args:
+        kind: the dataclass.
+        arguments: what follows the verb.
+        verb: its name.
+        description: what it does.
+        default: what holds where the arguments are silent.
+        rows: what is listed by name below the description.
+    """
+    if rows is not None and {"-h", "--help"} & set(arguments):
+        description = f"{description}\n\n{rows.text()}"
     registry = ConstructorRegistry()
     registry.primitive_rule(_float_rule)
     registry.primitive_rule(_floats_rule)

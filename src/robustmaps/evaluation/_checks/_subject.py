@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from robustmaps.attacks import APGD, FGSM, PGD, Attack, Square, check_labels, project
+from robustmaps.attacks import APGD, FGSM, PGD, Attack, WatchedAttack, check_labels, project
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Progress, Watcher
@@ -158,7 +158,7 @@ class CheckedNetwork:
             part = rows[start : start + self.batch_size]
             x, y = self.x[part], self.y[part]
             generator = stream(self.seed, "diagnose", attack.name, start, device=x.device)
-            if isinstance(attack, APGD | Square):
+            if isinstance(attack, WatchedAttack):
                 x_adv = attack(on or self.view, x, y, generator=generator, watcher=self._relay)
             else:
                 x_adv = attack(on or self.view, x, y, generator=generator)

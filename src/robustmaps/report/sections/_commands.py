@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from robustmaps.attacks import listed, takes
 from robustmaps.config import AttackConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
@@ -13,6 +14,8 @@ from robustmaps.evaluation import Evaluation, attack_settings
 from robustmaps.runs import RunRecord, create_attacks
 from robustmaps.studies import Statistics
 
+# None is the standard one.
+_VERSIONS = (None, *get_args(get_args(get_type_hints(AttackConfig)["version"])[0]))
 AGAIN = Path("again")
 """Where runs are made again, so that they don't meet the ones that are there."""
 
@@ -62,30 +65,42 @@ def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
 def _attack_options(evaluation: Evaluation) -> list[str] | None:
     """Options that stand for exactly these attacks, None where there are none."""
     expected = [dict(attack) for attack in evaluation.attacks]
+    try:
+        return next(_matching(expected, evaluation), None)
+    except InputError:  # an attack that is not installed here
+        return None
+
+
+def _matching(expected: list[dict[str, Any]], evaluation: Evaluation) -> Iterator[list[str]]:
     for config in _candidates(expected):
         try:
             made = attack_settings(create_attacks(config, evaluation.norm, evaluation.eps))
         except (InputError, ImportError):
             continue
         if list(made) == expected:
-            return _as_options(config)
-    return None
+            yield _as_options(config)
 
 
 def _candidates(attacks: Sequence[dict[str, Any]]) -> Iterator[AttackConfig]:
-    for version in get_args(get_type_hints(AttackConfig)["version"]):
-        for exhaustive in (False, True):
-            yield AttackConfig("autoattack", version=version, exhaustive=exhaustive)
+    """Those that could stand for some attacks: one that consists of several, or the attacks by name."""
+    for name, row in listed(warn=False).items():
+        for version in _VERSIONS if "version" in row.parameters else ():
+            for exhaustive in (False, True):
+                yield AttackConfig(name, version=version, exhaustive=exhaustive)
+    options = {item.name for item in fields(AttackConfig)}
     settings: dict[str, Any] = {}
+    further: dict[str, Any] = {}
     for attack in attacks:
-        if attack["name"] == "pgd":
-            settings.update({key: attack[key] for key in ("steps", "step_size", "restarts", "loss") if key in attack})
-    named = AttackConfig(",".join(str(attack["name"]) for attack in attacks), **settings)
-    for exhaustive in (False, True):
-        yield replace(named, exhaustive=exhaustive)
-    for attack in attacks:  # foolbox's, which take a number of steps
-        if "steps" in attack:
-            yield replace(named, steps=attack["steps"])
+        for key in takes(attack["name"]) & set(attack):
+            if attack[key] is not None:
+                (settings if key in options else further)[key] = attack[key]
+    named = AttackConfig(
+        ",".join(str(attack["name"]) for attack in attacks),
+        **settings,
+        attack_parameters=",".join(f"{key}={value}" for key, value in further.items()) or None,
+    )
+    yield named
+    yield replace(named, exhaustive=True)
 
 
 def _as_options(config: AttackConfig) -> list[str]:

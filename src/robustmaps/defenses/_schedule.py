@@ -35,9 +35,9 @@ def _smaller(attack: Any, factor: float) -> Any:
 def validation_attack(attack: Attack | None) -> Attack | None:
     """What tells whether a network trained against ``attack`` is robust.
 
-    That attack itself where it is PGD on the cross-entropy with several steps, else PGD of the same budget: a single
-    step does not see catastrophic overfitting, and a divergence from the clean prediction knows no labels.
+    What the attack itself names as ``for_validation``, as PGD on the cross-entropy does, else PGD of the same budget.
     """
-    if attack is None or (isinstance(attack, PGD) and attack.loss == "ce" and attack.steps > 1):
-        return attack if not isinstance(attack, PGD) else replace(attack, tau=0)
+    own: Attack | None = getattr(attack, "for_validation", None)
+    if attack is None or own is not None:
+        return own
     return PGD(norm=cast(Any, attack.norm), eps=attack.eps) if attack.norm in ("linf", "l2") else attack

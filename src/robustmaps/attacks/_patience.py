@@ -11,6 +11,15 @@ from robustmaps.engine.numbers import check_at_least
 _PARTS, _FIRST = 5, 2
 
 
+PATIENCE = 3.0
+"""The patience of the rule above, with which evaluations are made."""
+
+
+def patience(exhaustive: bool) -> float | None:
+    """The patience of an evaluation."""
+    return None if exhaustive else PATIENCE
+
+
 def check_patience(patience: float | None) -> None:
     """Refuse a negative patience; None is an endless one."""
     if patience is not None:

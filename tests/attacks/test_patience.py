@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustmaps.attacks import APGD, FAB, AutoAttack, Square
-from robustmaps.attacks._outlook import hopeless
+from robustmaps.attacks._patience import hopeless
 from robustmaps.engine.errors import InputError
 from tests.helpers.attack_oracles import broken
 

@@ -2,32 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustmaps.attacks._base import Attack
 from robustmaps.engine.memory import usual_batch
-from robustmaps.engine.progress import Progress, Watcher, ignore
-from robustmaps.engine.view import AttackView
-
-
-@runtime_checkable
-class WatchedAttack(Attack, Protocol):
-    """An attack that tells how far it is: after every few steps ``watcher`` gets a report in attack steps."""
-
-    def __call__(
-        self,
-        model: nn.Module | AttackView,
-        x: Tensor,
-        y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        watcher: Watcher = ignore,
-    ) -> Tensor:
-        """Adversarial images for ``x``."""
-        ...
+from robustmaps.engine.progress import Progress, Watcher
 
 
 def waves(standing: Tensor, variants: int, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor, int]]:

@@ -1,0 +1,99 @@
+"""The attacks by name. No PyTorch here: a list of them is read from the source."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.registry import Listed, Registry, check_taken
+
+if TYPE_CHECKING:
+    from robustmaps.attacks._base import Attack
+
+GRADIENT = 2.0
+"""Forward passes that the gradient of an input is worth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRow:
+    """What is known of an attack beside its class: as ``ROW``, or several as ``ROWS``, in the same module.
+
+    Attributes:
+        name: the name on the command line, which evaluations record.
+        summary: what it is, in a line; with the paper.
+        kind: its class.
+        create: makes it for an evaluation, from ``norm``, ``eps`` and those of its parameters that are given; the
+            class itself if left out.
+        parameters: what each option that it takes means, beside ``norm`` and ``eps``.
+        passes: forward passes at most that it makes for an image, a gradient being worth two; None where that is not
+            known.
+    """
+
+    name: str
+    summary: str
+    kind: type[Any]
+    create: Callable[..., "Attack"] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    passes: Callable[[Any], float | None] = lambda attack: None  # noqa: ARG005
+
+
+_REGISTRY = Registry("robustmaps.attacks", Path(__file__).parent, "attack", AttackRow)
+
+
+def register(row: AttackRow) -> AttackRow:
+    """Add an attack while the program runs; an installed package names its module as an entry point instead.
+
+    Raises:
+        InputError: it is not a row, or its name is taken.
+    """
+    return _REGISTRY.register(row)
+
+
+def listed(*, warn: bool = True) -> dict[str, Listed]:
+    """All attacks by name, without importing them."""
+    return _REGISTRY.listed(warn=warn)
+
+
+def check_parameters(names: Iterable[str], given: Mapping[str, object]) -> None:
+    """Refuse options that none of some attacks takes; imports none of them.
+
+    Raises:
+        InputError: an unknown attack, or an option without effect.
+    """
+    check_taken([_REGISTRY.find(name) for name in names], given, ("norm", "eps"))
+
+
+def create(name: str, norm: str, eps: float, **parameters: Any) -> "Attack":
+    """The attack of that name, as it is made for an evaluation.
+
+    Args:
+        name: see `listed`.
+        norm: the norm of the budget.
+        eps: its radius.
+        parameters: some of those that its row lists.
+
+    Raises:
+        InputError: an unknown attack, a parameter that it does not take, or a value out of its range.
+    """
+    check_parameters([name], parameters)
+    row = _REGISTRY.row(name)
+    return (row.create or row.kind)(norm=norm, eps=eps, **parameters)
+
+
+def takes(name: str) -> frozenset[str]:
+    """The parameters of the attack of that name, beside ``norm`` and ``eps``.
+
+    Raises:
+        InputError: an unknown attack.
+    """
+    return frozenset(_REGISTRY.find(name).parameters)
+
+
+def passes(attack: "Attack") -> float | None:
+    """Forward passes at most that an attack makes for an image; None where that is not known."""
+    try:
+        row = _REGISTRY.row(attack.name)
+    except InputError:
+        return None
+    return row.passes(attack) if isinstance(attack, row.kind) else None

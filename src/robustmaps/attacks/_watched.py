@@ -1,0 +1,80 @@
+"""What attacks of many steps have in common: a budget in any norm, how they begin, and reports on how far they are."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.engine.errors import unknown
+from robustmaps.engine.numbers import check_eps
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.view import AttackView, plain_view
+
+Norm = Literal["linf", "l2", "l1"]
+NORMS = ("linf", "l2", "l1")
+
+
+@dataclass(frozen=True)
+class WatchedAttack(ABC):
+    """An attack that shows how far it is: after every few steps ``watcher`` gets a report in attack steps.
+
+    Attributes:
+        norm: ``linf``, ``l2`` or ``l1``.
+        eps: the radius of the ball, in units of images in [0, 1].
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        check_eps(self.eps, self.norm)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name on the command line."""
+
+    def __call__(
+        self,
+        model: nn.Module | AttackView,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        watcher: Watcher = ignore,
+    ) -> Tensor:
+        """Adversarial images for ``x``, shape (N, C, H, W).
+
+        Args:
+            model: a network, used in evaluation mode and left as it was, or a view of one.
+            x: images (N, C, H, W) in [0, 1].
+            y: true labels (N,).
+            generator: where the seeds of random draws come from. A run's start depends on its seed, on the sample's
+                place in the batch and on the variant (restart, target), not on how other samples fare.
+            watcher: gets reports in steps of the attack.
+
+        Raises:
+            InputError: images outside [0, 1], or labels that don't fit.
+        """
+        check_batch(x, y)
+        with plain_view(model) as view, torch.no_grad():
+            logits = view(x)
+            check_labels(y, logits.shape[1])
+            return self._attacked(view, x.detach(), y, logits, generator, watcher)
+
+    @abstractmethod
+    def _attacked(
+        self,
+        view: AttackView,
+        x: Tensor,
+        y: Tensor,
+        logits: Tensor,
+        generator: torch.Generator | None,
+        watcher: Watcher,
+    ) -> Tensor:
+        """Adversarial images for checked images ``x``, of which the network gives ``logits`` (N, K)."""
