@@ -90,7 +90,7 @@ def test_no_recipe_has_changed_since_each_was_a_file_of_its_own() -> None:
         (
             "free-at-resnet8-122-digits",
             "ResNet-8, strides 122, free AT: digits, a minute or so on one core.",
-            {"model": "resnet8", "strides": "122", "upsample": 1, "eps": 0.15, "steps": None, "epochs": 5, "lr": 0.2},
+            {"model": "resnet8", "strides": "122", "upsample": 1, "eps": 0.15, "steps": 10, "epochs": 5, "lr": 0.2},
         ),
         (
             "at-awp-resnet8-112-fashion_mnist",

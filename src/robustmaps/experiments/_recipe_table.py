@@ -21,10 +21,16 @@ _PAPER_NETWORKS = {
 _PAPER_DEFENSES = ("standard", "at", "alp", "trades", "at-awp", "trades-awp")
 _PAPER_DATA = {"cifar10": ("", "CIFAR-10"), "cifar100": ("-cifar100", "CIFAR-100")}
 
-_PGD_10 = {"eps": "8/255", "steps": 10, "step_size": "2/255"}
 _SGD = {"batch_size": 128, "lr": 0.1, "weight_decay": 5e-4}
-_PAPER_LENGTH = {"epochs": 110, "schedule": "step:100,105"}
-_PAPER_STANDARD_LENGTH = {"epochs": 164, "schedule": "step:82,123"}
+_PAPER_STANDARD = {"epochs": 164, "schedule": "step:82,123", **_SGD}
+_PAPER_ADVERSARIAL = {
+    "eps": "8/255",
+    "steps": 10,
+    "step_size": "2/255",
+    "epochs": 110,
+    "schedule": "step:100,105",
+    **_SGD,
+}
 
 _TITLES = {
     "standard": "standard training",
@@ -41,11 +47,15 @@ _TITLES = {
     "free-at": "free AT",
 }
 
-# For a CPU: how the name ends, what the data are, and all keys but network and defence.
+# For a CPU: ResNet-8; how the name ends, what the data are, and all keys but network and defence.
+_RESNET8: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "122": ("strides 122", {"strides": "122"}),
+    "112": ("strides 112", {"strides": "112"}),
+    "up2": ("images upsampled by 2", {"strides": "122", "upsample": 2}),
+}
 _SMALL_DEFENSES = ("at", "trades", "at-awp")
-_ONE_CYCLE = {"schedule": "one-cycle"}
 _DIGITS = "digits, a minute or so on one core"
-_DIGITS_KEYS = {"data": "digits", "epochs": 20, "lr": 0.2, **_ONE_CYCLE}
+_DIGITS_KEYS = {"data": "digits", "epochs": 20, "lr": 0.2, "schedule": "one-cycle"}
 _SMALL_DATA: Mapping[str, tuple[str, dict[str, Any]]] = {
     "digits": (_DIGITS, {**_DIGITS_KEYS, "eps": 0.15, "steps": 5}),
     "cifar10-small": (
@@ -58,7 +68,7 @@ _SMALL_DATA: Mapping[str, tuple[str, dict[str, Any]]] = {
             "steps": 10,
             "epochs": 4,
             "lr": 0.1,
-            **_ONE_CYCLE,
+            "schedule": "one-cycle",
         },
     ),
     "fashion_mnist": (
@@ -72,7 +82,7 @@ _SMALL_DATA: Mapping[str, tuple[str, dict[str, Any]]] = {
             "steps": 5,
             "epochs": 8,
             "lr": 0.1,
-            **_ONE_CYCLE,
+            "schedule": "one-cycle",
         },
     ),
 }
@@ -117,22 +127,20 @@ def all_recipes() -> dict[str, Recipe]:
 def _paper() -> Iterator[tuple[str, Recipe]]:
     """The grid of arXiv 2202.12435."""
     for network, (model, title, own, shrunk) in _PAPER_NETWORKS.items():
-        variants = {
+        variants: dict[str, tuple[str, dict[str, Any]]] = {
             own: (f"strides {own}", {"strides": own}),
             shrunk: (f"strides shrunk to {shrunk}", {"strides": shrunk}),
             "up2": ("images upsampled by 2", {"strides": own, "upsample": 2}),
         }
         for variant, (how, size) in variants.items():
             for defense in _PAPER_DEFENSES:
-                budget = _PAPER_STANDARD_LENGTH if defense == "standard" else {**_PGD_10, **_PAPER_LENGTH}
+                budget: Mapping[str, Any] = _PAPER_STANDARD if defense == "standard" else _PAPER_ADVERSARIAL
                 for data, (ending, called) in _PAPER_DATA.items():
                     yield (
                         f"{defense}-{network}-{variant}{ending}",
                         Recipe(
                             f"{title}, {how}, {_TITLES[defense]}, {called} (arXiv 2202.12435).",
-                            {"model": model, **size, "data": data, "validation": 1000, "defense": defense}
-                            | budget
-                            | _SGD,
+                            {"model": model, **size, "data": data, "validation": 1000, "defense": defense, **budget},
                         ),
                     )
 
@@ -140,7 +148,7 @@ def _paper() -> Iterator[tuple[str, Recipe]]:
 def _small() -> Iterator[tuple[str, Recipe]]:
     """Of ResNet-8, sized for a CPU."""
     for ending, (what, keys) in _SMALL_DATA.items():
-        for variant in ("122", "112", "up2"):
+        for variant in _RESNET8:
             for defense in _SMALL_DEFENSES:
                 yield _resnet8(defense, variant, ending, what, keys)
     for defense, own in _DIGITS_DEFENSES.items():
@@ -148,9 +156,7 @@ def _small() -> Iterator[tuple[str, Recipe]]:
 
 
 def _resnet8(defense: str, variant: str, ending: str, what: str, keys: Mapping[str, Any]) -> tuple[str, Recipe]:
-    up = variant == "up2"
-    how = "images upsampled by 2" if up else f"strides {variant}"
-    size = {"strides": "122", "upsample": 2} if up else {"strides": variant}
+    how, size = _RESNET8[variant]
     return (
         f"{defense}-resnet8-{variant}-{ending}",
         Recipe(
