@@ -4,7 +4,7 @@ from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, Sta
 from robustmaps.analysis._analyze import analyze, analyze_both, feature_maps
 from robustmaps.analysis._catalog import CatalogEntry, catalog
 from robustmaps.analysis._comparison import Comparison
-from robustmaps.analysis._estimate import Estimate, estimate, ratio
+from robustmaps.analysis._estimate import estimate, ratio
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._laboratory import (
     BASIC,
@@ -33,7 +33,6 @@ __all__ = [
     "CatalogEntry",
     "Comparison",
     "Cost",
-    "Estimate",
     "FeatureGain",
     "Laboratory",
     "MarginGain",

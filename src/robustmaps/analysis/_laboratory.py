@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustmaps.analysis._analysis import Rows
-from robustmaps.analysis._estimate import Estimate, estimate
+from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._toy import Pool, Toy, ToyNetwork, Weights, predicted_gain, random_weights
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import stream
@@ -55,12 +56,12 @@ class Point:
     predicted: float | None = None
 
     @property
-    def gain(self) -> Estimate:
+    def gain(self) -> Measured:
         """Mean over draws."""
         return estimate(self.draws)
 
     @property
-    def reached(self) -> Estimate | None:
+    def reached(self) -> Measured | None:
         """Mean over draws."""
         return None if self.reached_draws is None else estimate(self.reached_draws)
 
@@ -89,7 +90,7 @@ class Series:
     points: tuple[Point, ...]
 
     @property
-    def exponent(self) -> Estimate:
+    def exponent(self) -> Measured:
         """The slope of log gain over log n."""
         return fit_exponent(self.points)
 
@@ -190,7 +191,7 @@ def measure(
     return Point(toy, np.array(first), np.array(reached) if steps else None, predicted)
 
 
-def fit_exponent(points: Sequence[Point]) -> Estimate:
+def fit_exponent(points: Sequence[Point]) -> Measured:
     """The slope of log gain over log n, by least squares in each draw, with its interval over draws.
 
     Raises:
@@ -286,6 +287,6 @@ def laboratory(
     return Laboratory(tuple(series), draws, images, seed)
 
 
-def _signed(value: Estimate) -> str:
+def _signed(value: Measured) -> str:
     low, high = value.interval
     return f"{value.value:+.2f} [{low:+.2f}, {high:+.2f}]"

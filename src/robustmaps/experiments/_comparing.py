@@ -11,7 +11,7 @@ from robustmaps.experiments._flat import to_mapping
 from robustmaps.experiments._records import RunRecord, read_run
 from robustmaps.experiments._report_words import NONE
 from robustmaps.experiments._variants import Variant, Yardstick, bounded, choose_yardstick, group
-from robustmaps.report import Bounded, Table, percent_cell, points_cell, table
+from robustmaps.report import Table, percent_cell, points_cell, table
 from robustmaps.training import INCIDENTAL
 
 
@@ -83,7 +83,7 @@ def _figures(a: Variant, b: Variant, clean: Comparison, robust: Comparison) -> T
         ("robust accuracy", "robust_correct", robust),
     ):
         rates = (percent_cell(bounded(v.evaluated.values(), which)) for v in (a, b))
-        rows.append((name, *rates, points_cell(Bounded(found.value, *found.interval))))
+        rows.append((name, *rates, points_cell(found.difference)))
     if a.cost is not None and b.cost is not None:
         for name, field, unit in (
             ("forward pass", "flops", "FLOP"),

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustmaps.analysis import Cost, measure_cost
 from robustmaps.data import Dataset, load
 from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import stream
@@ -32,7 +33,7 @@ from robustmaps.experiments._parallel import Worker, available_cores, run_all
 from robustmaps.experiments._report_words import as_sentence
 from robustmaps.experiments._run import train
 from robustmaps.experiments._variants import bounded, verdicts
-from robustmaps.report import AttackedImage, Bounded, Table, percent_cell, plot_attacked, plot_curves, table
+from robustmaps.report import AttackedImage, Table, percent_cell, plot_attacked, plot_curves, table
 from robustmaps.training import RunFolder, TrainOptions
 
 EPS = 0.15
@@ -56,8 +57,8 @@ class Variant:
     """
 
     name: str
-    clean: Bounded
-    robust: Bounded
+    clean: Measured
+    robust: Measured
     cost: Cost
     train_s: float
     evaluate_s: float
@@ -85,8 +86,8 @@ class DemoResult:
             "variants": [
                 {
                     "name": v.name,
-                    "clean_accuracy": {"value": v.clean.value, "interval": v.clean[1:]},
-                    "robust_accuracy": {"value": v.robust.value, "interval": v.robust[1:]},
+                    "clean_accuracy": {"value": v.clean.value, "interval": v.clean.interval},
+                    "robust_accuracy": {"value": v.robust.value, "interval": v.robust.interval},
                     "cost": v.cost.to_dict(),
                     "train_s": v.train_s,
                     "evaluate_s": v.evaluate_s,

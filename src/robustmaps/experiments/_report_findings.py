@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.engine.measured import Measured
 from robustmaps.evaluation import Evaluation
 from robustmaps.experiments._report_commands import shell
 from robustmaps.experiments._report_words import MOST_LINES, NOT_EVALUATED
@@ -15,7 +16,6 @@ from robustmaps.experiments._statistics import Statistics
 from robustmaps.experiments._variants import Variant, Yardstick, bounded
 from robustmaps.report import (
     Block,
-    Bounded,
     Cell,
     LearningCurve,
     Listing,
@@ -190,7 +190,7 @@ def classes(study: Statistics, labels: NDArray[np.int64] | None, names: Sequence
     return Section("classes", title, (*blocks, chart))
 
 
-def _of_class(variant: Variant, labels: NDArray[np.int64], label: int) -> Bounded:
+def _of_class(variant: Variant, labels: NDArray[np.int64], label: int) -> Measured:
     rows = np.flatnonzero(labels == label)
     return bounded(
         [_only(evaluation, rows) for evaluation in variant.evaluated.values()], "robust_correct", student=False

@@ -13,7 +13,6 @@ from robustmaps.experiments._statistics import Statistics
 from robustmaps.experiments._variants import Variant, bounded, family, only_enlarged
 from robustmaps.report import (
     Block,
-    Bounded,
     Cell,
     Code,
     Listing,
@@ -101,7 +100,7 @@ def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
         deviation = variant.deviations[1]
         spread = (NONE if deviation is None else Cell(f"{100 * deviation:.1f}", 100 * deviation),)
     gain = study.gains.get(variant.name)
-    gains = (NONE if gain is None else points_cell(Bounded(gain.value, *gain.interval)),) if study.gains else ()
+    gains = (NONE if gain is None else points_cell(gain.difference),) if study.gains else ()
     seconds = float(np.mean([run.seconds for run in variant.runs]))
     return (
         variant.name,
@@ -179,7 +178,7 @@ def trade_offs(study: Statistics) -> Section | None:
     ]
     blocks: list[Block] = [trade_off_chart(points, study.yardstick.short)]
     if study.gains:
-        gains = [(gain.b, gain.a, Bounded(gain.value, *gain.interval)) for gain in study.gains.values()]
+        gains = [(gain.b, gain.a, gain.difference) for gain in study.gains.values()]
         blocks.append(differences_chart(gains))
         blocks += [Text(as_sentence(gain)) for gain in list(study.gains.values())[:_SENTENCES]]
         if len(gains) > _SENTENCES:

@@ -8,10 +8,10 @@ from typing import Any
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import write_json
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
-from robustmaps.evaluation import Rate
 from robustmaps.experiments._candidates import Candidate
 from robustmaps.experiments._evaluation import Options, evaluate_checkpoint
 from robustmaps.experiments._run import folder_of, train
@@ -39,8 +39,8 @@ class Trial:
     score: float
     kept: bool
     best: bool = False
-    clean: Rate | None = None
-    robust: Rate | None = None
+    clean: Measured | None = None
+    robust: Measured | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -1,7 +1,7 @@
 """Layer 5: tables, plots and the page, all of plain values."""
 
 from robustmaps.report._analysis_plots import AttackedMaps, plot_gains, plot_maps, plot_plan
-from robustmaps.report._chart_parts import Bounded, percent_cell, points_cell
+from robustmaps.report._chart_parts import percent_cell, points_cell
 from robustmaps.report._charts import TradeOff, differences_chart, radius_chart, trade_off_chart
 from robustmaps.report._depth_charts import DepthSeries, LearningCurve, depth_chart, learning_chart
 from robustmaps.report._page import (
@@ -30,7 +30,6 @@ __all__ = [
     "AttackedImage",
     "AttackedMaps",
     "Block",
-    "Bounded",
     "Cell",
     "Chart",
     "Code",

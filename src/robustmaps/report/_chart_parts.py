@@ -2,8 +2,9 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from robustmaps.engine.measured import Measured
 from robustmaps.report._tables import Cell
 
 SERIES = 8
@@ -14,29 +15,16 @@ Tints = Mapping[str, int]
 """The colour of each name, so that a configuration has the same one in every plot."""
 
 
-class Bounded(NamedTuple):
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def percent(figure: Bounded) -> Bounded:
-    """A share as a percentage."""
-    return Bounded(*(100 * part for part in figure))
-
-
-def percent_cell(figure: Bounded) -> Cell:
+def percent_cell(figure: Measured) -> Cell:
     """A share as a percentage for a table: ``68.6 % [64.5, 72.8]``."""
-    value, low, high = percent(figure)
-    return Cell(f"{value:.1f} % [{low:.1f}, {high:.1f}]", value, (low, high))
+    one = figure.scaled(100)
+    return Cell(f"{one.value:.1f} % [{one.low:.1f}, {one.high:.1f}]", one.value, one.interval)
 
 
-def points_cell(figure: Bounded) -> Cell:
+def points_cell(figure: Measured) -> Cell:
     """A difference in percentage points for a table: ``+9.5 [+6.3, +13.1]``."""
-    value, low, high = percent(figure)
-    return Cell(f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", value, (low, high))
+    one = figure.scaled(100)
+    return Cell(f"{one.value:+.1f} [{one.low:+.1f}, {one.high:+.1f}]", one.value, one.interval)
 
 
 def plain(text: str) -> str:
@@ -55,7 +43,7 @@ def tints_of(names: Iterable[str]) -> Tints:
     return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
-def bars(figures: Sequence[Bounded]) -> dict[str, Any]:
+def bars(figures: Sequence[Measured]) -> dict[str, Any]:
     """Error bars."""
     return {
         "type": "data",
@@ -67,14 +55,13 @@ def bars(figures: Sequence[Bounded]) -> dict[str, Any]:
     }
 
 
-def band(x: Sequence[float], figures: Sequence[Bounded], index: int, group: str) -> Trace:
+def band(x: Sequence[float], figures: Sequence[Measured], index: int, group: str) -> Trace:
     """The area between the bounds, hidden and shown together with its line."""
-    lows, highs = ([figure[part] for figure in figures] for part in (1, 2))
     return {
         "type": "scatter",
         "mode": "lines",
         "x": [*x, *reversed(x)],
-        "y": [*lows, *reversed(highs)],
+        "y": [*(figure.low for figure in figures), *(figure.high for figure in reversed(figures))],
         "fill": "toself",
         "fillcolor": colour(index, 0.14),
         "line": {"width": 0},

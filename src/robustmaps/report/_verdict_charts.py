@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
+from robustmaps.engine.measured import Measured
 from robustmaps.report._chart_parts import (
-    Bounded,
     Tints,
     Trace,
     axis,
     bars,
     colour,
-    percent,
     percent_axis,
     percent_cell,
     plain,
@@ -79,7 +78,7 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
 
 def classes_chart(
     classes: Sequence[str],
-    series: Sequence[tuple[str, Sequence[Bounded]]],
+    series: Sequence[tuple[str, Sequence[Measured]]],
     attack: str,
     tints: Tints | None = None,
 ) -> Chart:
@@ -88,7 +87,7 @@ def classes_chart(
     tints = tints or tints_of(name for name, _ in series)
     for name, shares in series:
         index = tints[name]
-        figures = [percent(share) for share in shares]
+        figures = [share.scaled(100) for share in shares]
         traces.append(
             {
                 "type": "bar",
@@ -122,11 +121,11 @@ def classes_chart(
     )
 
 
-def _weakest(classes: Sequence[str], shares: Sequence[Bounded]) -> str:
+def _weakest(classes: Sequence[str], shares: Sequence[Measured]) -> str:
     value, label = min((share.value, label) for share, label in zip(shares, classes, strict=True))
     return f"{label} ({100 * value:.0f} percent)"
 
 
-def _strongest(classes: Sequence[str], shares: Sequence[Bounded]) -> str:
+def _strongest(classes: Sequence[str], shares: Sequence[Measured]) -> str:
     value, label = max((share.value, label) for share, label in zip(shares, classes, strict=True))
     return f"{label} ({100 * value:.0f} percent)"
