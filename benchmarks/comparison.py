@@ -15,12 +15,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from robustmaps.config import RunConfig
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.enlarging import plan
-from robustmaps.experiments import RunConfig, RunRecord, Statistics, open_checkpoint, read_runs, statistics_of
-from robustmaps.experiments._datasets import load_data
-from robustmaps.experiments._variants import Variant, only_enlarged
-from robustmaps.report import percent_cell
+from robustmaps.figures import percent_cell
+from robustmaps.networks import open_checkpoint
+from robustmaps.networks._data import load_data
+from robustmaps.runs import RunRecord, read_runs
+from robustmaps.studies import Statistics, statistics_of
+from robustmaps.studies._configurations import Variant, only_enlarged
 
 _ROBUST = "validation_robust_accuracy"
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
+from robustmaps.config import DefenseConfig, ModelConfig, RunConfig
+from robustmaps.config._run import write_config
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.evaluation import Evaluation
-from robustmaps.experiments import DefenseConfig, ModelConfig, RunConfig, report
-from robustmaps.experiments._config import write_config
+from robustmaps.report import report
 from robustmaps.training import TrainOptions
 
 FLAGS = [

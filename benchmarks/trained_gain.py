@@ -22,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from robustmaps.analysis import MarginGain, margin_gains
+from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig
 from robustmaps.data import Dataset, load
 from robustmaps.engine.device import device_name, resolve_device
 from robustmaps.engine.files import write_json
 from robustmaps.engine.numbers import as_fraction, parse_number
-from robustmaps.experiments import DataConfig, DefenseConfig, ModelConfig, RunConfig, train
+from robustmaps.runs import train
 from robustmaps.training import TrainOptions
 
 RESAMPLES = 2000

@@ -24,7 +24,7 @@ from robustmaps.attacks import AutoAttack
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.evaluation import evaluate, images_sha256, weights_sha256
-from robustmaps.experiments import open_checkpoint
+from robustmaps.networks import open_checkpoint
 
 OURS = {"torchattacks": "standard", "art": ("apgd-ce", "apgd-dlr", "square")}
 Attack = Callable[[Tensor, Tensor], Tensor]

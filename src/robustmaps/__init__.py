@@ -7,6 +7,20 @@
 >>> options = robustmaps.TrainOptions(epochs=20, schedule="one-cycle")
 >>> robustmaps.fit(model, data, robustmaps.defenses.AT(attack), options)  # doctest: +SKIP
 >>> robustmaps.evaluate(model, *data.test.tensors(), attack).robust_accuracy  # doctest: +SKIP
+
+What most programs need is here: `enlarge`, `plan`, `Enlargement` and `EnlargeWarning`; `fit` and `TrainOptions`;
+`evaluate`, `compare`, `diagnose` and `Evaluation`; and `InputError`, which every refusal raises. The rest is in the
+packages, from the ground up:
+
+- `engine`: devices, precision, the attack view, numbers, files.
+- `tracing`: what a network does in one pass.
+- `models`, `data`: the paper's networks; images.
+- `attacks`, `enlarging`: gradient and query attacks; larger feature maps for any network.
+- `defenses`, `analysis`: losses that make networks robust; what a network sees, and what a perturbation gains on it.
+- `evaluation`, `training`: verdicts per sample; the training loop.
+- `figures`: tables, plots and rasters.
+- `config`, `networks`, `runs`, `studies`: a configuration, the network it names, one run, many runs.
+- `report`: the page that shows runs.
 """
 
 from typing import TYPE_CHECKING
@@ -18,14 +32,19 @@ if TYPE_CHECKING:
     from robustmaps import (
         analysis,
         attacks,
+        config,
         data,
         defenses,
         engine,
         enlarging,
         evaluation,
-        experiments,
+        figures,
         models,
+        networks,
         report,
+        runs,
+        studies,
+        tracing,
         training,
     )
     from robustmaps.engine.errors import InputError
@@ -43,6 +62,7 @@ __all__ = [
     "analysis",
     "attacks",
     "compare",
+    "config",
     "data",
     "defenses",
     "diagnose",
@@ -51,11 +71,15 @@ __all__ = [
     "enlarging",
     "evaluate",
     "evaluation",
-    "experiments",
+    "figures",
     "fit",
     "models",
+    "networks",
     "plan",
     "report",
+    "runs",
+    "studies",
+    "tracing",
     "training",
 ]
 
@@ -68,7 +92,7 @@ __getattr__, __dir__ = lazy(
         "training": ["TrainOptions", "fit"],
     },
     modules=[
-        *("analysis", "attacks", "data", "defenses", "engine", "enlarging", "evaluation", "experiments"),
-        *("models", "report", "training"),
+        *("analysis", "attacks", "config", "data", "defenses", "engine", "enlarging", "evaluation", "figures"),
+        *("models", "networks", "report", "runs", "studies", "tracing", "training"),
     ],
 )

@@ -11,9 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustmaps import models
-from robustmaps.analysis import analyze, catalog, measure_cost
+from robustmaps.analysis import analyze, measure_cost
 from robustmaps.engine.errors import InputError
 from robustmaps.enlarging import EnlargeWarning, enlarge, plan
+from robustmaps.models import catalog
 
 
 class Pooled(nn.Module):

@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torchattacks
-from attack_oracles import PEER_NORMS, TwoPlanes, broken, images, lowest_value
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -10,6 +9,7 @@ from robustmaps.attacks import APGD, norms, project
 from robustmaps.attacks._losses import dlr, targeted_dlr
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Progress
+from tests.helpers.attack_oracles import PEER_NORMS, TwoPlanes, broken, images, lowest_value
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -2,11 +2,11 @@ import pytest
 import torch
 from art.attacks.evasion import AutoAttack as ArtAutoAttack
 from art.estimators.classification import PyTorchClassifier
-from attack_oracles import broken, peer_autoattack
 from torch import nn
 
 from robustmaps.attacks import APGD, FAB, Attack, AutoAttack, Square, WatchedAttack, norms
 from robustmaps.engine.errors import InputError
+from tests.helpers.attack_oracles import broken, peer_autoattack
 
 
 def generator(seed: int = 0) -> torch.Generator:

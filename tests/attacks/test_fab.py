@@ -1,13 +1,13 @@
 import pytest
 import torch
 import torchattacks
-from attack_oracles import PEER_NORMS, TwoPlanes, broken, images, shortest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustmaps.attacks import FAB, norms
 from robustmaps.attacks._halfspace import to_hyperplane
 from robustmaps.engine.errors import InputError
+from tests.helpers.attack_oracles import PEER_NORMS, TwoPlanes, broken, images, shortest
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from attack_oracles import TwoPlanes, broken, images, shortest
 from torch import Tensor, nn
 
 from robustmaps import evaluate
@@ -12,6 +11,7 @@ from robustmaps.attacks import FOOLBOX_ATTACKS, Attack, Foolbox, norms
 from robustmaps.attacks._foolbox import METHODS
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.view import AttackEngine
+from tests.helpers.attack_oracles import TwoPlanes, broken, images, shortest
 
 with warnings.catch_warnings():  # it uses a name that SciPy gave up
     warnings.simplefilter("ignore")

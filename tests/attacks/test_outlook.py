@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attack_oracles import broken
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import APGD, FAB, AutoAttack, Square
 from robustmaps.attacks._outlook import hopeless
 from robustmaps.engine.errors import InputError
+from tests.helpers.attack_oracles import broken
 
 ATTACKS = [
     APGD(eps=0.12),

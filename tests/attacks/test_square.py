@@ -1,12 +1,12 @@
 import pytest
 import torch
 import torchattacks
-from attack_oracles import PEER_NORMS, TwoPlanes, broken, images, shortest
 from torch import nn
 
 from robustmaps.attacks import Square, norms
 from robustmaps.attacks._windows import bump, windows
 from robustmaps.engine.errors import InputError
+from tests.helpers.attack_oracles import PEER_NORMS, TwoPlanes, broken, images, shortest
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from robustmaps.cli import _watch
-from robustmaps.cli._watch import Watch
+from robustmaps.cli._terminal import _watch
+from robustmaps.cli._terminal._watch import Watch
 from robustmaps.engine.progress import Progress
 
 

@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
-from pages import EVIL, some_page
 
 from robustmaps.report import write_report
+from tests.helpers.pages import EVIL, some_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which the dev extra brings")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -4,10 +4,10 @@ import html.parser
 import itertools
 
 import pytest
-from pages import EVIL, some_page
 
 from robustmaps.engine.errors import InputError
 from robustmaps.report import render_markdown, render_page, write_report
+from tests.helpers.pages import EVIL, some_page
 
 
 class Outline(html.parser.HTMLParser):

@@ -1,12 +1,15 @@
-"""Layer 3: what a network costs, what it sees, and what a perturbation gains on it."""
+"""What a network sees, and what a perturbation gains on it."""
 
 from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, StageReport, budget_text, short_names
 from robustmaps.analysis._analyze import analyze, analyze_both, feature_maps
-from robustmaps.analysis._catalog import CatalogEntry, catalog
-from robustmaps.analysis._comparison import Comparison
+from robustmaps.analysis._comparison import ComparedAnalyses
 from robustmaps.analysis._estimate import estimate, ratio
 from robustmaps.analysis._gain import first_order_gain, reached_gain
-from robustmaps.analysis._laboratory import (
+from robustmaps.analysis._receptive import effective_field_px
+from robustmaps.analysis._scores import feature_gain, margin_gain, margin_gains
+from robustmaps.analysis._stage_costs import Share
+from robustmaps.analysis._stages import Stage
+from robustmaps.analysis._theory import (
     BASIC,
     POOLS,
     Laboratory,
@@ -18,19 +21,21 @@ from robustmaps.analysis._laboratory import (
     measure,
     standard_variations,
 )
-from robustmaps.analysis._passes import Share
-from robustmaps.analysis._receptive import effective_field_px
-from robustmaps.analysis._stages import Stage
-from robustmaps.analysis._summaries import feature_gain, margin_gain, margin_gains
-from robustmaps.analysis._toy import Toy, ToyNetwork, Weights, linear_average_gain, predicted_gain, random_weights
+from robustmaps.analysis._theory_network import (
+    Toy,
+    ToyNetwork,
+    Weights,
+    linear_average_gain,
+    predicted_gain,
+    random_weights,
+)
 from robustmaps.models import Cost, measure_cost
 
 __all__ = [
     "BASIC",
     "POOLS",
     "Analysis",
-    "CatalogEntry",
-    "Comparison",
+    "ComparedAnalyses",
     "Cost",
     "FeatureGain",
     "Laboratory",
@@ -47,7 +52,6 @@ __all__ = [
     "analyze",
     "analyze_both",
     "budget_text",
-    "catalog",
     "effective_field_px",
     "estimate",
     "feature_gain",

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustmaps.analysis._estimate import estimate
-from robustmaps.analysis._passes import Share
+from robustmaps.analysis._stage_costs import Share
 from robustmaps.analysis._stages import Stage
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction, human
-from robustmaps.enlarging._enlargement import by, stride_text, table
+from robustmaps.engine.text import by, stride_text, table
 from robustmaps.models import Cost
 
 Rows = list[tuple[str, ...]]

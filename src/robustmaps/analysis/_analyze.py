@@ -7,19 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.analysis._analysis import Analysis, MarginGain, StageReport
-from robustmaps.analysis._comparison import Comparison
+from robustmaps.analysis._comparison import ComparedAnalyses
 from robustmaps.analysis._gain import check_norm
-from robustmaps.analysis._passes import maps_of, shares
 from robustmaps.analysis._probe import Probe, gain_of
 from robustmaps.analysis._receptive import effective_field_px
+from robustmaps.analysis._stage_costs import maps_of, shares
 from robustmaps.analysis._stages import Stage, find_stages, no_shortcuts
 from robustmaps.attacks import check_batch
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import plain_view
-from robustmaps.enlarging._head import find_head
-from robustmaps.enlarging._trace import trace
 from robustmaps.models import measure_cost
+from robustmaps.tracing import find_head, trace
 
 # A quarter of a GiB of activations at once: enough to keep a core busy, little enough for a laptop.
 _BATCH_BYTES = 2**28
@@ -107,7 +106,7 @@ def analyze(
     )
 
 
-def analyze_both(before: nn.Module, after: nn.Module, x: Tensor, y: Tensor, **options: object) -> Comparison:
+def analyze_both(before: nn.Module, after: nn.Module, x: Tensor, y: Tensor, **options: object) -> ComparedAnalyses:
     """A network before and after it was enlarged, on the same images, at the same places.
 
     Args:
@@ -119,7 +118,7 @@ def analyze_both(before: nn.Module, after: nn.Module, x: Tensor, y: Tensor, **op
     """
     first = analyze(before, x, y, **options)  # type: ignore[arg-type]
     like = [report.stage for report in first.stages]
-    return Comparison(first, analyze(after, x, y, **{**options, "like": like}))  # type: ignore[arg-type]
+    return ComparedAnalyses(first, analyze(after, x, y, **{**options, "like": like}))  # type: ignore[arg-type]
 
 
 def feature_maps(model: nn.Module, x: Tensor, stages: Sequence[Stage]) -> list[Tensor]:

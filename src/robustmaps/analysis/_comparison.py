@@ -9,13 +9,13 @@ from robustmaps.analysis._analysis import Analysis, Rows, budget_text, short_nam
 from robustmaps.analysis._estimate import estimate, ratio
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
-from robustmaps.enlarging._enlargement import by, table
+from robustmaps.engine.text import by, table
 
 ARROW = " → "
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedAnalyses:
     """A network before and after, on the same images and with the same budget.
 
     Attributes:

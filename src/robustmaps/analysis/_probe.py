@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from robustmaps.analysis._analysis import FeatureGain
 from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._gain import Function, dual_norm, first_order_gain, reached_gain, wrong_margin
-from robustmaps.analysis._passes import maps_of
 from robustmaps.analysis._receptive import gradient_energy
+from robustmaps.analysis._stage_costs import maps_of
 from robustmaps.analysis._stages import Stage
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.random import stream
-from robustmaps.enlarging._trace import logits
+from robustmaps.tracing import logits
 
 
 class Part:

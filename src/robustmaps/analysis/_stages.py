@@ -9,10 +9,19 @@ from typing import Any
 import torch
 
 from robustmaps.engine.errors import InputError
-from robustmaps.enlarging._flow import Sight, leading_inputs, sights, size_of
-from robustmaps.enlarging._head import Head, find_head
-from robustmaps.enlarging._trace import IMAGE, Call, Trace
-from robustmaps.enlarging._windows import margin, read_window
+from robustmaps.tracing import (
+    IMAGE,
+    Call,
+    Head,
+    Sight,
+    Trace,
+    find_head,
+    leading_inputs,
+    margin,
+    read_window,
+    sights,
+    size_of,
+)
 
 Key = tuple[tuple[str, ...], str, int]
 """A call by the modules around it, its function, and its number among such calls."""

@@ -1,4 +1,4 @@
-"""Layer 6: one thin command per verb. Nothing is decided here; it parses, calls layer 5 and prints."""
+"""One thin command per verb: it parses, calls the packages below and prints, and decides nothing."""
 
 from robustmaps.cli._main import main
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
-from robustmaps.cli._surgery import SurgeryArguments
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._watch import watching
+from robustmaps.config import Surgery
 
 DESCRIPTION = """Say per stage of a network how large its maps are, what they see, what they cost, and how far a
 perturbation can drive them; with --upsample or --where, the same of the enlarged network beside it."""
@@ -39,7 +39,7 @@ class Arguments:
     """
 
     model: tyro.conf.Positional[str]
-    surgery: SurgeryArguments = field(default_factory=SurgeryArguments)
+    surgery: Surgery = field(default_factory=Surgery)
     data: str | None = None
     image_size: int | None = None
     split: Literal["test", "validation"] = "test"
@@ -58,12 +58,12 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "analyze", DESCRIPTION)
-    from robustmaps.experiments import Surgery, analyze_network
+    from robustmaps.networks import analyze_network
 
     with watching() as watch:
         done = analyze_network(
             given.model,
-            Surgery(**vars(given.surgery)),
+            given.surgery,
             data=given.data,
             image_size=given.image_size,
             split=given.split,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
 
 DESCRIPTION = """Compare two runs, paired by image, by the strongest evaluation that both have."""
 
@@ -29,7 +29,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "compare", DESCRIPTION)
-    from robustmaps.experiments import compare_runs
+    from robustmaps.studies import compare_runs
 
     done = compare_runs(given.a, given.b)
     texts: list[object] = [

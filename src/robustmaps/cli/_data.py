@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._watch import watching
 from robustmaps.engine.errors import InputError, unknown
 
 DESCRIPTION = {
@@ -132,7 +132,7 @@ def _show(arguments: Sequence[str]) -> None:
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:
-        from robustmaps.report import plot_samples
+        from robustmaps.figures import plot_samples
 
         plot_samples(given.picture, data)
         about["picture"] = str(given.picture)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.cli._shared import Output, parse, rich_table, stop_on_signal
 from robustmaps.cli._sweep import showing
+from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
 from robustmaps.engine.errors import Interrupted
 
 DESCRIPTION = """Train ResNet-8 and its twin with inputs upsampled by 2 on the embedded digits, by adversarial training
@@ -34,7 +34,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "demo", DESCRIPTION)
-    from robustmaps.experiments import demo
+    from robustmaps.studies import demo
 
     with stop_on_signal() as should_stop, showing() as show:
         try:

@@ -7,8 +7,8 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, open_given, parse, rich_table
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, open_given, parse, rich_table
+from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Is this robustness real? Look for signs that attacks fail on a network for other reasons: no gradients,
 saturated logits, randomness, operations that can't be differentiated, attacks that others outdo. Takes a run of ours,
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "diagnose", DESCRIPTION)
     from robustmaps.engine.numbers import as_fraction
-    from robustmaps.experiments import diagnose_checkpoint
+    from robustmaps.runs import diagnose_checkpoint
 
     checkpoint = open_given(given.run, given.model_from, given.checkpoint)
     with watching() as watch:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse
-from robustmaps.cli._surgery import SurgeryArguments
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse
+from robustmaps.cli._terminal._watch import watching
+from robustmaps.config import Surgery
 
 DESCRIPTION = """Enlarge the maps of any network, by upsampled images, smaller strides or both; print what it costs, and
 with --save write weights and recipe, so that the folder can be given wherever a MODEL is expected."""
@@ -33,7 +33,7 @@ class Arguments:
     """
 
     model: tyro.conf.Positional[str]
-    surgery: SurgeryArguments = field(default_factory=SurgeryArguments)
+    surgery: Surgery = field(default_factory=Surgery)
     data: str | None = None
     image_size: int | None = None
     samples: int = 512
@@ -46,12 +46,12 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "enlarge", DESCRIPTION)
-    from robustmaps.experiments import Surgery, enlarge_network, save_enlarged
+    from robustmaps.networks import enlarge_network, save_enlarged
 
     with watching() as watch:
         done = enlarge_network(
             given.model,
-            Surgery(**vars(given.surgery)),
+            given.surgery,
             data=given.data,
             image_size=given.image_size,
             samples=given.samples,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, open_given, parse, rich_table
-from robustmaps.cli._watch import attacking
+from robustmaps.cli._terminal._shared import Output, open_given, parse, rich_table
+from robustmaps.cli._terminal._watch import attacking
+from robustmaps.config import AttackConfig
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.experiments import AttackConfig
 
 if TYPE_CHECKING:
-    from robustmaps.experiments import CorruptedRun, EvaluatedCurve, EvaluatedRun
+    from robustmaps.runs import CorruptedRun, EvaluatedCurve, EvaluatedRun
 
 DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run of ours, or
 your own network with --model-from package.module:function --checkpoint weights.safetensors --data ... The same command
@@ -65,7 +65,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "evaluate", DESCRIPTION)
-    from robustmaps.experiments import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_curve
+    from robustmaps.runs import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_curve
 
     if given.corruptions is not None:
         _refuse_beside_corruptions(given)
@@ -134,7 +134,7 @@ def _print_corrupted(done: "CorruptedRun", as_json: bool) -> None:
 
 
 def _print(done: "EvaluatedRun | EvaluatedCurve | CorruptedRun", given: Arguments) -> None:
-    from robustmaps.experiments import CorruptedRun, EvaluatedRun
+    from robustmaps.runs import CorruptedRun, EvaluatedRun
 
     if isinstance(done, CorruptedRun):
         _print_corrupted(done, given.json)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse
+from robustmaps.cli._terminal._shared import Output, parse
 
 DESCRIPTION = """Export a run's network with a model card that holds the measured figures. Its outputs are compared with
 the original's on test images; an export that differs is not kept."""
@@ -36,7 +36,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "export", DESCRIPTION)
-    from robustmaps.experiments import export
+    from robustmaps.runs import export
 
     done = export(given.run, given.format, given.out, data=given.data)
     Output(given.json).result(

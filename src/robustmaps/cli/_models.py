@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
 
 DESCRIPTION = "List the networks with their default strides, parameters and FLOPs."
 
@@ -26,8 +26,8 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "models", DESCRIPTION)
-    from robustmaps.analysis import catalog
     from robustmaps.engine.numbers import human
+    from robustmaps.models import catalog
 
     entries = catalog(image_px=given.image_size, num_classes=given.classes)
     rows = [

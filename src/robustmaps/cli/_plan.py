@@ -7,8 +7,8 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse
+from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """List all enlargements of a network within a budget, with cost, map size and perturbation gain, and mark
 those that no other one beats, so that you can choose before you train."""
@@ -60,7 +60,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "plan", DESCRIPTION)
-    from robustmaps.experiments import parse_budget, plan_network
+    from robustmaps.networks import parse_budget, plan_network
 
     options = {**vars(given), "budget": parse_budget(given.budget)}
     for name in ("model", "json"):

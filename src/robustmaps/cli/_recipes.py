@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
 from robustmaps.engine.errors import InputError
 
 DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. One of them is
@@ -28,7 +28,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "recipes", DESCRIPTION)
-    from robustmaps.experiments import describe_recipe, read_recipe, recipe_names, to_mapping
+    from robustmaps.config import describe_recipe, read_recipe, recipe_names, to_mapping
 
     names = [name for name in recipe_names() if all(word in name for word in given.words)]
     if not names:

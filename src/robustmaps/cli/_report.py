@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse
+from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Write the report of a run, or of all runs in a folder: one HTML page that opens from disk and needs no
 network, and its tables as Markdown, LaTeX and CSV beside it."""
@@ -35,7 +35,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "report", DESCRIPTION)
-    from robustmaps.experiments import report
+    from robustmaps.report import report
 
     with watching() as watch:
         done = report(given.folder, given.out, pictures=not given.no_pictures, device=given.device, watcher=watch)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
 from robustmaps.engine.numbers import as_fraction, human
 
 DESCRIPTION = """List runs, such as those of a study; without options all of them, by name. Conditions compare columns:
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     # "--sort -robust" would be read as two options.
     given = parse(Arguments, _joined(arguments), "runs", DESCRIPTION)
-    from robustmaps.experiments import RUN_COLUMNS, differing, list_runs, read_runs
+    from robustmaps.runs import RUN_COLUMNS, differing, list_runs, read_runs
 
     skipped: list[str] = []
     records = read_runs(given.folder, skipped=lambda path, reason: skipped.append(f"{path}: skipped, {reason}"))

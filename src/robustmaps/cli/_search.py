@@ -7,11 +7,11 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._shared import Output, parse, rich_table, stop_on_signal
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._terminal._watch import watching
+from robustmaps.config import AttackConfig, ModelConfig, RunConfig, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import human
-from robustmaps.experiments import AttackConfig, ModelConfig, RunConfig, to_mapping
 from robustmaps.training import TrainOptions
 
 DESCRIPTION = """Find the enlargements of a network that are worth their cost: candidates within a budget are trained on
@@ -50,19 +50,13 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "search", DESCRIPTION)
-    from robustmaps.experiments import (
-        EvaluationConfig,
-        find_candidates,
-        load_data,
-        parse_budget,
-        read_study,
-        search,
-        within,
-    )
+    from robustmaps.config import EvaluationConfig, read_study
+    from robustmaps.networks import complete, load_data, parse_budget
+    from robustmaps.studies import find_candidates, search, within
 
     budget = parse_budget(given.budget)
     if given.target.endswith((".yaml", ".yml")):
-        study = read_study(given.target)
+        study = read_study(given.target, complete)
         configs = [point.config for point in study.points]
         if given.run != Arguments("").run:
             raise InputError(

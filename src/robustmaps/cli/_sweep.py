@@ -13,13 +13,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from robustmaps.cli._shared import Output, parse, rich_table, stop_on_signal
-from robustmaps.cli._watch import clock
+from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._terminal._watch import clock
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
 
 if TYPE_CHECKING:
-    from robustmaps.experiments import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
+    from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
@@ -54,13 +54,16 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "sweep", DESCRIPTION)
+    from robustmaps.config import read_study
     from robustmaps.engine.numbers import check_whole
-    from robustmaps.experiments import RunsFailed, plan_sweep, read_run, read_study, statistics_by_part, sweep
+    from robustmaps.networks import complete
+    from robustmaps.runs import read_run
+    from robustmaps.studies import RunsFailed, plan_sweep, statistics_by_part, sweep
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
             check_whole(name, getattr(given, name), 1)
-    study = read_study(given.study)
+    study = read_study(given.study, complete)
     plan = plan_sweep(study, given.out or given.study.with_suffix(""), jobs=given.jobs, threads=given.threads)
     output = Output(given.json)
     if given.dry_run:
@@ -129,7 +132,7 @@ def _plan_line(plan: "SweepPlan") -> str:
 
 
 def _statistics_texts(found: "Statistics") -> list[object]:
-    from robustmaps.report import percent_cell
+    from robustmaps.figures import percent_cell
 
     rows = [
         (

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.cli._shared import Output, parse, rich_table
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Measure how the perturbation gain of random and trained networks depends on the size of the map before
 average and max pooling, and fit the exponents: about -1/2 and 0 (docs/theory.md)."""
@@ -43,7 +43,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "theory", DESCRIPTION)
-    from robustmaps.experiments import theory
+    from robustmaps.studies import theory
 
     options = {name: value for name, value in vars(given).items() if name != "json"}
     with watching() as watch:

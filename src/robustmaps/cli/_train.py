@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._shared import Output, parse, stop_on_signal, take_option
-from robustmaps.cli._watch import watching
+from robustmaps.cli._terminal._shared import Output, parse, stop_on_signal, take_option
+from robustmaps.cli._terminal._watch import watching
+from robustmaps.config import RunConfig, read_config, read_recipe, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.experiments import RunConfig, read_config, read_recipe, to_mapping
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
 names, and --recipe takes such a file that comes with the package (robustmaps recipes); --config wins over --recipe,
@@ -67,14 +67,19 @@ def _defaults(recipe: str | None, config: str | None, weights: str | None) -> Ru
     if weights == "":
         raise InputError("--init-from: expected a run folder, a weights file or a folder that robustmaps enlarge saved")
     if weights is not None:
-        from robustmaps.experiments import starting_from
+        from robustmaps.networks import starting_from
 
         run = starting_from(weights, run)
-    return run if config is None else read_config(config, run)
+    if config is None:
+        return run
+    from robustmaps.networks import complete
+
+    return read_config(config, run, complete)
 
 
 def _train(given: Arguments, resume: str | None) -> None:
-    from robustmaps.experiments import folder_of, resolve, train
+    from robustmaps.networks import resolve
+    from robustmaps.runs import folder_of, train
 
     config = resolve(given.run)
     folder = folder_of(config, given.out)

@@ -1,4 +1,4 @@
-"""Layer 1: images, decoded once, split without leaks, and served in shuffled, augmented batches.
+"""Images, decoded once, split without leaks, and served in shuffled, augmented batches.
 
 >>> from robustmaps.data import load
 >>> digits = load("digits")

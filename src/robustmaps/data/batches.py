@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
-from robustmaps.data.rows import expect_random_reads, read_ahead
+from robustmaps.data.memory_map import expect_random_reads, read_ahead
 from robustmaps.data.sets import Extra, ImageSet, to_unit
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_whole

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from robustmaps.data import store
-from robustmaps.data.contents import Progress, Source
+from robustmaps.data.source import Progress, Source
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError
 

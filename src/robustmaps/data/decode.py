@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from robustmaps.data.contents import Block, Progress
+from robustmaps.data.source import Block, Progress
 from robustmaps.engine.errors import InputError
 
 _CHUNK = 64

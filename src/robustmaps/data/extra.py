@@ -13,7 +13,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from robustmaps.data.cache import cache_root
-from robustmaps.data.rows import map_rows
+from robustmaps.data.memory_map import map_rows
 from robustmaps.data.sets import Dataset, Extra, ImageSet
 from robustmaps.data.sources.arrays import check_labels
 from robustmaps.data.store import quick_checksum

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.cache import fetch
-from robustmaps.data.contents import Progress
 from robustmaps.data.known import KNOWN
 from robustmaps.data.sets import Dataset, ImageSet
+from robustmaps.data.source import Progress
 from robustmaps.data.sources.resolve import resolve
 from robustmaps.data.splits import held_out, part_size
 from robustmaps.data.store import Stored

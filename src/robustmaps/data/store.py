@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustmaps.data.contents import UNSPLIT, Contents
-from robustmaps.data.rows import RowFile, map_rows
+from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sets import ImageSet
+from robustmaps.data.source import UNSPLIT, Contents
 from robustmaps.data.splits import held_out
 from robustmaps.data.statistics import channel_statistics
 from robustmaps.engine.errors import InputError

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from robustmaps.engine.regions import Region, Window
+from robustmaps.engine.regions import KernelWindow, Region
 from robustmaps.engine.view import AttackView
 
 # Logits of the trial window against a full pass, relative to the largest logit; roundings differ by some 1e-6.
@@ -145,7 +145,7 @@ class Incremental:
 
     def _layer(self, node: fx.Node, source: fx.Node) -> _Step | None:
         module = self._modules[str(node.target)]
-        window = Window.of(module)
+        window = KernelWindow.of(module)
         if window is not None:
             self._read.add(source)
             return partial(self._slide, node, source, window, _without_border(module))
@@ -187,7 +187,9 @@ class Incremental:
         )
         return _Change(region, function(*arguments, **keywords))
 
-    def _slide(self, node: fx.Node, source: fx.Node, window: Window, layer: Callable[[Tensor], Tensor]) -> _Change:
+    def _slide(
+        self, node: fx.Node, source: fx.Node, window: KernelWindow, layer: Callable[[Tensor], Tensor]
+    ) -> _Change:
         """The outputs that see the change, from the inputs that they see."""
         before, (height, width) = self._changes[source].region, self._sizes[node]
         rows = window.reached(0, before.top, before.bottom, height)

@@ -41,7 +41,7 @@ class Region(NamedTuple):
         )
 
 
-class Window(NamedTuple):
+class KernelWindow(NamedTuple):
     """What a convolution or a pooling sees, in rows and columns."""
 
     kernel: tuple[int, int]
@@ -50,7 +50,7 @@ class Window(NamedTuple):
     dilation: tuple[int, int]
 
     @staticmethod
-    def of(module: nn.Module) -> "Window | None":
+    def of(module: nn.Module) -> "KernelWindow | None":
         """The window of a layer whose border, if it has one, is of zeros."""
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             dilation: Any = module.dilation
@@ -61,7 +61,7 @@ class Window(NamedTuple):
         else:
             return None
         sizes = (module.kernel_size, module.stride, module.padding, dilation)
-        window = Window(*(_pair(size) for size in sizes))
+        window = KernelWindow(*(_pair(size) for size in sizes))
         return window if type(module) is nn.Conv2d or window.padding == (0, 0) else None
 
     def reached(self, axis: int, begin: int, end: int, length: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Layer 2: surgery that enlarges the feature maps of any network."""
+"""Surgery that enlarges the feature maps of any network."""
 
 from robustmaps.enlarging._enlarge import EnlargeWarning, enlarge
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from robustmaps.enlarging._enlargement import Enlargement, Step, by, stride_text
-from robustmaps.enlarging._head import HeadKind
+from robustmaps.engine.text import by, stride_text
+from robustmaps.enlarging._enlargement import Enlargement, Step
+from robustmaps.tracing import HeadKind
 
 _THEORY = "docs/theory.md"
 

@@ -12,11 +12,11 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging._advice import advise, nothing_to_relax
+from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
-from robustmaps.enlarging._study import Study, View, check_images
 from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.enlarging._trace import logits
 from robustmaps.models import UPSAMPLE_MODES
+from robustmaps.tracing import logits
 
 Where = str | int | Sequence[int]
 """``"first"``, ``"last"``, the number of a step (negative from the end), or several numbers."""
@@ -72,7 +72,7 @@ def enlarge(
         EnlargeWarning: the theory promises nothing here, or the receptive field no longer covers the image.
     """
     factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate)
-    study = Study(model, example[:1], max(factor, 2))
+    study = Attempts(model, example[:1], max(factor, 2))
     if factor == 1 and upsample == 1:
         raise InputError(f"nothing to do: give upsample=2, or as where one or several of\n{_listing(study.steps)}")
     chosen = _choose(study, where) if factor > 1 else ()
@@ -136,7 +136,7 @@ def _listing(steps: Sequence[Step]) -> str:
     return "\n".join(lines) or "  no step: the network has none"
 
 
-def _choose(study: Study, where: Where | None) -> tuple[int, ...]:
+def _choose(study: Attempts, where: Where | None) -> tuple[int, ...]:
     """The numbers of the steps that were asked for, in order.
 
     Raises:
@@ -169,7 +169,7 @@ def _choose(study: Study, where: Where | None) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
-def _side(study: Study, model: nn.Module, view: View, latency_runs: int) -> Side:
+def _side(study: Attempts, model: nn.Module, view: View, latency_runs: int) -> Side:
     cost = replace(study.cost(model, latency_runs), map_size=view.map_size)
     return Side(cost=cost, effective_stride=view.stride, field_px=view.field_px)
 

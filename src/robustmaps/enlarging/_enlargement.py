@@ -2,14 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from robustmaps.engine.numbers import human
-from robustmaps.enlarging._head import HeadKind
-from robustmaps.enlarging._windows import Pair
+from robustmaps.engine.text import by, stride_text, table
 from robustmaps.models import Cost
+from robustmaps.tracing import HeadKind, Pair
 
 
 @dataclass(frozen=True)
@@ -184,24 +183,6 @@ class Enlargement:
         return rows
 
 
-def by(size: tuple[float, float] | None) -> str:
-    """``14x14``; a dash where there is no size."""
-    return "-" if size is None else f"{size[0]:g}x{size[1]:g}"
-
-
-def stride_text(stride: tuple[float, float] | None) -> str:
-    """One number where both axes have the same stride."""
-    return f"{stride[0]:g}" if stride is not None and stride[0] == stride[1] else by(stride)
-
-
 def _row(name: str, before: int, after: int, unit: str) -> tuple[str, ...]:
     ratio = f"{after / before:.2f}x" if before else ""
     return name, human(before, unit), human(after, unit), ratio
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows in columns as wide as their widest cell."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)

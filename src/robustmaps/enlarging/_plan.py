@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least, human
-from robustmaps.enlarging._enlargement import Step, by, stride_text, table
-from robustmaps.enlarging._study import Study, View, check_images
+from robustmaps.engine.text import by, stride_text, table
+from robustmaps.enlarging._attempts import Attempts, View, check_images
+from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._surgery import Upsampling, operate
 from robustmaps.models import Cost
 
@@ -153,7 +154,7 @@ def plan(
     check_at_least("budget", budget, 1)
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
-    study = Study(model, example[:1], factor=2)
+    study = Attempts(model, example[:1], factor=2)
     cost = _cost(study, model, measure)
     own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), None if gain is None else gain(model))
     options = [own]
@@ -165,7 +166,7 @@ def plan(
 
 
 def _within(
-    study: Study,
+    study: Attempts,
     own: Option,
     upsample: float,
     budget: float,
@@ -196,7 +197,7 @@ def _within(
         yield Option(upsample, where, cost, relative, view.stride, _share(study, view), reached)
 
 
-def _cost(study: Study, model: nn.Module, measure: Measure) -> Cost:
+def _cost(study: Attempts, model: nn.Module, measure: Measure) -> Cost:
     cost = study.cost(model, latency_runs=_LATENCY_RUNS if measure == "latency" else 0)
     return replace(cost, map_size=study.view.map_size) if model is study.model else cost
 
@@ -207,7 +208,7 @@ def _spent(cost: Cost, measure: Measure) -> float:
     return {"flops": cost.flops, "memory": cost.activation_bytes, "latency": cost.latency_s or 0.0}[measure]
 
 
-def _share(study: Study, view: View) -> float | None:
+def _share(study: Attempts, view: View) -> float | None:
     if view.field_px is None:
         return None
     return min(field / side for field, side in zip(view.field_px, study.image.shape[2:], strict=True))

@@ -3,12 +3,25 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from robustmaps.enlarging._flow import RESAMPLERS, leading_inputs, size_of, unpadded
-from robustmaps.enlarging._head import find_head, pools_whole_map
 from robustmaps.enlarging._replacements import AveragedTo, Relaxed, Replacement, Spread, WholeMap
-from robustmaps.enlarging._steps import Transition, find_transitions
-from robustmaps.enlarging._trace import IMAGE, Call, Trace
-from robustmaps.enlarging._windows import POOLS, Pair, Window, read_window, spatial_pad
+from robustmaps.tracing import (
+    IMAGE,
+    POOLS,
+    RESAMPLERS,
+    Call,
+    Pair,
+    Trace,
+    Transition,
+    Window,
+    find_head,
+    find_transitions,
+    leading_inputs,
+    pools_whole_map,
+    read_window,
+    size_of,
+    spatial_pad,
+    unpadded,
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustmaps.enlarging._windows import Pair, Window, bind, pair, read_slices
+from robustmaps.tracing import Pair, Window, bind, pair, read_slices
 
 Function = Callable[..., Any]
 

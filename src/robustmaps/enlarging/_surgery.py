@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from robustmaps.enlarging._relax import Change
 from robustmaps.enlarging._replacements import Relaxed, Replacement
-from robustmaps.enlarging._trace import Call, Trace, function_name
+from robustmaps.tracing import Call, Trace, function_name
 
 _LAYERS = "_enlarge_layers"
 _UPSAMPLE = "_enlarge_upsample"

@@ -1,4 +1,4 @@
-"""Layer 4: cascades of attacks, verdicts per sample, rates with intervals, paired comparison."""
+"""Cascades of attacks, verdicts per sample, rates with intervals, paired comparison."""
 
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._corruptions import CorruptionEvaluation, evaluate_corruptions, mean_accuracy
     from robustmaps.evaluation._diagnose import Diagnosis, diagnose
     from robustmaps.evaluation._evaluate import evaluate
-    from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation, compare
-    from robustmaps.evaluation._identity import attack_settings, images_sha256, weights_sha256
+    from robustmaps.evaluation._fingerprints import attack_settings, images_sha256, weights_sha256
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
+    from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, compare
 
 __all__ = [
     "ROBUST",
@@ -46,8 +46,8 @@ __getattr__, __dir__ = lazy(
         "_corruptions": ["CorruptionEvaluation", "evaluate_corruptions", "mean_accuracy"],
         "_diagnose": ["Diagnosis", "diagnose"],
         "_evaluate": ["evaluate"],
-        "_evaluation": ["Evaluation", "ROBUST", "WRONG", "compare"],
-        "_identity": ["attack_settings", "images_sha256", "weights_sha256"],
+        "_result": ["Evaluation", "ROBUST", "WRONG", "compare"],
+        "_fingerprints": ["attack_settings", "images_sha256", "weights_sha256"],
         "_rates": ["deviation_over_seeds", "over_seeds", "rate_over_seeds"],
     },
 )

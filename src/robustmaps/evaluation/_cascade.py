@@ -17,8 +17,8 @@ from robustmaps.engine.memory import is_out_of_memory
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
-from robustmaps.evaluation._evaluation import ROBUST, WRONG
-from robustmaps.evaluation._state import Found, Stage
+from robustmaps.evaluation._result import ROBUST, WRONG
+from robustmaps.evaluation._state import AttackStage, Found
 
 # Rounding of float32 images and distances; an excess above it is the attack's fault, and is cut off and reported.
 _BUDGET_TOLERANCE = 1e-5
@@ -77,7 +77,7 @@ class Cascade:
         if position == len(self.found.stages):
             taken = [stage.name for stage in self.found.stages]
             name = attack.name if attack.name not in taken else f"{attack.name}#{position + 1}"
-            self.found.stages.append(Stage(name, self._standing()))
+            self.found.stages.append(AttackStage(name, self._standing()))
         stage = self.found.stages[position]
         self._report(stage, 0.0, 0.0)
         while stage.done < len(stage.rows):
@@ -160,7 +160,7 @@ class Cascade:
         return self.x[rows].float().to(self.device), self.y[rows].to(self.device)
 
     @contextmanager
-    def _reporting(self, stage: Stage, images: int) -> Iterator[Watcher]:
+    def _reporting(self, stage: AttackStage, images: int) -> Iterator[Watcher]:
         """What hears an attack's own reports on a batch of so many images, and tells them as the stage's."""
         began = time.perf_counter()
 
@@ -170,7 +170,7 @@ class Cascade:
 
         yield hear
 
-    def _report(self, stage: Stage, ahead: float, seconds: float) -> None:
+    def _report(self, stage: AttackStage, ahead: float, seconds: float) -> None:
         """Tell the watcher, where a batch is under way and worth so many finished images."""
         done, seconds, total = stage.done + ahead, stage.seconds + seconds, len(stage.rows)
         standing = self.found.verdicts.count(ROBUST)

@@ -100,6 +100,11 @@ class Comparison:
             text = f"{one.b} is {points}" if one.shown else f"no difference shown: {one.b} measured {points}"
         return text + ("; of one pair of networks only, other seeds may differ" if one.seeds == 1 else "")
 
+    def as_sentence(self) -> str:
+        """The same as a sentence of its own: with a capital, unless it begins with a name, and a full stop."""
+        text = self.sentence()
+        return f"{'N' if text.startswith('no difference') else text[0]}{text[1:]}."
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**vars(self), "interval": list(self.interval), "shown": self.shown}

@@ -19,14 +19,14 @@ from robustmaps.engine.random import derive_seed
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.evaluation._checks import (
     CHECKS,
+    CheckedNetwork,
     Finding,
     SkippedError,
-    Subject,
     Surrogate,
     WithGradients,
     state_restored,
 )
-from robustmaps.evaluation._identity import images_sha256
+from robustmaps.evaluation._fingerprints import images_sha256
 
 _FORMAT = 1
 _NORMS = ("linf", "l2", "l1")
@@ -137,7 +137,9 @@ def diagnose(
         images, labels = (values.detach().clone().to(device) for values in (x, y))
         images = images.float() if images.is_floating_point() else images
         attacked, view = stack.enter_context(_opened(model, images))
-        subject = Subject(model, attacked, view, modes, images, labels, norm, eps, seed, batch_size, watcher, surrogate)
+        subject = CheckedNetwork(
+            model, attacked, view, modes, images, labels, norm, eps, seed, batch_size, watcher, surrogate
+        )
         findings = tuple(_run(name, subject) for name in CHECKS)
     return Diagnosis(
         findings,
@@ -163,7 +165,7 @@ def _opened(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, AttackView
             yield wrapped, view
 
 
-def _run(name: str, subject: Subject) -> Finding:
+def _run(name: str, subject: CheckedNetwork) -> Finding:
     # Each check draws from a stream of its own, so that none depends on what another one drew.
     torch.manual_seed(derive_seed(subject.seed, "diagnose", name))
     subject.check = name

@@ -16,8 +16,8 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
-from robustmaps.evaluation._evaluation import ROBUST, WRONG, Evaluation
-from robustmaps.evaluation._identity import attack_settings, caveats, images_sha256, stages, weights_sha256
+from robustmaps.evaluation._fingerprints import attack_settings, caveats, images_sha256, stages, weights_sha256
+from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation
 from robustmaps.evaluation._state import Found, StateFolder
 
 

@@ -13,7 +13,7 @@ _FILE = "state.json"
 
 
 @dataclass
-class Stage:
+class AttackStage:
     """One attack of a cascade and how far it is.
 
     Attributes:
@@ -50,7 +50,7 @@ class Found:
     verdicts: list[str]
     distances: list[float | None]
     batch_size: int
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[AttackStage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -79,7 +79,7 @@ class StateFolder:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             identity, found = values["identity"], values["found"]
-            stages = [Stage(**stage) for stage in found.pop("stages")]
+            stages = [AttackStage(**stage) for stage in found.pop("stages")]
             result = Found(**found, stages=stages)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: not the state of an evaluation ({error!r}); delete the folder") from error

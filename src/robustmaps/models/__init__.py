@@ -1,5 +1,6 @@
-"""Layer 1: the paper's networks, each with a ``strides`` argument."""
+"""The paper's networks, each with a ``strides`` argument, and what any network costs."""
 
+from robustmaps.models._catalog import CatalogEntry, catalog
 from robustmaps.models._classifier import Architecture
 from robustmaps.models._cost import Cost, count_flops, measure_cost
 from robustmaps.models._maps import FinalPooling
@@ -10,6 +11,7 @@ from robustmaps.models._strides import Strides, StridesLike
 __all__ = [
     "UPSAMPLE_MODES",
     "Architecture",
+    "CatalogEntry",
     "Cost",
     "FinalPooling",
     "Network",
@@ -17,6 +19,7 @@ __all__ = [
     "Strides",
     "StridesLike",
     "architecture",
+    "catalog",
     "count_flops",
     "create",
     "default_strides",

@@ -1,36 +1,56 @@
-"""Layer 5: tables, plots and the page, all of plain values."""
+"""The page that shows runs: its blocks, its sections and its charts."""
 
-from robustmaps.report._analysis_plots import AttackedMaps, plot_gains, plot_maps, plot_plan
-from robustmaps.report._chart_parts import percent_cell, points_cell
-from robustmaps.report._charts import TradeOff, differences_chart, radius_chart, trade_off_chart
-from robustmaps.report._depth_charts import DepthSeries, LearningCurve, depth_chart, learning_chart
-from robustmaps.report._page import (
-    Block,
-    Chart,
-    Code,
-    Fact,
-    Facts,
-    Gallery,
-    Listing,
-    Missing,
-    Page,
-    Part,
-    Section,
-    Text,
-    Tile,
-)
-from robustmaps.report._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
-from robustmaps.report._rasters import png_of_change, png_of_image, png_of_map
-from robustmaps.report._tables import Cell, Table, in_markdown, table
-from robustmaps.report._theory_plots import plot_theory
-from robustmaps.report._verdict_charts import cascade_chart, classes_chart
-from robustmaps.report._writing import render_markdown, render_page, write_report
+from typing import TYPE_CHECKING
+
+from robustmaps.engine.lazy import lazy
+
+if TYPE_CHECKING:
+    from robustmaps.report._blocks import (
+        Block,
+        Chart,
+        Code,
+        Fact,
+        Facts,
+        Gallery,
+        Listing,
+        Missing,
+        Page,
+        Part,
+        Section,
+        Text,
+        Tile,
+    )
+    from robustmaps.report._report import (
+        Report,
+        report,
+    )
+    from robustmaps.report._writing import (
+        render_markdown,
+        render_page,
+        write_report,
+    )
+    from robustmaps.report.charts._accuracy import (
+        TradeOff,
+        differences_chart,
+        radius_chart,
+        trade_off_chart,
+    )
+    from robustmaps.report.charts._depth import (
+        DepthSeries,
+        LearningCurve,
+        depth_chart,
+        learning_chart,
+    )
+    from robustmaps.report.charts._verdicts import (
+        cascade_chart,
+        classes_chart,
+    )
+    from robustmaps.report.sections._commands import (
+        shell,
+    )
 
 __all__ = [
-    "AttackedImage",
-    "AttackedMaps",
     "Block",
-    "Cell",
     "Chart",
     "Code",
     "DepthSeries",
@@ -42,8 +62,8 @@ __all__ = [
     "Missing",
     "Page",
     "Part",
+    "Report",
     "Section",
-    "Table",
     "Text",
     "Tile",
     "TradeOff",
@@ -51,25 +71,39 @@ __all__ = [
     "classes_chart",
     "depth_chart",
     "differences_chart",
-    "in_markdown",
     "learning_chart",
-    "percent_cell",
-    "plot_attacked",
-    "plot_curves",
-    "plot_eps_curve",
-    "plot_gains",
-    "plot_maps",
-    "plot_plan",
-    "plot_samples",
-    "plot_theory",
-    "png_of_change",
-    "png_of_image",
-    "png_of_map",
-    "points_cell",
     "radius_chart",
     "render_markdown",
     "render_page",
-    "table",
+    "report",
+    "shell",
     "trade_off_chart",
     "write_report",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "_blocks": [
+            "Block",
+            "Chart",
+            "Code",
+            "Fact",
+            "Facts",
+            "Gallery",
+            "Listing",
+            "Missing",
+            "Page",
+            "Part",
+            "Section",
+            "Text",
+            "Tile",
+        ],
+        "_report": ["Report", "report"],
+        "_writing": ["render_markdown", "render_page", "write_report"],
+        "charts._accuracy": ["TradeOff", "differences_chart", "radius_chart", "trade_off_chart"],
+        "charts._depth": ["DepthSeries", "LearningCurve", "depth_chart", "learning_chart"],
+        "charts._verdicts": ["cascade_chart", "classes_chart"],
+        "sections._commands": ["shell"],
+    },
+)

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
-from robustmaps.report._page import Block, Chart, Code, Listing, Missing, Page, Text
-from robustmaps.report._tables import in_markdown
+from robustmaps.figures import in_markdown
+from robustmaps.report._blocks import Block, Chart, Code, Listing, Missing, Page, Text
 
 PAGE = "index.html"
 _MARK = '<meta name="generator" content="robustmaps'

@@ -1,4 +1,4 @@
-"""Layer 4: the training loop, checkpoints and averaged weights."""
+"""The training loop, checkpoints and averaged weights."""
 
 from typing import TYPE_CHECKING
 
@@ -6,21 +6,23 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.engine.errors import Interrupted
-    from robustmaps.training._fit import Fit, fit
-    from robustmaps.training._folder import RunFolder, load_weights, save_weights
+    from robustmaps.training._fit import FitResult, fit
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
+    from robustmaps.training._run_folder import RunFolder, best_epoch
     from robustmaps.training._trainee import Trainee
+    from robustmaps.training._weights import load_weights, save_weights
 
 __all__ = [
     "INCIDENTAL",
     "CatastrophicOverfitting",
     "Diverged",
-    "Fit",
+    "FitResult",
     "Interrupted",
     "RunFolder",
     "TrainOptions",
     "Trainee",
+    "best_epoch",
     "fit",
     "load_weights",
     "save_weights",
@@ -29,8 +31,9 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "_fit": ["Fit", "fit"],
-        "_folder": ["RunFolder", "load_weights", "save_weights"],
+        "_fit": ["FitResult", "fit"],
+        "_run_folder": ["RunFolder", "best_epoch"],
+        "_weights": ["load_weights", "save_weights"],
         "_loop": ["CatastrophicOverfitting", "Diverged", "Interrupted"],
         "_options": ["INCIDENTAL", "TrainOptions"],
         "_trainee": ["Trainee"],

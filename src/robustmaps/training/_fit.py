@@ -20,15 +20,15 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
-from robustmaps.training._events import open_events
-from robustmaps.training._folder import RunFolder
 from robustmaps.training._loop import Loop
 from robustmaps.training._options import TrainOptions
+from robustmaps.training._run_folder import RunFolder
 from robustmaps.training._schedule import parse_schedule
+from robustmaps.training._tensorboard import open_events
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitResult:
     """What training yielded.
 
     Attributes:
@@ -56,7 +56,7 @@ def fit(
     description: Mapping[str, str] | None = None,
     watcher: Watcher = ignore,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Fit:
+) -> FitResult:
     """Train a network in place; it ends with the weights of the best epoch.
 
     The best epoch is the one with the highest accuracy on the validation images: under attack where there is a
@@ -122,7 +122,7 @@ def fit(
         loop.run(events)
         model.load_state_dict(loop.best_weights)
         loop.log(f"finished; best epoch {loop.state.best_epoch}")
-    return Fit(
+    return FitResult(
         tuple(loop.state.history), loop.state.best_epoch, loop.state.seconds, None if folder is None else folder.path
     )
 

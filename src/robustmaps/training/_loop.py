@@ -23,13 +23,13 @@ from robustmaps.engine.random import derive_seed, stream
 from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
-from robustmaps.training._events import NoEvents, TensorBoardEvents
-from robustmaps.training._folder import RunFolder
+from robustmaps.training._data_wait import Waiting
 from robustmaps.training._options import TrainOptions
+from robustmaps.training._run_folder import RunFolder
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import Stepper
+from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
 from robustmaps.training._trainee import Trainee
-from robustmaps.training._waiting import Waiting
 
 _REPORT_EVERY_S = 0.5
 _STATISTICS_BATCHES = 32

@@ -9,10 +9,10 @@ from robustmaps.defenses import Defense, FreeAT, Loss, at, scaled
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackEngine
 from robustmaps.training._average import AveragedWeights
-from robustmaps.training._mixing import cutmix, smoothed
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._schedule import parse_schedule
 from robustmaps.training._state import Sums
+from robustmaps.training._targets import cutmix, smoothed
 from robustmaps.training._trainee import Trainee
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.data.contents import Block, Progress
 from robustmaps.data.decode import resize
+from robustmaps.data.source import Block, Progress
 from robustmaps.engine.errors import InputError
 
 _CHUNK = 1024

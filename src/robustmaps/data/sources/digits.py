@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustmaps.data.contents import UNSPLIT, Contents, Progress
+from robustmaps.data.source import UNSPLIT, Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, numbered_classes
 
 _LEVELS = 16

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.data.contents import Contents, Progress
 from robustmaps.data.decode import Encoded, decode_blocks
+from robustmaps.data.source import Contents, Progress
 from robustmaps.data.sources.tree import Tree, is_hidden, is_image
 from robustmaps.engine.errors import InputError
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustmaps.data.contents import SPLIT_NAMES, UNSPLIT, Contents, Progress
 from robustmaps.data.decode import Encoded, decode_blocks
 from robustmaps.data.known import HubId
+from robustmaps.data.source import SPLIT_NAMES, UNSPLIT, Contents, Progress
 from robustmaps.engine.errors import InputError
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.data.contents import Contents, Progress
+from robustmaps.data.source import Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, check_labels, numbered_classes
 from robustmaps.engine.errors import InputError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.data.contents import UNSPLIT, Contents, Progress
+from robustmaps.data.source import UNSPLIT, Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, check_labels, numbered_classes
 from robustmaps.engine.errors import InputError
 

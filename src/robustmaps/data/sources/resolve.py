@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from robustmaps.data.contents import Source
 from robustmaps.data.known import KNOWN, HubId
+from robustmaps.data.source import Source
 from robustmaps.data.sources.archive import SUFFIXES, Archive, suffix_of
 from robustmaps.data.sources.digits import Digits
 from robustmaps.data.sources.folder import Folder

@@ -1,6 +1,6 @@
 """Which split and class an image belongs to, from the folders it lies in."""
 
-from robustmaps.data.contents import SPLIT_NAMES, UNSPLIT
+from robustmaps.data.source import SPLIT_NAMES, UNSPLIT
 from robustmaps.engine.errors import InputError
 
 _IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

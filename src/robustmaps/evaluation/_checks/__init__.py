@@ -13,9 +13,9 @@ from robustmaps.evaluation._checks._structure import (
     test_time_optimisation,
     training_mode,
 )
-from robustmaps.evaluation._checks._subject import Subject, Surrogate
+from robustmaps.evaluation._checks._subject import CheckedNetwork, Surrogate
 
-CHECKS: dict[str, Callable[[Subject], Outcome]] = {
+CHECKS: dict[str, Callable[[CheckedNetwork], Outcome]] = {
     "input-range": input_range,
     "training-mode": training_mode,
     "stochastic": stochastic,
@@ -32,10 +32,10 @@ CHECKS: dict[str, Callable[[Subject], Outcome]] = {
 __all__ = [
     "CHECKS",
     "PAGES",
+    "CheckedNetwork",
     "Finding",
     "Outcome",
     "SkippedError",
-    "Subject",
     "Surrogate",
     "Verdict",
     "WithGradients",

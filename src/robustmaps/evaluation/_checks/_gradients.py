@@ -10,7 +10,7 @@ from torch import Tensor
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds
 from robustmaps.evaluation._checks._operations import StraightThrough, find_cuts
-from robustmaps.evaluation._checks._subject import ROUNDING, Subject, distance
+from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
 
 # Below this part of the margin's gradient cross-entropy's is about to leave float32: a margin of 70. Networks trained
 # without tricks had margins up to 14 (digits, CIFAR-10).
@@ -35,7 +35,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (N, K) and labels (N,) to one value per image."""
 
 
-def zero_gradients(subject: Subject) -> Outcome:
+def zero_gradients(subject: CheckedNetwork) -> Outcome:
     """Has the loss a gradient at the images, and is it cross-entropy's fault where it has not?"""
     subject.require_attackable()
     rows = subject.correct
@@ -57,7 +57,7 @@ def zero_gradients(subject: Subject) -> Outcome:
     )
 
 
-def non_differentiable(subject: Subject) -> Outcome:
+def non_differentiable(subject: CheckedNetwork) -> Outcome:
     """Does the gradient say how the logits move, or do operations without a derivative stand between?"""
     _ = subject.clean
     cuts = find_cuts(subject.model, subject.x[:2])
@@ -80,14 +80,14 @@ def non_differentiable(subject: Subject) -> Outcome:
     )
 
 
-def _largest(subject: Subject, rows: Tensor, loss: Loss) -> Tensor:
+def _largest(subject: CheckedNetwork, rows: Tensor, loss: Loss) -> Tensor:
     """The largest entry of the loss's gradient at each image, (M,); zero where it is not a number."""
     y = subject.y[rows]
     gradient = subject.gradient(subject.x[rows], lambda logits: loss(logits, y))
     return gradient.flatten(1).abs().amax(1).nan_to_num(0.0)
 
 
-def _explained(subject: Subject) -> float:
+def _explained(subject: CheckedNetwork) -> float:
     """R2 of finite differences of the margin, in random directions at random points of the ball, given the gradient."""
     rows = subject.correct
     rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), _MOST), device=rows.device).long()]
@@ -102,7 +102,7 @@ class _Probe:
     All passes draw the same random numbers, so that a network with noise is compared with itself.
     """
 
-    def __init__(self, subject: Subject, rows: Tensor, number: int) -> None:
+    def __init__(self, subject: CheckedNetwork, rows: Tensor, number: int) -> None:
         self.subject = subject
         x = subject.x[rows]
         generator = stream(subject.seed, "probe", number, device=x.device)

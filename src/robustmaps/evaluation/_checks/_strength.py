@@ -10,7 +10,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.view import plain_view
 from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds, percent
-from robustmaps.evaluation._checks._subject import STEPS, Subject
+from robustmaps.evaluation._checks._subject import STEPS, CheckedNetwork
 
 # Of networks trained honestly all images fell at half the range and at the whole one, within 20 steps.
 _LARGE_STEPS = 20
@@ -30,7 +30,7 @@ _TRANSFER_STEPS = 50
 _OTHER_SHARE = 0.02
 
 
-def large_eps(subject: Subject) -> Outcome:
+def large_eps(subject: CheckedNetwork) -> Outcome:
     """Does robust accuracy fall to nothing as the budget grows?"""
     subject.require_attackable()
     rows = subject.correct
@@ -47,7 +47,7 @@ def large_eps(subject: Subject) -> Outcome:
     return Outcome(False, f"robust accuracy falls as eps grows: {curve}")
 
 
-def more_steps(subject: Subject) -> Outcome:
+def more_steps(subject: CheckedNetwork) -> Outcome:
     """Do more steps find what fewer find, and do they stop finding more?"""
     subject.require_attackable()
     rows = subject.correct
@@ -68,14 +68,14 @@ def more_steps(subject: Subject) -> Outcome:
     return Outcome(False, text)
 
 
-def black_box(subject: Subject) -> Outcome:
+def black_box(subject: CheckedNetwork) -> Outcome:
     """Does an attack without gradients break images that the gradient attacks can't?"""
     subject.require_images()
     attack = Square(subject.norm, subject.eps, _QUERIES)  # type: ignore[arg-type]
     return _compare(subject, f"Square with {_QUERIES} queries", subject.left, ~subject.stands(attack, subject.left))
 
 
-def transfer(subject: Subject) -> Outcome:
+def transfer(subject: CheckedNetwork) -> Outcome:
     """Do adversarial examples of another network break images that the gradient attacks can't?"""
     subject.require_images()
     if subject.surrogate is None:
@@ -90,7 +90,7 @@ def transfer(subject: Subject) -> Outcome:
     return _compare(subject, f"a surrogate (right on {right} of the images)", rows, broken)
 
 
-def _compare(subject: Subject, name: str, rows: Tensor, broken: Tensor) -> Outcome:
+def _compare(subject: CheckedNetwork, name: str, rows: Tensor, broken: Tensor) -> Outcome:
     total, found = len(subject.correct), int(broken.sum())
     if len(rows) == 0:
         return Outcome(False, f"the gradient attacks leave none of {total} images standing")
@@ -99,7 +99,7 @@ def _compare(subject: Subject, name: str, rows: Tensor, broken: Tensor) -> Outco
     return Outcome(exceeds(found, total, _OTHER_SHARE), text)
 
 
-def _count(subject: Subject, eps: float) -> int:
+def _count(subject: CheckedNetwork, eps: float) -> int:
     attack = subject.steps(_LARGE_STEPS, eps=eps, loss="margin")
     return int(subject.stands(attack, subject.correct).sum())
 
@@ -110,7 +110,7 @@ def _half_and_whole(norm: str, pixels: int) -> tuple[float, float]:
     return whole / 2, whole
 
 
-def _accuracy(subject: Subject, surrogate: nn.Module) -> str:
+def _accuracy(subject: CheckedNetwork, surrogate: nn.Module) -> str:
     with plain_view(surrogate) as view, torch.no_grad():
         logits = torch.cat([view(x) for x in torch.split(subject.x, subject.batch_size)])
     if logits.shape[1] != subject.clean.shape[1]:

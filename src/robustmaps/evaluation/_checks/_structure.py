@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from robustmaps.evaluation._checks._finding import Outcome, percent
 from robustmaps.evaluation._checks._modules import state_restored
-from robustmaps.evaluation._checks._subject import ROUNDING, Subject, distance
+from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
 
 # Batches of other sizes run through other kernels; on GPUs they round to about 1e-3. Statistics that are taken from
 # the batch move logits by a tenth and more.
@@ -18,7 +18,7 @@ _BATCH_ROUNDING = 5e-3
 _FEW = 16
 
 
-def training_mode(subject: Subject) -> Outcome:
+def training_mode(subject: CheckedNetwork) -> Outcome:
     """Is the network in training mode, and does that change what it says?"""
     layers = _several(sum(was for module, was in subject.modes if not any(module.children())), "layer")
     if not any(was for _, was in subject.modes):
@@ -38,7 +38,7 @@ def training_mode(subject: Subject) -> Outcome:
     )
 
 
-def stochastic(subject: Subject) -> Outcome:
+def stochastic(subject: CheckedNetwork) -> Outcome:
     """Do two passes differ?"""
     first = subject.clean
     again = subject.logits(subject.x)
@@ -53,7 +53,7 @@ def stochastic(subject: Subject) -> Outcome:
     )
 
 
-def probabilities(subject: Subject) -> Outcome:
+def probabilities(subject: CheckedNetwork) -> Outcome:
     """Does the network return probabilities, in which differences vanish?"""
     logits = subject.clean
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < ROUNDING).all()):
@@ -67,7 +67,7 @@ def probabilities(subject: Subject) -> Outcome:
     return Outcome(False, f"the outputs are logits, from {float(low):.3g} to {float(high):.3g}")
 
 
-def input_range(subject: Subject) -> Outcome:
+def input_range(subject: CheckedNetwork) -> Outcome:
     """Are the images float images in [0, 1] that use that range?"""
     x = subject.x
     if not x.is_floating_point():
@@ -89,7 +89,7 @@ def input_range(subject: Subject) -> Outcome:
     return Outcome(False, span)
 
 
-def test_time_optimisation(subject: Subject) -> Outcome:
+def test_time_optimisation(subject: CheckedNetwork) -> Outcome:
     """Does a forward pass learn: gradients within it, changed weights, logits that depend on the batch?"""
     _ = subject.clean
     x = subject.x[:_FEW]

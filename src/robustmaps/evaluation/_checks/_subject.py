@@ -31,7 +31,7 @@ STEPS, _TARGETED_STEPS, _TARGETS = 100, 20, 5
 
 
 @dataclass
-class Subject:
+class CheckedNetwork:
     """A network in evaluation mode, and images on its device.
 
     Attributes:

@@ -1,0 +1,93 @@
+"""The perturbation gain of a network as one number, to choose between enlargements by."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustmaps.analysis._analysis import MarginGain
+from robustmaps.analysis._gain import first_order_gain, reached_gain, wrong_margin
+from robustmaps.analysis._probe import Probe, checked, gain_of
+from robustmaps.analysis._stages import find_stages, no_shortcuts
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.tracing import find_head, trace
+
+_BATCH = 16
+
+
+def feature_gain(
+    model: nn.Module, x: Tensor, *, eps: float = 8 / 255, norm: str = "linf", directions: int = 4, seed: int = 0
+) -> float:
+    """The first-order gain of the pooled features of the last map, in units of their spread over the images.
+
+    It needs neither labels nor trained weights, so it tells enlargements of an untrained network apart.
+
+    Args:
+        model: any classifier; used in evaluation mode and left as it was.
+        x: images (N, C, H, W) in [0, 1], at least two.
+        eps: the budget's radius, in units of images in [0, 1].
+        norm: ``linf`` or ``l2``.
+        directions: random unit vectors along which features are looked at.
+        seed: of the directions.
+    """
+    if len(x) < 2:
+        raise InputError(f"{len(x)} image: a spread needs at least two")
+    with no_shortcuts():
+        recorded = trace(model, x[:1])
+    last = find_stages(recorded)[-1:]
+    head = find_head(recorded)
+    probe = Probe(model, last, [head is not None and head.kind == "max"], eps, norm, directions, seed)
+    with plain_view(model), no_shortcuts():
+        parts = [probe.measure_features(x[begin : begin + _BATCH]) for begin in range(0, len(x), _BATCH)]
+    gain = gain_of(parts, 0)
+    return float("inf") if gain.relative is None else gain.relative.value
+
+
+def margin_gains(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255, norm: str = "linf", steps: int = 0
+) -> MarginGain:
+    """What a perturbation gains on the margin of each image, to first order and by projected gradient descent.
+
+    Args:
+        model: any classifier; used in evaluation mode and left as it was.
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        eps: the budget's radius, in units of images in [0, 1].
+        norm: ``linf``, ``l2``, or without projected gradient descent ``l1``.
+        steps: of projected gradient descent; none where 0.
+    """
+    margins, first, reached = [], [], []
+    with plain_view(model) as view:
+        for begin in range(0, len(x), _BATCH):
+            images, labels = x[begin : begin + _BATCH], y[begin : begin + _BATCH]
+            wrong = partial(_wrong, view, labels)
+            with torch.no_grad():
+                margins += (-wrong(images)).tolist()
+            first += first_order_gain(wrong, images, eps=eps, norm=norm).tolist()
+            if steps:
+                reached += reached_gain(wrong, images, eps=eps, norm=norm, steps=steps).tolist()
+    return MarginGain(tuple(margins), tuple(first), tuple(reached) if steps else None)
+
+
+def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255, norm: str = "linf") -> float:
+    """The median over images of the margin's first-order gain divided by the margin.
+
+    An image that the network gets wrong counts as infinite, so enlargements can be compared on one set of images.
+
+    Args:
+        model: any classifier; used in evaluation mode and left as it was.
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        eps: the budget's radius, in units of images in [0, 1].
+        norm: ``linf``, ``l2`` or ``l1``.
+    """
+    gains = margin_gains(model, x, y, eps=eps, norm=norm)
+    relative = np.full(len(x), np.inf)
+    relative[gains.right] = gains.relative()
+    return float(np.quantile(relative, 0.5, method="higher"))
+
+
+def _wrong(view: AttackView, y: Tensor, x: Tensor) -> Tensor:
+    return wrong_margin(checked(view(x), y), y)

@@ -1,0 +1,266 @@
+"""The theory laboratory: gain against map size, measured on networks with random or given weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robustmaps.analysis._analysis import Rows
+from robustmaps.analysis._estimate import estimate
+from robustmaps.analysis._gain import first_order_gain, reached_gain
+from robustmaps.analysis._theory_network import Pool, Toy, ToyNetwork, Weights, predicted_gain, random_weights
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import check_whole
+from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.random import stream
+
+POOLS: tuple[Pool, ...] = ("average", "max")
+BASIC = "stride"
+FLOOR = "below effective stride 1"
+APART = "stride beyond the kernel"
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The gain of one kind of network.
+
+    Attributes:
+        toy: what kind.
+        draws: first-order gain of each draw, mean over its images.
+        reached_draws: what projected gradient descent reaches, None where not measured.
+        predicted: by the theory, None where it says nothing.
+    """
+
+    toy: Toy
+    draws: NDArray[np.float64]
+    reached_draws: NDArray[np.float64] | None = None
+    predicted: float | None = None
+
+    @property
+    def gain(self) -> Measured:
+        """Mean over draws."""
+        return estimate(self.draws)
+
+    @property
+    def reached(self) -> Measured | None:
+        """Mean over draws."""
+        return None if self.reached_draws is None else estimate(self.reached_draws)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **self.toy.to_dict(),
+            "gain": self.gain.to_dict(),
+            "reached": None if self.reached is None else self.reached.to_dict(),
+            "predicted": self.predicted,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Networks that differ in the size of their last map, with the same weights and images.
+
+    Attributes:
+        name: what is varied against the basic case.
+        pool: over the last map.
+        points: the smallest stride first.
+    """
+
+    name: str
+    pool: Pool
+    points: tuple[Point, ...]
+
+    @property
+    def exponent(self) -> Measured:
+        """The slope of log gain over log n."""
+        return fit_exponent(self.points)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "pool": self.pool,
+            "exponent": self.exponent.to_dict(),
+            "points": [point.to_dict() for point in self.points],
+        }
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What was measured.
+
+    Attributes:
+        series: one for each variation and each pool.
+        draws: networks per point.
+        images: per network.
+        seed: of all draws.
+    """
+
+    series: tuple[Series, ...]
+    draws: int
+    images: int
+    seed: int
+
+    def named(self, name: str, pool: Pool) -> Series:
+        """The series of that name and pool."""
+        return next(series for series in self.series if (series.name, series.pool) == (name, pool))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        measured = [series.to_dict() for series in self.series]
+        return {"draws": self.draws, "images": self.images, "seed": self.seed, "series": measured}
+
+    def exponents(self) -> Rows:
+        """The exponents of both pools, under their titles."""
+        rows: Rows = [("gain ~ n^a: a [95 %]", *POOLS)]
+        for name in dict.fromkeys(series.name for series in self.series):
+            cells = {series.pool: _signed(series.exponent) for series in self.series if series.name == name}
+            rows.append((name, *(cells.get(pool, "-") for pool in POOLS)))
+        return rows
+
+
+def measure(
+    toy: Toy,
+    *,
+    draws: int = 20,
+    images: int = 2,
+    steps: int = 0,
+    seed: int = 0,
+    given: Sequence[tuple[Weights, Tensor]] = (),
+) -> Point:
+    """The perturbation gain of one kind of network.
+
+    A draw's weights and images depend on the seed and its number alone, so kinds that differ in stride, upsampling or
+    pool are compared on the same ones. Random images lie in [1/4, 3/4], where the bounds 0 and 1 are out of reach.
+
+    Args:
+        toy: what kind.
+        draws: networks.
+        images: per network.
+        steps: of projected gradient descent; none where 0.
+        seed: of the draws.
+        given: weights and images (N, C, H, W) to take instead of random ones.
+    """
+    check_whole("draws", draws, 1)
+    check_whole("images", images, 1)
+    first, reached = [], []
+    for weights, x in given or (_drawn(toy, images, seed, number) for number in range(draws)):
+        network = ToyNetwork(toy, weights)
+        budget: dict[str, Any] = {"eps": toy.eps, "norm": toy.norm}
+        first.append(float(first_order_gain(network, x, **budget).mean()))
+        if steps:
+            reached.append(float(reached_gain(network, x, **budget, steps=steps).mean()))
+    predicted = None if given else predicted_gain(toy)
+    return Point(toy, np.array(first), np.array(reached) if steps else None, predicted)
+
+
+def _drawn(toy: Toy, images: int, seed: int, number: int) -> tuple[Weights, Tensor]:
+    shape = (images, toy.in_channels, toy.image_px, toy.image_px)
+    x = 0.25 + 0.5 * torch.rand(shape, generator=stream(seed, "images", number))
+    return random_weights(toy, stream(seed, "weights", number)), x
+
+
+def fit_exponent(points: Sequence[Point]) -> Measured:
+    """The slope of log gain over log n, by least squares in each draw, with its interval over draws.
+
+    Raises:
+        InputError: fewer than two sizes, or draws that don't match.
+    """
+    sizes = np.log([point.toy.positions for point in points])
+    if len(set(sizes)) < 2 or len({len(point.draws) for point in points}) > 1:
+        raise InputError("an exponent needs maps of at least two sizes, with the same draws for each")
+    centred = sizes - sizes.mean()
+    logs = np.log(np.stack([point.draws for point in points]))
+    slopes = centred @ logs / (centred @ centred)
+    return estimate(slopes)
+
+
+@dataclass(frozen=True, eq=False)
+class Variation:
+    """What one series measures.
+
+    Attributes:
+        name: what is varied against the basic case.
+        toys: kinds of network that differ in the size of their last map.
+        given: weights of each draw and images (N, C, H, W) in [0, 1], to take instead of random ones.
+    """
+
+    name: str
+    toys: tuple[Toy, ...]
+    given: tuple[tuple[Weights, Tensor], ...] = ()
+
+
+def standard_variations(pool: Pool) -> tuple[Variation, ...]:
+    """Stride, upsampling and its mode, kernel, depth and budget, each against the basic case.
+
+    Strides go no further than the kernel is wide, but for one series, since windows that leave pixels out follow
+    another law; in the enlarged cases they begin at the factor, where the effective stride is 1.
+    """
+    basic = Toy(pool=pool)
+
+    def strided(name: str, toy: Toy, *strides: int) -> Variation:
+        return Variation(name, tuple(replace(toy, stride=stride) for stride in strides))
+
+    return (
+        strided(BASIC, basic, 1, 2, 4),
+        strided("kernel 3", replace(basic, kernel=3), 1, 2),
+        strided("kernel 7", replace(basic, kernel=7), 1, 2, 4),
+        strided("2 layers, kernel 3", replace(basic, depth=2, kernel=3), 1, 2, 4),
+        strided("4 layers, kernel 3", replace(basic, depth=4, kernel=3), 1, 2, 4, 8),
+        strided("l_2", replace(basic, norm="l2"), 1, 2, 4),
+        strided("upsampled 2, nearest", replace(basic, upsample=2), 2, 4),
+        strided("upsampled 2, bilinear", replace(basic, upsample=2, upsample_mode="bilinear"), 2, 4),
+        strided("upsampled 2, bicubic", replace(basic, upsample=2, upsample_mode="bicubic"), 2, 4),
+        strided("upsampled 4, kernel 9", replace(basic, upsample=4, kernel=9), 4, 8),
+        strided(APART, basic, 8, 16),
+        Variation(FLOOR, (basic, replace(basic, upsample=2), replace(basic, upsample=4))),
+    )
+
+
+def laboratory(
+    variations: Sequence[Variation] | None = None,
+    *,
+    draws: int = 20,
+    images: int = 2,
+    steps: int = 20,
+    seed: int = 0,
+    watcher: Watcher = ignore,
+) -> Laboratory:
+    """Measure variations of the theory's networks.
+
+    Args:
+        variations: what to measure; the standard ones for both pools where None.
+        draws: networks per point.
+        images: per network.
+        steps: of projected gradient descent in the basic case; none where 0.
+        seed: of all draws.
+        watcher: called as the work goes on.
+    """
+    if variations is None:
+        variations = [variation for pool in POOLS for variation in standard_variations(pool)]
+    series = []
+    for done, variation in enumerate(variations):
+        points = [
+            measure(
+                toy,
+                draws=draws,
+                images=images,
+                steps=steps if variation.name == BASIC else 0,
+                seed=seed,
+                given=variation.given,
+            )
+            for toy in variation.toys
+        ]
+        series.append(Series(variation.name, variation.toys[0].pool, tuple(points)))
+        watcher(Progress("theory", done + 1, len(variations), "series"))
+    return Laboratory(tuple(series), draws, images, seed)
+
+
+def _signed(value: Measured) -> str:
+    low, high = value.interval
+    return f"{value.value:+.2f} [{low:+.2f}, {high:+.2f}]"

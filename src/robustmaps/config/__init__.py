@@ -1,0 +1,105 @@
+"""What a run, a study or an evaluation is to do, as typed, plain values that open nothing."""
+
+from typing import TYPE_CHECKING
+
+from robustmaps.engine.lazy import lazy
+
+if TYPE_CHECKING:
+    from robustmaps.config._enlarge_option import (
+        Surgery,
+        parse_surgery,
+    )
+    from robustmaps.config._flat_keys import (
+        read_mapping,
+        to_mapping,
+    )
+    from robustmaps.config._recipes import (
+        describe_recipe,
+        read_recipe,
+        recipe_names,
+    )
+    from robustmaps.config._run import (
+        AttackConfig,
+        DataConfig,
+        DefenseConfig,
+        DefenseName,
+        FromMapping,
+        ModelConfig,
+        RunConfig,
+        field_names,
+        from_mapping,
+        read_config,
+        write_config,
+    )
+    from robustmaps.config._study import (
+        STUDY,
+        EvaluationConfig,
+        Point,
+        Study,
+        asked_for,
+        make_study,
+        read_study,
+        study_record,
+    )
+
+__all__ = [
+    "STUDY",
+    "AttackConfig",
+    "DataConfig",
+    "DefenseConfig",
+    "DefenseName",
+    "EvaluationConfig",
+    "FromMapping",
+    "ModelConfig",
+    "Point",
+    "RunConfig",
+    "Study",
+    "Surgery",
+    "asked_for",
+    "describe_recipe",
+    "field_names",
+    "from_mapping",
+    "make_study",
+    "parse_surgery",
+    "read_config",
+    "read_mapping",
+    "read_recipe",
+    "read_study",
+    "recipe_names",
+    "study_record",
+    "to_mapping",
+    "write_config",
+]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "_enlarge_option": ["Surgery", "parse_surgery"],
+        "_flat_keys": ["read_mapping", "to_mapping"],
+        "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
+        "_run": [
+            "AttackConfig",
+            "DataConfig",
+            "DefenseConfig",
+            "DefenseName",
+            "FromMapping",
+            "ModelConfig",
+            "RunConfig",
+            "field_names",
+            "from_mapping",
+            "make_study",
+            "read_config",
+            "write_config",
+        ],
+        "_study": [
+            "EvaluationConfig",
+            "Point",
+            "STUDY",
+            "Study",
+            "asked_for",
+            "make_study",
+            "read_study",
+            "study_record",
+        ],
+    },
+)

@@ -1,0 +1,112 @@
+"""What to change on a network, in words. No PyTorch here: the command line reads it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import parse_number
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """What is changed on a network.
+
+    Attributes:
+        upsample: factor by which images are enlarged in front of the network.
+        upsample_mode: how they are enlarged.
+        factor: what the strides of the chosen steps are divided by; 2 if only --where is given.
+        where: which downsampling steps: first, last, or their numbers with commas, such as 0,2.
+        dilate: spread the taps of later windows, so that a trained network keeps its function.
+    """
+
+    upsample: float = 1.0
+    upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    factor: int | None = None
+    where: str | None = None
+    dilate: bool = False
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is changed."""
+        return self == Surgery()
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of `enlarge`.
+
+        Raises:
+            InputError: ``where`` is no step.
+        """
+        return {**asdict(self), "where": parse_where(self.where)}
+
+    def __str__(self) -> str:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        given = [(name, value) for name, value in values.items() if value != getattr(Surgery, name)]
+        return ",".join(f"{name}={_text(value)}" for name, value in given)
+
+
+def parse_where(text: str | None) -> str | Sequence[int] | None:
+    """``first``, ``last``, or numbers with commas.
+
+    >>> parse_where("0,-1")
+    (0, -1)
+    """
+    if text is None or text in ("first", "last"):
+        return text
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"where={text!r}: expected first, last, or numbers of steps such as 0,2") from None
+
+
+def parse_surgery(text: str) -> Surgery:
+    """Options with commas, in which ``where=`` and ``=true`` may be left out.
+
+    >>> parse_surgery("upsample=2")
+    Surgery(upsample=2.0, upsample_mode='nearest', factor=None, where=None, dilate=False)
+    >>> str(parse_surgery("0,1,dilate"))
+    'where=0,1,dilate=true'
+
+    Raises:
+        InputError: an unknown option, one that is given twice, or a value that does not fit.
+    """
+    names = [item.name for item in fields(Surgery)]
+    words: dict[str, str] = {}
+    for part in (part.strip() for part in text.split(",")):
+        name, equals, value = part.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals and name != "dilate":  # a step
+            words["where"] = f"{words['where']},{part}" if "where" in words else part
+            continue
+        if name not in names:
+            raise unknown(f"option in enlarge={text!r}:", name, names)
+        if name in words:
+            raise InputError(f"enlarge={text!r}: {name} is given twice")
+        words[name] = value.strip() if equals else "true"
+    values: dict[str, Any] = {name: _value(name, word) for name, word in words.items()}
+    return Surgery(**values)
+
+
+def _value(name: str, word: str) -> object:
+    if name == "upsample":
+        return parse_number(word, "enlarge: upsample")
+    if name == "factor":
+        if not word.isdigit():
+            raise InputError(f"enlarge: factor={word!r}: expected a whole number of at least 2")
+        return int(word)
+    if name == "dilate":
+        if word not in ("true", "false"):
+            raise InputError(f"enlarge: dilate={word!r}: expected true or false")
+        return word == "true"
+    if name == "where":
+        try:
+            parse_where(word)
+        except InputError:
+            raise InputError(
+                f"enlarge: {word!r}: expected first, last, numbers of steps such as 0,2, or options such as upsample=2"
+            ) from None
+    return word
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

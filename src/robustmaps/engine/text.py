@@ -1,0 +1,21 @@
+"""Sizes, strides and rows of figures as text."""
+
+from collections.abc import Iterable
+
+
+def by(size: tuple[float, float] | None) -> str:
+    """``14x14``; a dash where there is no size."""
+    return "-" if size is None else f"{size[0]:g}x{size[1]:g}"
+
+
+def stride_text(stride: tuple[float, float] | None) -> str:
+    """One number where both axes have the same stride."""
+    return f"{stride[0]:g}" if stride is not None and stride[0] == stride[1] else by(stride)
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows in columns as wide as their widest cell."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,104 @@
+"""Enlargements of named networks, and as files: the weights, whose header says how to open them again."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from robustmaps.config import Surgery
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_json
+from robustmaps.enlarging import Enlargement, enlarge
+from robustmaps.networks._libraries import Fit
+from robustmaps.networks._open_model import open_model
+from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.networks._subject import Decoding, blank_image, open_subject
+from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
+from robustmaps.training import save_weights
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class EnlargedNetwork:
+    """A network before and after.
+
+    Attributes:
+        before: as it was opened.
+        model: the enlarged one.
+        enlargement: what was changed.
+    """
+
+    before: OpenedNetwork
+    model: nn.Module
+    enlargement: Enlargement
+
+
+def enlarge_network(
+    model: str,
+    surgery: Surgery,
+    *,
+    data: str | None = None,
+    image_size: int | None = None,
+    samples: int | None = 512,
+    strides: str | None = None,
+    seed: int = 0,
+    latency_runs: int = 5,
+    decoding: Decoding | None = None,
+) -> EnlargedNetwork:
+    """Enlarge a network that has a name.
+
+    Args:
+        model: what `open_model` takes.
+        surgery: what to change.
+        data: images; with them and trained weights the accuracy before and after is measured. Where none are given, a
+            network that was trained on known ones uses those, and any other is looked at with a blank image.
+        image_size: pixels a side; the network's own where None.
+        samples: images for the accuracy.
+        strides: of an untrained network of ours.
+        seed: of the weights of an untrained network.
+        latency_runs: passes to time.
+        decoding: called while a data set is decoded for the first time.
+
+    Raises:
+        InputError: a network that can't be had or can't be enlarged this way.
+    """
+    network = open_model(model, Fit(strides=strides, seed=seed))
+    labels: Tensor | None = None
+    if data is not None or network.data is not None:
+        subject = open_subject(
+            model,
+            data=data,
+            image_size=image_size,
+            samples=samples,
+            strides=strides,
+            seed=seed,
+            device="cpu",
+            decoding=decoding,
+        )
+        network, example = subject.network, subject.x
+        labels = subject.y if network.trained else None
+    else:
+        example = blank_image(network, image_size)
+    larger, enlargement = enlarge(
+        network.model, example, **surgery.arguments(), labels=labels, latency_runs=latency_runs
+    )
+    if labels is None and enlargement.agreement is not None and len(example) == 1:
+        enlargement = replace(enlargement, agreement=None)  # one blank image tells nothing
+    return EnlargedNetwork(network, larger, enlargement)
+
+
+def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, Path]:
+    """Write the weights, and for people the recipe that their header holds too; returns both paths.
+
+    Raises:
+        InputError: the folder holds another enlargement.
+    """
+    target = Path(folder)
+    if (target / RECIPE).exists() or (target.exists() and not target.is_dir()):
+        raise InputError(f"{target} already exists; choose another folder")
+    description = enlarged.before.changed(enlarged.model, enlarged.enlargement).describe()
+    save_weights(target / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})
+    write_json(target / RECIPE, description)
+    return target / WEIGHTS, target / RECIPE

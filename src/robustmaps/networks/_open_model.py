@@ -1,0 +1,37 @@
+"""Opening what a user calls a network: one of ours, a run, a saved enlargement, or one of another library."""
+
+from pathlib import Path
+
+from robustmaps.config import DataConfig
+from robustmaps.networks._libraries import Fit, check_name, make_architecture
+from robustmaps.networks._opened import OpenedNetwork, Recipe
+from robustmaps.networks._weights import open_weights
+
+
+def data_of(spec: str) -> DataConfig | None:
+    """The images that a run or a weights file of ours was trained on, None for any other network.
+
+    Raises:
+        InputError: the weights can't be read.
+    """
+    return open_weights(spec)[0].data if Path(spec).exists() else None
+
+
+def open_model(spec: str, fit: Fit | None = None) -> OpenedNetwork:
+    """Open a network, with its weights where the name stands for trained ones and with random ones else.
+
+    Args:
+        spec: a name of ours, the folder of a run or its weights file, a folder that `robustmaps enlarge` saved,
+            ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@pretrained]``, ``hf:OWNER/NAME``, ``hf:FOLDER``, or
+            ``module:function``, where the function takes no arguments and returns the network.
+        fit: what a network without weights is made for.
+
+    Raises:
+        InputError: nothing of that name, a library is missing, or it can't make the network.
+    """
+    fit = fit or Fit()
+    check_name(spec)
+    if Path(spec).exists():
+        return open_weights(spec)[0]
+    made = make_architecture(spec, fit)
+    return OpenedNetwork(made.model, Recipe(made.spec, fit), made.trained, image_px=made.image_px)

@@ -1,0 +1,126 @@
+"""A network that was opened, and how it is written down so that it can be made again."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustmaps.config import DataConfig, Surgery
+from robustmaps.data import KNOWN
+from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
+from robustmaps.networks._libraries import Fit, MadeNetwork, make_architecture
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is made, but for its weights.
+
+    Attributes:
+        spec: how its architecture is made.
+        fit: what that was made for.
+        enlargements: what was changed on it, in order: the arguments of `enlarge`, and as ``image_size`` the height and
+            width of the images it was traced with.
+    """
+
+    spec: str
+    fit: Fit
+    enlargements: tuple[Mapping[str, Any], ...] = ()
+
+    def make(self) -> MadeNetwork:
+        """The network, without the weights that are to be filled in, and without warnings given when it was enlarged.
+
+        Raises:
+            InputError: it can't be made here.
+        """
+        made = make_architecture(self.spec, self.fit)
+        model = made.model
+        for change in self.enlargements:
+            arguments = dict(change)
+            image = torch.zeros(1, self.fit.in_channels, *arguments.pop("image_size"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", EnlargeWarning)
+                model, _ = enlarge(model, image, **arguments, latency_runs=0)
+        return replace(made, model=model.eval())
+
+
+@dataclass(frozen=True)
+class OpenedNetwork:
+    """A network that takes images in [0, 1] and gives logits (N, classes).
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        recipe: how it is made again, without weights.
+        trained: whether it has weights that were learnt.
+        data: the images it was trained on, where that is known.
+        budget: norm and eps it was trained for, where that is known.
+        image_px: side of the images it is made for.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    trained: bool
+    data: DataConfig | None = None
+    budget: tuple[str, float] | None = None
+    image_px: int = 32
+
+    @property
+    def fit(self) -> Fit:
+        """What its architecture was made for."""
+        return self.recipe.fit
+
+    def changed(self, model: nn.Module, enlargement: Enlargement) -> "OpenedNetwork":
+        """What the enlarged network is."""
+        change = {**enlargement.recipe, "image_size": list(enlargement.image_size)}
+        return replace(self, model=model, recipe=replace(self.recipe, enlargements=(*self.recipe.enlargements, change)))
+
+    def enlarged(self, surgery: Surgery, image_size: tuple[int, int]) -> "OpenedNetwork":
+        """The network with larger maps, for images of a height and width.
+
+        Raises:
+            InputError: it can't be enlarged this way.
+
+        Warns:
+            EnlargeWarning: see `enlarge`.
+        """
+        image = torch.zeros(1, self.fit.in_channels, *image_size)
+        return self.changed(*enlarge(self.model, image, **surgery.arguments(), latency_runs=0))
+
+    def describe(self) -> dict[str, Any]:
+        """What a weights file says of itself in its header, as plain values."""
+        # Extra images are for training alone; an evaluation must not look for them.
+        shared = {} if self.data is None else {"data": found_anywhere(self.data.data), "extra_data": None}
+        data = None if self.data is None else {**asdict(self.data), **shared}
+        norm, eps = self.budget or (None, None)
+        return {
+            "model": {"name": self.recipe.spec, **asdict(self.recipe.fit)},
+            "enlarge": [dict(change) for change in self.recipe.enlargements],
+            "trained": self.trained,
+            "data": data,
+            "norm": norm,
+            "eps": eps,
+        }
+
+    @staticmethod
+    def from_description(about: Mapping[str, Any]) -> "OpenedNetwork":
+        """The network, with weights that are still to be filled in.
+
+        Raises:
+            KeyError, TypeError, ValueError: nothing that `describe` wrote.
+            InputError: it can't be made here.
+        """
+        fit = dict(about["model"])
+        recipe = Recipe(str(fit.pop("name")), Fit.of(fit), tuple(about.get("enlarge", ())))
+        data = None if about["data"] is None else DataConfig(**about["data"])
+        budget = None if about["norm"] is None else (str(about["norm"]), float(about["eps"]))
+        made = recipe.make()
+        return OpenedNetwork(made.model, recipe, bool(about.get("trained", True)), data, budget, made.image_px)
+
+
+def found_anywhere(spec: str) -> str:
+    """A path that still holds when it is used from another folder."""
+    # A known name stays one, whatever lies in the present folder.
+    return str(Path(spec).resolve()) if spec not in KNOWN and Path(spec).exists() else spec

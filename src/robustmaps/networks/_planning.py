@@ -1,0 +1,163 @@
+"""Which enlargement to train: all of them within a budget, with what a perturbation gains on each."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from robustmaps.analysis import feature_gain, margin_gain
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import check_free
+from robustmaps.engine.numbers import as_fraction, parse_number
+from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.enlarging import Plan, plan
+from robustmaps.figures import plot_plan
+from robustmaps.networks._subject import Decoding, Subject, open_subject
+
+GainKind = Literal["auto", "features", "margin", "none"]
+Budgeted = Literal["flops", "memory", "latency"]
+_NAMES = {
+    "features": "gain of the pooled features / their spread",
+    "margin": "median gain of the margin / margin",
+    "none": "not measured",
+}
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """A plan and how its gains were measured.
+
+    Attributes:
+        plan: the enlargements within the budget.
+        gain: what the gain is, in words.
+        files: what was written.
+    """
+
+    plan: Plan
+    gain: str
+    files: tuple[Path, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.plan.to_dict(), "gain": self.gain, "files": [str(path) for path in self.files]}
+
+
+def parse_budget(text: str) -> float:
+    """How many times the given network's cost: ``2.0x`` or ``2``.
+
+    >>> parse_budget("2.5x")
+    2.5
+    """
+    return parse_number(text.removesuffix("x"), "budget")
+
+
+def plan_network(
+    model: str,
+    *,
+    budget: float = 2.0,
+    measure: Budgeted = "flops",
+    upsamples: tuple[float, ...] = (1.0, 2.0),
+    dilate: bool = False,
+    gain: GainKind = "auto",
+    data: str | None = None,
+    image_size: int | None = None,
+    samples: int = 32,
+    eps: float | None = None,
+    norm: str | None = None,
+    strides: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    watcher: Watcher = ignore,
+    decoding: Decoding | None = None,
+) -> PlannedNetwork:
+    """List the enlargements of a network that has a name.
+
+    Args:
+        model: what `open_model` takes.
+        budget: how many times the given network's cost may be spent.
+        measure: what the budget limits.
+        upsamples: factors to try.
+        dilate: whether later windows are spread.
+        gain: of the pooled ``features`` of the last map in units of their spread, which needs no training; of the
+            ``margin`` relative to it, which needs trained weights; ``auto`` takes the one that fits; or ``none``.
+        data: the images; those that the network was trained on if left out, the digits where none are known.
+        image_size: resize images to this many pixels a side.
+        samples: images to measure the gain on.
+        eps: the budget of the perturbation; the network's own if left out, 8/255 where none is known.
+        norm: its norm; likewise, l_inf where none is known.
+        strides: of an untrained network of ours.
+        seed: of an untrained network's weights, and of the directions of features.
+        device: where to compute.
+        out: a PNG to write; none where None.
+        watcher: called as the work goes on.
+        decoding: called while a data set is decoded for the first time.
+
+    Raises:
+        InputError: a network, data or a budget that can't be used.
+    """
+    if out is not None and gain == "none":
+        raise InputError("gain='none': a picture shows cost against gain; measure one, or leave the picture out")
+    if out is not None:
+        if Path(out).suffix != ".png":
+            raise InputError(f"out={str(out)!r}: expected a picture's name, such as plan.png")
+        check_free(Path(out))
+    subject = open_subject(
+        model,
+        data=data,
+        image_size=image_size,
+        samples=samples,
+        strides=strides,
+        seed=seed,
+        device=device,
+        decoding=decoding,
+    )
+    if gain == "auto":
+        gain = "margin" if subject.network.trained else "features"
+    kind, radius = subject.budget(norm, eps)
+    found = plan(
+        subject.network.model,
+        subject.x[:1],
+        budget=budget,
+        measure=measure,
+        upsamples=upsamples,
+        dilate=dilate,
+        gain=_measured(subject, gain, radius, kind, seed, watcher),
+    )
+    # JSON knows no infinity; it stands for a network that gets most images wrong.
+    without = any(o.gain is not None and math.isinf(o.gain) for o in found.options)
+    options = (replace(o, gain=None) if o.gain is not None and math.isinf(o.gain) else o for o in found.options)
+    found = replace(found, options=tuple(options))
+    files: tuple[Path, ...] = ()
+    about = _NAMES[gain]
+    if gain != "none":
+        about += f", {kind}, eps {as_fraction(radius)}, {len(subject.x)} images"
+    if without:
+        about += "; none where most of these are classified wrong"
+    if out is not None:
+        files = (Path(out),)
+        plot_plan(files[0], found, f"{Path(model).name}: enlargements within {budget:g}x {measure}", _NAMES[gain])
+    return PlannedNetwork(found, about, files)
+
+
+def _measured(
+    subject: Subject, kind: GainKind, eps: float, norm: str, seed: int, watcher: Watcher
+) -> Callable[[nn.Module], float] | None:
+    if kind == "none":
+        return None
+    done = 0
+
+    def gain(network: nn.Module) -> float:
+        nonlocal done
+        done += 1
+        if kind == "margin":
+            value = margin_gain(network, subject.x, subject.y, eps=eps, norm=norm)
+        else:
+            value = feature_gain(network, subject.x, eps=eps, norm=norm, seed=seed)
+        watcher(Progress("gain", done, done, "enlargements"))
+        return value
+
+    return gain

@@ -1,0 +1,88 @@
+"""A network and the images it is looked at with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robustmaps.config import DataConfig
+from robustmaps.data import Dataset
+from robustmaps.engine.device import resolve_device
+from robustmaps.engine.errors import InputError
+from robustmaps.networks._data import choose_images, load_data
+from robustmaps.networks._libraries import Fit, check_name
+from robustmaps.networks._open_model import data_of, open_model
+from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.networks._weights import UNKNOWN_BUDGET
+
+Decoding = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and some images with labels, on one device.
+
+    Attributes:
+        network: opened.
+        x, y: images (N, C, H, W) in [0, 1] and labels (N,).
+        data: where they come from.
+    """
+
+    network: OpenedNetwork
+    x: Tensor
+    y: Tensor
+    data: Dataset
+
+    def budget(self, norm: str | None, eps: float | None) -> tuple[str, float]:
+        """Norm and radius: those given, else those it was trained for, else l_inf and 8/255."""
+        known = self.network.budget or UNKNOWN_BUDGET
+        return norm or known[0], known[1] if eps is None else eps
+
+
+def open_subject(
+    model: str,
+    *,
+    data: str | None = None,
+    image_size: int | None = None,
+    split: Literal["test", "validation"] = "test",
+    samples: int | None = None,
+    strides: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    decoding: Decoding | None = None,
+) -> Subject:
+    """Open a network and load images for it.
+
+    Args:
+        model: what `open_model` takes.
+        data: the images; those that the network was trained on if left out, the digits where none are known.
+        image_size: resize images to this many pixels a side.
+        split: which images.
+        samples: how many, drawn evenly from the classes; None for all.
+        strides: of an untrained network of ours.
+        seed: of the weights of an untrained network.
+        device: where to compute.
+        decoding: called while a data set is decoded for the first time.
+
+    Raises:
+        InputError: a network or data that can't be had, or that don't fit each other.
+    """
+    check_name(model)
+    config = data_of(model) or DataConfig()
+    config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
+    loaded = load_data(config, decoding)
+    x, y = choose_images(loaded, split, samples)
+    network = open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
+    if strides is not None and network.trained:
+        raise InputError(f"strides={strides}: {model} has its weights already; expected the name of a network of ours")
+    at = resolve_device(device)
+    network.model.to(at)
+    return Subject(network, x.to(at), y.to(at), loaded)
+
+
+def blank_image(network: OpenedNetwork, image_size: int | None) -> Tensor:
+    """An image (1, C, H, W) where nothing but its size matters."""
+    side = image_size or network.image_px
+    return torch.zeros(1, network.fit.in_channels, side, side)

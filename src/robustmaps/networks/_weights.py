@@ -1,0 +1,159 @@
+"""Trained networks from files: our own, which describe themselves, and weights for a user's network."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robustmaps.config import DataConfig
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import sha256
+from robustmaps.evaluation import weights_sha256
+from robustmaps.networks._data import load_data
+from robustmaps.networks._libraries import make_network
+from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.training import RunFolder, load_weights
+
+DESCRIPTION = "robustmaps"
+"""The key of a weights file's header under which the network and its data are described."""
+WEIGHTS = "weights.safetensors"
+"""The weights' file of a saved enlargement."""
+UNKNOWN_BUDGET = ("linf", 8 / 255)
+"""What is attacked with where nobody says, and where nobody knows what the network was trained for."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its weights, and what is known of it.
+
+    Attributes:
+        path: the weights' file; None for a network that brings its own.
+        folder: where its evaluations are written.
+        name: for people.
+        architecture: the network's name.
+        model: the network, on the CPU.
+        data: the images it was trained on, as a configuration; None where unknown.
+        norm, eps: the budget it was trained for.
+        sha256: of the weights' file, or of the weights.
+    """
+
+    path: Path | None
+    folder: Path
+    name: str
+    architecture: str
+    model: nn.Module
+    data: DataConfig | None
+    norm: str
+    eps: float
+    sha256: str
+
+
+def data_for(
+    checkpoint: Checkpoint, data: str | Dataset | None, decoding: Callable[[int, int | None], None] | None = None
+) -> Dataset:
+    """The images that are given, or those that the network was trained on.
+
+    Raises:
+        InputError: none are given, and none are known.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if data is None and checkpoint.data is None:
+        raise InputError("data: needed for a network that is no run of ours, such as --data cifar10")
+    config = checkpoint.data or DataConfig()
+    return load_data(config if data is None else replace(config, data=data), decoding)
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights of a run folder, or of one that `save_enlarged` wrote; the file itself where it is one.
+
+    Raises:
+        InputError: there is none.
+    """
+    weights_path = _weights_in(Path(path)) if Path(path).is_dir() else Path(path)
+    if not weights_path.exists():
+        if Path(path).is_dir():
+            raise InputError(f"{path}: it is no finished run; train it to the end first (expected {weights_path.name})")
+        raise InputError(f"{path}: there is no such file or folder; expected a run folder or a weights file")
+    return weights_path
+
+
+def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
+    """The network of a run folder, of a folder that `save_enlarged` wrote, or of a weights file of either.
+
+    Returns:
+        The network, and the weights' file.
+
+    Raises:
+        InputError: there is no such file, it does not describe its network, or the weights don't fit that.
+    """
+    weights_path = weights_file(path)
+    weights, description = load_weights(weights_path)
+    try:
+        opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]))
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
+            "weights give --model-from package.module:function as well"
+        ) from error
+    _fill(opened.model, weights, weights_path, opened.recipe.spec)
+    return opened, weights_path
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a run folder's best weights, or a weights file of ours.
+
+    Raises:
+        InputError: there is no such file, or it does not describe its network.
+    """
+    opened, weights_path = open_weights(path)
+    run = weights_path.resolve().parent
+    folder = RunFolder(weights_path.parent).evaluations
+    spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
+    return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, sha256(weights_path))
+
+
+def open_network(function: str, weights: str | Path | None = None) -> Checkpoint:
+    """A user's own network: what ``package.module:function`` returns, with weights from a safetensors file.
+
+    Args:
+        function: names a function or class that takes no arguments and returns an `nn.Module`; the current folder is
+            searched too.
+        weights: its weights; None where the function loads them itself.
+
+    Raises:
+        InputError: no such module or function, it returns something else, or the weights don't fit.
+    """
+    model = make_network(function)
+    path = Path(weights) if weights is not None else None
+    if path is not None:
+        if path.suffix != ".safetensors":
+            raise InputError(
+                f"{path}: expected a .safetensors file, which runs no code when it is read; "
+                "safetensors.torch.save_file(model.state_dict(), PATH) writes one"
+            )
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file")
+        _fill(model, load_weights(path)[0], path, function)
+    name = function.partition(":")[2]
+    digest = sha256(path) if path is not None else weights_sha256(model)
+    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest)
+
+
+def _weights_in(folder: Path) -> Path:
+    """A run folder has its best weights under one name, a saved enlargement under another."""
+    saved = folder / WEIGHTS
+    return saved if saved.exists() else RunFolder(folder).best
+
+
+def _fill(model: nn.Module, weights: Any, path: Path, name: str) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights don't fit {name} ({error})") from error

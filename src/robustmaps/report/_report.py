@@ -1,0 +1,283 @@
+"""From a run folder, or one that holds runs, to a report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.config import STUDY, asked_for
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import human
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.evaluation import Comparison, images_sha256
+from robustmaps.networks import choose_images, load_data
+from robustmaps.report._blocks import Block, Chart, Fact, Facts, Listing, Missing, Page, Part, Section
+from robustmaps.report._writing import write_report
+from robustmaps.report.sections import _findings as findings
+from robustmaps.report.sections import _results as sections
+from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._pictures import Pictures, draw_pictures
+from robustmaps.runs import RunRecord, read_run, read_runs
+from robustmaps.studies import Statistics, Variant, statistics_by_part
+
+_FAILURES = 5
+"""Failed runs whose reason is given."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes:
+        page: what it says.
+        path: the page's file.
+        runs: how many runs it is on.
+    """
+
+    page: Page
+    path: Path
+    runs: int
+
+
+def report(
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    pictures: bool = True,
+    device: str = "auto",
+    watcher: Watcher = ignore,
+) -> Report:
+    """Write the report of a run, or of all runs in a folder.
+
+    Args:
+        folder: a run folder, or one that holds runs; of a study those that it lists, and its YAML file will do.
+        out: where it is written; ``report`` in that folder if left out. A report that is there is replaced.
+        pictures: also open the best network and the one that it is compared with, attack a few images and look inside.
+        device: where that is computed.
+        watcher: called as the work goes on.
+
+    Raises:
+        InputError: no such folder, no runs in it, or something is in the way of the report.
+    """
+    root = Path(folder)
+    if root.suffix in (".yaml", ".yml") and root.is_file():
+        root = root.with_suffix("")  # where a sweep puts the runs of that study
+    single = (root / "config.yaml").exists()
+    notes: list[str] = []
+
+    def note(path: Path, reason: str) -> None:
+        notes.append(f"{path.relative_to(root)}: {reason}")
+
+    runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
+    if not runs:
+        raise InputError(f"{root}: no runs; expected a run folder, or one that holds some")
+    asked = None if single else asked_for(root)
+    if asked is not None and (mine := [run for run in runs if run.name in asked]):
+        if len(mine) < len(runs):
+            notes.append(f"{_count(len(runs) - len(mine), 'run')} in the folder that {root / STUDY} does not list")
+        runs = mine
+    page = _page(statistics_by_part(runs, root), single, pictures, device, watcher)
+    page = replace(page, warnings=(*page.warnings, *notes))
+    return Report(page, write_report(Path(out) if out is not None else root / "report", page), len(runs))
+
+
+def _page(studies: Sequence[Statistics], single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
+    several = len(studies) > 1
+    written = [
+        _part(study, f"part{number}-" if several else "", pictures, device, watcher)
+        for number, study in enumerate(studies, 1)
+    ]
+    warnings = [warning for _, found in written for warning in found]
+    runs = [run for study in studies for run in study.runs]
+    return Page(
+        title=studies[0].folder.resolve().name,
+        kind=_kind(studies, single),
+        parts=tuple(part for part, _ in written),
+        footer=_footer(runs),
+        warnings=(*dict.fromkeys(warnings), *_unfinished(runs)),
+    )
+
+
+def _part(
+    study: Statistics, prefix: str, pictures: bool, device: str, watcher: Watcher
+) -> tuple[Part, tuple[str, ...]]:
+    data = _data(study)
+    labels, names = _labels(study, data)
+    drawn = _pictures(study, data, device, watcher) if pictures else None
+    checks, suspicions = findings.diagnostics(study)
+    found = [
+        sections.leaderboard(study),
+        sections.trade_offs(study),
+        findings.training(study),
+        findings.attacks(study),
+        findings.classes(study, labels, names),
+        _drawn("images", "Images under attack", drawn.images if drawn else (), study),
+        _drawn("inside", "Inside the network", drawn.inside if drawn else (), study),
+        checks,
+        sections.repeating(study),
+    ]
+    parts = tuple(_within(prefix, section) for section in found if section is not None)
+    return Part(study.title, answer(study), Facts(_facts(study)), parts), (*_warnings(study), *suspicions)
+
+
+def _within(prefix: str, section: Section) -> Section:
+    """The section with names that are its part's own."""
+    blocks = tuple(
+        replace(block, name=f"{prefix}{block.name}") if isinstance(block, Listing | Chart) else block
+        for block in section.blocks
+    )
+    return replace(section, name=f"{prefix}{section.name}", blocks=blocks)
+
+
+def answer(study: Statistics) -> tuple[str, ...]:
+    """Which configuration, how much, how sure, at what cost; no stronger than the data."""
+    best, reference = study.best, study.reference
+    if study.yardstick is None or not best.evaluated:
+        return ("Nothing has been evaluated yet, so there is no answer yet.",)
+    robust = best.robust
+    size = f"{_count(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
+    extent = f"95 % interval {100 * robust.low:.1f} to {100 * robust.high:.1f}, {size}"
+    share = f"{100 * robust.value:.1f} % of the {study.yardstick.kind} withstand {study.yardstick.short} ({extent})."
+    if len(study.compared) == 1:
+        return (f"With {best.name}, {share}",)
+    claim = "is the most robust" if study.best_is_shown else "measured the most robust"
+    sentences = [f"Of {len(study.compared)} configurations, {best.name} {claim}: {share}"]
+    gain = _gain(study)
+    if gain is not None and reference is not None:
+        sentences.append(f"{gain.as_sentence()[:-1]}{_at_cost(best, reference)}.")
+    lead = study.lead
+    if lead is not None and (gain is None or {lead.a, lead.b} != {gain.a, gain.b}):
+        sentences.append(lead.as_sentence())
+    return tuple(sentences)
+
+
+def _gain(study: Statistics) -> Comparison | None:
+    """The comparison of the best configuration with the one that it is shown beside."""
+    names = [study.best.name, *([study.reference.name] if study.reference else [])]
+    return next((study.gains[name] for name in names if name in study.gains), None)
+
+
+def _at_cost(one: Variant, other: Variant) -> str:
+    if one.cost is None or other.cost is None:
+        return ""
+    return f"; {one.name} takes {one.cost.flops / other.cost.flops:.3g} times the operations of {other.name}"
+
+
+def _facts(study: Statistics) -> tuple[Fact, ...]:
+    best, reference = study.best, study.reference
+    facts = [Fact("Most robust" if len(study.compared) > 1 else "Network", best.name)]
+    if study.yardstick is not None and best.evaluated:
+        robust, clean = best.robust, best.clean
+        facts.append(Fact("Robust accuracy", f"{100 * robust.value:.1f} %", _interval(*robust.interval)))
+        facts.append(Fact("Clean accuracy", f"{100 * clean.value:.1f} %", _interval(*clean.interval)))
+        gain = _gain(study)
+        if gain is not None:
+            seen = gain if gain.b == best.name else gain.flipped()
+            detail = f"{_interval(*seen.interval, sign='+')} of robust accuracy"
+            facts.append(Fact(f"Against {seen.a}", f"{100 * seen.value:+.1f} points", detail))
+    if best.cost is not None:
+        detail = f"{human(best.cost.parameters)} parameters"
+        if reference is not None and reference.cost is not None:
+            detail = f"x {best.cost.flops / reference.cost.flops:.3g} of {reference.name}; {detail}"
+        facts.append(Fact("Forward pass", human(best.cost.flops, "FLOP"), detail))
+    return tuple(facts)
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def _warnings(study: Statistics) -> tuple[str, ...]:
+    said: dict[str, list[str]] = {}
+    for variant in study.compared:
+        for evaluation in variant.evaluated.values():
+            for warning in evaluation.warnings:
+                said.setdefault(warning, []).append(variant.name)
+    found = []
+    for warning, said_of in said.items():
+        names = dict.fromkeys(said_of)
+        found.append(warning if len(names) == len(study.compared) else f"{warning} ({', '.join(names)})")
+    return (*found, *(f"{note[0].upper()}{note[1:]}." for note in study.notes))
+
+
+def _unfinished(runs: Sequence[RunRecord]) -> list[str]:
+    # The first line is the reason, the rest where in the code it was.
+    failed = [(run.name, (run.error or "").strip().partition("\n")[0]) for run in runs if run.status == "failed"]
+    found = [f"{name} failed: {reason}" for name, reason in failed[:_FAILURES]]
+    for status in ("failed", "stopped", "running"):
+        count = sum(run.status == status for run in runs)
+        if count:
+            be = "" if status == "failed" else "is " if count == 1 else "are "
+            found.append(f"{_count(count, 'run')} of {len(runs)} {be}{status}.")
+    return found
+
+
+def _kind(studies: Sequence[Statistics], single: bool) -> str:
+    if single:
+        return "Report of a run"
+    variants, runs = (sum(len(getattr(study, what)) for study in studies) for what in ("variants", "runs"))
+    parts = f" in {len(studies)} parts, each with images or attacks of its own" if len(studies) > 1 else ""
+    return f"Report of a study: {_count(variants, 'configuration')}, {_count(runs, 'run')}{parts}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _footer(runs: Sequence[RunRecord]) -> str:
+    versions = sorted(
+        {f"robustmaps {run.environment['robustmaps']}" for run in runs if "robustmaps" in run.environment}
+    )
+    return f"Computed with {', '.join(versions)}." if versions else ""
+
+
+def _data(study: Statistics) -> Dataset | None:
+    """The images of the best configuration, None where they can't be had here."""
+    try:
+        return load_data(study.best.config.data)
+    except (InputError, OSError):  # moved away, or on a hub that can't be reached
+        return None
+
+
+def _labels(study: Statistics, data: Dataset | None) -> tuple[NDArray[np.int64] | None, Sequence[str]]:
+    """The labels of the evaluated images and the names of the classes."""
+    if data is None or study.yardstick is None:
+        return None, ()
+    for split in ("test", "validation"):
+        if study.yardstick.count <= len(getattr(data, split)):
+            x, y = choose_images(data, split, study.yardstick.count)
+            if images_sha256(x, y) == study.yardstick.images:
+                return y.numpy(), data.classes
+    return None, ()
+
+
+def _pictures(study: Statistics, data: Dataset | None, device: str, watcher: Watcher) -> Pictures | None:
+    if data is None:
+        return None
+    chosen: Sequence[tuple[str, RunRecord]] = [
+        (variant.name, run)
+        for variant in (study.reference, study.best)
+        if variant is not None and (run := _finished(variant)) is not None
+    ]
+    # Networks that saw other images would need other pictures.
+    chosen = [(name, run) for name, run in chosen if run.config.data == chosen[-1][1].config.data]
+    if not chosen:
+        return None
+    try:
+        return draw_pictures([(n, run.folder) for n, run in chosen], data, study.tints, device=device, watcher=watcher)
+    except (InputError, RuntimeError):  # weights that can't be read any more, or no memory left for them
+        return None
+
+
+def _finished(variant: Variant) -> RunRecord | None:
+    return next((run for run in variant.runs if run.status == "finished"), None)
+
+
+def _drawn(name: str, title: str, blocks: tuple[Block, ...], study: Statistics) -> Section:
+    if blocks:
+        return Section(name, title, blocks)
+    text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"
+    return Section(name, title, (Missing(text, shell("robustmaps", "report", study.folder)),))

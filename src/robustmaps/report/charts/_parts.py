@@ -1,0 +1,68 @@
+"""What the plots of the page share: figures with bounds, axes, bands, escaped names."""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from robustmaps.engine.measured import Measured
+
+SERIES = 8
+"""Colours that the page has; a plot with more series would use them twice."""
+
+Trace = dict[str, Any]
+Tints = Mapping[str, int]
+"""The colour of each name, so that a configuration has the same one in every plot."""
+
+
+def plain(text: str) -> str:
+    """A name for Plotly, which takes some HTML in texts for its own."""
+    return html.escape(text, quote=False)
+
+
+def colour(index: int, opacity: float | None = None) -> str:
+    """The series' colour, which the page fills in."""
+    token = f"${index % SERIES}"
+    return token if opacity is None else f"{token}/{opacity:g}"
+
+
+def tints_of(names: Iterable[str]) -> Tints:
+    """A colour for each name, in the order in which they come."""
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
+
+
+def bars(figures: Sequence[Measured]) -> dict[str, Any]:
+    """Error bars."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [figure.high - figure.value for figure in figures],
+        "arrayminus": [figure.value - figure.low for figure in figures],
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def band(x: Sequence[float], figures: Sequence[Measured], index: int, group: str) -> Trace:
+    """The area between the bounds, hidden and shown together with its line."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [*x, *reversed(x)],
+        "y": [*(figure.low for figure in figures), *(figure.high for figure in reversed(figures))],
+        "fill": "toself",
+        "fillcolor": colour(index, 0.14),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": group,
+    }
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis with its title."""
+    return {"title": {"text": title}, **more}
+
+
+def percent_axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis of percentages from 0 to 100."""
+    return axis(title, range=[0, 100], ticksuffix=" %", **more)

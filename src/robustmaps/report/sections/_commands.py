@@ -1,0 +1,110 @@
+"""The commands that make runs and evaluations again."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from robustmaps.config import AttackConfig
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import as_fraction, parse_number
+from robustmaps.evaluation import Evaluation, attack_settings
+from robustmaps.runs import RunRecord, create_attacks
+from robustmaps.studies import Statistics
+
+AGAIN = Path("again")
+"""Where runs are made again, so that they don't meet the ones that are there."""
+
+
+def shell(*words: object) -> str:
+    """A command, with quotes where a shell needs them."""
+    return shlex.join(map(str, words))
+
+
+def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequence[Evaluation | None]) -> list[str]:
+    """What trains runs again, evaluates them alike, and writes the report.
+
+    Args:
+        folder: what the report is on.
+        runs: some of the runs in it.
+        evaluations: per run the one that is reported.
+    """
+    lines = []
+    for run, evaluation in zip(runs, evaluations, strict=True):
+        lines.append(shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN))
+        if evaluation is not None:
+            # Training names the folder by the configuration, whatever it is called here.
+            lines.append(evaluate_command(AGAIN / run.config.name, evaluation))
+    plan = folder / "study.yaml"
+    if plan.is_file():
+        lines.append("# or the whole study:")
+        lines.append(shell("robustmaps", "sweep", plan, "--out", AGAIN))
+    return [*lines, shell("robustmaps", "report", AGAIN)]
+
+
+def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
+    """What evaluates a network in ``folder`` as a run was evaluated."""
+    attack = _attack_options(evaluation)
+    if attack is None:  # made from Python, or by another version
+        return "# An evaluation that the command line has no options for; its settings stand below."
+    options = ["--norm", evaluation.norm, "--eps", _exact(evaluation.eps), *attack]
+    if evaluation.split == "validation":
+        options += ["--split", "validation"]
+    options += [
+        "--samples",
+        str(len(evaluation.verdicts)),
+        *(["--seed", str(evaluation.seed)] * (evaluation.seed != 0)),
+    ]
+    return shell("robustmaps", "evaluate", folder, *options)
+
+
+def _attack_options(evaluation: Evaluation) -> list[str] | None:
+    """Options that stand for exactly these attacks, None where there are none."""
+    expected = [dict(attack) for attack in evaluation.attacks]
+    for config in _candidates(expected):
+        try:
+            made = attack_settings(create_attacks(config, evaluation.norm, evaluation.eps))
+        except (InputError, ImportError):
+            continue
+        if list(made) == expected:
+            return _as_options(config)
+    return None
+
+
+def _candidates(attacks: Sequence[dict[str, Any]]) -> Iterator[AttackConfig]:
+    for version in get_args(get_type_hints(AttackConfig)["version"]):
+        for exhaustive in (False, True):
+            yield AttackConfig("autoattack", version=version, exhaustive=exhaustive)
+    settings: dict[str, Any] = {}
+    for attack in attacks:
+        if attack["name"] == "pgd":
+            settings.update({key: attack[key] for key in ("steps", "step_size", "restarts", "loss") if key in attack})
+    named = AttackConfig(",".join(str(attack["name"]) for attack in attacks), **settings)
+    for exhaustive in (False, True):
+        yield replace(named, exhaustive=exhaustive)
+    for attack in attacks:  # foolbox's, which take a number of steps
+        if "steps" in attack:
+            yield replace(named, steps=attack["steps"])
+
+
+def _as_options(config: AttackConfig) -> list[str]:
+    """What differs from an option left out; the attack is always named."""
+    usual, options = AttackConfig(), ["--attack", config.attack]
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name == "attack" or value == getattr(usual, item.name):
+            continue
+        name = f"--{item.name.replace('_', '-')}"
+        options += [name] if value is True else [name, _exact(value) if isinstance(value, float) else str(value)]
+    return options
+
+
+def _exact(number: float) -> str:
+    fraction = as_fraction(number)
+    return fraction if parse_number(fraction) == number else repr(number)
+
+
+def first_evaluation(study: Statistics) -> str:
+    """The command that evaluates the first run of a study."""
+    return shell("robustmaps", "evaluate", study.best.runs[0].folder, "--attack", "autoattack")

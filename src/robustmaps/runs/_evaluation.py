@@ -1,0 +1,278 @@
+"""From a run folder, a checkpoint or a network in memory to evaluations in files."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from robustmaps.attacks import Attack
+from robustmaps.config import AttackConfig
+from robustmaps.data import Dataset
+from robustmaps.engine.device import resolve_device
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import atomic, short_hash, write_json
+from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
+from robustmaps.figures import plot_eps_curve
+from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._robustbench import model_info
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """An evaluation and where it was written.
+
+    Attributes:
+        evaluation: the verdicts.
+        path: their file.
+        adversarials: the file of the images that broke their samples, if it was asked for.
+        before: whether the file was there already, with the same settings.
+    """
+
+    evaluation: Evaluation
+    path: Path
+    adversarials: Path | None = None
+    before: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluatedCurve:
+    """Evaluations at several budgets.
+
+    Attributes:
+        runs: one for each radius, in rising order.
+        path: the JSON file with the curve.
+        plot: the PNG file with the curve.
+    """
+
+    runs: tuple[EvaluatedRun, ...]
+    path: Path
+    plot: Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How checkpoints are evaluated.
+
+    Attributes:
+        data: other images than those it was trained on: a spec, or a loaded data set.
+        split: which images.
+        samples: how many, drawn evenly from the classes; None for all.
+        batch_size: images at once; None for as many as fit.
+        seed: of the attack's random draws. The choice of images does not depend on it.
+        device: where to compute.
+        precision: of the attack: auto, fp32 or bf16. Verdicts are always float32.
+        compile: run the attack through torch.compile.
+        save_adversarials: also write the images that broke their samples.
+        watcher: called as the work goes on.
+        decoding: called while a data set is decoded for the first time.
+    """
+
+    data: str | Dataset | None = None
+    split: Literal["test", "validation"] = "test"
+    samples: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    save_adversarials: bool = False
+    watcher: Watcher = ignore
+    decoding: Callable[[int, int | None], None] | None = None
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path | Checkpoint,
+    attack: AttackConfig,
+    options: Options | None = None,
+    *,
+    out: str | Path | None = None,
+) -> EvaluatedRun:
+    """Attack a trained network and write the verdicts, in steps that a killed evaluation goes on from.
+
+    Args:
+        checkpoint: a run folder, a weights file written by one, or an opened checkpoint.
+        attack: what to attack with, at one radius.
+        options: images, device and so on.
+        out: the file to write; by default one named after the settings, in the run folder's ``evaluation``.
+
+    Raises:
+        InputError: a bad checkpoint, bad settings, images that don't fit the network, or a file that is in the way.
+    """
+    work = _Work(checkpoint, options or Options())
+    if len(attack.eps) > 1:
+        raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: several of them make a curve; give one")
+    return work.run(attack, attack.eps[0] if attack.eps else work.checkpoint.eps, out=out)
+
+
+def evaluate_curve(
+    checkpoint: str | Path | Checkpoint,
+    attack: AttackConfig,
+    options: Options | None = None,
+    *,
+    out: str | Path | None = None,
+) -> EvaluatedCurve:
+    """Evaluate at every radius of ``attack.eps``, and plot robust accuracy over them.
+
+    What breaks a sample breaks it at every larger radius too, so each evaluation attacks only what is left.
+
+    Args:
+        checkpoint: see `evaluate_checkpoint`.
+        attack: what to attack with.
+        options: images, device and so on.
+        out: the JSON file to write; the plot lies beside it.
+
+    Raises:
+        InputError: as `evaluate_checkpoint`; or radii that occur twice.
+    """
+    radii = sorted(attack.eps)
+    if len(radii) < 2 or len(set(radii)) < len(radii):
+        raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected two or more radii, each once")
+    work = _Work(checkpoint, options or Options())
+    runs: list[EvaluatedRun] = []
+    for eps in radii:
+        runs.append(work.run(attack, eps, smaller=tuple(runs)))
+    points = [(run.evaluation.eps, run.evaluation.robust_accuracy) for run in runs]
+    names = _names(attack)
+    digest = short_hash([run.path.name for run in runs])
+    evaluation = runs[0].evaluation
+    name = f"curve-{names}-{evaluation.norm}-{work.options.split}{len(evaluation.verdicts)}-{digest}.json"
+    path = Path(out) if out is not None else work.folder / name
+    values = {
+        "norm": evaluation.norm,
+        "attack": attack.attack,
+        "samples": len(evaluation.verdicts),
+        "clean_accuracy": evaluation.clean_accuracy.to_dict(),
+        "points": [
+            {"eps": eps, "robust_accuracy": rate.to_dict(), "file": run.path.name}
+            for (eps, rate), run in zip(points, runs, strict=True)
+        ],
+    }
+    write_json(path, values)
+    plot = path.with_suffix(".png")
+    title = f"{work.checkpoint.name}: {names}, {len(evaluation.verdicts)} {work.options.split} images"
+    plot_eps_curve(plot, [(0.0, evaluation.clean_accuracy), *points], evaluation.norm, title)
+    return EvaluatedCurve(tuple(runs), path, plot)
+
+
+class _Work:
+    """A network on its device and images for it."""
+
+    def __init__(self, checkpoint: str | Path | Checkpoint, options: Options) -> None:
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+        self.options = options
+        self.folder = self.checkpoint.folder
+        self.data = data_for(self.checkpoint, options.data, options.decoding)
+        self.x, self.y = choose_images(self.data, options.split, options.samples)
+        self.images = images_sha256(self.x, self.y)
+        self.model = self.checkpoint.model.to(resolve_device(options.device))
+
+    def run(
+        self, config: AttackConfig, eps: float, *, smaller: Sequence[EvaluatedRun] = (), out: str | Path | None = None
+    ) -> EvaluatedRun:
+        """Evaluate at one radius, unless that has been done before."""
+        attacks = create_attacks(config, self.checkpoint.norm, eps)
+        described = attack_settings(attacks)
+        path = Path(out) if out is not None else self.folder / self._file_name(config, described, smaller)
+        images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
+        known = self._known(path, described)
+        if known is not None and (images is None or images.exists()):
+            return EvaluatedRun(known, path, images, before=True)
+        evaluation = self._evaluate(attacks, path, images, smaller[-1] if smaller else None)
+        evaluation.save(path)
+        about = model_info(evaluation, self.checkpoint, self.data.name)
+        write_json(path.with_name(f"{path.stem}.model_info.json"), about)
+        for with_images in (False, True):
+            shutil.rmtree(_partial(path, with_images), ignore_errors=True)
+        return EvaluatedRun(evaluation, path, images)
+
+    def _evaluate(
+        self, attacks: Sequence[Attack], path: Path, images: Path | None, smaller: EvaluatedRun | None
+    ) -> Evaluation:
+        options = self.options
+        state = _partial(path, images is not None)
+        before = None if smaller is None else smaller.adversarials
+        kept = None if images is None else _kept_images(state / "adversarials.npy", self.x, before)
+        evaluation = evaluate(
+            self.model,
+            self.x,
+            self.y,
+            attacks,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            precision=options.precision,
+            compile=options.compile,
+            state=state,
+            adversarials=kept,
+            smaller=None if smaller is None else smaller.evaluation,
+            watcher=options.watcher,
+        )
+        if images is not None and kept is not None:
+            _save_adversarials(images, kept, self.y, evaluation)
+        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
+
+    def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
+        """The evaluation in that file; the same settings on the same images give the same result."""
+        if not path.exists():
+            return None
+        known = Evaluation.load(path)
+        mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
+        if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
+            raise InputError(f"{path}: holds another evaluation; name another file with --out, or delete it")
+        return known
+
+    def _file_name(
+        self, config: AttackConfig, described: Sequence[dict[str, Any]], smaller: Sequence[EvaluatedRun]
+    ) -> str:
+        """Readable, and different for every setting, so that nothing overwrites another result."""
+        radii = [run.evaluation.eps for run in smaller]
+        digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, radii])
+        budget = as_fraction(described[0]["eps"]).replace("/", "_")
+        return f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
+
+
+def _names(config: AttackConfig) -> str:
+    """The attacks, for file names and titles."""
+    version = "" if config.version == "standard" else f"-{config.version}"
+    names = (name.strip() for name in config.attack.split(","))
+    return "+".join(name + version if name == "autoattack" else name for name in names)
+
+
+def _partial(path: Path, with_images: bool) -> Path:
+    """Where an evaluation that is not finished keeps what it has found.
+
+    One that keeps no images can't be gone on with by one that does: those of the samples that fell are gone.
+    """
+    return path.with_name(f"{path.stem}{'.adversarials' if with_images else ''}.partial")
+
+
+def _kept_images(path: Path, x: Tensor, before: Path | None) -> Tensor:
+    """A file of images in memory, which survives the process.
+
+    It begins as ``x`` with the images that broke their samples at a smaller radius, from the file ``before``.
+    """
+    if not path.exists():
+        images = x.clone()
+        if before is not None:
+            found = safetensors.torch.load_file(before)
+            images[found["sample"]] = found["image"]
+        with atomic(path) as file:
+            np.save(file, images.numpy(), allow_pickle=False)
+    return torch.from_numpy(np.load(path, mmap_mode="r+", allow_pickle=False))
+
+
+def _save_adversarials(path: Path, images: Tensor, y: Tensor, evaluation: Evaluation) -> None:
+    """The images that broke their sample, and which samples these are."""
+    broken = torch.from_numpy(evaluation.clean_correct & ~evaluation.robust_correct).nonzero().squeeze(1)
+    tensors = {"sample": broken, "label": y[broken].contiguous(), "image": images[broken].contiguous()}
+    about = {"norm": evaluation.norm, "eps": str(evaluation.eps), "images_sha256": evaluation.images_sha256}
+    with atomic(path) as file:
+        file.write(safetensors.torch.save(tensors, about))

@@ -1,0 +1,222 @@
+"""A trained network for use elsewhere: as ONNX, torch.export or safetensors, checked against the original."""
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.files import write_json, write_text
+from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.runs._model_card import CARD, Check, model_card
+from robustmaps.training import load_weights, save_weights
+
+Format = Literal["onnx", "torch", "safetensors"]
+
+FILES: dict[str, str] = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
+"""The file of each format."""
+CONFIG = "config.json"
+_CHECKED = 64
+# In units of the largest logit. Runtimes order additions differently, which in float32 costs some 1e-6.
+_TOLERANCE = 1e-4
+
+
+class ExportMismatch(Exception):  # noqa: N818 - names what happened
+    """The exported network gives other outputs than the original."""
+
+
+@dataclass(frozen=True)
+class ExportedRun:
+    """An exported network.
+
+    Attributes:
+        folder: holds the network's file, ``config.json`` and the model card ``README.md``.
+        path: the network's file.
+        images: on how many test images its outputs were compared with the original's.
+        difference: the largest difference of a logit.
+        largest: the largest absolute logit of the original.
+    """
+
+    folder: Path
+    path: Path
+    images: int
+    difference: float
+    largest: float
+
+
+def export(
+    run: str | Path, form: Format, out: str | Path | None = None, *, data: str | Dataset | None = None
+) -> ExportedRun:
+    """Export a run's network, and keep it only if it gives the same outputs on test images.
+
+    The exported network takes images (N, C, H, W) in [0, 1] for any N, of the size that it was trained on; upsampling
+    and normalisation are inside.
+
+    Args:
+        run: a run folder, or its weights file.
+        form: ``onnx`` for any runtime, ``torch`` for a program of torch.export, ``safetensors`` for weights with the
+            description by which robustmaps builds the network.
+        out: the folder to write; ``export/FORM`` in the run folder if left out.
+        data: other images to check with than those it was trained on.
+
+    Raises:
+        InputError: an unknown format, no such run, a library is missing, or something is in that folder.
+        ExportMismatch: the outputs differ, and nothing was kept.
+    """
+    if form not in FILES:
+        raise unknown("format", form, FILES)
+    checkpoint = open_checkpoint(run)
+    assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
+    folder = Path(out) if out is not None else checkpoint.path.parent / "export" / form
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: is there already; name another folder with --out, or delete it")
+    if form == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            _need(package)
+    loaded = data_for(checkpoint, data)
+    x, _ = choose_images(loaded, "test", min(_CHECKED, len(loaded.test)))
+    model = checkpoint.model.eval()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        made.chmod(0o755)
+        file = made / FILES[form]
+        _WRITE[form](model, x, file, checkpoint)
+        difference, largest = _check(model, _READ[form](file), x, form)
+        about = json.loads(_header(checkpoint))
+        write_json(made / CONFIG, _description(checkpoint, loaded, about))
+        exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest)
+        check = Check(len(x), difference, largest)
+        write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check))
+        if folder.exists():
+            folder.rmdir()
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return exported
+
+
+def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form: str) -> tuple[float, float]:
+    """The largest difference of a logit, for all images at once and for one, and the largest logit."""
+    with torch.no_grad():
+        expected = model(x)
+        found = other(x)
+        alone = other(x[:1])
+    largest = float(expected.abs().max())
+    if found.shape != expected.shape or alone.shape != expected[:1].shape:
+        raise ExportMismatch(f"{form}: outputs of shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
+    difference = max(float((found - expected).abs().max()), float((alone - expected[:1]).abs().max()))
+    # Not "greater than": NaN is no agreement either.
+    if not difference <= _TOLERANCE * max(1.0, largest):
+        raise ExportMismatch(
+            f"{form}: on {len(x)} test images a logit differs by {difference:.3g} from the original's, of at most "
+            f"{largest:.3g}; nothing was kept"
+        )
+    return difference, largest
+
+
+def _write_onnx(model: nn.Module, x: Tensor, file: Path, _: Checkpoint) -> None:
+    with _quiet():
+        torch.onnx.export(
+            model,
+            (x[:2],),
+            str(file),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _read_onnx(file: Path) -> Callable[[Tensor], Tensor]:
+    runtime = _need("onnxruntime")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+
+
+def _write_torch(model: nn.Module, x: Tensor, file: Path, _: Checkpoint) -> None:
+    with _quiet():
+        program = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(program, file)
+
+
+def _read_torch(file: Path) -> Callable[[Tensor], Tensor]:
+    with _quiet():
+        network: Callable[[Tensor], Tensor] = torch.export.load(file).module()
+    return network
+
+
+def _write_safetensors(model: nn.Module, _: Tensor, file: Path, checkpoint: Checkpoint) -> None:
+    save_weights(file, model.state_dict(), {DESCRIPTION: _header(checkpoint)})
+
+
+def _read_safetensors(file: Path) -> Callable[[Tensor], Tensor]:
+    return open_checkpoint(file).model.eval()
+
+
+def _header(checkpoint: Checkpoint) -> str:
+    assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
+    return load_weights(checkpoint.path)[1][DESCRIPTION]
+
+
+def _description(checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program needs to know of the network."""
+    return {
+        "architecture": checkpoint.architecture,
+        "model": about["model"],
+        "enlarge": about.get("enlarge", []),
+        "id2label": {str(number): name for number, name in enumerate(data.classes)},
+        "input": {
+            "shape": ["batch", data.in_channels, *data.image_size],
+            "range": [0, 1],
+            "normalisation": "inside the network",
+        },
+        "trained_for": {"norm": checkpoint.norm, "eps": checkpoint.eps},
+        "weights_sha256": checkpoint.sha256,
+    }
+
+
+def _need(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{package} is not installed; pip install 'robustmaps[export]'") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' advice to their own developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+_WRITE: dict[str, Callable[[nn.Module, Tensor, Path, Checkpoint], None]] = {
+    "onnx": _write_onnx,
+    "torch": _write_torch,
+    "safetensors": _write_safetensors,
+}
+_READ: dict[str, Callable[[Path], Callable[[Tensor], Tensor]]] = {
+    "onnx": _read_onnx,
+    "torch": _read_torch,
+    "safetensors": _read_safetensors,
+}

@@ -1,0 +1,107 @@
+"""Runs as rows: listed, filtered and sorted. No PyTorch here."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+from robustmaps.config import field_names, to_mapping
+from robustmaps.engine.errors import unknown
+from robustmaps.engine.numbers import parse_number
+from robustmaps.evaluation import Evaluation
+from robustmaps.runs._record import RunRecord
+from robustmaps.runs._where import parse_where
+
+FIGURES = (
+    *("name", "status", "clean", "robust", "images", "attack", "validation_clean", "validation_robust"),
+    *("best_epoch", "epochs_done", "seconds", "flops", "parameters", "evaluation", "folder"),
+)
+RUN_COLUMNS = (*FIGURES, *field_names())
+"""What a row holds: figures, then every key of the configuration."""
+
+
+def list_runs(
+    records: Sequence[RunRecord], *, where: str | None = None, sort: str | None = None, evaluation: str | None = None
+) -> list[dict[str, Any]]:
+    """Rows of runs under `RUN_COLUMNS`, those that fit in the order asked for; what a run does not have is None.
+
+    Args:
+        records: the runs.
+        where: a condition; see `parse_where`.
+        sort: a column, ``-column`` for falling order; runs without a value come last. By name where None.
+        evaluation: a pattern for the names of evaluations, such as ``autoattack*``; see `choose_evaluation`.
+
+    Raises:
+        InputError: an unknown column, or a condition that can't be read.
+    """
+    keep = parse_where(where, RUN_COLUMNS) if where is not None else lambda _: True
+    rows = [row for row in (as_row(record, evaluation) for record in records) if keep(row)]
+    if sort is None:
+        return rows
+    column = sort.removeprefix("-").replace("-", "_")
+    if column not in RUN_COLUMNS:
+        raise unknown("column", sort.removeprefix("-"), RUN_COLUMNS)
+    present = [row for row in rows if row[column] is not None]
+    try:
+        present.sort(key=lambda row: row[column], reverse=sort.startswith("-"))
+    except TypeError:
+        present.sort(key=lambda row: str(row[column]), reverse=sort.startswith("-"))
+    return [*present, *(row for row in rows if row[column] is None)]
+
+
+def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
+    """A run's row."""
+    name = choose_evaluation(record, evaluation)
+    found = None if name is None else record.evaluations[name]
+    best = record.history[record.best_epoch - 1] if record.best_epoch else {}
+    cost = record.recorded_cost or {}
+    config = to_mapping(record.config)
+    for key in ("eps", "step_size"):
+        config[key] = None if config[key] is None else parse_number(config[key])
+    return {
+        "name": record.name,
+        "status": record.status,
+        "clean": None if found is None else found.clean_accuracy.value,
+        "robust": None if found is None else found.robust_accuracy.value,
+        "images": None if found is None else len(found.verdicts),
+        "attack": None if found is None else "+".join(str(attack["name"]) for attack in found.attacks),
+        "validation_clean": best.get("validation_clean_accuracy"),
+        "validation_robust": best.get("validation_robust_accuracy"),
+        "best_epoch": record.best_epoch,
+        "epochs_done": len(record.history),
+        "seconds": record.seconds,
+        "flops": cost.get("flops"),
+        "parameters": cost.get("parameters"),
+        "evaluation": name,
+        "folder": str(record.folder),
+        **config,
+    }
+
+
+def choose_evaluation(record: RunRecord, pattern: str | None = None) -> str | None:
+    """The name of the evaluation that speaks for a run; None where there is none.
+
+    Among those whose names fit the pattern: at the budget that the run was trained for where there are such, with the
+    most images, and of these the one that left the fewest standing.
+    """
+
+    def rank(name: str) -> tuple[bool, int, float]:
+        evaluation: Evaluation = record.evaluations[name]
+        own = (evaluation.norm, evaluation.eps) == (record.config.defense.norm, record.config.defense.eps)
+        return not own, -len(evaluation.verdicts), evaluation.robust_accuracy.value
+
+    names = [name for name in record.evaluations if pattern is None or fnmatch(name, pattern)]
+    return min(names, key=rank, default=None)
+
+
+def differing(rows: Sequence[dict[str, Any]], shown: Sequence[str] | None = None) -> list[str]:
+    """The configuration's keys that differ between rows; those in ``shown`` where it is given.
+
+    Raises:
+        InputError: an unknown column.
+    """
+    if shown is not None:
+        for name in shown:
+            if name not in RUN_COLUMNS:
+                raise unknown("column", name, RUN_COLUMNS)
+        return list(shown)
+    return [key for key in field_names() if len({row[key] for row in rows}) > 1]

@@ -1,0 +1,203 @@
+"""The model card of an exported network, in the form of the Hugging Face hub: what it is and what was measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from robustmaps._version import __version__
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.evaluation import Evaluation
+from robustmaps.figures import in_markdown, table
+from robustmaps.networks import Checkpoint
+from robustmaps.runs._record import RunRecord, read_run
+from robustmaps.runs._yardstick import Yardstick
+
+CARD = "README.md"
+
+_LOAD = {
+    "onnx": """import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+(logits,) = session.run(None, {{"images": images}})  # float32 (N, {shape}) in [0, 1]""",
+    "torch": """import torch
+
+network = torch.export.load("{file}").module()
+logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
+    "safetensors": """from robustmaps.networks import open_checkpoint
+
+network = open_checkpoint("{file}").model.eval()
+logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
+}
+_LIBRARY = {"onnx": "onnx", "torch": "pytorch", "safetensors": "robustmaps"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """How the export was checked.
+
+    Attributes:
+        images: on how many test images.
+        difference: the largest difference of a logit found there.
+        largest: the largest absolute logit.
+    """
+
+    images: int
+    difference: float
+    largest: float
+
+
+def model_card(
+    checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any], form: str, file: str, check: Check
+) -> str:
+    """The card.
+
+    Args:
+        checkpoint: the network; its figures are those of its run folder, of evaluations of these very weights.
+        data: the images that it was trained on.
+        about: what the weights' header says of the network.
+        form: of the export.
+        file: its name.
+        check: how it was checked.
+    """
+    record = _record(checkpoint)
+    measured = _measured(record, checkpoint)
+    front = yaml.safe_dump(_front_matter(checkpoint, data, form, measured), sort_keys=False, allow_unicode=True)
+    shape = ", ".join(map(str, (data.in_channels, *data.image_size)))
+    return "\n".join(
+        [
+            f"---\n{front}---\n",
+            f"# {in_markdown(checkpoint.name)}\n",
+            f"{_network(about)} for {data.num_classes} classes of {in_markdown(data.name)},",
+            f"{_trained(record, checkpoint)}. It takes images (N, {shape}) in [0, 1] and returns logits",
+            f"(N, {data.num_classes}); upsampling and normalisation are inside.\n",
+            "## What was measured\n",
+            _figures(measured),
+            "## How to load it\n",
+            f"```python\n{_LOAD[form].format(file=file, shape=shape)}\n```\n",
+            f"Classes, in the order of the logits: {in_markdown(', '.join(data.classes))}.\n",
+            f"On {check.images} test images its logits, of up to {check.largest:.3g}, differ by at most "
+            f"{check.difference:.2g} from those of the network that was exported.\n",
+            *_training(record),
+            "## Limits\n",
+            "Robust accuracy holds for the norm, the radius and the attacks named above, and for images like those it "
+            "was measured on. A stronger attack can only lower it.\n",
+            f"Written by robustmaps {__version__}; weights SHA-256 `{checkpoint.sha256}`.",
+            "",
+        ]
+    )
+
+
+def _record(checkpoint: Checkpoint) -> RunRecord | None:
+    """The run folder around the weights, None where they lie alone."""
+    assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
+    try:
+        return read_run(checkpoint.path.parent, skipped=lambda *_: None)
+    except InputError:
+        return None
+
+
+def _measured(record: RunRecord | None, checkpoint: Checkpoint) -> list[Evaluation]:
+    """Evaluations of these weights, by radius."""
+    found = record.evaluations.values() if record is not None else ()
+    mine = [evaluation for evaluation in found if evaluation.checkpoint_sha256 == checkpoint.sha256]
+    return sorted(mine, key=lambda e: (e.norm, e.eps, -len(e.attacks)))
+
+
+def _front_matter(checkpoint: Checkpoint, data: Dataset, form: str, measured: Sequence[Evaluation]) -> dict[str, Any]:
+    results = [
+        {
+            "task": {"type": "image-classification", "name": "Image Classification"},
+            "dataset": {"name": data.name, "type": data.name, "split": e.split or "test"},
+            "metrics": [
+                {"type": "accuracy", "value": round(e.clean_accuracy.value, 4), "name": "Clean accuracy"},
+                {
+                    "type": "accuracy",
+                    "value": round(e.robust_accuracy.value, 4),
+                    "name": f"Robust accuracy ({Yardstick.of(e).short})",
+                },
+            ],
+        }
+        for e in measured
+    ]
+    front: dict[str, Any] = {
+        "library_name": _LIBRARY[form],
+        "pipeline_tag": "image-classification",
+        "tags": [
+            "robustmaps",
+            "adversarial-robustness",
+            checkpoint.architecture,
+            *(["onnx"] if form == "onnx" else []),
+        ],
+    }
+    if data.name.startswith("hf:"):
+        front["datasets"] = [data.name.removeprefix("hf:")]
+    if results:
+        front["model-index"] = [{"name": checkpoint.name, "results": results}]
+    return front
+
+
+def _network(about: Mapping[str, Any]) -> str:
+    """The architecture, and how its maps were enlarged."""
+    model = about["model"]
+    words = [in_markdown(f"{model['name']} {model.get('strides') or ''}".rstrip())]
+    changes = [model, *about.get("enlarge", ())]
+    words += [f"images x{c['upsample']:g} ({c['upsample_mode']})" for c in changes if c.get("upsample", 1) != 1]
+    for change in changes:
+        if change.get("where"):
+            steps = ", ".join(map(str, change["where"]))
+            dilated = ", dilated" if change.get("dilate") else ""
+            words.append(f"strides of downsampling step {steps} divided by {change['factor']}{dilated}")
+    return "; ".join(words)
+
+
+def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
+    budget = f"{checkpoint.norm}, eps {as_fraction(checkpoint.eps)}"
+    if record is None:  # the weights alone don't say by which defence
+        return f"meant for {budget}"
+    if record.config.defense.defense == "standard":
+        return "trained without a defence"
+    return f"trained adversarially for {budget}"
+
+
+def _figures(measured: Sequence[Evaluation]) -> str:
+    if not measured:
+        return "Nothing: these weights have not been evaluated (`robustmaps evaluate`).\n"
+    rows = []
+    warnings: dict[str, None] = {}
+    for evaluation in measured:
+        stick = Yardstick.of(evaluation)
+        rates = (evaluation.clean_accuracy, evaluation.robust_accuracy)
+        rows.append(
+            (" + ".join(stick.names), stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates)
+        )
+        warnings.update(dict.fromkeys(evaluation.warnings))
+    text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
+    notes = "".join(f"\n- Take care: {warning}" for warning in warnings)
+    return f"{text}\nBrackets: 95 % intervals (Wilson).\n{notes}{chr(10) if notes else ''}"
+
+
+def _training(record: RunRecord | None) -> list[str]:
+    if record is None:
+        return []
+    config, lines = record.config, []
+    lines.append(f"- data: {in_markdown(record.config.data.data)}, seed {config.training.seed}")
+    defense = config.defense
+    if defense.defense != "standard":
+        attack = f"{defense.norm}, eps {as_fraction(defense.eps)}, {defense.steps} steps"
+        lines.append(f"- defence: {defense.defense} ({attack})")
+    epochs = len(record.history)
+    chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)
+    kept = f"the weights of epoch {record.best_epoch}, chosen on images held out" if chosen else "the last weights"
+    lines.append(f"- {epochs} epochs of {config.training.epochs}, {kept}")
+    try:
+        cost = record.cost()
+        lines.append(
+            f"- {human(cost.flops, 'FLOP')} for a forward pass of an image, {human(cost.parameters)} parameters"
+        )
+    except InputError:
+        pass
+    return ["## How it was trained\n", "\n".join(lines) + "\n"]

@@ -1,0 +1,226 @@
+"""What run folders say, read without PyTorch: hundreds of them are listed in about a second."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock, Timeout
+
+from robustmaps.config import RunConfig, read_config
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import sha256
+from robustmaps.evaluation import Evaluation
+from robustmaps.training import RunFolder, best_epoch
+
+if TYPE_CHECKING:
+    from robustmaps.models import Cost
+
+Status = Literal["finished", "running", "stopped", "failed"]
+
+# Files beside the evaluations that are none.
+_OTHER_KINDS = ("diagnosis-", "curve-")
+_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says.
+
+    Attributes:
+        folder: the run folder.
+        config: what is run, with everything filled in.
+        history: per finished epoch the figures of ``metrics.jsonl``.
+        best_epoch: the epoch, from 1, whose weights are kept as best; None before there is one.
+        status: ``finished``, ``running`` (a process holds the folder), ``stopped``, or ``failed``, in training or, in a
+            sweep, in evaluation.
+        error: why it failed; None where it did not.
+        seconds: time spent training and validating in finished epochs.
+        evaluations: by the file's name without ``.json``, in the order of names.
+        environment: what it ran on; empty where not recorded.
+        recorded_cost: the cost of the network as the run recorded it, None where it did not; see `cost`.
+    """
+
+    folder: Path
+    config: RunConfig
+    history: tuple[Mapping[str, Any], ...]
+    best_epoch: int | None
+    status: Status
+    error: str | None
+    seconds: float
+    evaluations: Mapping[str, Evaluation]
+    environment: Mapping[str, Any]
+    recorded_cost: Mapping[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def cost(self) -> "Cost":
+        """The network's cost for one image: as recorded, else computed on the ``meta`` device, which needs PyTorch.
+
+        Raises:
+            InputError: it is not recorded, and the run has no weights yet that describe the network.
+        """
+        from robustmaps.models import Cost
+
+        if self.recorded_cost is not None:
+            return Cost.from_dict(self.recorded_cost)
+        from robustmaps.networks import image_cost, load_data, open_checkpoint
+
+        return image_cost(open_checkpoint(self.folder).model, load_data(self.config.data))
+
+
+Skipped = Callable[[Path, str], None]
+
+
+def _warn(path: Path, reason: str) -> None:
+    warnings.warn(f"{path}: skipped, {reason}", stacklevel=3)
+
+
+def read_runs(folder: str | Path, *, skipped: Skipped = _warn) -> tuple[RunRecord, ...]:
+    """Read all runs in a folder, such as ``runs`` or a study's, in the order of their names.
+
+    Args:
+        folder: a run folder, or one that holds runs, at most three levels down.
+        skipped: called with each folder or file that looks like a run or an evaluation and can't be read, or is
+            foreign, and the reason; a warning by default.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected one that holds runs")
+    records = []
+    for path in _run_folders(root, skipped, _DEPTH):
+        try:
+            records.append(read_run(path, skipped=skipped))
+        except InputError as error:
+            skipped(path, str(error))
+    return tuple(records)
+
+
+def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
+    """Read one run folder.
+
+    Args:
+        folder: the run folder.
+        skipped: called with each evaluation that can't be read, and the reason; a warning by default.
+
+    Raises:
+        InputError: it is no run folder, or its configuration can't be read.
+    """
+    path = Path(folder)
+    files = RunFolder(path)
+    if not (files.config).exists():
+        raise InputError(f"{path}: not a run folder, it has no config.yaml")
+    config = read_config(files.config)
+    history = _history(files.metrics)
+    error = _text(files.error)
+    return RunRecord(
+        folder=path,
+        config=config,
+        history=history,
+        best_epoch=best_epoch(history, config.training.epochs),
+        status=_status(files, history, config, error),
+        error=error,
+        seconds=sum(record.get("train_s", 0.0) + record.get("validation_s", 0.0) for record in history),
+        evaluations=_evaluations(files, skipped),
+        environment=_mapping(files.environment) or {},
+        recorded_cost=_mapping(files.cost),
+    )
+
+
+def _run_folders(folder: Path, skipped: Skipped, depth: int) -> Iterator[Path]:
+    if (folder / "config.yaml").exists():
+        yield folder
+        return
+    for child in sorted(folder.iterdir()):
+        if not child.is_dir() or child.name.startswith("."):
+            continue
+        inside = list(_run_folders(child, lambda *_: None, depth - 1)) if depth else []
+        if not inside and not _is_report(child):
+            skipped(child, "it is no run folder, it has no config.yaml")
+        yield from inside
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether it looks like what `robustmaps report` writes; without the report's own code, which needs PyTorch."""
+    return (folder / "index.html").is_file() and (folder / "tables").is_dir()
+
+
+def _history(path: Path) -> tuple[dict[str, Any], ...]:
+    """The epochs that can be read; a line that is cut off ends them."""
+    records = []
+    for line in (_text(path) or "").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
+    return tuple(records)
+
+
+def _status(files: RunFolder, history: tuple[Mapping[str, Any], ...], config: RunConfig, error: str | None) -> Status:
+    if len(history) >= config.training.epochs and files.best.exists():
+        return "finished" if error is None else "failed"
+    if _is_held(files.lock):
+        return "running"
+    return "stopped" if error is None else "failed"
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder
+        return False
+
+
+def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
+    """Those of the weights that the run has now, not of what it had before it was trained on."""
+    found: dict[Path, Evaluation] = {}
+    for path in sorted(files.evaluations.glob("*.json")):
+        if path.name.startswith((".", *_OTHER_KINDS)) or path.name.endswith(".model_info.json"):
+            continue
+        try:
+            found[path] = Evaluation.load(path)
+        except InputError as error:
+            skipped(path, str(error))
+    weights = files.best
+    known = {evaluation.checkpoint_sha256 for evaluation in found.values()} - {None}
+    # Large files are only read where there is a doubt.
+    changed = weights.exists() and any(path.stat().st_mtime < weights.stat().st_mtime for path in found)
+    if known and weights.exists() and (changed or len(known) > 1):
+        present = sha256(weights)
+        for path, evaluation in list(found.items()):
+            if evaluation.checkpoint_sha256 not in (None, present):
+                skipped(path, "it is of weights that the run no longer has; evaluate it again")
+                del found[path]
+    return {path.stem: evaluation for path, evaluation in found.items()}
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(_text(path) or "null")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,131 @@
+"""From a configuration to a trained run folder."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from robustmaps.config import RunConfig, read_mapping, write_config
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.networks import DESCRIPTION, OpenedNetwork, create_network, image_cost, load_data, resolve, weights_file
+from robustmaps.runs._defenses import create_defense
+from robustmaps.training import FitResult, RunFolder, fit, load_weights
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder.
+        config: what was run, with everything filled in.
+        model: the network, with its best weights.
+        data: the images.
+        fit: history and best epoch.
+    """
+
+    folder: Path
+    config: RunConfig
+    model: nn.Module
+    data: Dataset
+    fit: FitResult
+
+
+def folder_of(config: RunConfig, out: str | Path) -> Path:
+    """Where the run of that configuration lives below ``out``."""
+    return Path(out) / resolve(config).name
+
+
+def train(
+    config: RunConfig,
+    out: str | Path = "runs",
+    *,
+    resume: bool = False,
+    data: Dataset | None = None,
+    watcher: Watcher = ignore,
+    decoding: Callable[[int, int | None], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedRun:
+    """Train what the configuration says, in a folder of its own below ``out``.
+
+    Args:
+        config: what to run.
+        out: the folder that holds the runs.
+        resume: go on where the run of this configuration stopped, or begin it.
+        data: the loaded images, where the caller has them already.
+        watcher: called as the work goes on.
+        decoding: called while a data set is decoded for the first time.
+        should_stop: asked after each step; True saves a checkpoint and raises `training.Interrupted`.
+
+    Raises:
+        InputError: a bad configuration, or the run exists and ``resume`` is False.
+        training.Interrupted: ``should_stop`` said so.
+        training.Diverged: the loss became NaN or infinite.
+    """
+    config = resolve(config)
+    folder = RunFolder(Path(out) / config.name)
+    if folder.last.exists() and not resume:
+        raise InputError(
+            f"{folder.path} already holds this run; continue it with --resume, or choose another --out or --seed"
+        )
+    defense = create_defense(config.defense)
+    data = data or load_data(config.data, decoding)
+    _check_helper(config, data)
+    network = create_network(config, data)
+    if not folder.config.exists():
+        write_text(folder.config, write_config(config))
+    folder.error.unlink(missing_ok=True)
+    if not folder.cost.exists():
+        write_json(folder.cost, image_cost(network.model, data).to_dict())
+    result = fit(
+        network.model,
+        data,
+        defense,
+        config.training,
+        out=folder.path,
+        resume=resume,
+        description={DESCRIPTION: json.dumps(describe(config, network, data))},
+        watcher=watcher,
+        should_stop=should_stop,
+    )
+    return TrainedRun(folder.path, config, network.model, data, result)
+
+
+def _check_helper(config: RunConfig, data: Dataset) -> None:
+    """Refuse a helper that knows other images: it would be wrong about these without a word."""
+    if config.defense.helper is None:
+        return
+    file = weights_file(config.defense.helper)
+    run = RunFolder(file.parent).config
+    if run.exists() and (defense := read_mapping(run).get("defense")) not in (None, "standard"):
+        warnings.warn(
+            f"helper={config.defense.helper}: was trained with --defense {defense}; hat is made for a helper that was "
+            "trained with standard",
+            stacklevel=3,
+        )
+    about = json.loads(load_weights(file)[1][DESCRIPTION])
+    theirs = (list(about.get("classes", data.classes)), about.get("image_size", list(data.image_size)))
+    if theirs != (list(data.classes), list(data.image_size)):
+        raise InputError(
+            f"helper={config.defense.helper}: was trained on images of {_shape(theirs)}, these are of "
+            f"{_shape((data.classes, data.image_size))}; train one on the same images"
+        )
+
+
+def _shape(about: tuple[Sequence[str], Sequence[int]]) -> str:
+    classes, size = about
+    return f"{' x '.join(map(str, size))} pixels in {len(classes)} classes ({', '.join(classes[:3])}, ...)"
+
+
+def describe(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[str, object]:
+    """What the weights of a run say of themselves, so that they can be used without their folder."""
+    trained = replace(
+        network, trained=True, data=config.data, budget=(str(config.defense.norm), float(config.defense.eps))
+    )
+    return {**trained.describe(), "classes": list(data.classes), "image_size": list(data.image_size)}

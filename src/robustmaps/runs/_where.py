@@ -1,0 +1,118 @@
+"""Conditions on rows, such as ``defense=trades and robust>0.4``. Nothing is evaluated as code."""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from robustmaps.config import parse_surgery
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import parse_number
+
+Row = Mapping[str, Any]
+Condition = Callable[[Row], bool]
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<op><=|>=|!=|==|=|<|>)|(?P<bracket>[()])|"(?P<double>[^"]*)"|'(?P<single>[^']*)'
+    |(?P<word>[^\s()<>=!"']+))""",
+    re.VERBOSE,
+)
+_ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def parse_where(text: str, columns: Collection[str]) -> Condition:
+    """Read comparisons (``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``) joined by ``and`` and ``or``, with brackets.
+
+    A value is a number, a fraction, a word, or a text in quotes; ``and`` binds tighter than ``or``. A value that a row
+    does not have is unequal to all, and neither smaller nor larger.
+
+    >>> keep = parse_where("eps=8/255 and robust>0.4", ["eps", "robust"])
+    >>> keep({"eps": 8 / 255, "robust": 0.5}), keep({"eps": 8 / 255, "robust": None})
+    (True, False)
+
+    Args:
+        text: the condition.
+        columns: the names that it may use.
+
+    Raises:
+        InputError: it is no condition, or names an unknown column; the message has the nearest match.
+    """
+    parser = _Parser(text, _tokens(text), columns)
+    condition = parser.either()
+    if parser.rest:
+        raise parser.error(f"{parser.rest[0][1]!r} is too much")
+    return condition
+
+
+def _tokens(text: str) -> list[tuple[str, str]]:
+    tokens, position, end = [], 0, len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise InputError(f"where={text!r}: can't be read from {text[position:].strip()!r} on")
+        kind = match.lastgroup or ""
+        tokens.append(("text" if kind in ("double", "single") else kind, match[kind]))
+        position = match.end()
+    return tokens
+
+
+class _Parser:
+    def __init__(self, text: str, tokens: list[tuple[str, str]], columns: Collection[str]) -> None:
+        self.text, self.rest, self.columns = text, tokens, columns
+
+    def error(self, reason: str) -> InputError:
+        return InputError(f"where={self.text!r}: {reason}; expected comparisons such as 'defense=at and robust>0.4'")
+
+    def either(self) -> Condition:
+        parts = [self._both()]
+        while self._take("word", "or"):
+            parts.append(self._both())
+        return lambda row: any(part(row) for part in parts)
+
+    def _both(self) -> Condition:
+        parts = [self._one()]
+        while self._take("word", "and"):
+            parts.append(self._one())
+        return lambda row: all(part(row) for part in parts)
+
+    def _one(self) -> Condition:
+        if self._take("bracket", "("):
+            inside = self.either()
+            if not self._take("bracket", ")"):
+                raise self.error("a bracket is not closed")
+            return inside
+        column, sign, value = self._next("word", "a column"), self._next("op", "a comparison"), self._value()
+        name = column.replace("-", "_")
+        if name not in self.columns:
+            raise unknown("column", column, self.columns)
+        if name == "enlarge":  # runs hold it spelled out: last is where=last
+            value = str(parse_surgery(value))
+        return lambda row: _compare(name, row.get(name), sign, value)
+
+    def _take(self, kind: str, text: str) -> bool:
+        if self.rest and self.rest[0][0] == kind and self.rest[0][1].lower() == text:
+            self.rest.pop(0)
+            return True
+        return False
+
+    def _next(self, kind: str, what: str) -> str:
+        if not self.rest or self.rest[0][0] != kind:
+            raise self.error(f"{what} is missing" + (f" before {self.rest[0][1]!r}" if self.rest else " at the end"))
+        return self.rest.pop(0)[1]
+
+    def _value(self) -> str:
+        return self.rest.pop(0)[1] if self.rest and self.rest[0][0] == "text" else self._next("word", "a value")
+
+
+def _compare(name: str, found: Any, sign: str, value: str) -> bool:
+    if found is None:
+        return sign == "!="
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        if sign in _ORDER:
+            raise InputError(f"{name}{sign}{value}: {name} is no number; use = or !=")
+        return (str(found).lower() == value.lower()) == (sign != "!=")
+    number = parse_number(value, name)
+    if sign in _ORDER:
+        return bool(_ORDER[sign](found, number))
+    return math.isclose(found, number, rel_tol=1e-9, abs_tol=1e-12) == (sign != "!=")

@@ -1,0 +1,283 @@
+"""Runs of one configuration under several seeds, and the evaluation by which they are compared."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.config import RunConfig, to_mapping
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
+from robustmaps.evaluation import Evaluation, deviation_over_seeds, over_seeds, rate_over_seeds
+from robustmaps.models import Cost
+from robustmaps.runs import RunRecord, Yardstick
+from robustmaps.training import INCIDENTAL
+
+_ENLARGED_BY = ("strides", "upsample", "upsample_mode", "enlarge")
+_NAMED_APART = frozenset({"model", "seed", *_ENLARGED_BY, *INCIDENTAL})
+_NAMED_FIRST = ("data", "defense")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration with its runs, one per seed.
+
+    Attributes:
+        name: what tells it from the others.
+        runs: in the order of seeds.
+        evaluations: per run the one by which it is compared, None where it was not made.
+        cost: of the network for one image, None where the network can't be had yet.
+    """
+
+    name: str
+    runs: tuple[RunRecord, ...]
+    evaluations: tuple[Evaluation | None, ...]
+    cost: Cost | None
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration, with the first seed."""
+        return self.runs[0].config
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs."""
+        return tuple(run.config.training.seed for run in self.runs)
+
+    @property
+    def evaluated(self) -> dict[int, Evaluation]:
+        """Per seed the evaluation by which it is compared."""
+        return {s: e for s, e in zip(self.seeds, self.evaluations, strict=True) if e is not None}
+
+    @cached_property
+    def clean(self) -> Measured:
+        """Mean clean accuracy over seeds; needs an evaluation."""
+        return bounded(self.evaluated.values(), "clean_correct")
+
+    @cached_property
+    def robust(self) -> Measured:
+        """Mean robust accuracy over seeds; needs an evaluation."""
+        return bounded(self.evaluated.values(), "robust_correct")
+
+    @cached_property
+    def deviations(self) -> tuple[float | None, float | None]:
+        """Sample standard deviations over seeds of clean and of robust accuracy; None with fewer than two seeds."""
+        rates = [(e.clean_accuracy.value, e.robust_accuracy.value) for e in self.evaluated.values()]
+        if not rates:
+            return None, None
+        clean, robust = zip(*rates, strict=True)
+        return deviation_over_seeds(clean), deviation_over_seeds(robust)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        figures = {"clean_accuracy": self.clean, "robust_accuracy": self.robust} if self.evaluated else {}
+        return {
+            "name": self.name,
+            "seeds": list(self.seeds),
+            "runs": [run.name for run in self.runs],
+            **{
+                name: {"value": one.value, "interval": list(one.interval), "deviation": deviation}
+                for (name, one), deviation in zip(figures.items(), self.deviations, strict=False)
+            },
+        }
+
+
+def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = True) -> Measured:
+    """The share of images that are right, over seeds, with a 95 % interval.
+
+    For one seed it is Wilson's. For several it is the wider one of two: the bootstrap's over seeds and images, which
+    knows nothing of how few the seeds are, and Student's over seeds, which knows nothing of the images.
+
+    Args:
+        evaluations: of the same images, one for each seed.
+        which: ``clean_correct`` or ``robust_correct``.
+        student: False for the bootstrap's alone.
+    """
+    each = list(evaluations)
+    if len(each) == 1:
+        return each[0].clean_accuracy if which == "clean_correct" else each[0].robust_accuracy
+    right = verdicts(each, which)
+    over = rate_over_seeds(right)
+    low, high = over.interval
+    if student:
+        second = over_seeds(right.mean(1))
+        low, high = min(low, second.low), max(high, second.high)
+    if low == high:
+        # All images alike; as many can't rule out a few others (Wilson).
+        low, high = Measured.share(round(over.value * right.shape[1]), right.shape[1]).interval
+    return Measured(over.value, max(0.0, low), min(1.0, high), percent=True)
+
+
+def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]:
+    """Booleans (seeds, images)."""
+    return np.stack([getattr(evaluation, which) for evaluation in evaluations])
+
+
+def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
+    """The evaluation that most configurations have, then most runs; None where there is none.
+
+    Of equals it is the one at the budget trained for, on the most images, by the attacks that broke the most.
+    """
+    found: dict[Yardstick, list[tuple[RunRecord, Evaluation]]] = {}
+    for run in runs:
+        for stick, evaluation in {Yardstick.of(e): e for e in run.evaluations.values()}.items():
+            found.setdefault(stick, []).append((run, evaluation))
+
+    def rank(stick: Yardstick) -> tuple[Any, ...]:
+        mine = found[stick]
+        defenses = [run.config.defense for run, _ in mine]
+        return (
+            len({_key(run) for run, _ in mine}),
+            len(mine),
+            sum((defense.norm, defense.eps) == (stick.norm, stick.eps) for defense in defenses),
+            stick.count,
+            -sum(evaluation.robust_accuracy.value for _, evaluation in mine),
+            stick.attacks,
+            stick.images,
+        )
+
+    return max(found, key=rank, default=None)
+
+
+def evaluated_alike(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs in parts, each with one evaluation that all its configurations have; those of a part may be compared.
+
+    The first part is that of the evaluation that most configurations have. What has not been evaluated stands with the
+    first part that has the same data, or in one of its own.
+    """
+    configurations: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        configurations.setdefault(_key(run), []).append(run)
+    waiting = [each for each in configurations.values() if not any(run.evaluations for run in each)]
+    left = [each for each in configurations.values() if each not in waiting]
+    parts: list[list[RunRecord]] = []
+    while left:
+        yardstick = choose_yardstick([run for each in left for run in each])
+        mine = [each for each in left if any(_matching(run, yardstick) for run in each)]
+        parts.append([run for each in mine for run in each])
+        left = [each for each in left if each not in mine]
+    homeless: list[RunRecord] = []
+    for each in waiting:
+        data = each[0].config.data.data
+        home = next((part for part in parts if any(run.config.data.data == data for run in part)), homeless)
+        home.extend(each)
+    return [*parts, homeless] if homeless else parts
+
+
+def group(runs: Sequence[RunRecord], yardstick: Yardstick | None) -> tuple[Variant, ...]:
+    """Runs by configuration, the most robust first, those without an evaluation last.
+
+    Raises:
+        InputError: there are no runs.
+    """
+    if not runs:
+        raise InputError("no runs: expected a run folder, or a folder that holds some")
+    groups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault(_key(run), []).append(run)
+    names = name_configurations([each[0].config for each in groups.values()])
+    variants = []
+    for name, each in zip(names, groups.values(), strict=True):
+        ordered = sorted(each, key=lambda run: run.config.training.seed)
+        chosen = tuple(_matching(run, yardstick) for run in ordered)
+        variants.append(Variant(name, tuple(ordered), chosen, _cost(ordered)))
+    return tuple(sorted(variants, key=_rank))
+
+
+def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
+    """Network, strides, enlargement, and as many other keys as it takes to tell the configurations apart.
+
+    >>> name_configurations([RunConfig()])
+    ['resnet8']
+    """
+    flat = [to_mapping(config) for config in configs]
+    keys = _telling_apart(flat)
+    names = [
+        ", ".join([_network(values), *(_value(key, values[key]) for key in keys if values[key] is not None)])
+        for values in flat
+    ]
+    # Files of one name in two folders: then the whole path is needed.
+    longer = [
+        name if names.count(name) == 1 else f"{name} ({values['data']})"
+        for name, values in zip(names, flat, strict=True)
+    ]
+    return [
+        name if longer.count(name) == 1 else f"{name} #{longer[:index].count(name) + 1}"
+        for index, name in enumerate(longer)
+    ]
+
+
+def _telling_apart(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that differ between configurations which the keys before them leave alike."""
+    chosen: list[str] = []
+    for key in sorted((key for key in flat[0] if key not in _NAMED_APART), key=_NAMED_FIRST.__contains__, reverse=True):
+        alike: dict[str, set[str]] = {}
+        for values in flat:
+            known = repr([_network(values), *(values[other] for other in chosen)])
+            alike.setdefault(known, set()).add(repr(values[key]))
+        if any(len(each) > 1 for each in alike.values()):
+            chosen.append(key)
+    return chosen
+
+
+def only_enlarged(one: RunConfig, other: RunConfig) -> bool:
+    """Whether two configurations differ in nothing but the size of their maps."""
+    first, second = (
+        {k: v for k, v in to_mapping(config).items() if k not in {*_ENLARGED_BY, "seed", *INCIDENTAL}}
+        for config in (one, other)
+    )
+    return first == second
+
+
+def family(config: RunConfig, configs: Sequence[RunConfig]) -> str:
+    """What a configuration is coloured by: the network and the defence, where there are several of either."""
+    networks, defenses = (
+        {getattr(c, part) for c in of}
+        for of, part in (([c.model for c in configs], "model"), ([c.defense for c in configs], "defense"))
+    )
+    parts = [config.model.model] if len(networks) > 1 or len(defenses) == 1 else []
+    return ", ".join([*parts, *([config.defense.defense] if len(defenses) > 1 else [])])
+
+
+def _key(run: RunRecord) -> str:
+    """The configuration without its seed, and without what decides nothing."""
+    values: Mapping[str, Any] = to_mapping(replace(run.config, training=replace(run.config.training, seed=0)))
+    return json.dumps({key: value for key, value in values.items() if key not in INCIDENTAL}, default=str)
+
+
+def _matching(run: RunRecord, yardstick: Yardstick | None) -> Evaluation | None:
+    return next((e for e in run.evaluations.values() if Yardstick.of(e) == yardstick), None)
+
+
+def _cost(runs: Sequence[RunRecord]) -> Cost | None:
+    for run in runs:
+        try:
+            return run.cost()
+        except InputError:
+            continue  # no weights yet
+    return None
+
+
+def _rank(variant: Variant) -> tuple[float, str]:
+    robust = [e.robust_accuracy.value for e in variant.evaluated.values()]
+    return (-float(np.mean(robust)) if robust else 1.0, variant.name)
+
+
+def _network(values: Mapping[str, Any]) -> str:
+    mode = "" if values["upsample_mode"] == "nearest" else f" {values['upsample_mode']}"
+    upsample = f" x{values['upsample']:g}{mode}" if values["upsample"] != 1 else ""
+    surgery = f" {values['enlarge']}" if values["enlarge"] else ""
+    return f"{values['model']}{' ' + values['strides'] if values['strides'] else ''}{upsample}{surgery}"
+
+
+def _value(key: str, value: object) -> str:
+    if key == "defense":
+        return str(value)
+    if key == "data":
+        return Path(str(value)).name
+    return f"{key.replace('_', ' ')} {value}"

@@ -1,0 +1,238 @@
+"""What runs will cost before they are made: operations from shapes, hours from a few timed steps."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from robustmaps.config import EvaluationConfig, RunConfig
+from robustmaps.data import Dataset
+from robustmaps.defenses import Defense, FreeAT, at, validation_attack
+from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.view import plain_view
+from robustmaps.evaluation import attack_settings
+from robustmaps.models import count_flops
+from robustmaps.networks import create_network, image_cost
+from robustmaps.runs import create_attacks, create_defense
+from robustmaps.training import fit
+
+# Forward passes that the gradient of an input is worth.
+_INPUT_GRADIENT = 2
+_QUARTERS = (0.125, 0.375, 0.625, 0.875)
+_TIMED_STEPS = 3
+_TIMED_S = 3.0
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run costs.
+
+    Attributes:
+        image_flops: operations of a forward pass of one image.
+        training_flops: of training, validation included.
+        evaluation_flops: of all evaluations, as if every image withstood every attack; None where the number of
+            passes is not known.
+        seconds_per_flop: measured; None where nothing was.
+        measured: from what, in words.
+    """
+
+    image_flops: int
+    training_flops: float
+    evaluation_flops: float | None
+    seconds_per_flop: float | None = None
+    measured: str = "not measured"
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run, evaluations as far as known."""
+        return self.training_flops + (self.evaluation_flops or 0.0)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of the run with a worker of its own; None where nothing was measured."""
+        return None if self.seconds_per_flop is None else self.flops * self.seconds_per_flop
+
+
+def estimate_run(
+    config: RunConfig, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int, passes: float
+) -> RunEstimate:
+    """Operations of a run.
+
+    Args:
+        config: the run.
+        data: its images.
+        evaluations: of the run.
+        forward: operations of a forward pass of one image; see `forward_flops`.
+        passes: forward passes that training on one image is worth; see `training_passes`.
+
+    Raises:
+        InputError: attacks that don't exist.
+    """
+    options = config.training
+    validations = -(-options.epochs // options.validate_every)
+    training = options.epochs * len(data.train) * passes
+    training += validations * len(data.validation) * _validation_passes(config)
+    known: float | None = 0.0
+    for evaluation in evaluations:
+        images = len(data.test if evaluation.split == "test" else data.validation)
+        each = _evaluation_passes(config, evaluation)
+        known = None if each is None or known is None else known + each * min(evaluation.samples or images, images)
+    return RunEstimate(forward, forward * training, None if known is None else forward * known)
+
+
+def forward_flops(config: RunConfig, data: Dataset) -> int:
+    """Operations of a forward pass of one image.
+
+    Raises:
+        InputError: a network that can't be made, or that can't take the images.
+    """
+    return image_cost(create_network(config, data).model, data).flops
+
+
+def training_passes(config: RunConfig, data: Dataset, progress: Sequence[float] = _QUARTERS) -> float:
+    """Forward passes that training on one image is worth, attack included: operations counted in real steps.
+
+    Args:
+        config: the run; a defence takes much the same number with every network.
+        data: its images.
+        progress: the shares of training at which a step is made, since some defences change; the mean counts.
+
+    Raises:
+        InputError: a network or a defence that can't be made.
+    """
+    model = create_network(config, data).model.train()
+    defense = create_defense(config.defense)
+    x = data.train.subset(min(2, len(data.train))).tensors()[0]
+    with torch.no_grad(), plain_view(model) as plain:
+        y = plain(x).argmax(1)  # a label that is wrong from the start would end some attacks at once
+    counted = {phase: _step_flops(model, phase, x, y) for phase in {at(defense, share) for share in progress}}
+    total = sum(counted[at(defense, share)] for share in progress)
+    return total / (len(progress) * len(x) * image_cost(model, data).flops)
+
+
+def _step_flops(model: torch.nn.Module, defense: Defense, x: torch.Tensor, y: torch.Tensor) -> int:
+    def step(images: torch.Tensor) -> None:
+        F.cross_entropy(model(images), y).backward()  # type: ignore[no-untyped-call]
+
+    with count_flops() as counter:
+        if isinstance(defense, FreeAT):
+            defense.replay(x, None, step)
+        else:
+            defense.loss(model, x, y).value.backward()  # type: ignore[no-untyped-call]
+    model.zero_grad()
+    return counter.total
+
+
+def _validation_passes(config: RunConfig) -> float:
+    attack = validation_attack(create_defense(config.defense).attack)
+    steps = 0.0 if attack is None else _attack_passes(attack_settings(attack)[0]) or 0.0
+    return 1 + steps
+
+
+def _evaluation_passes(config: RunConfig, evaluation: EvaluationConfig) -> float | None:
+    total = 1.0
+    for eps in evaluation.attack.eps or (config.defense.eps,):
+        for attack in attack_settings(create_attacks(evaluation.attack, config.defense.norm, eps)):
+            passes = _attack_passes(attack)
+            if passes is None:
+                return None
+            total += passes
+    return total
+
+
+def _attack_passes(attack: Mapping[str, Any]) -> float | None:
+    restarts = attack.get("restarts") or 1
+    if "queries" in attack:
+        return float(attack["queries"] * restarts)
+    if attack["name"] == "fgsm":
+        return float(_INPUT_GRADIENT)
+    if attack.get("steps") is None:
+        return None
+    targets = attack.get("targets", 1) if attack["name"].endswith("-t") else 1
+    return float(_INPUT_GRADIENT * attack["steps"] * restarts * targets)
+
+
+def time_steps(config: RunConfig, data: Dataset, threads: int) -> float | None:
+    """Seconds per operation of training, from some timed steps after one to warm up; nothing is kept.
+
+    Args:
+        config: the run.
+        data: its images; as many as a few steps take.
+        threads: of a worker.
+
+    Returns:
+        None where the steps can't be made; the run itself will say why.
+    """
+    moments: list[float] = []
+
+    def enough() -> bool:
+        moments.append(time.perf_counter())
+        return len(moments) > _TIMED_STEPS or moments[-1] - moments[0] > _TIMED_S
+
+    few = data.train.subset(min(len(data.train), config.training.batch_size * (_TIMED_STEPS + 1)))
+    none = replace(data.validation, images=data.validation.images[:0], labels=data.validation.labels[:0])
+    # The learning rate does not change the time, but too large a one would end the steps.
+    options = replace(config.training, tensorboard=False, epochs=_TIMED_STEPS + 1, schedule="constant", lr=1e-9)
+    model = create_network(config, data).model
+    with _threads(threads), suppress(Interrupted, RuntimeError, MemoryError):
+        fit(
+            model,
+            replace(data, train=few, validation=none),
+            create_defense(config.defense),
+            options,
+            should_stop=enough,
+        )
+    if len(moments) < 2:
+        return None
+    step_s = (moments[-1] - moments[0]) / (len(moments) - 1)
+    images = min(config.training.batch_size, len(few))
+    return step_s / (images * training_passes(config, data, (0.0,)) * image_cost(model, data).flops)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_all(
+    estimates: Mapping[RunConfig, RunEstimate],
+    data: Callable[[RunConfig], Dataset],
+    *,
+    threads: int,
+    budget_s: float = 20.0,
+) -> dict[RunConfig, RunEstimate]:
+    """Add times to estimates: one of each kind of network and defence is timed, as long as the time for that lasts.
+
+    Kinds that were not timed take the speed of the others, per operation.
+    """
+    began = time.monotonic()
+    speeds: dict[object, float] = {}
+    for config in sorted(estimates, key=lambda c: estimates[c].image_flops):
+        if _kind(config) not in speeds and time.monotonic() - began < budget_s:
+            speed = time_steps(config, data(config), threads)
+            if speed is not None:
+                speeds[_kind(config)] = speed
+    mean = sum(speeds.values()) / max(len(speeds), 1)
+    timed = f"{_TIMED_STEPS} timed steps with {threads} thread{'s' * (threads != 1)}"
+    return {
+        config: replace(
+            estimate,
+            seconds_per_flop=speeds.get(_kind(config), mean) or None,
+            measured=timed if _kind(config) in speeds else "the speed of similar runs",
+        )
+        for config, estimate in estimates.items()
+    }
+
+
+def _kind(config: RunConfig) -> object:
+    training = config.training
+    return config.model, config.defense.defense, config.data, training.batch_size, training.precision, training.device

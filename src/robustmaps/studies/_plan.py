@@ -1,0 +1,227 @@
+"""What a sweep will do: the runs of a study, which of them are missing, and what those cost."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Study
+from robustmaps.data import Dataset
+from robustmaps.engine.device import resolve_device
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import sha256
+from robustmaps.evaluation import attack_settings, images_sha256
+from robustmaps.networks import choose_images, load_data, resolve
+from robustmaps.runs import RunRecord, create_attacks, read_run
+from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
+from robustmaps.studies._processes import LocalExecutor, available_cores
+from robustmaps.training import RunFolder
+
+_MOST_JOBS = 8
+
+Images = Callable[[DataConfig, Literal["test", "validation"], int | None], str]
+"""From data, split and samples to the hash of the images."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study, and what there is of it.
+
+    Attributes:
+        point: its configuration and the values of the study's axes.
+        title: the values that differ between the study's runs, for people.
+        folder: where it lives.
+        done: whether it is trained and evaluated as the study asks.
+        robust: its robust accuracy by the study's first evaluation, where it is done.
+        estimate: what it costs.
+    """
+
+    point: Point
+    title: str
+    folder: Path
+    done: bool
+    robust: float | None
+    estimate: RunEstimate
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep will do.
+
+    Attributes:
+        study: what was asked for.
+        out: the folder.
+        runs: all runs, in the order of the study.
+        jobs: runs at once.
+        threads: of each.
+        notes: what the reader has to know.
+    """
+
+    study: Study
+    out: Path
+    runs: tuple[PlannedRun, ...]
+    jobs: int
+    threads: int
+    notes: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[PlannedRun, ...]:
+        """The runs to make, the longest first, so that no core waits at the end for one long run."""
+        return tuple(sorted((run for run in self.runs if not run.done), key=lambda run: -run.estimate.flops))
+
+    @property
+    def flops(self) -> float:
+        """Operations of what is missing."""
+        return sum(run.estimate.flops for run in self.missing)
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time for what is missing; None where nothing was measured."""
+        return remaining_s([run.estimate.seconds for run in self.missing], self.jobs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "study": self.study.name,
+            "out": str(self.out),
+            "jobs": self.jobs,
+            "threads": self.threads,
+            "flops": self.flops,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "runs": [
+                {
+                    "folder": str(run.folder),
+                    "values": dict(run.point.values),
+                    "done": run.done,
+                    "flops": run.estimate.flops,
+                    "seconds": run.estimate.seconds,
+                    "measured": run.estimate.measured,
+                }
+                for run in self.runs
+            ],
+        }
+
+
+def remaining_s(seconds: Sequence[float | None], jobs: int) -> float | None:
+    """How long runs take, so many at once; None where one's time is not known."""
+    known = [each for each in seconds if each is not None]
+    if len(known) < len(seconds):
+        return None
+    return max(sum(known) / max(min(jobs, len(known)), 1), max(known, default=0.0))
+
+
+def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, threads: int | None = None) -> SweepPlan:
+    """Find what is missing of a study and estimate what it costs; writes nothing.
+
+    Args:
+        study: what to run.
+        out: the folder of the runs.
+        jobs: runs at once; a core each, at most eight, if left out, and one where a GPU does the work.
+        threads: of each run; the cores are shared out evenly if left out.
+
+    Raises:
+        InputError: a configuration that can't be run: a network, strides, data or an attack.
+    """
+    folder = Path(out)
+    loaded = cache(load_data)
+    images = cache(lambda *key: _images(loaded(key[0]), *key[1:]))
+    flops: dict[tuple[ModelConfig, DataConfig], int] = {}
+    passes: dict[DefenseConfig, float] = {}
+    found: dict[RunConfig, PlannedRun] = {}
+    for point in study.points:
+        try:
+            config = resolve(point.config)
+            data, kind = loaded(config.data), (config.model, config.data)
+            flops[kind] = flops[kind] if kind in flops else forward_flops(config, data)
+            if config.defense not in passes:
+                passes[config.defense] = training_passes(config, data)
+            estimate = estimate_run(config, data, study.evaluations, flops[kind], passes[config.defense])
+        except InputError as error:
+            values = ", ".join(f"{key}: {value}" for key, value in point.values.items())
+            raise InputError(f"{study.name}: {values}: {error}; mend or exclude it") from error
+        if config in found:
+            continue
+        path = folder / config.name
+        robust = _finished(path, study.evaluations, images)
+        planned = replace(point, config=config)
+        found[config] = PlannedRun(planned, _title(point, study), path, robust is not None, robust, estimate)
+    notes = list(study.notes)
+    if len(found) < len(study.points):
+        notes.append(f"{len(study.points) - len(found)} combinations are the same run as another, and made once")
+    missing = [config for config, run in found.items() if not run.done]
+    jobs = jobs or _jobs(missing)
+    executor = LocalExecutor(jobs, threads)
+    measured = measure_all(
+        {config: found[config].estimate for config in missing},
+        lambda config: loaded(config.data),
+        threads=executor.threads_each,
+    )
+    runs = tuple(replace(run, estimate=measured.get(config, run.estimate)) for config, run in found.items())
+    return SweepPlan(
+        replace(study, points=tuple(run.point for run in runs)), folder, runs, jobs, executor.threads_each, tuple(notes)
+    )
+
+
+def _title(point: Point, study: Study) -> str:
+    """The values of the axes that have several; those of all axes where none has."""
+    several = [key for key in study.keys if len({str(each.values.get(key)) for each in study.points}) > 1]
+    shown = [f"{key} {point.values[key]}" for key in several or study.keys if key in point.values]
+    return ", ".join(shown) or point.config.name
+
+
+def _jobs(missing: Sequence[RunConfig]) -> int:
+    if any(resolve_device(config.training.device).type != "cpu" for config in missing):
+        return 1
+    return max(1, min(available_cores(), len(missing), _MOST_JOBS))
+
+
+def _images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> str:
+    return images_sha256(*choose_images(data, split, samples))
+
+
+def _finished(folder: Path, evaluations: Sequence[EvaluationConfig], images: Images) -> float | None:
+    """Robust accuracy by the first evaluation, at its largest radius; None where something is missing."""
+    if not (folder / "config.yaml").exists():
+        return None
+    record = read_run(folder, skipped=lambda *_: None)
+    if record.status != "finished":
+        return None
+    names = [evaluation_names(record, each, images) for each in evaluations]
+    last = names[0][-1]
+    if last is None or any(name is None for each in names for name in each):
+        return None
+    return record.evaluations[last].robust_accuracy.value
+
+
+def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images | None = None) -> list[str | None]:
+    """For each radius, the name of the run's evaluation that was made in that way; None where there is none.
+
+    Args:
+        record: a finished run.
+        wanted: how it was to be evaluated.
+        images: the hash of the images, where the caller keeps it; found anew if left out.
+    """
+    config = record.config
+    hashed = images or (lambda data, split, samples: _images(load_data(data), split, samples))
+    radii = sorted(wanted.attack.eps) or [config.defense.eps]
+    identity = (
+        wanted.attack_seed,
+        hashed(config.data, wanted.split, wanted.samples),
+        sha256(RunFolder(record.folder).best),
+    )
+    names: list[str | None] = []
+    for eps in radii:
+        settings = attack_settings(create_attacks(wanted.attack, config.defense.norm, eps))
+        names.append(
+            next(
+                (
+                    name
+                    for name, e in record.evaluations.items()
+                    if list(e.attacks) == settings and (e.seed, e.images_sha256, e.checkpoint_sha256) == identity
+                ),
+                None,
+            )
+        )
+    return names

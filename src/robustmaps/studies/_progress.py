@@ -1,0 +1,94 @@
+"""How far a sweep is, for whoever is watching."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.progress import Progress
+from robustmaps.studies._plan import SweepPlan, remaining_s
+from robustmaps.studies._processes import Outcome
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """How far a sweep is.
+
+    Attributes:
+        total: runs of the study.
+        done: how many are trained and evaluated, those of earlier sittings included.
+        failed: how many failed in this one.
+        running: the title and last report of those at work.
+        best: title and robust accuracy of the best so far; None before there is one.
+        remaining_s: estimated seconds until the end; None where unknown.
+        event: what has just happened, in words; None for mere progress.
+    """
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    running: Mapping[str, Progress] = field(default_factory=dict)
+    best: tuple[str, float] | None = None
+    remaining_s: float | None = None
+    event: str | None = None
+
+
+class Board:
+    """Keeps the state of a sweep."""
+
+    def __init__(self, plan: SweepPlan, watcher: Callable[[SweepState], None]) -> None:
+        self._runs, self._jobs, self._watcher = plan.missing, plan.jobs, watcher
+        self._began: dict[int, float] = {}
+        self._left = {index: run.estimate.seconds for index, run in enumerate(self._runs)}
+        self._took = self._expected = 0.0  # seconds of the runs that are done
+        there = [(run.title, run.robust) for run in plan.runs if run.robust is not None]
+        best = max(there, key=lambda each: each[1], default=None)
+        self.state = SweepState(len(plan.runs), len(plan.runs) - len(self._runs), best=best)
+        self._tell(f"{self.state.done} of {self.state.total} runs are there" if self.state.done else None)
+
+    def watch(self, index: int, progress: Progress) -> None:
+        """Take in a report of a run."""
+        if index not in self._left:  # a last report that was overtaken by the end
+            return
+        self._began.setdefault(index, time.monotonic())
+        self.state = replace(self.state, running={**self.state.running, self._runs[index].title: progress})
+        self._tell(None)
+
+    def finished(self, index: int, outcome: Outcome[dict[str, float]]) -> None:
+        """Take in the end of a run."""
+        run = self._runs[index]
+        state = self.state
+        expected = self._left.pop(index)
+        if outcome.error is None and expected is not None and index in self._began:
+            self._took += time.monotonic() - self._began[index]
+            self._expected += expected
+        running = {title: progress for title, progress in state.running.items() if title != run.title}
+        if isinstance(outcome.error, Interrupted):
+            self.state, event = replace(state, running=running), f"stopped: {run.title}"
+        elif outcome.error is not None:
+            self.state = replace(state, running=running, failed=state.failed + 1)
+            event = f"failed: {run.title}: {outcome.error}"
+        else:
+            robust = (outcome.value or {}).get("robust_accuracy")
+            best = state.best
+            if robust is not None and (best is None or robust > best[1]):
+                best = (run.title, robust)
+            self.state = replace(state, running=running, done=state.done + 1, best=best)
+            figures = ", ".join(
+                f"{name.split('_')[0]} {100 * value:.1f} %" for name, value in (outcome.value or {}).items()
+            )
+            event = f"done: {run.title}: {figures}"
+        self._tell(event)
+
+    def _tell(self, event: str | None) -> None:
+        self._watcher(replace(self.state, remaining_s=self._remaining_s(), event=event))
+
+    def _remaining_s(self) -> float | None:
+        """The estimate of what is left, corrected by how wrong it was of what is done."""
+        now = time.monotonic()
+        wrong = self._took / self._expected if self._expected else 1.0
+        left = [
+            None if seconds is None else max(seconds * wrong - (now - self._began.get(index, now)), 0.0)
+            for index, seconds in self._left.items()
+        ]
+        return remaining_s(left, self._jobs)

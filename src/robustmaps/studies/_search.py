@@ -1,0 +1,245 @@
+"""Which enlargement is worth its cost: successive halving (arXiv 1502.07943, 1810.05934), as Optuna implements it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustmaps.config import EvaluationConfig
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.files import write_json
+from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import check_whole
+from robustmaps.engine.progress import Progress
+from robustmaps.engine.random import derive_seed
+from robustmaps.runs import Options, evaluate_checkpoint, folder_of, train
+from robustmaps.studies._candidates import Candidate
+from robustmaps.training import RunFolder
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, as far as it was trained.
+
+    Attributes:
+        candidate: the configuration and its cost.
+        folder: the run folder.
+        epochs: how many it was given.
+        score: its best accuracy so far on the validation images, under attack where it was trained so.
+        kept: whether it was trained to the end.
+        best: whether no other candidate that was trained to the end is as robust and cheaper, or as cheap and more so.
+        clean, robust: on the test images, of those that are best.
+    """
+
+    candidate: Candidate
+    folder: Path
+    epochs: int
+    score: float
+    kept: bool
+    best: bool = False
+    clean: Measured | None = None
+    robust: Measured | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **self.candidate.to_dict(),
+            "folder": str(self.folder),
+            "epochs": self.epochs,
+            "validation_accuracy": self.score,
+            "kept": self.kept,
+            "best": self.best,
+            "clean_accuracy": None if self.clean is None else self.clean.to_dict(),
+            "robust_accuracy": None if self.robust is None else self.robust.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        trials: one for each candidate, the cheapest first.
+        path: the JSON file with all of it.
+    """
+
+    trials: tuple[Trial, ...]
+    path: Path
+
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """The trials that no other beats in cost and validation accuracy."""
+        return tuple(trial for trial in self.trials if trial.best)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "front": [trial.candidate.title for trial in self.front],
+            "trials": [trial.to_dict() for trial in self.trials],
+        }
+
+
+@dataclass
+class _Halving:
+    """Optuna's successive halving over candidates that are trained one after the other.
+
+    The run folders are the memory: a search that was stopped reads the epochs of its runs from there and decides the
+    same again.
+    """
+
+    optuna: Any
+    study: Any
+
+    def trial(self) -> Any:
+        return self.study.ask()
+
+    def judge(self, trial: Any, history: Sequence[Mapping[str, Any]], seen: int) -> bool:
+        """Report the epochs after the first ``seen``; returns whether the candidate is given up."""
+        for number in range(seen + 1, len(history) + 1):
+            trial.report(_score(history[:number]), number)
+            if trial.should_prune():
+                return True
+        return False
+
+
+def search(
+    candidates: Sequence[Candidate],
+    out: str | Path,
+    *,
+    data: Dataset,
+    evaluation: EvaluationConfig | None = None,
+    least_epochs: int = 1,
+    reduction: int = 3,
+    seed: int = 0,
+    watcher: Callable[[str, Progress], None] = lambda _, __: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SearchResult:
+    """Train candidates on their proxy schedule, give up those without prospect, and find the Pareto front.
+
+    The first candidate, the network that is to be enlarged, is always trained to the end, so that the rest has
+    something to be compared with. Decisions are made on validation images; test images are looked at once, for the
+    candidates of the front. Each candidate has one seed: differences of a few points call for a sweep over seeds.
+
+    Args:
+        candidates: what to choose from; all with the same number of epochs.
+        out: the folder of the runs and of ``search.json``.
+        data: the images.
+        evaluation: of the candidates on the front.
+        least_epochs: that every candidate gets.
+        reduction: of so many candidates at a rung one goes on, to so many times as many epochs.
+        seed: of the order in which candidates are tried.
+        watcher: called with a candidate's title as the work goes on.
+        should_stop: True saves the run and raises `Interrupted`; the same call goes on.
+
+    Raises:
+        InputError: Optuna is not installed, or bad settings.
+        Interrupted: ``should_stop`` said so.
+    """
+    check_whole("least_epochs", least_epochs, 1)
+    check_whole("reduction", reduction, 2)
+    if len(data.validation) == 0:
+        raise InputError(f"{data.name}: there are no validation images to choose by; give validation a share")
+    optuna = _optuna()
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least_epochs, reduction_factor=reduction)
+    halving = _Halving(optuna, optuna.create_study(direction="maximize", pruner=pruner))
+    given, *others = candidates
+    order = [given, *sorted(others, key=lambda one: derive_seed(seed, "order", one.config.name))]
+    trials = []
+    for candidate in order:
+        spare = candidate is given
+        trials.append(_try(candidate, Path(out), halving, data, watcher, should_stop, spare=spare))
+    trials.sort(key=lambda trial: trial.candidate.relative)
+    judged = tuple(_judged(trial, trials, data, evaluation, watcher) for trial in trials)
+    result = SearchResult(judged, Path(out) / "search.json")
+    write_json(result.path, result.to_dict())
+    return result
+
+
+def _try(
+    candidate: Candidate,
+    out: Path,
+    halving: _Halving,
+    data: Dataset,
+    watcher: Callable[[str, Progress], None],
+    should_stop: Callable[[], bool],
+    *,
+    spare: bool,
+) -> Trial:
+    """Train one candidate until its end, or until the pruner gives it up."""
+    folder = RunFolder(folder_of(candidate.config, out))
+    trial, seen, given_up = halving.trial(), 0, False
+
+    def stop() -> bool:
+        nonlocal seen, given_up
+        history = folder.read_history()
+        if len(history) > seen:
+            given_up = halving.judge(trial, history, seen) and not spare
+            seen = len(history)
+        return given_up or should_stop()
+
+    epochs = candidate.config.training.epochs
+    if not stop() and seen < epochs:
+        try:
+            train(
+                candidate.config,
+                out,
+                resume=True,
+                data=data,
+                watcher=lambda progress: watcher(candidate.title, progress),
+                should_stop=stop,
+            )
+        except Interrupted:
+            if not given_up:
+                raise
+        else:
+            stop()
+    elif not given_up and should_stop():
+        raise Interrupted("stopped between two candidates")
+    history = folder.read_history()
+    score = _score(history)
+    pruned = halving.optuna.trial.TrialState.PRUNED
+    halving.study.tell(trial, state=pruned) if given_up else halving.study.tell(trial, score)
+    return Trial(candidate, folder.path, len(history), score, len(history) >= epochs)
+
+
+def _score(history: Sequence[Mapping[str, Any]]) -> float:
+    """The best validation accuracy so far, under attack where there is one."""
+    scores = [r.get("validation_robust_accuracy", r.get("validation_clean_accuracy")) for r in history]
+    return max((score for score in scores if score is not None), default=0.0)
+
+
+def _judged(
+    trial: Trial,
+    trials: Sequence[Trial],
+    data: Dataset,
+    evaluation: EvaluationConfig | None,
+    watcher: Callable[[str, Progress], None],
+) -> Trial:
+    def beats(other: Trial) -> bool:
+        mine, theirs = ((t.candidate.relative, -t.score) for t in (trial, other))
+        return other.kept and theirs != mine and theirs[0] <= mine[0] and theirs[1] <= mine[1]
+
+    if not trial.kept or any(beats(other) for other in trials):
+        return trial
+    wanted = evaluation or EvaluationConfig()
+    options = Options(
+        data=data,
+        split=wanted.split,
+        samples=wanted.samples,
+        batch_size=wanted.batch_size,
+        seed=wanted.attack_seed,
+        device=trial.candidate.config.training.device,
+        watcher=lambda progress: watcher(trial.candidate.title, progress),
+    )
+    done = evaluate_checkpoint(trial.folder, wanted.attack, options).evaluation
+    return Trial(**{**vars(trial), "best": True, "clean": done.clean_accuracy, "robust": done.robust_accuracy})
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("search: needs Optuna; pip install 'robustmaps[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna

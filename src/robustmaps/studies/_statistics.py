@@ -1,0 +1,200 @@
+"""What runs say together: configurations over seeds, and each against the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.evaluation import Comparison, compare_all
+from robustmaps.runs import RunRecord, Yardstick
+from robustmaps.studies._configurations import Variant, choose_yardstick, evaluated_alike, group, only_enlarged
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Runs by configuration, and what is shown of their differences.
+
+    Attributes:
+        folder: where they lie.
+        variants: the configurations, the most robust first, those without an evaluation last.
+        yardstick: the evaluation by which they are compared, None where there is none.
+        title: what tells these runs from those of other parts of a study; empty where there is one part.
+    """
+
+    folder: Path
+    variants: tuple[Variant, ...]
+    yardstick: Yardstick | None
+    title: str = ""
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """All runs."""
+        return tuple(run for variant in self.variants for run in variant.runs)
+
+    @property
+    def compared(self) -> tuple[Variant, ...]:
+        """The configurations that have been evaluated alike."""
+        return tuple(variant for variant in self.variants if variant.evaluated)
+
+    @property
+    def best(self) -> Variant:
+        """The most robust configuration; the first where nothing has been evaluated."""
+        return self.variants[0]
+
+    @cached_property
+    def families(self) -> tuple[tuple[Variant, ...], ...]:
+        """The compared configurations, in groups that differ in nothing but their maps; the cheapest of each first.
+
+        The first is what the others of its family are measured against: chosen by cost, not by the verdicts, so that
+        it may serve as a reference. Where no two differ in their maps alone, all make one family.
+        """
+        families: list[list[Variant]] = []
+        for variant in self.compared:
+            mine = next((f for f in families if only_enlarged(f[0].config, variant.config)), None)
+            if mine is None:
+                families.append([variant])
+            else:
+                mine.append(variant)
+        if all(len(family) == 1 for family in families):
+            families = [list(self.compared)] if self.compared else []
+        return tuple(tuple(sorted(family, key=_cost)) for family in families)
+
+    @cached_property
+    def gains(self) -> dict[str, Comparison]:
+        """Per configuration its robustness against the cheapest of its family, where they share seeds."""
+        found = {}
+        for plain, *others in self.families:
+            if others:
+                family = {variant.name: self._verdicts[variant.name] for variant in (plain, *others)}
+                pairs = [(plain.name, other.name) for other in others]
+                found.update({comparison.b: comparison for comparison in compare_all(family, pairs=pairs)})
+        return found
+
+    @cached_property
+    def leads(self) -> tuple[Comparison, ...]:
+        """The most robust configuration against each other; corrected for all pairs, since the verdicts chose it."""
+        if len(self.compared) < 2:
+            return ()
+        name = self.best.name
+        found = {c.b if c.a == name else c.a: c for c in compare_all(self._verdicts) if name in (c.a, c.b)}
+        return tuple(
+            found[v.name] if found[v.name].b == name else found[v.name].flipped()
+            for v in self.compared[1:]
+            if v.name in found
+        )
+
+    @property
+    def lead(self) -> Comparison | None:
+        """The most robust configuration against the next; None where they share no seed."""
+        return next((one for one in self.leads if one.a == self.compared[1].name), None)
+
+    @property
+    def best_is_shown(self) -> bool:
+        """Whether the most robust configuration is shown to be more robust than each other."""
+        return len(self.leads) == len(self.compared) - 1 and all(one.shown and one.value > 0 for one in self.leads)
+
+    @cached_property
+    def _verdicts(self) -> dict[str, dict[int, NDArray[np.bool_]]]:
+        return {v.name: {s: e.robust_correct for s, e in v.evaluated.items()} for v in self.compared}
+
+    def sentences(self) -> list[str]:
+        """The most robust configuration against the next, and each against the cheapest of its family; in words."""
+        known: dict[frozenset[str], str] = {}
+        for one in (*([self.lead] if self.lead else []), *self.gains.values()):
+            known.setdefault(frozenset((one.a, one.b)), one.sentence())
+        return list(known.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, and why."""
+        notes = []
+        without = sum(each is None for variant in self.variants for each in variant.evaluations)
+        if without and self.yardstick is not None:
+            notes.append(f"{without} of {len(self.runs)} runs have not been evaluated with {self.yardstick.short}")
+        if len({tuple(variant.evaluated) for variant in self.compared}) > 1:
+            notes.append("configurations differ in their seeds; each two are compared over the seeds that both have")
+        return tuple(notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **({"part": self.title} if self.title else {}),
+            "evaluation": None if self.yardstick is None else self.yardstick.text,
+            "configurations": [variant.to_dict() for variant in self.variants],
+            "lead": None if self.lead is None else self.lead.to_dict(),
+            "gains": {name: one.to_dict() for name, one in self.gains.items()},
+            "sentences": self.sentences(),
+            "notes": list(self.notes),
+        }
+
+    @property
+    def reference(self) -> Variant | None:
+        """What the best is shown beside: the cheapest of its family, or the next of it where it is that itself."""
+        family = next((family for family in self.families if self.best in family), ())
+        if len(family) < 2:
+            return None
+        return family[0] if self.best is not family[0] else next(v for v in self.compared[1:] if v in family)
+
+    @property
+    def tints(self) -> dict[str, int]:
+        """A colour for each configuration, the same in every plot."""
+        first = [self.best, *([self.reference] if self.reference else [])]
+        return {name: n for n, name in enumerate(dict.fromkeys(v.name for v in (*first, *self.variants)))}
+
+    def shown(self, count: int) -> tuple[Variant, ...]:
+        """So many configurations for a plot: the most robust, and the one that the first is shown beside."""
+        return tuple(v for v in self.variants if self.tints[v.name] < count)
+
+
+def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Statistics:
+    """Put runs together that differ only in the seed, and compare them by the evaluation that most have.
+
+    Args:
+        records: the runs.
+        folder: where they lie, for titles.
+
+    Raises:
+        InputError: there are no runs.
+    """
+    yardstick = choose_yardstick(records)
+    return Statistics(Path(folder), group(records, yardstick), yardstick)
+
+
+def statistics_by_part(records: Sequence[RunRecord], folder: str | Path = ".") -> tuple[Statistics, ...]:
+    """The same for runs that were not all evaluated alike, such as those of several data sets or radii.
+
+    Args:
+        records: the runs.
+        folder: where they lie, for titles.
+
+    Returns:
+        One for each data set, radius or attack, the one with the most configurations first. What stands in different
+        ones is not compared.
+
+    Raises:
+        InputError: there are no runs.
+    """
+    parts = [statistics_of(part, folder) for part in evaluated_alike(records) or [list(records)]]
+    if len(parts) == 1:
+        return tuple(parts)
+    return tuple(replace(part, title=title) for part, title in zip(parts, _titles(parts), strict=True))
+
+
+def _titles(parts: Sequence[Statistics]) -> list[str]:
+    """The data where they differ, else also the attack and the radius, else also the number of images."""
+    data = [", ".join(dict.fromkeys(Path(v.config.data.data).name for v in part.variants)) for part in parts]
+    short = ["not evaluated" if part.yardstick is None else part.yardstick.short for part in parts]
+    text = ["not evaluated" if part.yardstick is None else part.yardstick.text for part in parts]
+    options = [data, short, [f"{a}, {b}" for a, b in zip(data, short, strict=True)], text]
+    for titles in options:
+        if len(set(titles)) == len(titles):
+            return titles
+    return [f"{number}. {a}, {b}" for number, (a, b) in enumerate(zip(data, text, strict=True), 1)]
+
+
+def _cost(variant: Variant) -> tuple[float, str]:
+    return (variant.cost.flops if variant.cost else np.inf, variant.name)

@@ -1,0 +1,177 @@
+"""Making a study's runs, however often that is interrupted."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_config
+from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.files import short_hash, write_json, write_text
+from robustmaps.engine.progress import Progress
+from robustmaps.networks import load_data
+from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, read_run, train
+from robustmaps.studies._plan import SweepPlan
+from robustmaps.studies._processes import Executor, LocalExecutor, Worker
+from robustmaps.studies._progress import Board, SweepState
+from robustmaps.training import RunFolder
+
+
+class RunsFailed(RuntimeError):  # noqa: N818 - says what happened
+    """Some runs of a study failed; the message names them."""
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """Train and evaluate one run of a study, as far as that has not been done, in a process of its own."""
+
+    config: RunConfig
+    out: Path
+    evaluations: tuple[EvaluationConfig, ...]
+
+    def __call__(self, worker: Worker) -> dict[str, float]:
+        """Returns clean and robust accuracy by the first evaluation, at the largest radius."""
+        folder = self.out / self.config.name
+        # So that a run which fails before it begins is one that failed, and no foreign folder.
+        if not (folder / "config.yaml").exists():
+            write_text(folder / "config.yaml", write_config(self.config))
+        RunFolder(folder).error.unlink(missing_ok=True)
+        try:
+            return self._work(folder, worker)
+        except Interrupted:
+            raise
+        except Exception as error:
+            write_text(RunFolder(folder).error, f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
+            raise
+
+    def _work(self, folder: Path, worker: Worker) -> dict[str, float]:
+        def watch(progress: Progress) -> None:
+            worker.watch(progress)
+            if worker.should_stop():
+                raise Interrupted("stopped between two batches")
+
+        data = load_data(self.config.data)
+        if not (folder / "config.yaml").exists() or read_run(folder, skipped=lambda *_: None).status != "finished":
+            train(self.config, self.out, resume=True, data=data, watcher=worker.watch, should_stop=worker.should_stop)
+        figures: dict[str, float] = {}
+        for wanted in self.evaluations:
+            options = Options(
+                data=data,
+                split=wanted.split,
+                samples=wanted.samples,
+                batch_size=wanted.batch_size,
+                seed=wanted.attack_seed,
+                device=self.config.training.device,
+                precision=self.config.training.precision,
+                watcher=watch,
+            )
+            if len(wanted.attack.eps) > 1:
+                evaluation = evaluate_curve(folder, wanted.attack, options).runs[-1].evaluation
+            else:
+                evaluation = evaluate_checkpoint(folder, wanted.attack, options).evaluation
+            figures = figures or {
+                "robust_accuracy": evaluation.robust_accuracy.value,
+                "clean_accuracy": evaluation.clean_accuracy.value,
+            }
+        return figures
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What became of a sweep.
+
+    Attributes:
+        out: the folder.
+        made: folders of the runs made or gone on with in this sitting.
+        before: how many runs were there already.
+        failed: by the run's folder the error.
+        seconds: wall time of this sitting.
+    """
+
+    out: Path
+    made: tuple[Path, ...]
+    before: int
+    failed: Mapping[Path, str]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "out": str(self.out),
+            "made": [str(path) for path in self.made],
+            "before": self.before,
+            "failed": {str(path): text for path, text in self.failed.items()},
+            "seconds": self.seconds,
+        }
+
+
+def sweep(
+    plan: SweepPlan,
+    *,
+    executor: Executor | None = None,
+    watcher: Callable[[SweepState], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SweepResult:
+    """Make what is missing of a study. The same call goes on after a stop, a kill or a failure.
+
+    Each run is trained and evaluated in a folder that is named after its configuration. A run that fails says why in
+    ``error.txt`` there, the others go on; a later sweep tries it again.
+
+    Args:
+        plan: what `plan_sweep` found.
+        executor: what runs the tasks; processes of this machine if left out.
+        watcher: told how far the sweep is.
+        should_stop: True saves all runs and raises `Interrupted`.
+
+    Raises:
+        InputError: another sweep is at work in the folder.
+        Interrupted: ``should_stop`` said so.
+    """
+    began = time.monotonic()
+    missing = plan.missing
+    with _held(plan.out):
+        _record(plan)
+        board = Board(plan, watcher)
+        tasks = [RunTask(run.point.config, plan.out, plan.study.evaluations) for run in missing]
+        outcomes = (executor or LocalExecutor(plan.jobs, plan.threads)).run(
+            tasks, watcher=board.watch, finished=board.finished, should_stop=should_stop
+        )
+    failed = {}
+    for run, outcome in zip(missing, outcomes, strict=True):
+        if outcome.error is not None and not isinstance(outcome.error, Interrupted):
+            failed[run.folder] = f"{type(outcome.error).__name__}: {outcome.error}"
+            if not RunFolder(run.folder).error.exists():  # the process died before it could say so
+                write_text(RunFolder(run.folder).error, failed[run.folder] + "\n")
+    if any(isinstance(outcome.error, Interrupted) for outcome in outcomes):
+        raise Interrupted(f"stopped with {board.state.done} of {board.state.total} runs done")
+    made = tuple(run.folder for run in missing if run.folder not in failed)
+    return SweepResult(plan.out, made, len(plan.runs) - len(missing), failed, time.monotonic() - began)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".sweep.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        raise InputError(f"{folder}: another sweep is at work there; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _record(plan: SweepPlan) -> None:
+    """Keep the study in the folder, so that it alone can be reported; another one's file is moved aside."""
+    copy = plan.out / "study.yaml"
+    if copy.exists() and (before := copy.read_text(encoding="utf-8")) != plan.study.text:
+        write_text(plan.out / f"study-{short_hash(before)}.yaml", before)
+    write_text(copy, plan.study.text)
+    folders = {run.point.config.hash: run.folder.name for run in plan.runs}
+    write_json(plan.out / STUDY, study_record(plan.study, folders))

@@ -1,0 +1,107 @@
+"""Two runs side by side."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustmaps.config import to_mapping
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import human
+from robustmaps.evaluation import Comparison, Evaluation, compare_all
+from robustmaps.figures import NONE, Table, percent_cell, points_cell, table
+from robustmaps.runs import RunRecord, Yardstick, read_run
+from robustmaps.studies._configurations import Variant, bounded, choose_yardstick, group
+from robustmaps.training import INCIDENTAL
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """Two runs, compared on the same images and against the same attacks.
+
+    Attributes:
+        runs: the two.
+        yardstick: the evaluation that both have.
+        clean, robust: accuracy of the second minus that of the first, paired by image.
+        table: the figures side by side.
+        settings: the keys of the configuration in which they differ, with both values.
+    """
+
+    runs: tuple[RunRecord, RunRecord]
+    yardstick: Yardstick
+    clean: Comparison
+    robust: Comparison
+    table: Table
+    settings: Table
+
+    def sentence(self) -> str:
+        """The answer in words, no stronger than the data."""
+        text = self.robust.sentence()
+        return f"{text[0].upper()}{text[1:]} (McNemar p = {self.robust.mcnemar_p:.2g})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "runs": [str(run.folder) for run in self.runs],
+            "attacks": self.yardstick.text,
+            "sentence": self.sentence(),
+            "clean_difference": self.clean.to_dict(),
+            "robust_difference": self.robust.to_dict(),
+            "figures": [dict(zip(self.table.columns, map(str, row), strict=True)) for row in self.table.rows],
+            "settings": {str(row[0]): [str(cell) for cell in row[1:]] for row in self.settings.rows},
+        }
+
+
+def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
+    """Compare two runs by the strongest evaluation that both have.
+
+    Raises:
+        InputError: one of them is no run folder, or they have no evaluation in common.
+    """
+    runs = (read_run(first), read_run(second))
+    common = set.intersection(*({Yardstick.of(e) for e in run.evaluations.values()} for run in runs))
+    yardstick = choose_yardstick(runs)
+    if yardstick is None or yardstick not in common:
+        raise InputError(
+            f"{first} and {second} have no evaluation in common; evaluate both with the same attack on the same "
+            f"images, such as: robustmaps evaluate {first} --attack autoattack"
+        )
+    a, b = (group([run], yardstick)[0] for run in runs)
+    (one,), (other,) = a.evaluated.values(), b.evaluated.values()
+    clean, robust = (_compare(one, other, which) for which in ("clean_correct", "robust_correct"))
+    return ComparedRuns(runs, yardstick, clean, robust, _figures(a, b, clean, robust), _settings(runs))
+
+
+def _compare(a: Evaluation, b: Evaluation, which: str) -> Comparison:
+    return compare_all({"A": getattr(a, which), "B": getattr(b, which)})[0]
+
+
+def _figures(a: Variant, b: Variant, clean: Comparison, robust: Comparison) -> Table:
+    rows: list[tuple[object, ...]] = []
+    for name, which, found in (
+        ("clean accuracy", "clean_correct", clean),
+        ("robust accuracy", "robust_correct", robust),
+    ):
+        rates = (percent_cell(bounded(v.evaluated.values(), which)) for v in (a, b))
+        rows.append((name, *rates, points_cell(found.difference)))
+    if a.cost is not None and b.cost is not None:
+        for name, field, unit in (
+            ("forward pass", "flops", "FLOP"),
+            ("parameters", "parameters", ""),
+            ("activation memory", "activation_bytes", "B"),
+        ):
+            before, after = getattr(a.cost, field), getattr(b.cost, field)
+            rows.append((name, human(before, unit), human(after, unit), f"x {after / before:.2f}"))
+        rows.append(("last map", *("x".join(map(str, v.cost.map_size or ())) for v in (a, b) if v.cost), ""))
+    rows.append(("best epoch", *(str(v.runs[0].best_epoch) for v in (a, b)), ""))
+    rows.append(("training", *(f"{v.runs[0].seconds:.3g} s" for v in (a, b)), ""))
+    return table(("figure", "A", "B", "B - A"), rows)
+
+
+def _settings(runs: tuple[RunRecord, RunRecord]) -> Table:
+    one, other = (to_mapping(run.config) for run in runs)
+    keys = [key for key in one if key not in INCIDENTAL and one[key] != other[key]]
+    return table(("setting", "A", "B"), [(key, _shown(one[key]), _shown(other[key])) for key in keys])
+
+
+def _shown(value: object) -> object:
+    return NONE if value is None else value

@@ -1,0 +1,100 @@
+"""``robustmaps evaluate``, as a person or a script meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robustmaps.cli import main
+from robustmaps.config import RunConfig, from_mapping
+from robustmaps.runs import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> str:
+    config = from_mapping({"epochs": 2, "eps": 0.1, "steps": 1, "schedule": "one-cycle", "lr": 0.2}, RunConfig())
+    return str(train(config, tmp_path_factory.mktemp("runs")).folder)
+
+
+def test_a_table_of_attacks_and_what_each_left(run, capsys):
+    assert main(["evaluate", run, "--attack", "autoattack", "--version", "rapid", "--samples", "30"]) == 0
+    captured = capsys.readouterr()
+    lines = [line.split() for line in captured.out.splitlines()]
+    names = [line[0] for line in lines if line]
+    assert names.index("clean") < names.index("apgd-ce") < names.index("apgd-t") < names.index("robust")
+    assert "30 test images, linf, eps 0.1, seed 0." in captured.out
+    assert "Note: autoattack rapid" in captured.out
+    assert "apgd-ce: " in captured.err
+    assert main(["evaluate", run, "--attack", "autoattack", "--version", "rapid", "--samples", "30"]) == 0
+    assert "Evaluated before: " in capsys.readouterr().out
+
+
+def test_a_curve(run, capsys):
+    options = ["--attack", "fgsm", "--eps", "8/255,0.1", "--samples", "30"]
+    assert main(["evaluate", run, *options, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert [point["eps"] for point in values["curve"]] == [8 / 255, 0.1]
+    assert Path(values["plot"]).stat().st_size > 5000
+    assert main(["evaluate", run, *options]) == 0
+    assert "8/255" in capsys.readouterr().out
+
+
+def test_other_norms_and_libraries(run, capsys):
+    for options in (["--attack", "deepfool", "--norm", "l2", "--eps", "0.5"], ["--attack", "apgd-ce", "--norm", "l1"]):
+        assert main(["evaluate", run, *options, "--samples", "10", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["norm"] == options[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected a run folder, or --model-from"),
+        (["nowhere", "--model-from", "a:b"], "give one of the two"),
+        (["nowhere", "--checkpoint", "w.safetensors"], "needs --model-from"),
+        (["--model-from", "no.such:thing"], "no module named 'no'"),
+    ],
+)
+def test_bad_networks(arguments, message, capsys):
+    assert main(["evaluate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+# SIGTERM asks like Ctrl-C does; SIGINT itself is ignored where a shell started the tests in the background.
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_run_again_it_ends_the_same(run, tmp_path, how):
+    options = ["--eps", "0.02", "--exhaustive", "--samples", "120", "--batch-size", "4", "--json"]
+    command = [sys.executable, "-m", "robustmaps", "evaluate", run, "--attack", "apgd-ce", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = tmp_path / "killed.json"
+    process = subprocess.Popen(
+        [*command, "--out", str(killed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    state = tmp_path / "killed.partial" / "state.json"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        stages = json.loads(state.read_text())["found"]["stages"] if state.exists() else []
+        if stages and stages[0]["done"]:
+            break
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not killed.exists()
+    if how == signal.SIGTERM:
+        assert "the same command goes on" in said
+    (stage,) = json.loads(state.read_text())["found"]["stages"]
+    assert 0 < stage["done"] < len(stage["rows"])
+    results = []
+    for out in (killed, tmp_path / "whole.json"):
+        again = subprocess.run(
+            [*command, "--out", str(out)], capture_output=True, text=True, env=environment, timeout=200, check=True
+        )
+        results.append(json.loads(again.stdout))
+    for key in ("verdicts", "distances", "robust_accuracy"):
+        assert results[0][key] == results[1][key]
+    assert not state.parent.exists()

@@ -1,0 +1,93 @@
+"""Studies: which runs a file asks for."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from robustmaps.config import read_study, to_mapping
+from robustmaps.engine.errors import InputError
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write(text):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return read_study(path)
+
+    return write
+
+
+def test_every_combination_but_the_excluded_ones(study):
+    found = study("""
+axes:
+  network: [{strides: 122}, {strides: 112}, {upsample: 2, epochs: 3}]
+  defense: [standard, at]
+  seed: [0, 1]
+fixed: {eps: 8/255, batch-size: 32}
+exclude:
+  - {defense: standard, strides: [112, 111]}
+  - {eps: 4/255}
+evaluation:
+  - {attack: pgd, steps: 3, samples: 50}
+  - {attack: autoattack, version: rapid, eps: "4/255, 8/255", split: validation}
+""")
+    assert found.name == "study"
+    assert found.keys == ("strides", "upsample", "epochs", "defense", "seed")
+    assert len(found.points) == 3 * 2 * 2 - 2
+    kinds = {(p.config.model.strides, p.config.model.upsample, p.config.defense.defense) for p in found.points}
+    assert ("112", 1.0, "standard") not in kinds
+    assert ("112", 1.0, "at") in kinds
+    assert {p.config.training.epochs for p in found.points if p.config.model.upsample == 2} == {3}
+    assert {p.config.training.batch_size for p in found.points} == {32}
+    assert found.points[0].values == {"strides": 122, "defense": "standard", "seed": 0}
+    first, second = found.evaluations
+    assert (first.attack.steps, first.samples, first.split) == (3, 50, "test")
+    assert (second.attack.eps, second.attack.version, second.split) == ((4 / 255, 8 / 255), "rapid", "validation")
+    assert found.notes == ("2 combinations are excluded", "exclude: {'eps': '4/255'} matches no combination")
+
+
+def test_the_same_run_is_made_once(study):
+    found = study("axes: {eps: [8/255, 8/255, 0.1]}")
+    assert [to_mapping(point.config)["eps"] for point in found.points] == ["8/255", 0.1]
+    assert found.notes == ("1 combinations are the same run as another, and made once",)
+
+
+def test_the_documented_study_is_one(study):
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    assert len(study(example[1]).points) == 2 * 3 * 2 * 3
+
+
+def test_without_axes_there_is_one_run(study):
+    found = study("fixed: {epochs: 3}")
+    assert len(found.points) == len(found.evaluations) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("axis: {seed: [0]}", "unknown key in .*'axis'; did you mean 'axes'"),
+        ("axes: {sed: [0]}", "unknown key in .*'sed'; did you mean 'seed'"),
+        ("axes: {net: [{stride: 122}]}", "did you mean 'strides'"),
+        ("axes: {seed: 3}", r"axes: seed: expected a list of values, such as \[0, 1, 2\]"),
+        ("axes: {seed: []}", "expected a list"),
+        ("axes: {seed: [0, {seed: 1}]}", "all plain or all with keys"),
+        ("axes: {seed: [0]}\nfixed: {seed: 1}", "seed given twice"),
+        ("axes: {a: [{seed: 0}], seed: [1]}", "seed given twice"),
+        ("axes: {eps: [8]}", r"eps=8.0: expected a value in \(0, 1\]"),
+        ("axes: {epochs: [1, x]}", r"axes \(epochs: x\): epochs='x': expected a whole number"),
+        ("axes: {seed: [0]}\nexclude: [{seed: 0}]", "every combination is excluded"),
+        ("exclude: [{sed: 0}]", "did you mean 'seed'"),
+        ("exclude: 3", "exclude: expected keys and values"),
+        ("evaluation: {atack: pgd}", "did you mean 'attack'"),
+        ("evaluation: {samples: 0}", "samples=0: expected at least 1"),
+        ("evaluation: {split: train}", "split"),
+        ("- a", "expected keys and values"),
+    ],
+)
+def test_bad_studies_are_refused_with_the_reason(study, text, message):
+    with pytest.raises(InputError, match=message):
+        study(text)

@@ -1,0 +1,229 @@
+"""Whatever a user calls a network opens, and says clearly why it does not."""
+
+import functools
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+
+from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig, Surgery
+from robustmaps.data import load
+from robustmaps.engine.errors import InputError
+from robustmaps.networks import (
+    Fit,
+    OpenedNetwork,
+    analyze_network,
+    enlarge_network,
+    open_model,
+    plan_network,
+    resolve,
+    save_enlarged,
+)
+from robustmaps.networks._initial import create_network
+from robustmaps.runs import train
+from robustmaps.training import TrainOptions, load_weights, save_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
+IMAGE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@functools.cache
+def torchvision_operators():
+    """The schemas that torchvision's Python code expects of its compiled part, which loads beside CUDA builds only."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+@pytest.fixture
+def torchvision():
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    torchvision_operators()
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, digits):
+    config = RunConfig(
+        data=DataConfig(data="digits"),
+        defense=DefenseConfig(eps=0.1, steps=1),
+        training=TrainOptions(epochs=1, batch_size=256, device="cpu", precision="fp32"),
+    )
+    return train(config, tmp_path_factory.mktemp("runs"), data=digits).folder
+
+
+def test_a_name_of_ours_is_drawn_from_its_seed():
+    one, again, other = (open_model("resnet8", Fit(seed=seed)).model for seed in (0, 0, 1))
+    assert torch.equal(one(IMAGE), again(IMAGE))
+    assert not torch.equal(one(IMAGE), other(IMAGE))
+    assert not one.training
+    assert open_model("resnet8", Fit(strides="112", in_channels=1, num_classes=7)).model(IMAGE[:, :1]).shape == (2, 7)
+
+
+def test_a_run_brings_its_weights_data_and_budget(run_folder):
+    opened = open_model(str(run_folder))
+    assert opened.trained
+    assert opened.data.data == "digits"
+    assert opened.budget == ("linf", 0.1)
+    assert opened.fit.in_channels == 1
+    with pytest.raises(InputError, match="has its weights already"):
+        analyze_network(str(run_folder), strides="112")
+
+
+@pytest.mark.parametrize("network", ["resnet18", "googlenet"])
+def test_torchvision(torchvision, network):
+    opened = open_model(f"torchvision:{network}", Fit(num_classes=10, in_channels=1))
+    assert opened.model(IMAGE[:, :1].repeat(1, 1, 2, 2)).shape == (2, 10)
+    with pytest.raises(InputError, match="torchvision has no network 'resnet1'; it has"):
+        open_model("torchvision:resnet1")
+    with pytest.raises(InputError, match="the network could not be made"):
+        open_model("torchvision:resnet18@NOWEIGHTS")
+
+
+def test_a_torchvision_network_to_be_trained(torchvision):
+    data = load("digits", image_size=32)
+    config = resolve(RunConfig(ModelConfig(model="torchvision:resnet18", enlarge="upsample=2,last")))
+    network, twice = (create_network(config, data) for _ in range(2))
+    again = OpenedNetwork.from_description(json.loads(json.dumps(network.describe())))
+    again.model.load_state_dict(network.model.state_dict())
+    x = data.test.tensors()[0][:2]
+    assert network.model(x).shape == (2, 10)
+    assert torch.equal(again.model(x), network.model(x))
+    assert torch.equal(twice.model(x), network.model(x))
+
+
+@pytest.mark.slow
+def test_a_torchvision_network_before_and_after(torchvision):
+    done = analyze_network(
+        "torchvision:resnet50", Surgery(where="last"), image_size=64, samples=2, steps=1, directions=1, device="cpu"
+    )
+    before, after = done.result.before, done.result.after
+    assert [report.stage.name.rpartition(".")[2] for report in before.stages] == [
+        *("relu", "layer1", "layer2", "layer3", "layer4")
+    ]
+    assert [report.stage.map_size for report in before.stages] == [(side, side) for side in (32, 16, 8, 4, 2)]
+    assert [report.stage.map_size for report in after.stages] == [(side, side) for side in (32, 16, 8, 4, 4)]
+    assert [report.stage.field_px[0] for report in before.stages] == [7, 35, 91, 267, 427]
+    assert before.cost.flops < after.cost.flops < 2 * before.cost.flops
+
+
+def test_timm(torchvision):
+    pytest.importorskip("timm")
+    opened = open_model("timm:resnet10t", Fit(num_classes=5))
+    assert opened.model(IMAGE).shape == (2, 5)
+    assert opened.image_px == 176
+    with pytest.raises(InputError, match="expected timm:resnet10t or timm:resnet10t@pretrained"):
+        open_model("timm:resnet10t@weights")
+    with pytest.raises(InputError, match="timm has no network"):
+        open_model("timm:resnet10x")
+
+
+def test_transformers_from_a_folder(torchvision, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=4)
+    network = transformers.ResNetForImageClassification(config).eval()
+    network.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "image_processor_type": "ConvNextImageProcessor"})
+    )
+    opened = open_model(f"hf:{tmp_path}")
+    assert opened.trained
+    with torch.no_grad():
+        assert torch.allclose(opened.model(IMAGE), network((IMAGE - 0.5) / 0.25).logits, atol=1e-6)
+    with pytest.raises(InputError, match="the network could not be made"):
+        open_model(f"hf:{tmp_path / 'nowhere'}")
+
+
+def test_a_function_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n"
+        "def small():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "def nothing():\n    return 3\n"
+    )
+    assert open_model("my_nets:small").model(IMAGE).shape == (2, 4)
+    assert str(tmp_path) not in sys.path
+    with pytest.raises(InputError, match="did you mean 'small'"):
+        open_model("my_nets:smal")
+    with pytest.raises(InputError, match="expected an nn"):
+        open_model("my_nets:nothing")
+    with pytest.raises(InputError, match="no module"):
+        open_model("your_nets:small")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("resnet9", "did you mean 'resnet8'.*torchvision:NAME"),
+        ("missing.safetensors", "unknown model"),
+        ("runs/gone/best.safetensors", "there is no such file or folder"),
+    ],
+)
+def test_unknown_names(spec, message):
+    with pytest.raises(InputError, match=message):
+        open_model(spec)
+
+
+def test_a_missing_library_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match="timm is not installed; pip install timm"):
+        open_model("timm:resnet18")
+
+
+@pytest.mark.parametrize(
+    "surgery", [Surgery(where="last", dilate=True), Surgery(upsample=2), Surgery(upsample=2, factor=2, where="0")]
+)
+def test_a_saved_enlargement_opens_as_it_was(run_folder, tmp_path, surgery):
+    enlarged = enlarge_network(str(run_folder), surgery, samples=20, latency_runs=0)
+    assert enlarged.enlargement.before.accuracy is not None
+    weights, recipe = save_enlarged(enlarged, tmp_path / "larger")
+    assert weights.exists()
+    assert json.loads(recipe.read_text())["model"]["name"] == "resnet8"
+    again = open_model(str(tmp_path / "larger"))
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(again.model(x), enlarged.model.eval()(x))
+    assert (again.trained, again.budget) == (True, ("linf", 0.1))
+    with pytest.raises(InputError, match="already exists"):
+        save_enlarged(enlarged, tmp_path / "larger")
+
+
+def test_an_enlargement_of_an_enlargement(tmp_path):
+    once = enlarge_network("resnet8", Surgery(where="last"), latency_runs=0)
+    assert once.enlargement.agreement is None
+    save_enlarged(once, tmp_path / "once")
+    twice = enlarge_network(str(tmp_path / "once"), Surgery(upsample=2), latency_runs=0)
+    save_enlarged(twice, tmp_path / "twice")
+    assert torch.equal(open_model(str(tmp_path / "twice")).model(IMAGE), twice.model.eval()(IMAGE))
+
+
+def test_weights_that_do_not_fit_their_description(tmp_path):
+    weights, recipe = save_enlarged(enlarge_network("resnet8", Surgery(upsample=2), latency_runs=0), tmp_path / "a")
+    values, about = load_weights(weights)[0], json.loads(recipe.read_text())
+    save_weights(
+        weights, values, {"robustmaps": json.dumps({**about, "model": {**about["model"], "name": "resnet20"}})}
+    )
+    with pytest.raises(InputError, match="don't fit resnet20"):
+        open_model(str(tmp_path / "a"))
+    for damaged in ("{}", "[", json.dumps({**about, "model": {"name": "resnet8", "colour": 3}})):
+        save_weights(weights, values, {"robustmaps": damaged})
+        with pytest.raises(InputError, match="does not describe a network"):
+            open_model(str(tmp_path / "a"))
+
+
+def test_plans_measure_what_fits(run_folder):
+    options = {"budget": 3, "upsamples": (1,), "samples": 20, "device": "cpu"}
+    trained = plan_network(str(run_folder), **options, dilate=True)
+    assert "margin" in trained.gain
+    assert "eps 0.1" in trained.gain
+    untrained = plan_network("resnet8", data="digits", **options)
+    assert "features" in untrained.gain
+    assert [option.gain is not None for option in untrained.plan.options] == [True] * 3
+    assert len({option.gain for option in untrained.plan.options}) == 3
+    without = plan_network("resnet8", data="digits", gain="none", **options)
+    assert [option.gain for option in without.plan.options] == [None] * 3
+    with pytest.raises(InputError, match="leave the picture out"):
+        plan_network("resnet8", gain="none", out="plan.png", **options)

@@ -1,0 +1,171 @@
+"""Conditions, and rows of runs."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustmaps.config import DefenseConfig, ModelConfig, RunConfig
+from robustmaps.engine.errors import InputError
+from robustmaps.evaluation import Evaluation
+from robustmaps.runs import choose_evaluation, list_runs, parse_where, read_runs
+from robustmaps.runs._record import RunRecord
+from robustmaps.studies import statistics_of
+from robustmaps.training import TrainOptions
+from tests.helpers.studies import configuration, write_run
+
+ROW = {"defense": "at", "robust": 0.45, "eps": 8 / 255, "seed": 1, "strides": "122", "clean": None, "compile": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("defense=at and robust>0.4", True),
+        ("defense = AT and robust >= 0.46", False),
+        ("eps=8/255", True),
+        ("eps!=8/255 or seed==1", True),
+        ("seed=0 or seed=1 and defense=standard", False),
+        ("(seed=0 or seed=1) and defense!=standard", True),
+        ("strides=122", True),
+        ("strides='122' and compile=true", True),
+        ('defense="a t"', False),
+        ("clean>0 or clean<=0 or clean=0", False),
+        ("clean!=0.5", True),
+    ],
+)
+def test_conditions(text, kept):
+    assert parse_where(text, ROW)(ROW) is kept
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("robst>0.4", "unknown column 'robst'; did you mean 'robust'"),
+        ("robust>", "a value is missing at the end"),
+        ("robust", "a comparison is missing at the end"),
+        ("", "a column is missing at the end"),
+        ("robust>0.4 seed=1", "'seed' is too much"),
+        ("(robust>0.4", "a bracket is not closed"),
+        ("robust>'x", "can't be read from"),
+        ("robust>high", "robust='high': expected a finite number or a fraction"),
+        ("defense<at", "defense is no number; use = or !="),
+        ("__import__('os')", "is missing before"),
+    ],
+)
+def test_what_is_no_condition_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_where(text, ROW)(ROW)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_condition_or_refused(text):
+    with contextlib.suppress(InputError):
+        parse_where(text, ROW)(ROW)
+
+
+def evaluation(robust, *, eps=8 / 255, images="a"):
+    verdicts = tuple("robust" if kept else "pgd" for kept in robust)
+    distances = tuple(None if kept else 0.01 for kept in robust)
+    return Evaluation(verdicts, distances, "linf", eps, ({"name": "pgd", "eps": eps},), images, 0, 1.0)
+
+
+def record(tmp_path, strides, seed, evaluations, **training):
+    config = RunConfig(
+        ModelConfig(strides=strides), defense=DefenseConfig(), training=TrainOptions(seed=seed, **training)
+    )
+    history = ({"epoch": 1, "validation_clean_accuracy": 0.9, "train_s": 2.0},)
+    return RunRecord(
+        tmp_path / config.name,
+        config,
+        history,
+        1,
+        "finished",
+        None,
+        2.0,
+        evaluations,
+        {},
+        {
+            "flops": 10 if config.model.strides == "122" else 25,
+            "parameters": 3,
+            "activation_bytes": 5,
+            "map_size": [2, 2],
+        },
+    )
+
+
+@pytest.fixture
+def records(tmp_path):
+    rates = {("122", 0): 40, ("122", 1): 45, ("112", 0): 60, ("112", 1): 66}
+    made = [
+        record(tmp_path, strides, seed, {"pgd": evaluation([i < right for i in range(100)])})
+        for (strides, seed), right in rates.items()
+    ]
+    return [*made, record(tmp_path, "111", 0, {})]
+
+
+def test_rows_are_filtered_and_sorted(records):
+    rows = list_runs(records, sort="-robust")
+    assert [row["robust"] for row in rows] == [0.66, 0.60, 0.45, 0.40, None]
+    assert [row["robust"] for row in list_runs(records, where="strides=112 and seed=1")] == [0.66]
+    assert list_runs(records)[0]["validation_clean"] == 0.9
+    assert (rows[0]["flops"], rows[0]["attack"], rows[0]["images"], rows[0]["eps"]) == (25, "pgd", 100, 8 / 255)
+    with pytest.raises(InputError, match="unknown column 'robst'; did you mean 'robust'"):
+        list_runs(records, sort="-robst")
+
+
+def test_the_evaluation_that_speaks_for_a_run(tmp_path):
+    found = {
+        "far": evaluation([False] * 200, eps=0.5),
+        "few": evaluation([False] * 10),
+        "pgd": evaluation([True] * 100),
+        "worst": evaluation([True] * 90 + [False] * 10),
+    }
+    one = record(tmp_path, "122", 0, found)
+    assert choose_evaluation(one) == "worst"
+    assert choose_evaluation(one, "p*") == "pgd"
+    assert choose_evaluation(one, "x*") is None
+
+
+def test_configurations_over_seeds_and_in_words(records):
+    found = statistics_of(records)
+    assert [each.name for each in found.compared] == ["resnet8 112", "resnet8 122"]
+    best = found.best
+    assert (best.seeds, best.robust.value) == ((0, 1), pytest.approx(0.63))
+    comparison = found.gains["resnet8 112"]
+    assert comparison.a == "resnet8 122"  # the cheaper one
+    assert (comparison.seeds, comparison.images) == (2, 100)
+    (sentence,) = found.sentences()
+    assert "2 seeds x 100 images" in sentence
+    (note,) = found.notes
+    assert "1 of 5 runs have not been evaluated with pgd" in note
+    assert json.loads(json.dumps(found.to_dict()))["sentences"] == [sentence]
+
+
+def test_what_was_not_evaluated_alike_is_not_compared(tmp_path):
+    made = [
+        record(tmp_path, "122", 0, {"pgd": evaluation([True, False])}),
+        record(tmp_path, "112", 0, {"pgd": evaluation([True, True], images="b")}),
+        record(tmp_path, "111", 3, {"pgd": evaluation([True, True])}),
+    ]
+    found = statistics_of(made)
+    assert found.gains == {}
+    assert found.lead is None
+    assert found.sentences() == []
+    with pytest.raises(InputError, match="no runs"):
+        statistics_of([])
+
+
+@pytest.mark.parametrize("value", ["last,dilate", "'where=last,dilate=true'"])
+def test_an_enlargement_is_found_as_it_was_asked_for(tmp_path, value):
+    write_run(tmp_path, configuration(enlarge="where=last,dilate=true"), 60)
+    write_run(tmp_path, configuration(), 30)
+    assert [row["robust"] for row in list_runs(read_runs(tmp_path), where=f"enlarge={value}")] == [0.6]
+
+
+def test_a_network_that_no_image_withstands_has_an_interval(tmp_path):
+    made = [record(tmp_path, "122", seed, {"pgd": evaluation([False] * 120)}) for seed in (0, 1)]
+    robust = statistics_of(made).best.robust
+    assert (robust.value, robust.low) == (0, 0)
+    assert robust.high == pytest.approx(0.031, abs=1e-3)

@@ -1,0 +1,60 @@
+"""Tasks in processes: failures and deaths stay with the task that had them."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.progress import Progress
+from robustmaps.studies._processes import LocalExecutor, WorkerDied
+
+
+@dataclass(frozen=True)
+class Behave:
+    how: str
+
+    def __call__(self, worker):
+        worker.watch(Progress("phase", 1, 2, "steps"))
+        if self.how == "raise":
+            raise ValueError("no")
+        if self.how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "wait":
+            while not worker.should_stop():
+                time.sleep(0.01)
+            raise Interrupted("asked")
+        return self.how
+
+
+def run(hows, jobs=1, should_stop=lambda: False):
+    seen, ended = set(), []
+    outcomes = LocalExecutor(jobs, threads=1).run(
+        [Behave(how) for how in hows],
+        watcher=lambda index, progress: seen.add(index),
+        finished=lambda index, outcome: ended.append(index),
+        should_stop=should_stop,
+    )
+    return outcomes, seen, ended
+
+
+def test_one_failure_and_one_death_leave_the_others_alone():
+    outcomes, seen, ended = run(["a", "raise", "die", "b"])
+    assert [outcome.value for outcome in outcomes] == ["a", None, None, "b"]
+    assert isinstance(outcomes[1].error, ValueError)
+    assert isinstance(outcomes[2].error, WorkerDied)
+    assert sorted(ended) == [0, 1, 2, 3]
+    assert {0, 1} <= seen  # a report of the last task may come after its end
+
+
+def test_a_stop_reaches_running_tasks_and_begins_no_other():
+    began = time.monotonic()
+    outcomes, _, ended = run(["wait", "a"], should_stop=lambda: time.monotonic() > began + 1)
+    assert [type(outcome.error) for outcome in outcomes] == [Interrupted, Interrupted]
+    assert ended == [0]
+
+
+def test_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr("robustmaps.studies._processes.available_cores", lambda: 8)
+    assert [LocalExecutor(jobs).threads_each for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
+    assert LocalExecutor(2, threads=3).threads_each == 3

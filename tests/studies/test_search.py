@@ -1,0 +1,116 @@
+"""The search: candidates within a budget, halved, and a front that no other candidate beats."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from robustmaps.cli import main
+from robustmaps.config import AttackConfig, DefenseConfig, EvaluationConfig, ModelConfig, RunConfig
+from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.studies import find_candidates, search, within
+from robustmaps.training import TrainOptions
+
+BASE = RunConfig(
+    defense=DefenseConfig(defense="standard"),
+    training=TrainOptions(epochs=2, batch_size=256, device="cpu", precision="fp32", schedule="constant", lr=0.02),
+)
+EVALUATION = EvaluationConfig(AttackConfig("fgsm"), samples=40)
+
+
+def test_candidates_stay_within_the_budget(digits):
+    found = find_candidates(BASE, digits, budget=4)
+    assert [one.title for one in found] == ["resnet8 122", "resnet8 121", "resnet8 112", "resnet8 122 x2"]
+    assert found[0].relative == 1
+    assert [one.relative for one in found] == sorted(one.relative for one in found)
+    assert all(one.cost.flops == pytest.approx(one.relative * found[0].cost.flops) for one in found)
+    by_memory = find_candidates(BASE, digits, budget=1.6, measure="memory")
+    assert all(one.cost.activation_bytes <= 1.6 * by_memory[0].cost.activation_bytes for one in by_memory)
+    by_latency = find_candidates(BASE, digits, budget=50, measure="latency")
+    assert all(one.cost.latency_s > 0 for one in by_latency)
+
+
+def test_a_budget_that_leaves_nothing_is_refused(digits):
+    with pytest.raises(InputError, match="leaves the given network alone"):
+        find_candidates(BASE, digits, budget=1)
+    with pytest.raises(InputError, match="number of at least 1"):
+        within([BASE, BASE], digits, budget=0.5)
+
+
+def test_a_stopped_search_ends_as_an_uninterrupted_one(digits, tmp_path):
+    candidates = find_candidates(BASE, digits, budget=3)
+    options = {"data": digits, "evaluation": EVALUATION, "reduction": 2}
+    whole = search(candidates, tmp_path / "whole", **options)
+    assert whole.trials[0].kept
+    assert [trial.candidate for trial in whole.trials] == candidates
+    assert all(trial.kept or trial.epochs == 1 for trial in whole.trials)
+    assert any(not trial.kept for trial in whole.trials)
+    assert all((trial.robust is not None) == trial.best for trial in whole.trials)
+    for one in whole.front:
+        assert not any(
+            other.kept and other.candidate.relative <= one.candidate.relative and other.score > one.score
+            for other in whole.trials
+        )
+    saved = json.loads(whole.path.read_text())
+    assert saved["front"] == [trial.candidate.title for trial in whole.front]
+
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 8
+
+    with pytest.raises(Interrupted):
+        search(candidates, tmp_path / "parts", **options, should_stop=stop)
+    parts = search(candidates, tmp_path / "parts", **options)
+    assert [(t.candidate, t.score, t.epochs, t.robust) for t in parts.trials] == [
+        (t.candidate, t.score, t.epochs, t.robust) for t in whole.trials
+    ]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    search(candidates, tmp_path / "whole", **options)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
+
+
+def test_the_command_takes_a_study(tmp_path, capsys):
+    path = tmp_path / "study.yaml"
+    path.write_text("""
+axes: {network: [{strides: 122}, {strides: 121}, {upsample: 4}]}
+fixed: {defense: standard, epochs: 1, batch-size: 256, device: cpu, precision: fp32}
+evaluation: {attack: fgsm, samples: 30}
+""")
+    assert main(["search", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [trial["title"] for trial in found["trials"]] == ["resnet8 122", "resnet8 121"]
+    assert found["file"] == str(tmp_path / "study-search" / "search.json")
+    with pytest.raises(SystemExit):
+        main(["search", str(path), "--no-such-option"])
+    assert main(["search", str(path), "--epochs", "3"]) == 2
+    assert "write the options of training there" in capsys.readouterr().err
+    path.write_text(path.read_text().replace("defense: standard, ", "").replace("axes: {", "axes: {seed: [0, 1], "))
+    assert main(["search", str(path)]) == 2
+    assert "candidates of a search differ in their network alone; give one value for seed" in capsys.readouterr().err
+
+
+def test_without_optuna_it_says_what_to_install(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    candidates = within([BASE, RunConfig(ModelConfig(strides="121"))], digits, budget=None)
+    with pytest.raises(InputError, match=r"pip install 'robustmaps\[search\]'"):
+        search(candidates, tmp_path, data=digits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_of_others_are_enlarged_by_surgery(digits, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "from robustmaps import models\n"
+        "def net():\n"
+        "    return models.create('resnet8', num_classes=10, in_channels=1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    base = replace(BASE, model=ModelConfig(model="own:net"))
+    found = find_candidates(base, digits, budget=4)
+    assert [candidate.config.model.enlarge for candidate in found] == [None, "where=1", "where=0", "upsample=2"]
+    assert found[-1].relative == pytest.approx(4, abs=0.1)
+    with pytest.raises(InputError, match="the search chooses the enlargement itself"):
+        find_candidates(replace(base, model=replace(base.model, enlarge="last")), digits, budget=4)

@@ -1,0 +1,278 @@
+"""Sweeps: nothing twice, nothing lost, whatever happens on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from robustmaps.cli import main
+from robustmaps.config import read_study
+from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.progress import Progress
+from robustmaps.networks._data import load_data
+from robustmaps.runs import read_run, read_runs
+from robustmaps.studies import plan_sweep, sweep
+from robustmaps.studies._processes import Outcome, Worker
+from robustmaps.studies._progress import Board
+
+FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
+EVALUATION = "{attack: fgsm, samples: 40}"
+SEEDS = f"axes: {{seed: [0, 1]}}\nfixed: {FIXED}\nevaluation: {EVALUATION}\n"
+
+
+class Here:
+    """Runs tasks one after the other in this process."""
+
+    def run(self, tasks, *, watcher, finished, should_stop):
+        outcomes = []
+        for index, task in enumerate(tasks):
+
+            def watch(progress, index=index):
+                watcher(index, progress)
+
+            try:
+                outcome = Outcome(task(Worker(watch, should_stop)))
+            except Exception as error:  # noqa: BLE001 - that is what executors do
+                outcome = Outcome(error=error)
+            outcomes.append(outcome)
+            finished(index, outcome)
+        return outcomes
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write(text=SEEDS):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def make(path, **kwargs):
+    return sweep(plan_sweep(read_study(path), path.with_suffix(""), threads=1), executor=Here(), **kwargs)
+
+
+def state_of(folder: Path):
+    return {
+        path.relative_to(folder): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock") and path.name not in ("study.yaml", "study.json")
+    }
+
+
+def assert_same(first, second):
+    """Whether two folders hold the same runs, times aside."""
+    times = ("train_s", "validation_s", "images_per_s", "data_s", "data_share")
+    assert [record.name for record in first] == [record.name for record in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.status == b.status == "finished"
+        histories = [[{k: v for k, v in epoch.items() if k not in times} for epoch in r.history] for r in (a, b)]
+        assert histories[0] == histories[1]
+        assert a.evaluations.keys() == b.evaluations.keys()
+        for name, evaluation in a.evaluations.items():
+            assert evaluation.verdicts == b.evaluations[name].verdicts
+            assert evaluation.distances == b.evaluations[name].distances
+
+
+@pytest.mark.parametrize(
+    ("defense", "passes"),
+    [
+        ("standard", 3),
+        ("at", 2 * 4 + 3),
+        ("alp", 2 * 4 + 2 * 3),
+        ("trades", 1 + 2 * 4 + 2 * 3),
+        ("trades-awp", 1 + 2 * 4 + 2 * 2 * 3),
+        ("fast-at", 2 + 3),
+        ("free-at", 8 * 3),
+        ("dajat", 3 * (1 + 2 * 5 + 2 * 3)),
+        ("dajat-awp", 3 * (1 + 2 * 5 + 2 * 3) + 2 * 3),
+    ],
+)
+def test_operations_of_training_are_those_counted_by_hand(study, defense, passes):
+    count = "" if defense.startswith(("fast", "free", "dajat")) else "steps: 4, "
+    fixed = f"{{data: digits, batch-size: 256, eps: 0.1, {count}epochs: 2, validate-every: 2, defense: {defense}}}"
+    path = study(f"axes: {{seed: [0]}}\nfixed: {fixed}\nevaluation: {EVALUATION}\n")
+    (run,) = plan_sweep(read_study(path), path.with_suffix(""), threads=1).runs
+    data = load_data(run.point.config.data)
+    # Validation sees clean images, and those of the attack that it makes: the same one, or PGD of 10 steps.
+    steps = {"standard": 0, "at": 4, "alp": 4}.get(defense, 10)
+    expected = 2 * len(data.train) * passes + len(data.validation) * (1 + 2 * steps)
+    assert run.estimate.training_flops / run.estimate.image_flops == pytest.approx(expected, rel=0.02)
+
+
+def test_all_runs_are_made_evaluated_and_recorded(study):
+    path = study()
+    plan = plan_sweep(read_study(path), path.with_suffix(""), jobs=2, threads=1)
+    assert not path.with_suffix("").exists()
+    assert len(plan.missing) == 2
+    assert plan.seconds > 0
+    assert plan.missing[0].estimate.measured == "3 timed steps with 1 thread"
+    states = []
+    result = sweep(plan, executor=Here(), watcher=states.append)
+    out = path.with_suffix("")
+    records = read_runs(out)
+    assert [record.config.training.seed for record in records] == [0, 1]
+    for record in records:
+        (evaluation,) = record.evaluations.values()
+        assert len(evaluation.verdicts) == 40
+    assert (len(result.made), result.before, result.failed) == (2, 0, {})
+    assert (states[-1].done, states[-1].failed, states[-1].total, states[-1].running) == (2, 0, 2, {})
+    assert states[-1].event.startswith("done: seed")
+    assert states[-1].best[1] == max(s.robust_accuracy.value for r in records for s in r.evaluations.values())
+    assert (out / "study.yaml").read_text() == SEEDS
+    about = json.loads((out / "study.json").read_text())
+    assert about["keys"] == ["seed"]
+    assert {(run["folder"], run["values"]["seed"]) for run in about["runs"]} == {
+        (record.name, record.config.training.seed) for record in records
+    }
+
+
+def test_nothing_is_made_twice_and_a_study_grows(study):
+    path = study()
+    make(path)
+    out = path.with_suffix("")
+    before = state_of(out)
+    states = []
+    assert make(path, watcher=states.append).before == 2
+    rates = [e.robust_accuracy.value for record in read_runs(out) for e in record.evaluations.values()]
+    assert states[0].best[1] == max(rates)
+    assert state_of(out) == before
+    study(SEEDS.replace("[0, 1]", "[0, 1, 2]").replace(EVALUATION, f"[{EVALUATION}, {{attack: fgsm, samples: 30}}]"))
+    assert len(make(path).made) == 3
+    after = state_of(out)
+    assert {name: after[name] for name in before if name.name != "log.txt"} == {
+        name: value for name, value in before.items() if name.name != "log.txt"
+    }
+    assert [len(record.evaluations) for record in read_runs(out)] == [2, 2, 2]
+    assert len(list(out.glob("study-*.yaml"))) == 1
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(study, capsys):
+    path = study(SEEDS.replace("seed: [0, 1]", "lr: [1.0e+30, 0.1]"))
+    states = []
+    result = make(path, watcher=states.append)
+    ((folder, text),) = result.failed.items()
+    assert "the loss became" in text
+    record = read_run(folder)
+    assert record.status == "failed"
+    assert record.error.startswith("Diverged: the loss became")
+    assert "Traceback" in record.error
+    assert len(result.made) == 1
+    assert read_run(result.made[0]).status == "finished"
+    assert (states[-1].done, states[-1].failed) == (1, 1)
+    assert any(state.event and state.event.startswith("failed: lr 1e+30") for state in states)
+    # Through the command, with a process: tried again, and told by the exit code.
+    assert main(["sweep", str(path), "--jobs", "1", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert list(json.loads(captured.out)["failed"]) == [str(folder)]
+    assert "1 runs; the same command tries them again" in captured.err
+
+
+def test_a_run_that_fails_before_it_begins_is_one_of_the_study(study, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("robustmaps.studies._sweep.train", fail)
+    path = study()
+    assert len(make(path).failed) == 2
+    records = read_runs(path.with_suffix(""))
+    assert [(record.status, record.config.training.seed) for record in records] == [("failed", 0), ("failed", 1)]
+    assert "no space left" in records[0].error
+
+
+def test_how_images_are_not_upsampled_makes_no_second_run(study):
+    text = f"axes: {{upsample: [1, 2], upsample-mode: [nearest, bilinear]}}\nfixed: {FIXED}\nevaluation: {EVALUATION}\n"
+    path = study(text)
+    plan = plan_sweep(read_study(path), path.with_suffix(""), threads=1)
+    assert len(plan.runs) == 3
+    assert "1 combinations are the same run as another, and made once" in plan.notes
+
+
+def test_the_time_left_follows_the_runs_that_are_done(study):
+    """Two at once, each as long as was thought: after the first one there is as much left as the second has to go."""
+    path = study()
+    plan = plan_sweep(read_study(path), path.with_suffix(""), jobs=2, threads=1)
+    runs = [replace(run, estimate=replace(run.estimate, seconds_per_flop=10 / run.estimate.flops)) for run in plan.runs]
+    states = []
+    clock = [0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robustmaps.studies._progress.time.monotonic", lambda: clock[0])
+        board = Board(replace(plan, runs=tuple(runs)), states.append)
+        for index in (0, 1):
+            board.watch(index, Progress("epoch 1/1", 0, 1, "steps"))
+        clock[0] = 8.0
+        board.finished(0, Outcome({"robust_accuracy": 0.5}))
+    assert states[-1].remaining_s == pytest.approx(0.0, abs=1e-6)  # it took 8 of 10 seconds, so 8 for the other, too
+
+
+def test_a_stop_is_gone_on_from(study, tmp_path):
+    path = study()
+    with pytest.raises(Interrupted, match="stopped with 0 of 2 runs done"):
+        make(path, should_stop=lambda: True)
+    assert {record.status for record in read_runs(path.with_suffix(""))} == {"stopped"}
+    assert len(make(path).made) == 2
+    whole = plan_sweep(read_study(path), tmp_path / "whole", threads=1)
+    sweep(whole, executor=Here())
+    assert_same(read_runs(path.with_suffix("")), read_runs(whole.out))
+
+
+def test_a_dry_run_writes_nothing(study, tmp_path, capsys):
+    path = study(SEEDS + "exclude: [{seed: 1}]\n")
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 runs to make" in out
+    assert "FLOP" in out
+    assert "1 combinations are excluded" in out
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("seed: [0, 1]", "strides: [122, 1222]"), "strides: 1222: .*expected 3 digits.*mend or exclude it"),
+        (("attack: fgsm", "attack: fgms"), "did you mean 'fgsm'"),
+        (("data: digits", "data: nowhere"), "nowhere"),
+    ],
+)
+def test_what_can_not_run_is_refused_before_anything_is(study, change, message):
+    path = study(SEEDS.replace(*change))
+    with pytest.raises(InputError, match=message):
+        make(path)
+    assert not path.with_suffix("").exists()
+
+
+def test_two_sweeps_do_not_share_a_folder(study):
+    path = study()
+    path.with_suffix("").mkdir()
+    with (
+        FileLock(path.with_suffix("") / ".sweep.lock"),
+        pytest.raises(InputError, match="another sweep is at work there"),
+    ):
+        make(path)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_as_an_uninterrupted_one(study, tmp_path):
+    path = study(SEEDS.replace("epochs: 1", "epochs: 4").replace("attack: fgsm", "attack: pgd, steps: 9, restarts: 2"))
+    command = [sys.executable, "-m", "robustmaps", "sweep", str(path), "--jobs", "1", "--threads", "1"]
+    killed = tmp_path / "killed"
+    for awaited in ("*/metrics.jsonl", "*/evaluation"):
+        process = subprocess.Popen([*command, "--out", killed], stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 100
+        while not list(killed.glob(awaited)) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    plans = [plan_sweep(read_study(path), out, threads=1) for out in (killed, tmp_path / "whole")]
+    assert len(plans[0].missing) > 0
+    for plan in plans:
+        sweep(plan, executor=Here())
+    assert_same(*(read_runs(plan.out) for plan in plans))

@@ -1,0 +1,46 @@
+"""The run folder knows its files and its best epoch, without PyTorch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from robustmaps.training import best_epoch
+
+
+def epoch(clean: float, robust: float | None = None) -> dict[str, float]:
+    return {"validation_clean_accuracy": clean, **({} if robust is None else {"validation_robust_accuracy": robust})}
+
+
+@pytest.mark.parametrize(
+    ("history", "epochs", "expected"),
+    [
+        ([], 3, None),
+        ([{}, {}], 3, None),  # nothing validated, and not the last
+        ([{}, {}, {}], 3, 3),  # without validation images the last is kept
+        ([epoch(0.5), epoch(0.7), epoch(0.6)], 3, 2),
+        ([epoch(0.9, 0.2), epoch(0.5, 0.3)], 3, 2),  # under attack first
+        ([epoch(0.5, 0.3), epoch(0.6, 0.3), epoch(0.6, 0.3)], 5, 2),  # then clean, then the earlier
+    ],
+)
+def test_the_best_epoch(history: list[dict[str, float]], epochs: int, expected: int | None) -> None:
+    assert best_epoch(history, epochs) == expected
+
+
+def test_a_run_folder_needs_no_torch() -> None:
+    code = (
+        "import sys; from robustmaps.training import RunFolder; f = RunFolder('run'); "
+        "print([p.name for p in (f.best, f.last, f.config, f.metrics, f.error, f.cost, f.environment)], "
+        "'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    names = [
+        "best.safetensors",
+        "last.pt",
+        "config.yaml",
+        "metrics.jsonl",
+        "error.txt",
+        "cost.json",
+        "environment.json",
+    ]
+    assert found.strip() == f"{names} False"
