@@ -55,7 +55,7 @@ class Arguments:
     batch_size: int | None = None
     seed: int = 0
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     compile: bool = False
     save_adversarials: bool = False
     out: Path | None = None

@@ -1,14 +1,16 @@
 """Which device, and which precision it is fast in."""
 
 import platform
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast, get_args
 
 import torch
 
 from robustmaps.engine.errors import InputError, unknown
 
-Precision = Literal["fp32", "bf16"]
-PRECISIONS = ("auto", "fp32", "bf16")
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -53,13 +55,48 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     """``auto`` takes bf16 where the hardware has it and fp32 elsewhere; a named precision is taken as it is.
 
     Raises:
-        InputError: an unknown precision.
+        InputError: an unknown precision, or TF32 on anything but a CUDA device.
     """
-    if name not in PRECISIONS:
-        raise unknown("precision", name, PRECISIONS)
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
-    return "bf16" if name == "bf16" else "fp32"
+    if name == "tf32" and device.type != "cuda":
+        raise InputError(f"precision='tf32' on {device}: only CUDA devices have it; use 'auto' or 'fp32'")
+    if name in get_args(Precision):
+        return cast(Precision, name)
+    raise unknown("precision", name, PRECISIONS)
+
+
+@contextmanager
+def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """Within the block, float32 convolutions and matrix products on CUDA are exact or, with ``tf32``, use TF32.
+
+    PyTorch lets cuDNN's convolutions use TF32 unless it is told otherwise, which leaves ten bits of mantissa where
+    float32 has 23: too few for a verdict. Other devices have nothing to set.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = _products()
+    try:
+        for (where, name), value in before.items():
+            setattr(where, name, ("tf32" if tf32 else "ieee") if isinstance(value, str) else tf32)
+        yield
+    finally:
+        for (where, name), value in before.items():
+            setattr(where, name, value)
+
+
+def _products() -> dict[tuple[Any, str], Any]:
+    """PyTorch's settings of float32 products, by where they are.
+
+    The older names are refused, to be read at all, once a caller has set the newer ones apart from each other.
+    """
+    backends = torch.backends
+    try:
+        return {(where, "allow_tf32"): where.allow_tf32 for where in (backends.cudnn, backends.cuda.matmul)}
+    except RuntimeError:
+        operators: tuple[Any, ...] = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)  # type: ignore[attr-defined]
+        return {(operator, "fp32_precision"): operator.fp32_precision for operator in operators}
 
 
 def device_of(model: torch.nn.Module) -> torch.device:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from robustmaps.engine.device import float32_products
 from robustmaps.engine.regions import KernelWindow, Region
 from robustmaps.engine.view import AttackView
 
@@ -71,7 +72,8 @@ class Incremental:
         traced = fx.symbolic_trace(module)
         self._modules = dict(traced.named_modules())
         keeper = _Keeper(traced)
-        keeper.run(images)
+        with float32_products(images.device, tf32=False):
+            keeper.run(images)
         self._values: dict[fx.Node, Any] = keeper.env
         self._steps: dict[fx.Node, _Step] = {}
         self._dense: list[fx.Node] = []
@@ -108,11 +110,12 @@ class Incremental:
         """Logits (N, K) of the known images with ``patch`` (N, C, h, w) in the window whose corner is given."""
         region = Region(top, top + patch.shape[2], left, left + patch.shape[3])
         self._changes = {}
-        for node, step in self._steps.items():
-            self._changes[node] = _Change(region, patch) if node.op == "placeholder" else step()
         dense: dict[fx.Node, Any] = {}
-        for node in self._dense:
-            dense[node] = self._run(node, dense)
+        with float32_products(patch.device, tf32=False):
+            for node, step in self._steps.items():
+                self._changes[node] = _Change(region, patch) if node.op == "placeholder" else step()
+            for node in self._dense:
+                dense[node] = self._run(node, dense)
         logits: Tensor = dense[node]
         return logits
 

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.device import Precision
+from robustmaps.engine.device import Precision, float32_products
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.folding import FoldablePair, find_foldable, folded_parameters
 from robustmaps.engine.modes import frozen_copy, modes_restored
@@ -36,14 +36,24 @@ class ViewOptions:
     Attributes:
         fold: fold batch-norms into the convolutions before them where that is exact.
         channels_last: keep images and weights in channels-last order.
-        precision: ``fp32``, or ``bf16`` for bfloat16 under autocast (logits come back as float32).
+        precision: ``fp32``; ``tf32``, float32 with TF32 products on CUDA; or ``bf16`` for bfloat16 under autocast
+            (logits come back as float32).
         compile: run through ``torch.compile``.
+        cuda_graphs: replay the compiled passes as CUDA graphs; without effect on other devices.
+
+    Raises:
+        InputError: ``cuda_graphs`` without ``compile``.
     """
 
     fold: bool = True
     channels_last: bool = True
     precision: Precision = "fp32"
     compile: bool = False
+    cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cuda_graphs and not self.compile:
+            raise InputError("cuda_graphs=True without compile: only compiled views are replayed; give compile=True")
 
 
 class AttackView:
@@ -52,17 +62,19 @@ class AttackView:
     Made by `AttackEngine.view` or `plain_view`, not by hand.
     """
 
-    def __init__(self, forward: Callable[[Tensor], Tensor], *, channels_last: bool, autocast: bool, fixed_batch: bool):
+    def __init__(self, forward: Callable[[Tensor], Tensor], options: ViewOptions | None = None) -> None:
         self._forward = forward
-        self._channels_last = channels_last
-        self._autocast = autocast
-        self._fixed_batch = fixed_batch
+        options = options or _AS_IT_IS
+        self._channels_last = options.channels_last
+        self._precision = options.precision
+        self._fixed_batch = options.compile
+        self._graphs = options.cuda_graphs
         self._largest = 0
 
     @property
     def module(self) -> nn.Module | None:
         """The network that runs, as it is in memory; None where it is compiled, in reduced precision or no module."""
-        altered = self._autocast or self._fixed_batch
+        altered = self._precision != "fp32" or self._fixed_batch
         return self._forward if isinstance(self._forward, nn.Module) and not altered else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -73,24 +85,34 @@ class AttackView:
         if self._channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         # Said in both directions: a caller's own autocast must not lower the precision of a float32 view.
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._autocast):
+        with (
+            self._float32_products(x),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+        ):
+            if self._graphs:
+                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             logits = self._forward(x)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
                 f"the network gave {shape} for {len(x)} images: expected logits of shape ({len(x)}, classes)"
             )
-        return logits[:n].float()
+        logits = logits[:n].float()
+        # The next replay writes into the same memory.
+        return logits.clone() if self._graphs else logits
 
     def gradient(self, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K), objective (N,) and its gradient (N, C, H, W) at ``x``, all detached."""
-        with _outside_inference_mode(), torch.enable_grad():
+        with _outside_inference_mode(), torch.enable_grad(), self._float32_products(x):
             x = x.detach().clone() if x.is_inference() else x.detach()
             x.requires_grad_()
             logits = self(x)
             value = objective(logits)
             (gradient,) = torch.autograd.grad(value.sum(), x)
-        return logits.detach(), value.detach(), gradient
+        return logits.detach(), value.detach(), gradient.clone() if self._graphs else gradient
+
+    def _float32_products(self, x: Tensor) -> AbstractContextManager[None]:
+        return float32_products(x.device, tf32=self._precision != "fp32")
 
     def _pad(self, x: Tensor) -> Tensor:
         """Round the batch up to the largest seen, halved as often as fits: few sizes, so few compilations.
@@ -103,6 +125,10 @@ class AttackView:
         while size // 2 >= max(n, 8):
             size //= 2
         return x if size == n else x[torch.arange(size, device=x.device) % n]
+
+
+# How the network itself runs: nothing about it is changed.
+_AS_IT_IS = ViewOptions(fold=False, channels_last=False)
 
 
 class AttackEngine:
@@ -135,7 +161,7 @@ class AttackEngine:
             if self._copyable and self._view is None:
                 self._build(example)
             if self._view is None or self._shadow is None:
-                yield AttackView(self._as_it_is, channels_last=False, autocast=False, fixed_batch=False)
+                yield AttackView(self._as_it_is)
                 return
             _copy_weights(self.model, self._shadow, self.folded)
             yield self._view
@@ -167,12 +193,11 @@ class AttackEngine:
         if self.options.precision == "bf16":
             _store_in_bf16(shadow)
         self._shadow = shadow
-        self._view = AttackView(
-            torch.compile(shadow, dynamic=False) if self.options.compile else shadow,
-            channels_last=self.options.channels_last,
-            autocast=self.options.precision == "bf16",
-            fixed_batch=self.options.compile,
-        )
+        forward: Callable[[Tensor], Tensor] = shadow
+        if self.options.compile:
+            mode = "reduce-overhead" if self.options.cuda_graphs else "default"
+            forward = torch.compile(shadow, dynamic=False, mode=mode)
+        self._view = AttackView(forward, self.options)
 
 
 @contextmanager
@@ -192,7 +217,7 @@ def plain_view(model: nn.Module | AttackView) -> Iterator[AttackView]:
             parameter.requires_grad_(False)
         with modes_restored(model), _outside_inference_mode():
             model.eval()
-            yield AttackView(model, channels_last=False, autocast=False, fixed_batch=False)
+            yield AttackView(model)
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -230,7 +255,7 @@ def _folds_exactly(shadow: nn.Module, pairs: tuple[FoldablePair, ...], x: Tensor
         _merge(folded, pair)
     _copy_weights(unfolded, folded, pairs)
     try:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), float32_products(x.device, tf32=False):
             return _close(folded(x), unfolded(x))
     except (AttributeError, TypeError):  # the network reads more of the batch-norm, or returns no tensor
         return False

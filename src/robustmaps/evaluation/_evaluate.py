@@ -55,7 +55,7 @@ def evaluate(
         batch_size: images at once. None: as many as suit the device and fit into its memory. It is halved where
             memory runs out.
         seed: of every random draw.
-        precision: of the view: ``auto``, ``fp32`` or ``bf16``.
+        precision: of the view: ``auto``, ``fp32``, ``tf32`` (on CUDA) or ``bf16``.
         compile: run the view through ``torch.compile``.
         engine: an engine for ``model`` to use instead of a new one; ``precision`` and ``compile`` are then its own.
         state: a folder that keeps what is found, batch by batch. The same call goes on from there, to the same result.

@@ -69,7 +69,7 @@ class Options:
         batch_size: images at once; None for as many as fit.
         seed: of the attack's random draws. The choice of images does not depend on it.
         device: where to compute.
-        precision: of the attack: auto, fp32 or bf16. Verdicts are always float32.
+        precision: of the attack: auto, fp32, tf32 (on CUDA) or bf16. Verdicts are always float32.
         compile: run the attack through torch.compile.
         save_adversarials: also write the images that broke their samples.
         watcher: called as the work goes on.

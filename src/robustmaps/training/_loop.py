@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
-from robustmaps.engine.device import resolve_device, resolve_precision
+from robustmaps.engine.device import float32_products, resolve_device, resolve_precision
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Progress, Watcher
@@ -25,7 +25,7 @@ from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
 from robustmaps.training._data_wait import Waiting
 from robustmaps.training._options import TrainOptions
-from robustmaps.training._run_folder import RunFolder
+from robustmaps.training._run_folder import RunFolder, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import Stepper
 from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
@@ -89,10 +89,11 @@ class Loop:
 
     def run(self, events: NoEvents | TensorBoardEvents) -> None:
         """Train to the end."""
-        while self.state.epoch < self.options.epochs:
-            self._train_epoch()
-            record = self._close_epoch()
-            events.write(record)
+        with float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
+            while self.state.epoch < self.options.epochs:
+                self._train_epoch()
+                record = self._close_epoch()
+                events.write(record)
 
     def _train_epoch(self) -> None:
         state, options = self.state, self.options
@@ -270,7 +271,7 @@ class Loop:
         if attacks:
             record["validation_robust_accuracy"] = robust
         record["validation_s"] = evaluation.seconds
-        return [robust, clean]
+        return list(validation_score(record) or ())
 
     def _finite_figures(self) -> dict[str, float]:
         figures = self.sums.figures()

@@ -36,7 +36,7 @@ class TrainOptions:
             Batch-norms and weight perturbations then see a part at a time.
         seed: of every random draw.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto (bf16 where the hardware has it), fp32 or bf16.
+        precision: auto (bf16 where the hardware has it), fp32, tf32 (float32 with TF32 products, on CUDA only) or bf16.
         compile: run attack and training step through torch.compile; pays off after a minute of training.
         validate_every: epochs between two validations; the last epoch is always validated.
         checkpoint_every_s: seconds between two checkpoints within an epoch.
@@ -65,7 +65,7 @@ class TrainOptions:
     accumulate: int = 1
     seed: int = 0
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     compile: bool = False
     validate_every: int = 1
     checkpoint_every_s: float = 60.0
