@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from robustmaps import data
 from robustmaps.attacks import AutoAttack
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction, parse_number
-from robustmaps.evaluation import Rate, evaluate, images_sha256, weights_sha256
+from robustmaps.evaluation import evaluate, images_sha256, weights_sha256
 from robustmaps.networks import open_checkpoint
 
 OURS = {"torchattacks": "standard", "art": ("apgd-ce", "apgd-dlr", "square")}
@@ -55,7 +56,8 @@ def main() -> None:
         attack = AutoAttack(options.norm, options.eps, OURS[peer], patience=patience)
         evaluation = evaluate(network, x, y, attack, seed=options.seed)
         ours = set(evaluation.robust_correct.nonzero()[0].tolist())
-        print(f"{peer}: ours {Rate(len(ours), len(x))}, theirs {Rate(len(theirs), len(x))}; {evaluation.seconds:.0f} s")
+        rates = [Measured.share(len(robust), len(x)) for robust in (ours, theirs)]
+        print(f"{peer}: ours {rates[0]}, theirs {rates[1]}; {evaluation.seconds:.0f} s")
         print(f"  robust to ours alone {sorted(ours - theirs)}, to theirs alone {sorted(theirs - ours)}", flush=True)
 
 

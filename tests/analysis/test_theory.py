@@ -8,7 +8,6 @@ import torch
 from robustmaps.analysis import (
     BASIC,
     POOLS,
-    Sample,
     Toy,
     Variation,
     fit_exponent,
@@ -86,8 +85,9 @@ def test_the_same_seed_gives_the_same_draws_for_all_strides():
 def test_given_weights():
     toy = Toy(image_px=8)
     weights = tuple(random_weights(toy, torch.Generator().manual_seed(seed)) for seed in range(3))
-    sample = Sample(weights, torch.rand(2, 3, 8, 8))
-    found = laboratory([Variation("given", (toy, Toy(image_px=8, stride=2)), sample)])
+    images = torch.rand(2, 3, 8, 8)
+    given = tuple((each, images) for each in weights)
+    found = laboratory([Variation("given", (toy, Toy(image_px=8, stride=2)), given)])
     assert [len(point.draws) for point in found.series[0].points] == [3, 3]
     assert found.series[0].points[0].predicted is None
 
@@ -95,7 +95,11 @@ def test_given_weights():
 def test_it_prints_and_goes_to_json():
     variations = [Variation(BASIC, (Toy(pool=pool, stride=2), Toy(pool=pool))) for pool in POOLS]
     found = laboratory(variations, draws=2, steps=1)
-    assert "gain ~ n^a" in str(found)
+    titles, row = found.exponents()
+    assert titles == ("gain ~ n^a: a [95 %]", "average", "max")
+    assert row[0] == BASIC
+    assert all("[" in cell for cell in row[1:])
+    assert laboratory(variations[:1], draws=2, steps=0).exponents()[1][2] == "-"
     loaded = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [series["pool"] for series in loaded["series"]] == ["average", "max"]
     assert loaded["series"][0]["points"][0]["positions"] == 256

@@ -1,5 +1,7 @@
 """Every recipe is a configuration, and the paper's grid is whole."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 
 from robustmaps import models
 from robustmaps.cli import main
-from robustmaps.config import describe_recipe, read_recipe, recipe_names
+from robustmaps.config import RunConfig, describe_recipe, read_recipe, recipe_names, to_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.networks import resolve
 from robustmaps.runs import create_defense
@@ -55,6 +57,52 @@ def test_every_recipe_can_be_made_and_has_a_name_of_its_own() -> None:
         assert create_defense(recipe.defense).name == recipe.defense.defense
         assert describe_recipe(name).endswith(".")
     assert len(names) == len(recipe_names()) >= 144
+
+
+def test_no_recipe_has_changed_since_each_was_a_file_of_its_own() -> None:
+    usual = to_mapping(RunConfig())
+    recipes = {
+        name: [describe_recipe(name), {k: v for k, v in to_mapping(read_recipe(name)).items() if v != usual[k]}]
+        for name in recipe_names()
+    }
+    assert len(recipes) == 180
+    assert list(recipes) == sorted(recipes)
+    text = json.dumps(recipes, sort_keys=True)
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "7149810a541af5ffee6cdc77786742102edada916191361c2189ec379d7546d0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "values"),
+    [
+        (
+            "trades-vgg16-up2-cifar100",
+            "VGG-16 with batch-norm, images upsampled by 2, TRADES, CIFAR-100 (arXiv 2202.12435).",
+            {"model": "vgg16_bn", "strides": "22222", "upsample": 2, "data": "cifar100", "eps": "8/255", "epochs": 110},
+        ),
+        (
+            "free-at-resnet8-122-digits",
+            "ResNet-8, strides 122, free AT: digits, a minute or so on one core.",
+            {"model": "resnet8", "strides": "122", "upsample": 1, "eps": 0.15, "steps": 10, "epochs": 5, "lr": 0.2},
+        ),
+        (
+            "at-awp-resnet8-112-fashion_mnist",
+            "ResNet-8, strides 112, AT-AWP: Fashion-MNIST at 14 pixels, a few minutes on one core.",
+            {"strides": "112", "image_size": 14, "train_samples": 6400, "validation": 500, "eps": 0.1, "epochs": 8},
+        ),
+        (
+            "dajat-awp-resnet18-1222",
+            "ResNet-18, strides 1222, DAJAT with AWP, CIFAR-10: the strongest recipe without extra data "
+            "(arXiv 2210.15318).",
+            {"beta": 11, "awp_gamma": 0.005, "ema": 0.9996, "epochs": 200, "schedule": "cosine", "lr": 0.2},
+        ),
+    ],
+)
+def test_recipes_spelled_out(name: str, description: str, values: dict[str, object]) -> None:
+    assert describe_recipe(name) == description
+    recipe = to_mapping(read_recipe(name))
+    assert {key: recipe[key] for key in values} == values
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Comparisons against scipy, statsmodels, hand-worked values and simulated truth."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,22 +13,25 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation import compare_all, holm, over_seeds
+from robustmaps.engine.measured import Measured
+from robustmaps.evaluation import compare_all, deviation_over_seeds, holm, over_seeds
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=12))
 def test_mean_deviation_and_interval_are_those_of_scipy_and_statsmodels(values):
     found = over_seeds(values)
-    assert found.mean == pytest.approx(np.mean(values))
-    assert found.deviation == pytest.approx(np.std(values, ddof=1))
+    assert found.value == pytest.approx(np.mean(values))
+    deviation = deviation_over_seeds(values)
+    assert deviation == pytest.approx(np.std(values, ddof=1))
     assert found.interval == pytest.approx(DescrStatsW(values).tconfint_mean(), abs=1e-9)
-    if found.deviation > 1e-6:
+    if deviation > 1e-6:
         assert found.interval == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval(), abs=1e-9)
 
 
 def test_one_seed_has_no_interval():
-    assert (over_seeds([0.5]).deviation, over_seeds([0.5]).interval) == (None, None)
+    assert deviation_over_seeds([0.5]) is None
+    assert over_seeds([0.5]) == Measured(0.5, -math.inf, math.inf, 1)
     with pytest.raises(InputError, match="one for each seed"):
         over_seeds([])
 

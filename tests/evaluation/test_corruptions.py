@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.data import CorruptedImages, open_corruptions
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.progress import Progress
-from robustmaps.evaluation import MeanAccuracy, Rate, evaluate_corruptions
+from robustmaps.evaluation import evaluate_corruptions, mean_accuracy
 
 CLASSES, IMAGES = 4, 20
 
@@ -45,30 +46,30 @@ def test_accuracies_by_corruption_and_severity(corrupted: CorruptedImages) -> No
     model = ReadsItsPixel().train()
     result = evaluate_corruptions(model, corrupted, batch_size=7)
     assert model.training
-    assert result.accuracies("fog") == tuple(Rate(IMAGES - 2 * s, IMAGES) for s in range(1, 6))
-    assert result.accuracies("snow") == tuple(Rate(IMAGES - s, IMAGES) for s in range(1, 6))
+    assert result.accuracies("fog") == tuple(Measured.share(IMAGES - 2 * s, IMAGES) for s in range(1, 6))
+    assert result.accuracies("snow") == tuple(Measured.share(IMAGES - s, IMAGES) for s in range(1, 6))
     assert result.mean("fog").value == pytest.approx(1 - 30 / 100)
     assert result.mean().value == pytest.approx(1 - 45 / 200)
     assert [mean.value for mean in result.by_severity()] == pytest.approx([1 - 3 * s / 40 for s in range(1, 6)])
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert values["images"] == IMAGES
-    assert values["corruptions"]["fog"]["severities"][4] == Rate(10, 20).to_dict()
+    assert values["corruptions"]["fog"]["severities"][4] == Measured.share(10, 20).to_dict()
 
 
 def test_the_mean_counts_images_and_not_their_versions() -> None:
     """Fifty versions of an image that are all alike say no more than one."""
     one = np.array([[True, True, False, False, True, False, True, True]])
-    assert MeanAccuracy.of(np.repeat(one, 50, axis=0)) == MeanAccuracy.of(one)
-    assert MeanAccuracy.of(one).interval == pytest.approx(Rate(5, 8).interval, abs=1e-6)
-    assert MeanAccuracy.of(one[:, :1]).interval == (0.0, 1.0)
+    assert mean_accuracy(np.repeat(one, 50, axis=0)) == mean_accuracy(one)
+    assert mean_accuracy(one).interval == pytest.approx(Measured.share(5, 8).interval, abs=1e-6)
+    assert mean_accuracy(one[:, :1]).interval == (0.0, 1.0)
 
 
 def test_the_interval_of_a_mean_is_never_nothing_and_that_of_the_normal_for_many_images() -> None:
     for right in (True, False):
-        whole = MeanAccuracy.of(np.full((5, 20), right))
-        assert whole.interval == pytest.approx(Rate(20 * right, 20).interval, abs=1e-6)
+        whole = mean_accuracy(np.full((5, 20), right))
+        assert whole.interval == pytest.approx(Measured.share(20 * right, 20).interval, abs=1e-6)
     many = np.random.default_rng(0).random((5, 20_000)) < np.linspace(0.2, 0.9, 20_000)
-    mean = MeanAccuracy.of(many)
+    mean = mean_accuracy(many)
     half = 1.959964 * many.mean(0).std() / np.sqrt(20_000)
     assert mean.interval == pytest.approx((mean.value - half, mean.value + half), abs=1e-4)
 

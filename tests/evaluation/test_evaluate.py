@@ -67,7 +67,7 @@ def test_each_sample_gets_its_verdict_and_distance() -> None:
     assert evaluation.distances[3] == pytest.approx(0.1)
     assert evaluation.clean_correct.tolist() == [False, True, True, True]
     assert evaluation.robust_correct.tolist() == [False, False, True, False]
-    assert (evaluation.clean_accuracy.successes, evaluation.clean_accuracy.total) == (3, 4)
+    assert (evaluation.clean_accuracy.successes, evaluation.clean_accuracy.count) == (3, 4)
     assert evaluation.robust_accuracy.value == 0.25
     assert (evaluation.norm, evaluation.eps) == ("linf", 0.1)
     assert [attack["name"] for attack in evaluation.attacks] == ["pgd", "fgsm"]

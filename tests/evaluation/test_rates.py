@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation import Rate, compare_all, rate_over_seeds
+from robustmaps.engine.measured import Measured
+from robustmaps.evaluation import compare_all, deviation_over_seeds, rate_over_seeds
 
 
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -19,7 +20,7 @@ def test_the_interval_is_wilsons(counts: tuple[int, int]) -> None:
     p, z = successes / total, 1.959963984540054
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    low, high = Rate(successes, total).interval
+    low, high = Measured.share(successes, total).interval
     assert low == pytest.approx(max(0.0, centre - half), abs=1e-9)
     assert high == pytest.approx(min(1.0, centre + half), abs=1e-9)
     assert low - 1e-12 <= p <= high + 1e-12
@@ -27,7 +28,7 @@ def test_the_interval_is_wilsons(counts: tuple[int, int]) -> None:
 
 def test_a_rate_as_text_and_json() -> None:
     # The example of Newcombe, Statistics in Medicine 1998, method 3: 81 of 263 gives 0.2553 to 0.3662.
-    rate = Rate(81, 263)
+    rate = Measured.share(81, 263)
     assert rate.interval == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert str(rate) == "30.8 % [25.5, 36.6]"
     assert json.loads(json.dumps(rate.to_dict())) == {
@@ -36,7 +37,25 @@ def test_a_rate_as_text_and_json() -> None:
         "successes": 81,
         "total": 263,
     }
-    assert Rate(0, 10).interval == pytest.approx((0, 0.2775), abs=1e-4)
+    assert Measured.share(0, 10).interval == pytest.approx((0, 0.2775), abs=1e-4)
+
+
+def test_the_interval_is_scipys_to_the_last_bit() -> None:
+    for total in (1, 2, 7, 100, 263, 1009, 10_000):
+        for successes in {0, 1, total // 3, total // 2, total - 1, total}:
+            low, high = stats.binomtest(successes, total).proportion_ci(0.95, method="wilson")
+            share = Measured.share(successes, total)
+            assert share.interval == (low, high)
+            assert (share.successes, share.count) == (successes, total)
+
+
+def test_a_figure_that_is_no_share() -> None:
+    figure = Measured(0.0293, 0.0271, 0.0314, 20)
+    assert str(figure) == "0.0293 [0.0271, 0.0314]"
+    assert figure.to_dict() == {"value": 0.0293, "interval": [0.0271, 0.0314], "count": 20}
+    assert Measured(0.5, 0.25, 1.0).scaled(100) == Measured(50.0, 25.0, 100.0)
+    with pytest.raises(TypeError, match="not a share of counted samples"):
+        _ = figure.successes
 
 
 def verdicts(both: int, gained: int, lost: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,15 +110,15 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 
 def test_a_rate_over_seeds() -> None:
-    rate = rate_over_seeds([[True, True, False, False], [True, True, True, False], [True, True, True, True]])
+    verdicts = [[True, True, False, False], [True, True, True, False], [True, True, True, True]]
+    rate = rate_over_seeds(verdicts)
     assert rate.value == 0.75
-    assert rate.deviation == pytest.approx(0.25)  # of 0.5, 0.75 and 1
-    assert (rate.seeds, rate.images) == (3, 4)
+    assert deviation_over_seeds(np.mean(verdicts, 1)) == pytest.approx(0.25)  # of 0.5, 0.75 and 1
     assert rate.interval[0] < 0.75 < rate.interval[1] <= 1
     assert str(rate).startswith("75.0 % [")
     assert json.loads(json.dumps(rate.to_dict()))["interval"] == list(rate.interval)
-    assert rate_over_seeds([[True, False]]).deviation is None
-    assert rate_over_seeds([True, False]).seeds == 1
+    assert deviation_over_seeds([0.5]) is None
+    assert rate_over_seeds([True, False]) == rate_over_seeds([[True, False]])
 
 
 def test_verdicts_that_do_not_pair_are_refused() -> None:

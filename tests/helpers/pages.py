@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from robustmaps.figures import Bounded, Cell, Table, png_of_image, table
+from robustmaps.engine.measured import Measured
+from robustmaps.figures import Cell, Table, png_of_image, table
 from robustmaps.report import (
     Chart,
     Code,
@@ -35,8 +36,8 @@ EVIL = "<script>window.evil = 1</script> $0 %{x} & \"q\" 'a' </title>"
 
 
 def some_page(*names: str, titles: Sequence[str] = ("",)) -> Page:
-    half = Bounded(0.5, 0.4, 0.6)
-    rates = [Bounded(0.1 * n, 0.1 * n - 0.05, 0.1 * n + 0.05) for n in range(1, len(names) + 1)]
+    half = Measured(0.5, 0.4, 0.6)
+    rates = [Measured(0.1 * n, 0.1 * n - 0.05, 0.1 * n + 0.05) for n in range(1, len(names) + 1)]
     rows = [(name, Cell(f"{10 * n} % [0, 100]", 10.0 * n, (0, 100))) for n, name in enumerate(names, 1)]
     leaderboard = table(("configuration", "robust"), [*rows, ("unknown", "-")], "Leaderboard")
     tile = Tile(png_of_image(np.full((3, 4, 4), 0.5, np.float32)), f"picture of {names[0]}", names[0], names[0], False)

@@ -1,19 +1,20 @@
 """The demonstration, at its smallest."""
 
 import json
+import shutil
 
 import pytest
 
 from robustmaps.engine.errors import Interrupted
-from robustmaps.studies import demo
+from robustmaps.studies import RunsFailed, demo
 
 
 def test_the_demonstration_can_be_stopped_and_goes_on(tmp_path):
     with pytest.raises(Interrupted):
         demo(tmp_path, seeds=1, epochs=1, jobs=2, should_stop=lambda: True)
     seen = set()
-    result = demo(tmp_path, seeds=1, epochs=1, jobs=2, watcher=lambda title, _: seen.add(title))
-    assert seen == {"122, seed 0", "122, inputs x2, seed 0"}
+    result = demo(tmp_path, seeds=1, epochs=1, jobs=2, watcher=lambda state: seen.update(state.running))
+    assert seen == {"upsample 1", "upsample 2"}
     plain, enlarged = result.variants
     assert enlarged.cost.flops > 3.9 * plain.cost.flops
     assert enlarged.cost.parameters == plain.cost.parameters
@@ -24,3 +25,8 @@ def test_the_demonstration_can_be_stopped_and_goes_on(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "summary.json").read_text())["robust_gain"]["seeds"] == 1
     assert result.sentence() in (tmp_path / "summary.md").read_text()
+    (run,) = tmp_path.glob("*-up2-*")
+    shutil.rmtree(run / "evaluation")
+    (run / "best.safetensors").write_bytes(b"no weights")
+    with pytest.raises(RunsFailed, match=run.name):
+        demo(tmp_path, seeds=1, epochs=1, jobs=2)

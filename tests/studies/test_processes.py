@@ -5,11 +5,9 @@ import signal
 import time
 from dataclasses import dataclass
 
-import pytest
-
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
-from robustmaps.studies._processes import LocalExecutor, WorkerDied, run_all
+from robustmaps.studies._processes import LocalExecutor, WorkerDied
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,6 @@ def test_a_stop_reaches_running_tasks_and_begins_no_other():
     outcomes, _, ended = run(["wait", "a"], should_stop=lambda: time.monotonic() > began + 1)
     assert [type(outcome.error) for outcome in outcomes] == [Interrupted, Interrupted]
     assert ended == [0]
-
-
-def test_run_all_raises_the_first_failure_and_stops_the_rest():
-    with pytest.raises(ValueError, match="no"):
-        run_all(
-            [Behave("raise"), Behave("wait")], jobs=1, threads=1, watcher=lambda *_: None, should_stop=lambda: False
-        )
 
 
 def test_cores_are_shared_out(monkeypatch):

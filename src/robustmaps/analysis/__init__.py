@@ -3,7 +3,7 @@
 from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, StageReport, budget_text, short_names
 from robustmaps.analysis._analyze import analyze, analyze_both, feature_maps
 from robustmaps.analysis._comparison import ComparedAnalyses
-from robustmaps.analysis._estimate import Estimate, estimate, ratio
+from robustmaps.analysis._estimate import estimate, ratio
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._receptive import effective_field_px
 from robustmaps.analysis._scores import feature_gain, margin_gain, margin_gains
@@ -14,7 +14,6 @@ from robustmaps.analysis._theory import (
     POOLS,
     Laboratory,
     Point,
-    Sample,
     Series,
     Variation,
     fit_exponent,
@@ -38,12 +37,10 @@ __all__ = [
     "Analysis",
     "ComparedAnalyses",
     "Cost",
-    "Estimate",
     "FeatureGain",
     "Laboratory",
     "MarginGain",
     "Point",
-    "Sample",
     "Series",
     "Share",
     "Stage",

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.analysis._estimate import Estimate, estimate
+from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._stage_costs import Share
 from robustmaps.analysis._stages import Stage
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.text import by, stride_text, table
 from robustmaps.models import Cost
@@ -29,17 +30,17 @@ class FeatureGain:
         spread: standard deviation of ``<v, z>`` over the images, None for fewer than two.
     """
 
-    first_order: Estimate
-    reached: Estimate | None
+    first_order: Measured
+    reached: Measured | None
     spread: float | None
 
     @property
-    def relative(self) -> Estimate | None:
+    def relative(self) -> Measured | None:
         """The first-order gain in units of the spread: how far a perturbation moves features as images differ."""
         return _scaled(self.first_order, self.spread)
 
     @property
-    def relative_reached(self) -> Estimate | None:
+    def relative_reached(self) -> Measured | None:
         """What was reached in units of the spread."""
         return _scaled(self.reached, self.spread)
 
@@ -257,11 +258,11 @@ def _field(field_px: tuple[float, ...], image_size: tuple[int, int]) -> str:
     return f"{side:g} ({100 * side / image_size[axis]:.0f} %)"
 
 
-def _scaled(gain: Estimate | None, unit: float | None) -> Estimate | None:
+def _scaled(gain: Measured | None, unit: float | None) -> Measured | None:
     if gain is None or not unit:
         return None
-    return Estimate(gain.value / unit, (gain.interval[0] / unit, gain.interval[1] / unit), gain.count)
+    return Measured(gain.value / unit, gain.low / unit, gain.high / unit, gain.count)
 
 
-def _optional(value: Estimate | None) -> dict[str, Any] | None:
+def _optional(value: Measured | None) -> dict[str, Any] | None:
     return None if value is None else value.to_dict()

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from robustmaps.analysis._analysis import Analysis, Rows, budget_text, short_names
-from robustmaps.analysis._estimate import Estimate, estimate, ratio
+from robustmaps.analysis._estimate import estimate, ratio
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.text import by, table
 
 ARROW = " → "
@@ -31,7 +32,7 @@ class ComparedAnalyses:
             if one != other:
                 raise InputError(f"analyses with {name}={one!r} and {name}={other!r}: expected the same")
 
-    def relative_ratio(self, *, reached: bool) -> Estimate | None:
+    def relative_ratio(self, *, reached: bool) -> Measured | None:
         """How the median of gain / margin changed, on the images that both classify right; None where there are none.
 
         Args:

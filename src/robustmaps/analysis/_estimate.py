@@ -1,45 +1,19 @@
 """Figures over images or draws, with an interval each."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured, percentiles, resamples
 
 Statistic = Literal["mean", "median"]
 _RESAMPLES = 1000
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean or median with its 95 % percentile bootstrap interval.
-
-    >>> print(Estimate(0.0293, (0.0271, 0.0314), 20))
-    0.0293 [0.0271, 0.0314]
-
-    Attributes:
-        value: of the sample.
-        interval: over resamples; both ends are the value where there is one observation.
-        count: observations.
-    """
-
-    value: float
-    interval: tuple[float, float]
-    count: int
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.3g} [{low:.3g}, {high:.3g}]"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"value": self.value, "interval": list(self.interval), "count": self.count}
-
-
-def estimate(values: ArrayLike, statistic: Statistic = "mean", *, seed: int = 0) -> Estimate:
-    """A statistic of observations (N,).
+def estimate(values: ArrayLike, statistic: Statistic = "mean", *, seed: int = 0) -> Measured:
+    """A mean or median of observations (N,) with its percentile bootstrap interval, empty where there is only one.
 
     Raises:
         InputError: there are none.
@@ -48,7 +22,7 @@ def estimate(values: ArrayLike, statistic: Statistic = "mean", *, seed: int = 0)
     return _bootstrap(sample[None], lambda rows: _of(statistic, rows[0]), seed)
 
 
-def ratio(after: ArrayLike, before: ArrayLike, statistic: Statistic = "median", *, seed: int = 0) -> Estimate:
+def ratio(after: ArrayLike, before: ArrayLike, statistic: Statistic = "median", *, seed: int = 0) -> Measured:
     """How a statistic of paired observations (N,) changes: the one after divided by the one before.
 
     Raises:
@@ -65,11 +39,10 @@ def _of(statistic: Statistic, values: NDArray[np.float64]) -> NDArray[np.float64
     return result
 
 
-def _bootstrap(sample: NDArray[np.float64], statistic: Any, seed: int) -> Estimate:
+def _bootstrap(sample: NDArray[np.float64], statistic: Any, seed: int) -> Measured:
     """Observations (rows, N) are drawn with replacement, the same ones for all rows."""
     count = sample.shape[1]
     if not count:
         raise InputError("no values to estimate from: expected at least one")
-    picks = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
-    low, high = np.quantile(statistic(sample[:, picks]), [0.025, 0.975])
-    return Estimate(float(statistic(sample)), (float(low), float(high)), count)
+    picks = np.stack(list(resamples(np.random.default_rng(seed), count, _RESAMPLES)))
+    return Measured(float(statistic(sample)), *percentiles(statistic(sample[:, picks])), count)

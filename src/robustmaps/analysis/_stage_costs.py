@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from robustmaps.analysis._stages import READ, Stage
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.memory import saved_bytes
 from robustmaps.engine.modes import modes_restored
 from robustmaps.models import count_flops
 from robustmaps.tracing import function_name
@@ -161,17 +161,11 @@ def _saved_bytes(model: nn.Module, images: Tensor, ends: Sequence[int]) -> list[
     totals = [0] * (len(ends) + 1)
     watch = Watch(lambda *_: None)
     images = images.detach().clone().requires_grad_()
-    # By the address of the storage object: on the meta device its data has none. Kept, so that none is used again.
-    saved = {images.untyped_storage()._cdata: images.untyped_storage()}
 
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in saved:
-            saved[storage._cdata] = storage
-            totals[bisect_left(ends, watch.position)] += storage.nbytes()
-        return tensor
+    def told(size: int) -> None:
+        totals[bisect_left(ends, watch.position)] += size
 
-    with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor), watch:
+    with torch.enable_grad(), saved_bytes(told, images), watch:
         result = model(images)
     del result
     return totals

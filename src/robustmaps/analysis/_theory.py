@@ -10,32 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustmaps.analysis._analysis import Rows
-from robustmaps.analysis._estimate import Estimate, estimate
+from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._theory_network import Pool, Toy, ToyNetwork, Weights, predicted_gain, random_weights
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import stream
-from robustmaps.engine.text import table
 
 POOLS: tuple[Pool, ...] = ("average", "max")
 BASIC = "stride"
 FLOOR = "below effective stride 1"
 APART = "stride beyond the kernel"
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Weights and images to measure instead of random ones.
-
-    Attributes:
-        weights: of each draw.
-        images: (N, C, H, W) in [0, 1], the same for all draws.
-    """
-
-    weights: tuple[Weights, ...]
-    images: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +42,12 @@ class Point:
     predicted: float | None = None
 
     @property
-    def gain(self) -> Estimate:
+    def gain(self) -> Measured:
         """Mean over draws."""
         return estimate(self.draws)
 
     @property
-    def reached(self) -> Estimate | None:
+    def reached(self) -> Measured | None:
         """Mean over draws."""
         return None if self.reached_draws is None else estimate(self.reached_draws)
 
@@ -89,7 +76,7 @@ class Series:
     points: tuple[Point, ...]
 
     @property
-    def exponent(self) -> Estimate:
+    def exponent(self) -> Measured:
         """The slope of log gain over log n."""
         return fit_exponent(self.points)
 
@@ -128,35 +115,23 @@ class Laboratory:
         measured = [series.to_dict() for series in self.series]
         return {"draws": self.draws, "images": self.images, "seed": self.seed, "series": measured}
 
-    def tables(self) -> list[Rows]:
-        """The exponents of both pools, and every point."""
-        names = list(dict.fromkeys(series.name for series in self.series))
-        exponents: Rows = [("gain ~ n^a: a [95 %]", "average", "max")]
-        for name in names:
-            cells = [next((s for s in self.series if (s.name, s.pool) == (name, pool)), None) for pool in POOLS]
-            exponents.append((name, *("-" if cell is None else _signed(cell.exponent) for cell in cells)))
-        return [exponents, self._point_rows()]
-
-    def points_text(self) -> str:
-        """Every point, as a table of text, wider than most terminals."""
-        return table(self._point_rows())
-
-    def _point_rows(self) -> Rows:
-        rows: Rows = [("series", "pool", "stride", "upsampled", "n", "gain", "reached", "predicted")]
-        for series in self.series:
-            for point in series.points:
-                toy, predicted = point.toy, point.predicted
-                cells = (series.name, series.pool, str(toy.stride), str(toy.upsample), str(toy.positions))
-                reached = "-" if point.reached is None else f"{point.reached.value:.3g}"
-                rows.append((*cells, str(point.gain), reached, "-" if predicted is None else f"{predicted:.3g}"))
+    def exponents(self) -> Rows:
+        """The exponents of both pools, under their titles."""
+        rows: Rows = [("gain ~ n^a: a [95 %]", *POOLS)]
+        for name in dict.fromkeys(series.name for series in self.series):
+            cells = {series.pool: _signed(series.exponent) for series in self.series if series.name == name}
+            rows.append((name, *(cells.get(pool, "-") for pool in POOLS)))
         return rows
-
-    def __str__(self) -> str:
-        return "\n\n".join(map(table, self.tables()))
 
 
 def measure(
-    toy: Toy, *, draws: int = 20, images: int = 2, steps: int = 0, seed: int = 0, sample: Sample | None = None
+    toy: Toy,
+    *,
+    draws: int = 20,
+    images: int = 2,
+    steps: int = 0,
+    seed: int = 0,
+    given: Sequence[tuple[Weights, Tensor]] = (),
 ) -> Point:
     """The perturbation gain of one kind of network.
 
@@ -169,28 +144,28 @@ def measure(
         images: per network.
         steps: of projected gradient descent; none where 0.
         seed: of the draws.
-        sample: weights and images to take instead.
+        given: weights and images (N, C, H, W) to take instead of random ones.
     """
     check_whole("draws", draws, 1)
     check_whole("images", images, 1)
     first, reached = [], []
-    for number in range(draws if sample is None else len(sample.weights)):
-        if sample is None:
-            weights = random_weights(toy, stream(seed, "weights", number))
-            shape = (images, toy.in_channels, toy.image_px, toy.image_px)
-            x = 0.25 + 0.5 * torch.rand(shape, generator=stream(seed, "images", number))
-        else:
-            weights, x = sample.weights[number], sample.images
+    for weights, x in given or (_drawn(toy, images, seed, number) for number in range(draws)):
         network = ToyNetwork(toy, weights)
         budget: dict[str, Any] = {"eps": toy.eps, "norm": toy.norm}
         first.append(float(first_order_gain(network, x, **budget).mean()))
         if steps:
             reached.append(float(reached_gain(network, x, **budget, steps=steps).mean()))
-    predicted = predicted_gain(toy) if sample is None else None
+    predicted = None if given else predicted_gain(toy)
     return Point(toy, np.array(first), np.array(reached) if steps else None, predicted)
 
 
-def fit_exponent(points: Sequence[Point]) -> Estimate:
+def _drawn(toy: Toy, images: int, seed: int, number: int) -> tuple[Weights, Tensor]:
+    shape = (images, toy.in_channels, toy.image_px, toy.image_px)
+    x = 0.25 + 0.5 * torch.rand(shape, generator=stream(seed, "images", number))
+    return random_weights(toy, stream(seed, "weights", number)), x
+
+
+def fit_exponent(points: Sequence[Point]) -> Measured:
     """The slope of log gain over log n, by least squares in each draw, with its interval over draws.
 
     Raises:
@@ -212,12 +187,12 @@ class Variation:
     Attributes:
         name: what is varied against the basic case.
         toys: kinds of network that differ in the size of their last map.
-        sample: weights and images to take instead of random ones.
+        given: weights of each draw and images (N, C, H, W) in [0, 1], to take instead of random ones.
     """
 
     name: str
     toys: tuple[Toy, ...]
-    sample: Sample | None = None
+    given: tuple[tuple[Weights, Tensor], ...] = ()
 
 
 def standard_variations(pool: Pool) -> tuple[Variation, ...]:
@@ -277,7 +252,7 @@ def laboratory(
                 images=images,
                 steps=steps if variation.name == BASIC else 0,
                 seed=seed,
-                sample=variation.sample,
+                given=variation.given,
             )
             for toy in variation.toys
         ]
@@ -286,6 +261,6 @@ def laboratory(
     return Laboratory(tuple(series), draws, images, seed)
 
 
-def _signed(value: Estimate) -> str:
+def _signed(value: Measured) -> str:
     low, high = value.interval
     return f"{value.value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -1,7 +1,6 @@
 """The networks of the theory: convolutions with ReLU, one global pool, a linear read-out, random or given weights."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -205,7 +204,7 @@ def _sums_by_class(taps: Tensor, toy: Toy) -> Tensor:
     return sums
 
 
-def predicted_gain(toy: Toy, readout: Sequence[float] | Tensor | None = None) -> float | None:
+def predicted_gain(toy: Toy) -> float | None:
     """What the theory expects of one layer with ReLU and random weights (docs/theory.md), None where it says nothing.
 
     For max pooling it is the value without overlap of the patches that are read, an upper estimate, at upsampling 1.
@@ -223,6 +222,5 @@ def predicted_gain(toy: Toy, readout: Sequence[float] | Tensor | None = None) ->
     taps = inputs * side**2
     if toy.norm == "l2":
         return toy.eps * deviation * math.sqrt(taps)
-    # Of a Gaussian read-out of length 1, the sum of absolute values.
-    length = math.sqrt(2 * toy.channels / math.pi) if readout is None else float(torch.as_tensor(readout).abs().sum())
+    length = math.sqrt(2 * toy.channels / math.pi)  # the sum of absolute values of a Gaussian read-out of length 1
     return toy.eps * length * taps * deviation * math.sqrt(2 / math.pi)

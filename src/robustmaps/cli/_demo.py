@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustmaps.cli._sweep import showing
 from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
-from robustmaps.cli._terminal._watch import watching
 from robustmaps.engine.errors import Interrupted
 
 DESCRIPTION = """Train ResNet-8 and its twin with inputs upsampled by 2 on the embedded digits, by adversarial training
@@ -36,14 +36,14 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "demo", DESCRIPTION)
     from robustmaps.studies import demo
 
-    with stop_on_signal() as should_stop, watching() as watch:
+    with stop_on_signal() as should_stop, showing() as show:
         try:
             result = demo(
                 given.out,
                 seeds=given.seeds,
                 epochs=given.epochs,
                 jobs=given.jobs,
-                watcher=watch.of,
+                watcher=show,
                 should_stop=should_stop,
             )
         except Interrupted:

@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> None:
         output.result(plan.to_dict(), *_plan_texts(plan))
         return
     print(_plan_line(plan), file=sys.stderr)
-    with stop_on_signal() as should_stop, _showing() as show:
+    with stop_on_signal() as should_stop, showing() as show:
         try:
             result = sweep(plan, watcher=show, should_stop=should_stop)
         except Interrupted as place:
@@ -190,7 +190,8 @@ class SweepDisplay:
 
 
 @contextmanager
-def _showing() -> Iterator[SweepDisplay]:
+def showing() -> Iterator[SweepDisplay]:
+    """A live display on a terminal, plain lines elsewhere."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield SweepDisplay(None)

@@ -24,7 +24,6 @@ class Arguments:
         networks: trained ones per pool, each from another seed; 0 leaves them out.
         epochs: of their training.
         samples: their training images.
-        points: also print every point.
         out: a folder for theory.json and theory.png.
         json: print the result as one JSON object.
     """
@@ -37,7 +36,6 @@ class Arguments:
     networks: int = 5
     epochs: int = 10
     samples: int = 3000
-    points: bool = False
     out: Path | None = None
     json: bool = False
 
@@ -47,14 +45,13 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "theory", DESCRIPTION)
     from robustmaps.studies import theory
 
-    options = {name: value for name, value in vars(given).items() if name not in ("points", "json")}
+    options = {name: value for name, value in vars(given).items() if name != "json"}
     with watching() as watch:
         done = theory(**options, watcher=watch, decoding=watch.decoding)
-    exponents = done.found.tables()[0]
+    titles, *exponents = done.found.exponents()
     Output(given.json).result(
         done.to_dict(),
         f"Perturbation gain against the pixels n of the pooled map, {given.draws} draws:",
-        rich_table(exponents[0], exponents[1:]),
-        *([f"{done.found.points_text()}\n"] if given.points else []),
+        rich_table(titles, exponents),
         *(f"Written: {path}" for path in done.files),
     )

@@ -55,23 +55,14 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not valid YAML ({error})") from error
-    return parse_mapping(text, str(path))
-
-
-def parse_mapping(text: str, where: str) -> dict[Any, Any]:
-    """YAML of keys and values.
-
-    Raises:
-        InputError: it is not YAML, or no mapping.
-    """
     try:
         values = yaml.load(text, _SAFE)  # noqa: S506 - both loaders are the safe ones
     except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML ({error})") from error
+        raise InputError(f"{path}: not valid YAML ({error})") from error
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise InputError(f"{where}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
+        raise InputError(f"{path}: expected keys and values such as 'epochs: 20', not a {type(values).__name__}")
     return values
 
 

@@ -1,20 +1,13 @@
 """Configurations that come with the package: the paper's experiments, and small ones for a CPU. No PyTorch here."""
 
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-
-from robustmaps.config._flat_keys import parse_mapping
+from robustmaps.config._recipe_table import Recipe, all_recipes
 from robustmaps.config._run import RunConfig, from_mapping
 from robustmaps.engine.errors import unknown
-
-_FOLDER = "recipes"
-_SUFFIX = ".yaml"
 
 
 def recipe_names() -> tuple[str, ...]:
     """All recipes: ``DEFENSE-NETWORK-VARIANT``, followed by the data set unless it is CIFAR-10."""
-    folder = files("robustmaps") / _FOLDER
-    return tuple(sorted(item.name.removesuffix(_SUFFIX) for item in folder.iterdir() if item.name.endswith(_SUFFIX)))
+    return tuple(all_recipes())
 
 
 def read_recipe(name: str) -> RunConfig:
@@ -26,20 +19,20 @@ def read_recipe(name: str) -> RunConfig:
     Raises:
         InputError: there is none of that name.
     """
-    where = f"recipe {name}"
-    return from_mapping(parse_mapping(_file(name).read_text(encoding="utf-8"), where), where=where)
+    return from_mapping(_recipe(name).values, where=f"recipe {name}")
 
 
 def describe_recipe(name: str) -> str:
-    """Its first line, which says what it is.
+    """What it is, in a sentence.
 
     Raises:
         InputError: there is none of that name.
     """
-    return _file(name).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return _recipe(name).description
 
 
-def _file(name: str) -> Traversable:
-    if name not in recipe_names():
-        raise unknown("recipe", name, recipe_names())
-    return files("robustmaps") / _FOLDER / f"{name}{_SUFFIX}"
+def _recipe(name: str) -> Recipe:
+    recipes = all_recipes()
+    if name not in recipes:
+        raise unknown("recipe", name, recipes)
+    return recipes[name]

@@ -97,7 +97,23 @@ def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
         InputError: the file can't be read, or holds unknown keys, bad values, a key twice or no runs.
     """
     file = Path(path)
-    values = read_mapping(file)
+    return make_study(read_mapping(file), file, file.read_text(encoding="utf-8"), make)
+
+
+def make_study(
+    values: Mapping[Any, Any], file: Path, text: str | None = None, make: FromMapping = from_mapping
+) -> Study:
+    """A study from what a file holds.
+
+    Args:
+        values: the parts of a study and what stands under them.
+        file: for the study's name and for messages.
+        text: the file; made from the values where None.
+        make: what makes a configuration of flat keys.
+
+    Raises:
+        InputError: as `read_study`.
+    """
     for key in values:
         if key not in _KEYS:
             raise unknown(f"key in {file}", key, _KEYS)
@@ -114,9 +130,8 @@ def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
     _check_options(points, file)
     if not points:
         raise InputError(f"{file}: every combination is excluded; nothing is left to run")
-    return Study(
-        file.stem, file.read_text(encoding="utf-8"), keys, points, evaluations or (EvaluationConfig(),), tuple(notes)
-    )
+    text = yaml.safe_dump(values, sort_keys=False) if text is None else text
+    return Study(file.stem, text, keys, points, evaluations or (EvaluationConfig(),), tuple(notes))
 
 
 def _points(

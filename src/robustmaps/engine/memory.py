@@ -1,12 +1,13 @@
-"""How many images fit into memory at once, and how to tell that they did not."""
+"""What a pass keeps in memory, how many images fit at once, and how to tell that they did not."""
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from robustmaps.engine.view import AttackView
 
@@ -41,6 +42,28 @@ def fitting_batch(view: AttackView, x: Tensor) -> int:
     while batch > 1 and batch * each * _PART > free:
         batch //= 2
     return batch
+
+
+@contextmanager
+def saved_bytes(told: Callable[[int], None], *known: Tensor) -> Iterator[None]:
+    """Within the block, tell of what is saved for backward passes: the bytes of each storage, once and whole.
+
+    Args:
+        told: called with the bytes of a storage as soon as it is saved.
+        known: tensors whose storages don't count.
+    """
+    # By the address of the storage object: on the meta device its data has none. Kept, so that none is used again.
+    seen = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in known)}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in seen:
+            seen[storage._cdata] = storage
+            told(storage.nbytes())
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        yield
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -98,13 +121,7 @@ def _left_in_groups() -> Iterator[int]:
 
 def _kept_bytes(view: AttackView, x: Tensor) -> int:
     """What a forward pass keeps for the backward pass, weights included."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    kept: list[int] = []
+    with saved_bytes(kept.append):
         view.gradient(x, lambda logits: logits.sum(1))
-    return sum(kept.values())
+    return sum(kept)

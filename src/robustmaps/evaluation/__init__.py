@@ -6,12 +6,12 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.evaluation._checks import Finding
-    from robustmaps.evaluation._comparison import Comparison, SeedStatistics, compare_all, holm, over_seeds
-    from robustmaps.evaluation._corruptions import CorruptionEvaluation, MeanAccuracy, evaluate_corruptions
+    from robustmaps.evaluation._comparison import Comparison, compare_all, holm
+    from robustmaps.evaluation._corruptions import CorruptionEvaluation, evaluate_corruptions, mean_accuracy
     from robustmaps.evaluation._diagnose import Diagnosis, diagnose
     from robustmaps.evaluation._evaluate import evaluate
     from robustmaps.evaluation._fingerprints import attack_settings, images_sha256, weights_sha256
-    from robustmaps.evaluation._rates import Rate, SeedRate, rate_over_seeds
+    from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, compare
 
 __all__ = [
@@ -22,18 +22,16 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "Finding",
-    "MeanAccuracy",
-    "Rate",
-    "SeedRate",
-    "SeedStatistics",
     "attack_settings",
     "compare",
     "compare_all",
+    "deviation_over_seeds",
     "diagnose",
     "evaluate",
     "evaluate_corruptions",
     "holm",
     "images_sha256",
+    "mean_accuracy",
     "over_seeds",
     "rate_over_seeds",
     "weights_sha256",
@@ -44,12 +42,12 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "_checks": ["Finding"],
-        "_comparison": ["Comparison", "SeedStatistics", "compare_all", "holm", "over_seeds"],
-        "_corruptions": ["CorruptionEvaluation", "MeanAccuracy", "evaluate_corruptions"],
+        "_comparison": ["Comparison", "compare_all", "holm"],
+        "_corruptions": ["CorruptionEvaluation", "evaluate_corruptions", "mean_accuracy"],
         "_diagnose": ["Diagnosis", "diagnose"],
         "_evaluate": ["evaluate"],
         "_result": ["Evaluation", "ROBUST", "WRONG", "compare"],
         "_fingerprints": ["attack_settings", "images_sha256", "weights_sha256"],
-        "_rates": ["Rate", "SeedRate", "rate_over_seeds"],
+        "_rates": ["deviation_over_seeds", "over_seeds", "rate_over_seeds"],
     },
 )

@@ -9,58 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation._rates import Rate, mcnemar
+from robustmaps.engine.measured import Measured, resamples
+from robustmaps.evaluation._rates import mcnemar
 
 _RESAMPLES = 2000
 _ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class SeedStatistics:
-    """A figure over seeds.
-
-    Attributes:
-        mean: over seeds.
-        deviation: sample standard deviation; None for one seed.
-        interval: Student's 95 % interval of the mean; None for one seed, which says nothing of others.
-        values: one for each seed.
-    """
-
-    mean: float
-    deviation: float | None
-    interval: tuple[float, float] | None
-    values: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "mean": self.mean,
-            "deviation": self.deviation,
-            "interval": None if self.interval is None else list(self.interval),
-            "values": list(self.values),
-        }
-
-
-def over_seeds(values: ArrayLike) -> SeedStatistics:
-    """Mean, standard deviation and Student's 95 % interval of a figure (seeds,).
-
-    >>> over_seeds([0.50, 0.52, 0.54]).interval
-    (0.470..., 0.569...)
-
-    Raises:
-        InputError: there are no values.
-    """
-    sample = np.asarray(values, dtype=np.float64).reshape(-1)
-    if not sample.size:
-        raise InputError("no values: expected one for each seed")
-    mean, each = float(sample.mean()), tuple(sample.tolist())
-    if sample.size == 1:
-        return SeedStatistics(mean, None, None, each)
-    from scipy import stats
-
-    deviation = float(sample.std(ddof=1))
-    half = float(stats.t.ppf(1 - _ALPHA / 2, sample.size - 1)) * deviation / sample.size**0.5
-    return SeedStatistics(mean, deviation, (mean - half, mean + half), each)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -118,6 +71,11 @@ class Comparison:
     def shown(self) -> bool:
         """Whether a difference is shown, at 5 % after the correction."""
         return self.corrected_p < _ALPHA
+
+    @property
+    def difference(self) -> Measured:
+        """The value with its interval."""
+        return Measured(self.value, *self.interval)
 
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.interval)
@@ -217,8 +175,8 @@ class _Resampled:
         stacked = np.stack([row for each in right.values() for row in each.values()]).astype(np.float32)
         images = stacked.shape[1]
         self._rates = np.empty((_RESAMPLES, len(stacked)))
-        for i in range(_RESAMPLES):
-            weights = np.bincount(self._rng.integers(images, size=images), minlength=images).astype(np.float32)
+        for i, drawn in enumerate(resamples(self._rng, images, _RESAMPLES)):
+            weights = np.bincount(drawn, minlength=images).astype(np.float32)
             self._rates[i] = stacked @ weights / images
 
     def difference(self, a: str, b: str, seeds: Sequence[int]) -> NDArray[np.float64]:
@@ -263,7 +221,7 @@ class _Test:
             half = max(half, abs(self.value))  # where McNemar's exact test does not tell them apart, 0 is possible
         if not half:
             # No image changed sides in any resample; as many images can't rule out a few in more (Wilson).
-            half = Rate(0, self.gain.shape[1]).interval[1]
+            half = Measured.share(0, self.gain.shape[1]).high
         return max(-1.0, self.value - half), min(1.0, self.value + half)
 
 

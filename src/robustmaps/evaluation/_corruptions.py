@@ -16,53 +16,33 @@ from robustmaps.data import CorruptedImages, ImageSet
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import AttackView, plain_view
-from robustmaps.evaluation._rates import Rate
 
 _Z95 = 1.959964
 
 
-@dataclass(frozen=True)
-class MeanAccuracy:
-    """Accuracy averaged over corruptions, severities or both.
+def mean_accuracy(correct: NDArray[np.bool_]) -> Measured:
+    """Accuracy averaged over corruptions, severities or both, from verdicts (..., N), the images last.
 
     The versions of one image are not independent, so the interval is that of the mean over images of each image's own
     average: the 95 % Wilson score interval for as many independent verdicts as that mean is worth, which follows from
     its variance (the effective sample size); where all images agree, for one of each.
-
-    Attributes:
-        value: in [0, 1].
-        interval: its bounds.
     """
-
-    value: float
-    interval: tuple[float, float]
-
-    @classmethod
-    def of(cls, correct: NDArray[np.bool_]) -> "MeanAccuracy":
-        """From verdicts (..., N), the images last."""
-        each = correct.reshape(-1, correct.shape[-1]).mean(0)
-        value, count = float(each.mean()), float(len(each))
-        if count < 2:
-            return cls(value, (0.0, 1.0))
-        binomial, variance = value * (1 - value), float(each.var())
-        if variance > 0:
-            count *= binomial / variance
-        shrunk = 1 + _Z95**2 / count
-        middle = (value + _Z95**2 / (2 * count)) / shrunk
-        half = _Z95 * math.sqrt(binomial / count + (_Z95 / (2 * count)) ** 2) / shrunk
-        return cls(value, (max(middle - half, 0.0), min(middle + half, 1.0)))
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-    def to_dict(self) -> dict[str, float | list[float]]:
-        """For JSON."""
-        return {"value": self.value, "interval": list(self.interval)}
+    each = correct.reshape(-1, correct.shape[-1]).mean(0)
+    value, count = float(each.mean()), float(len(each))
+    if count < 2:
+        return Measured(value, 0.0, 1.0, percent=True)
+    binomial, variance = value * (1 - value), float(each.var())
+    if variance > 0:
+        count *= binomial / variance
+    shrunk = 1 + _Z95**2 / count
+    middle = (value + _Z95**2 / (2 * count)) / shrunk
+    half = _Z95 * math.sqrt(binomial / count + (_Z95 / (2 * count)) ** 2) / shrunk
+    return Measured(value, max(middle - half, 0.0), min(middle + half, 1.0), percent=True)
 
 
 @dataclass(frozen=True)
@@ -88,18 +68,18 @@ class CorruptionEvaluation:
         """How many images; each has five versions of every corruption."""
         return int(next(iter(self.correct.values())).shape[1])
 
-    def accuracies(self, name: str) -> tuple[Rate, ...]:
+    def accuracies(self, name: str) -> tuple[Measured, ...]:
         """Accuracy under a corruption at severities 1 to 5, with Wilson intervals."""
-        return tuple(Rate(int(right.sum()), len(right)) for right in self.correct[name])
+        return tuple(Measured.share(int(right.sum()), len(right)) for right in self.correct[name])
 
-    def mean(self, name: str | None = None) -> MeanAccuracy:
+    def mean(self, name: str | None = None) -> Measured:
         """Mean accuracy over the severities of a corruption, or over all corruptions."""
-        return MeanAccuracy.of(np.stack(list(self.correct.values())) if name is None else self.correct[name])
+        return mean_accuracy(np.stack(list(self.correct.values())) if name is None else self.correct[name])
 
-    def by_severity(self) -> tuple[MeanAccuracy, ...]:
+    def by_severity(self) -> tuple[Measured, ...]:
         """Mean accuracy over all corruptions at severities 1 to 5."""
         stacked = np.stack(list(self.correct.values()))
-        return tuple(MeanAccuracy.of(stacked[:, severity]) for severity in range(stacked.shape[1]))
+        return tuple(mean_accuracy(stacked[:, severity]) for severity in range(stacked.shape[1]))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: figures, not verdicts."""

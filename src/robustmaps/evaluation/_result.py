@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.measured import Measured
 from robustmaps.evaluation._comparison import Comparison, compare_all
-from robustmaps.evaluation._rates import Rate
 
 WRONG = "wrong"
 ROBUST = "robust"
@@ -64,14 +64,14 @@ class Evaluation:
         return np.array([verdict == ROBUST for verdict in self.verdicts])
 
     @property
-    def clean_accuracy(self) -> Rate:
+    def clean_accuracy(self) -> Measured:
         """The share of samples classified correctly."""
-        return Rate(int(self.clean_correct.sum()), len(self.verdicts))
+        return Measured.share(int(self.clean_correct.sum()), len(self.verdicts))
 
     @property
-    def robust_accuracy(self) -> Rate:
+    def robust_accuracy(self) -> Measured:
         """The share of samples that are classified correctly and withstood every attack."""
-        return Rate(int(self.robust_correct.sum()), len(self.verdicts))
+        return Measured.share(int(self.robust_correct.sum()), len(self.verdicts))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     )
     from robustmaps.figures._cells import (
         NONE,
-        Bounded,
-        percent,
         percent_cell,
         points_cell,
     )
@@ -44,11 +42,9 @@ __all__ = [
     "NONE",
     "AttackedImage",
     "AttackedMaps",
-    "Bounded",
     "Cell",
     "Table",
     "in_markdown",
-    "percent",
     "percent_cell",
     "plot_attacked",
     "plot_curves",
@@ -69,7 +65,7 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "_analysis_plots": ["AttackedMaps", "plot_gains", "plot_maps", "plot_plan"],
-        "_cells": ["Bounded", "NONE", "percent", "percent_cell", "points_cell"],
+        "_cells": ["NONE", "percent_cell", "points_cell"],
         "_plots": ["AttackedImage", "plot_attacked", "plot_curves", "plot_eps_curve", "plot_samples"],
         "_rasters": ["png_of_change", "png_of_image", "png_of_map"],
         "_tables": ["Cell", "Table", "in_markdown", "table"],

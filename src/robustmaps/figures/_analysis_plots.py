@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from robustmaps.analysis import Analysis, Estimate, estimate, short_names
+from robustmaps.analysis import Analysis, estimate, short_names
+from robustmaps.engine.measured import Measured
 from robustmaps.enlarging import Option, Plan
 from robustmaps.figures._plots import _COLOURS, _STYLE, AttackedImage, _as_picture, _name_guess, _save
 
@@ -70,7 +71,7 @@ def _of_margin(axes: Axes, analysis: Analysis, colour: str, offset: float) -> No
 
 
 def _points(
-    axes: Axes, at: Sequence[float], values: Sequence[Estimate], colour: str, style: str, label: str | None
+    axes: Axes, at: Sequence[float], values: Sequence[Measured], colour: str, style: str, label: str | None
 ) -> None:
     middle = np.array([value.value for value in values])
     bounds = np.abs(np.array([value.interval for value in values]).T - middle)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from robustmaps.data import Dataset
 from robustmaps.engine.files import atomic
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.evaluation import Rate
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -67,7 +67,7 @@ def _curve(axes: Axes, runs: list[list[tuple[int, float]]], colour: str, style: 
         axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
 
 
-def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Rate]], norm: str, title: str) -> None:
+def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], norm: str, title: str) -> None:
     """Robust accuracy over the radius, with the 95 % interval at each.
 
     Args:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.memory import saved_bytes
 from robustmaps.engine.modes import modes_restored
 from robustmaps.models._maps import FinalPooling
 
@@ -158,18 +158,10 @@ def _as_trained(model: nn.Module) -> Iterator[None]:
 
 def _saved_bytes(model: nn.Module, images: torch.Tensor) -> int:
     """Size of the storages that a forward pass saves for the backward pass, without the images'."""
-    saved: dict[int, torch.UntypedStorage] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        # By the address of the storage object: on the meta device its data has none.
-        saved[storage._cdata] = storage
-        return tensor
-
-    with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
+    saved: list[int] = []
+    with torch.enable_grad(), saved_bytes(saved.append, images):
         model(images.requires_grad_())
-    saved.pop(images.untyped_storage()._cdata, None)
-    return sum(storage.nbytes() for storage in saved.values())
+    return sum(saved)
 
 
 def _latency_s(model: nn.Module, image: torch.Tensor, runs: int) -> float:

@@ -171,8 +171,8 @@ def _facts(study: Statistics) -> tuple[Fact, ...]:
     facts = [Fact("Most robust" if len(study.compared) > 1 else "Network", best.name)]
     if study.yardstick is not None and best.evaluated:
         robust, clean = best.robust, best.clean
-        facts.append(Fact("Robust accuracy", f"{100 * robust.value:.1f} %", _interval(*robust[1:])))
-        facts.append(Fact("Clean accuracy", f"{100 * clean.value:.1f} %", _interval(*clean[1:])))
+        facts.append(Fact("Robust accuracy", f"{100 * robust.value:.1f} %", _interval(*robust.interval)))
+        facts.append(Fact("Clean accuracy", f"{100 * clean.value:.1f} %", _interval(*clean.interval)))
         gain = _gain(study)
         if gain is not None:
             seen = gain if gain.b == best.name else gain.flipped()

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from robustmaps.config import RunConfig, to_mapping
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation import Evaluation, Rate, over_seeds, rate_over_seeds
-from robustmaps.figures import Bounded
+from robustmaps.engine.measured import Measured
+from robustmaps.evaluation import Evaluation, deviation_over_seeds, over_seeds, rate_over_seeds
 from robustmaps.models import Cost
 from robustmaps.runs import RunRecord, Yardstick
 from robustmaps.training import INCIDENTAL
@@ -55,12 +55,12 @@ class Variant:
         return {s: e for s, e in zip(self.seeds, self.evaluations, strict=True) if e is not None}
 
     @cached_property
-    def clean(self) -> Bounded:
+    def clean(self) -> Measured:
         """Mean clean accuracy over seeds; needs an evaluation."""
         return bounded(self.evaluated.values(), "clean_correct")
 
     @cached_property
-    def robust(self) -> Bounded:
+    def robust(self) -> Measured:
         """Mean robust accuracy over seeds; needs an evaluation."""
         return bounded(self.evaluated.values(), "robust_correct")
 
@@ -71,7 +71,7 @@ class Variant:
         if not rates:
             return None, None
         clean, robust = zip(*rates, strict=True)
-        return over_seeds(clean).deviation, over_seeds(robust).deviation
+        return deviation_over_seeds(clean), deviation_over_seeds(robust)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -81,13 +81,13 @@ class Variant:
             "seeds": list(self.seeds),
             "runs": [run.name for run in self.runs],
             **{
-                name: {"value": one.value, "interval": [one.low, one.high], "deviation": deviation}
+                name: {"value": one.value, "interval": list(one.interval), "deviation": deviation}
                 for (name, one), deviation in zip(figures.items(), self.deviations, strict=False)
             },
         }
 
 
-def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = True) -> Bounded:
+def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = True) -> Measured:
     """The share of images that are right, over seeds, with a 95 % interval.
 
     For one seed it is Wilson's. For several it is the wider one of two: the bootstrap's over seeds and images, which
@@ -100,18 +100,17 @@ def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = Tr
     """
     each = list(evaluations)
     if len(each) == 1:
-        rate = each[0].clean_accuracy if which == "clean_correct" else each[0].robust_accuracy
-        return Bounded(rate.value, *rate.interval)
+        return each[0].clean_accuracy if which == "clean_correct" else each[0].robust_accuracy
     right = verdicts(each, which)
     over = rate_over_seeds(right)
-    second = over_seeds(right.mean(1)).interval if student else None
     low, high = over.interval
-    if second is not None:
-        low, high = min(low, second[0]), max(high, second[1])
+    if student:
+        second = over_seeds(right.mean(1))
+        low, high = min(low, second.low), max(high, second.high)
     if low == high:
         # All images alike; as many can't rule out a few others (Wilson).
-        low, high = Rate(round(over.value * right.shape[1]), right.shape[1]).interval
-    return Bounded(over.value, max(0.0, low), min(1.0, high))
+        low, high = Measured.share(round(over.value * right.shape[1]), right.shape[1]).interval
+    return Measured(over.value, max(0.0, low), min(1.0, high), percent=True)
 
 
 def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]:

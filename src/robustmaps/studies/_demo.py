@@ -1,9 +1,7 @@
 """The demonstration: what does enlarging the feature maps buy on real images, in minutes, on any machine?"""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustmaps.analysis import Cost, measure_cost
-from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, ModelConfig, RunConfig
+from robustmaps.config import AttackConfig, make_study
 from robustmaps.data import Dataset, load
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.numbers import as_fraction, human
-from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import stream
-from robustmaps.evaluation import Comparison, Evaluation, compare_all
-from robustmaps.figures import AttackedImage, Bounded, Table, percent_cell, plot_attacked, plot_curves, table
+from robustmaps.evaluation import Comparison, compare_all
+from robustmaps.figures import AttackedImage, Table, percent_cell, plot_attacked, plot_curves, table
 from robustmaps.networks import open_checkpoint
-from robustmaps.runs import Options, create_attacks, evaluate_checkpoint, train
-from robustmaps.studies._configurations import bounded, verdicts
-from robustmaps.studies._processes import Worker, available_cores, run_all
-from robustmaps.training import RunFolder, TrainOptions
+from robustmaps.runs import Yardstick, create_attacks, read_run
+from robustmaps.studies._configurations import Variant, group
+from robustmaps.studies._plan import SweepPlan, evaluation_names, plan_sweep
+from robustmaps.studies._progress import SweepState
+from robustmaps.studies._sweep import RunsFailed, sweep
 
 EPS = 0.15
 SEEDS = 3
-_VARIANTS = {"122": 1.0, "122, inputs x2": 2.0}
-_ATTACK = AttackConfig(steps=20, restarts=5)
+_UPSAMPLES = (1, 2)
+_NAMES = ("122", "122, inputs x2")
+_TITLES = ("ResNet-8", "ResNet-8 with inputs upsampled by 2")
 _SHOWN = 8
-
-
-@dataclass(frozen=True)
-class DemoVariant:
-    """One network of the demonstration, over all seeds.
-
-    Attributes:
-        name: strides and upsampling.
-        clean: clean accuracy on the test images.
-        robust: robust accuracy on the same images.
-        cost: of the network, for one image.
-        train_s: mean seconds of training.
-        evaluate_s: mean seconds of attacking.
-    """
-
-    name: str
-    clean: Bounded
-    robust: Bounded
-    cost: Cost
-    train_s: float
-    evaluate_s: float
 
 
 @dataclass(frozen=True)
@@ -60,12 +37,12 @@ class DemoResult:
 
     Attributes:
         folder: where runs, plots and summary lie.
-        variants: the network as it is, then the enlarged one.
+        variants: the network as it is, then the enlarged one, over all seeds.
         clean_gain, robust_gain: the second minus the first, paired by image and seed.
     """
 
     folder: Path
-    variants: tuple[DemoVariant, ...]
+    variants: tuple[Variant, ...]
     clean_gain: Comparison
     robust_gain: Comparison
 
@@ -75,14 +52,14 @@ class DemoResult:
             "folder": str(self.folder),
             "variants": [
                 {
-                    "name": v.name,
-                    "clean_accuracy": {"value": v.clean.value, "interval": v.clean[1:]},
-                    "robust_accuracy": {"value": v.robust.value, "interval": v.robust[1:]},
-                    "cost": v.cost.to_dict(),
-                    "train_s": v.train_s,
-                    "evaluate_s": v.evaluate_s,
+                    "name": name,
+                    "clean_accuracy": {"value": v.clean.value, "interval": v.clean.interval},
+                    "robust_accuracy": {"value": v.robust.value, "interval": v.robust.interval},
+                    "cost": None if v.cost is None else v.cost.to_dict(),
+                    "train_s": _train_s(v),
+                    "evaluate_s": _evaluate_s(v),
                 }
-                for v in self.variants
+                for name, v in zip(_NAMES, self.variants, strict=True)
             ],
             "clean_gain": self.clean_gain.to_dict(),
             "robust_gain": self.robust_gain.to_dict(),
@@ -90,43 +67,27 @@ class DemoResult:
 
     def table(self) -> Table:
         """One row per figure; the networks side by side, then the difference."""
-        first, second = self.variants
+        costs = [v.cost for v in self.variants if v.cost is not None]
 
         def size(name: str, unit: str) -> tuple[str, ...]:
-            before, after = (getattr(v.cost, name) for v in self.variants)
+            before, after = (getattr(cost, name) for cost in costs)
             return human(before, unit), human(after, unit), f"x {after / before:.2f}"
 
         rows = [
-            ("clean accuracy", percent_cell(first.clean), percent_cell(second.clean), self.clean_gain),
-            ("robust accuracy", percent_cell(first.robust), percent_cell(second.robust), self.robust_gain),
-            ("map before pooling", *("x".join(map(str, v.cost.map_size or ())) for v in self.variants), ""),
+            ("clean accuracy", *(percent_cell(v.clean) for v in self.variants), self.clean_gain),
+            ("robust accuracy", *(percent_cell(v.robust) for v in self.variants), self.robust_gain),
+            ("map before pooling", *("x".join(map(str, cost.map_size or ())) for cost in costs), ""),
             ("forward pass", *size("flops", "FLOP")),
             ("parameters", *size("parameters", "")),
             ("activation memory", *size("activation_bytes", "B")),
-            ("training, per run", f"{first.train_s:.0f} s", f"{second.train_s:.0f} s", ""),
-            ("attack, per run", f"{first.evaluate_s:.0f} s", f"{second.evaluate_s:.0f} s", ""),
+            ("training, per run", *(f"{_train_s(v):.0f} s" for v in self.variants), ""),
+            ("attack, per run", *(f"{_evaluate_s(v):.0f} s" for v in self.variants), ""),
         ]
-        return table(("ResNet-8", first.name, second.name, "difference"), rows)
+        return table(("ResNet-8", *_NAMES, "difference"), rows)
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
         return self.robust_gain.as_sentence()
-
-
-@dataclass(frozen=True)
-class _TrainAndAttack:
-    """One run of the demonstration, in a process of its own."""
-
-    config: RunConfig
-    out: Path
-
-    def __call__(self, worker: Worker) -> tuple[Path, Path, float]:
-        """Returns the run folder, its evaluation and the seconds of training."""
-        run = train(self.config, self.out, resume=True, watcher=worker.watch, should_stop=worker.should_stop)
-        evaluated = evaluate_checkpoint(
-            run.folder, _ATTACK, Options(data=run.data, batch_size=256, device="cpu", watcher=worker.watch)
-        )
-        return run.folder, evaluated.path, run.fit.seconds
 
 
 def demo(
@@ -135,12 +96,12 @@ def demo(
     seeds: int = SEEDS,
     epochs: int = 10,
     jobs: int | None = None,
-    watcher: Callable[[str, Progress], None] = lambda _, __: None,
+    watcher: Callable[[SweepState], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> DemoResult:
     """Train ResNet-8 and its twin with inputs upsampled by 2 on the digits, attack both, and compare.
 
-    Runs that are there already are used again; ones that were stopped go on.
+    It is a study of two configurations, so runs that are there already are used again; ones that were stopped go on.
 
     Args:
         out: where runs, plots and the summary go.
@@ -148,95 +109,90 @@ def demo(
         epochs: of each run.
         jobs: runs at once; as many as there are cores if left out. Each run uses one core, so the figures do not
             depend on it.
-        watcher: called with a run's title as the work goes on.
-        should_stop: True saves all runs and raises `training.Interrupted`.
+        watcher: told how far the work is.
+        should_stop: True saves all runs and raises `Interrupted`.
+
+    Raises:
+        RunsFailed: a run failed; the others are there.
     """
-    folder = Path(out)
-    configs = {
-        (name, seed): _config(upsample, seed, epochs)
-        for (name, upsample), seed in product(_VARIANTS.items(), range(seeds))
+    study = {
+        "axes": {"upsample": list(_UPSAMPLES), "seed": list(range(seeds))},
+        "fixed": {
+            "model": "resnet8",
+            "data": "digits",
+            "eps": EPS,
+            "steps": 5,
+            "epochs": epochs,
+            "batch_size": 64,
+            "schedule": "one-cycle",
+            "device": "cpu",
+            "precision": "fp32",
+            "checkpoint_every_s": 10,
+        },
+        "evaluation": {"attack": "pgd", "steps": 20, "restarts": 5, "batch_size": 256},
     }
-    # Longest first, so that no core waits at the end for one long run.
-    order = sorted(configs, key=lambda key: -_VARIANTS[key[0]])
-    results = run_all(
-        [_TrainAndAttack(configs[key], folder) for key in order],
-        jobs=min(jobs or available_cores(), len(order)),
-        threads=1,
-        watcher=lambda index, progress: watcher(f"{order[index][0]}, seed {order[index][1]}", progress),
-        should_stop=should_stop,
-    )
-    done = dict(zip(order, results, strict=True))
-    result = _summarise(folder, {name: [done[name, seed] for seed in range(seeds)] for name in _VARIANTS})
-    _write(folder, result, {name: [done[name, seed][0] for seed in range(seeds)] for name in _VARIANTS})
+    plan = plan_sweep(make_study(study, Path("demo")), out, jobs=jobs, threads=1)
+    done = sweep(plan, watcher=watcher, should_stop=should_stop)
+    if done.failed:
+        raise RunsFailed("; ".join(f"{path}: {text}" for path, text in done.failed.items()))
+    result = _result(plan)
+    _write(result, plan)
     return result
 
 
-def _config(upsample: float, seed: int, epochs: int) -> RunConfig:
-    return RunConfig(
-        ModelConfig(model="resnet8", upsample=upsample),
-        DataConfig(data="digits"),
-        DefenseConfig(eps=EPS, steps=5),
-        TrainOptions(
-            epochs=epochs,
-            batch_size=64,
-            schedule="one-cycle",
-            seed=seed,
-            device="cpu",
-            precision="fp32",
-            checkpoint_every_s=10,
-        ),
-    )
-
-
-def _summarise(folder: Path, runs: Mapping[str, list[tuple[Path, Path, float]]]) -> DemoResult:
-    evaluations = {name: [Evaluation.load(path) for _, path, _ in done] for name, done in runs.items()}
-    example = load("digits").test.subset(1).tensors()[0]
-    variants = tuple(
-        DemoVariant(
-            name,
-            bounded(evaluations[name], "clean_correct"),
-            bounded(evaluations[name], "robust_correct"),
-            measure_cost(open_checkpoint(done[0][0]).model, example),
-            float(np.mean([seconds for _, _, seconds in done])),
-            float(np.mean([e.seconds for e in evaluations[name]])),
-        )
-        for name, done in runs.items()
-    )
-    names = ("ResNet-8", "ResNet-8 with inputs upsampled by 2")
+def _result(plan: SweepPlan) -> DemoResult:
+    records = [read_run(run.folder) for run in plan.runs]
+    name = evaluation_names(records[0], plan.study.evaluations[0])[-1]
+    yardstick = None if name is None else Yardstick.of(records[0].evaluations[name])
+    variants = tuple(sorted(group(records, yardstick), key=lambda variant: variant.config.model.upsample))
     clean, robust = (
-        compare_all({n: verdicts(each, which) for n, each in zip(names, evaluations.values(), strict=True)})[0]
+        compare_all(
+            {
+                title: {seed: getattr(evaluation, which) for seed, evaluation in variant.evaluated.items()}
+                for title, variant in zip(_TITLES, variants, strict=True)
+            }
+        )[0]
         for which in ("clean_correct", "robust_correct")
     )
-    return DemoResult(folder, variants, clean, robust)
+    return DemoResult(plan.out, variants, clean, robust)
 
 
-def _write(folder: Path, result: DemoResult, runs: Mapping[str, list[Path]]) -> None:
-    histories = {name: [RunFolder(path).read_history() for path in paths] for name, paths in runs.items()}
+def _train_s(variant: Variant) -> float:
+    return float(np.mean([run.seconds for run in variant.runs]))
+
+
+def _evaluate_s(variant: Variant) -> float:
+    return float(np.mean([evaluation.seconds for evaluation in variant.evaluated.values()]))
+
+
+def _write(result: DemoResult, plan: SweepPlan) -> None:
+    named = dict(zip(_NAMES, result.variants, strict=True))
     budget = f"l_inf, eps {as_fraction(EPS)}"
     plot_curves(
-        folder / "curves.png",
-        histories,
+        result.folder / "curves.png",
+        {name: [run.history for run in variant.runs] for name, variant in named.items()},
         f"Adversarial training of ResNet-8 on digits ({budget}, PGD-5), {result.robust_gain.seeds} seeds",
     )
     data = load("digits")
+    attack = plan.study.evaluations[0].attack
     plot_attacked(
-        folder / "attacked.png",
-        {name: _attacked(paths[0], data) for name, paths in runs.items()},
+        result.folder / "attacked.png",
+        {name: _attacked(variant.runs[0].folder, attack, data) for name, variant in named.items()},
         EPS,
         f"The same test images attacked on both networks ({budget}, PGD-20, 5 restarts)",
     )
-    write_json(folder / "summary.json", result.to_dict())
-    write_text(folder / "summary.md", _markdown(result, runs))
+    write_json(result.folder / "summary.json", result.to_dict())
+    write_text(result.folder / "summary.md", _markdown(result))
 
 
-def _attacked(path: Path, data: Dataset) -> list[AttackedImage]:
+def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[AttackedImage]:
     """The first test image of the first classes, before and after the attack."""
     images = data.test
     rows = torch.stack([(images.labels == label).nonzero()[0, 0] for label in range(_SHOWN)])
     x, y = images.subset(rows).tensors()
     checkpoint = open_checkpoint(path)
     model = checkpoint.model.eval()
-    (attack,) = create_attacks(_ATTACK, checkpoint.norm, checkpoint.eps)
+    (attack,) = create_attacks(settings, checkpoint.norm, checkpoint.eps)
     x_adv = attack(model, x, y, generator=stream(0, "picture"))
 
     def names(batch: Tensor) -> list[str]:
@@ -249,9 +205,12 @@ def _attacked(path: Path, data: Dataset) -> list[AttackedImage]:
     ]
 
 
-def _markdown(result: DemoResult, runs: Mapping[str, list[Path]]) -> str:
-    environment = json.loads((next(iter(runs.values()))[0] / "environment.json").read_text(encoding="utf-8"))
-    listed = "\n".join(f"- {name}: {', '.join(f'`{path.name}`' for path in paths)}" for name, paths in runs.items())
+def _markdown(result: DemoResult) -> str:
+    environment = result.variants[0].runs[0].environment
+    listed = "\n".join(
+        f"- {name}: {', '.join(f'`{run.name}`' for run in variant.runs)}"
+        for name, variant in zip(_NAMES, result.variants, strict=True)
+    )
     return f"""# What larger feature maps buy: ResNet-8 on digits
 
 {result.sentence()}

@@ -136,41 +136,6 @@ class LocalExecutor:
         return [outcome or Outcome(error=Interrupted("stopped before it began")) for outcome in outcomes]
 
 
-def run_all(
-    tasks: Sequence[Task[T]],
-    *,
-    jobs: int,
-    threads: int | None = None,
-    watcher: Callable[[int, Progress], None],
-    should_stop: Callable[[], bool],
-) -> list[T]:
-    """Run tasks in ``jobs`` processes and return their results in order.
-
-    Args:
-        tasks: what to run.
-        jobs: processes.
-        threads: of each process; the cores are shared out evenly if left out.
-        watcher: called with a task's index and its progress.
-        should_stop: True tells every task to stop; the first exception is then raised.
-
-    Raises:
-        Exception: the first one that a task raised, after the others were told to stop.
-    """
-    first: list[BaseException] = []
-
-    def note(_: int, outcome: Outcome[T]) -> None:
-        if outcome.error is not None:
-            first.append(outcome.error)
-
-    outcomes = LocalExecutor(jobs, threads).run(
-        tasks, watcher=watcher, finished=note, should_stop=lambda: bool(first) or should_stop()
-    )
-    for error in [*first, *(outcome.error for outcome in outcomes)]:
-        if error is not None:
-            raise error
-    return [outcome.value for outcome in outcomes]  # type: ignore[misc]
-
-
 def available_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

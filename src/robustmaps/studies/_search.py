@@ -9,10 +9,10 @@ from robustmaps.config import EvaluationConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import write_json
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
-from robustmaps.evaluation import Rate
 from robustmaps.runs import Options, evaluate_checkpoint, folder_of, train
 from robustmaps.studies._candidates import Candidate
 from robustmaps.training import RunFolder
@@ -38,8 +38,8 @@ class Trial:
     score: float
     kept: bool
     best: bool = False
-    clean: Rate | None = None
-    robust: Rate | None = None
+    clean: Measured | None = None
+    robust: Measured | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustmaps.analysis import POOLS, Laboratory, Sample, Toy, Variation, Weights, laboratory, standard_variations
+from robustmaps.analysis import POOLS, Laboratory, Toy, Variation, Weights, laboratory, standard_variations
 from robustmaps.data import Dataset, load
 from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
@@ -108,7 +108,8 @@ def _trained(toy: Toy, data: Dataset, networks: int, epochs: int, seed: int, wat
         watcher(Progress(f"training, {toy.pool} pooling", number + 1, networks, "networks"))
     images = data.test.subset(_SHOWN).tensors()[0]
     strides = [stride for stride in (1, 2, 4) if side % stride == 0]
-    return Variation(TRAINED, tuple(replace(toy, stride=stride) for stride in strides), Sample(tuple(weights), images))
+    toys = tuple(replace(toy, stride=stride) for stride in strides)
+    return Variation(TRAINED, toys, tuple((each, images) for each in weights))
 
 
 class OneLayer(nn.Module):

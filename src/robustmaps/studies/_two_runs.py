@@ -8,7 +8,7 @@ from robustmaps.config import to_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
-from robustmaps.figures import NONE, Bounded, Table, percent_cell, points_cell, table
+from robustmaps.figures import NONE, Table, percent_cell, points_cell, table
 from robustmaps.runs import RunRecord, Yardstick, read_run
 from robustmaps.studies._configurations import Variant, bounded, choose_yardstick, group
 from robustmaps.training import INCIDENTAL
@@ -82,7 +82,7 @@ def _figures(a: Variant, b: Variant, clean: Comparison, robust: Comparison) -> T
         ("robust accuracy", "robust_correct", robust),
     ):
         rates = (percent_cell(bounded(v.evaluated.values(), which)) for v in (a, b))
-        rows.append((name, *rates, points_cell(Bounded(found.value, *found.interval))))
+        rows.append((name, *rates, points_cell(found.difference)))
     if a.cost is not None and b.cost is not None:
         for name, field, unit in (
             ("forward pass", "flops", "FLOP"),

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.figures import Bounded, Cell, percent, percent_cell, points_cell, table
+from robustmaps.figures import Cell, percent_cell, points_cell, table
 from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
 
@@ -28,8 +29,8 @@ class TradeOff:
 
     name: str
     group: str
-    clean: Bounded
-    robust: Bounded
+    clean: Measured
+    robust: Measured
     flops: float | None
     cost: str
 
@@ -42,7 +43,7 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
     traces: list[Trace] = []
     for index, group in enumerate(groups):
         mine = [point for point in points if point.group == group]
-        clean, robust = ([percent(getattr(p, name)) for p in mine] for name in ("clean", "robust"))
+        clean, robust = ([getattr(p, name).scaled(100) for p in mine] for name in ("clean", "robust"))
         traces.append(
             {
                 "type": "scatter",
@@ -83,14 +84,14 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
     )
 
 
-def differences_chart(rows: Sequence[tuple[str, str, Bounded]]) -> Chart:
+def differences_chart(rows: Sequence[tuple[str, str, Measured]]) -> Chart:
     """How much more robust each configuration is than what it is measured against.
 
     Args:
         rows: a configuration, what it is measured against, and the difference.
     """
     shown = list(reversed(rows))
-    figures = [percent(figure) for *_, figure in shown]
+    figures = [figure.scaled(100) for *_, figure in shown]
     traces: list[Trace] = [
         {
             "type": "scatter",
@@ -122,14 +123,14 @@ def differences_chart(rows: Sequence[tuple[str, str, Bounded]]) -> Chart:
 
 
 def radius_chart(
-    series: Sequence[tuple[str, Sequence[tuple[float, Bounded]]]], norm: str, attack: str, tints: Tints | None = None
+    series: Sequence[tuple[str, Sequence[tuple[float, Measured]]]], norm: str, attack: str, tints: Tints | None = None
 ) -> Chart:
     """Accuracy over the radius of the budget."""
     traces: list[Trace] = []
     tints = tints or tints_of(name for name, _ in series)
     for name, points in series:
         index = tints[name]
-        radii, figures = [eps for eps, _ in points], [percent(figure) for _, figure in points]
+        radii, figures = [eps for eps, _ in points], [figure.scaled(100) for _, figure in points]
         traces.append(band(radii, figures, index, name))
         traces.append(
             {
@@ -141,7 +142,7 @@ def radius_chart(
                 "y": [figure.value for figure in figures],
                 "line": {"color": colour(index), "width": 2},
                 "customdata": [
-                    [as_fraction(eps), low, high] for eps, (_, low, high) in zip(radii, figures, strict=True)
+                    [as_fraction(eps), *figure.interval] for eps, figure in zip(radii, figures, strict=True)
                 ],
                 "hovertemplate": "eps %{customdata[0]}: %{y:.1f} % [%{customdata[1]:.1f}, %{customdata[2]:.1f}]",
             }

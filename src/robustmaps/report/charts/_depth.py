@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustmaps.figures import Bounded, Cell, table
+from robustmaps.engine.measured import Measured
+from robustmaps.figures import Cell, table
 from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
 
@@ -50,7 +51,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
         index = tints[curve.name]
         shares = 100 * np.array(curve.runs)
         means = shares.mean(0).tolist()
-        spans = [Bounded(*span) for span in zip(means, shares.min(0).tolist(), shares.max(0).tolist(), strict=True)]
+        spans = [Measured(*span) for span in zip(means, shares.min(0).tolist(), shares.max(0).tolist(), strict=True)]
         if len(curve.runs) > 1 and curve.kind == "validation, robust":
             traces.append(band(curve.epochs, spans, index, curve.name))
         traces.append(
@@ -68,7 +69,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
             }
         )
         rows += [
-            (curve.name, curve.kind, Cell(str(epoch), epoch), Cell(f"{span.value:.1f}", span.value, span[1:]))
+            (curve.name, curve.kind, Cell(str(epoch), epoch), Cell(f"{span.value:.1f}", span.value, span.interval))
             for epoch, span in zip(curve.epochs, spans, strict=True)
         ]
     return Chart(
@@ -105,8 +106,8 @@ class DepthSeries:
     """
 
     name: str
-    first_order: tuple[Bounded | None, ...]
-    reached: tuple[Bounded | None, ...]
+    first_order: tuple[Measured | None, ...]
+    reached: tuple[Measured | None, ...]
     maps: tuple[str, ...]
 
 
@@ -146,7 +147,7 @@ def depth_chart(
                     stages[n],
                     one.maps[n],
                     kind,
-                    Cell(f"{f.value:.3g} [{f.low:.3g}, {f.high:.3g}]", f.value, f[1:]),
+                    Cell(f"{f.value:.3g} [{f.low:.3g}, {f.high:.3g}]", f.value, f.interval),
                 )
                 for n, f in known
             ]

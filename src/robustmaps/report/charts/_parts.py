@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from robustmaps.figures import Bounded
+from robustmaps.engine.measured import Measured
 
 SERIES = 8
 """Colours that the page has; a plot with more series would use them twice."""
@@ -30,7 +30,7 @@ def tints_of(names: Iterable[str]) -> Tints:
     return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
-def bars(figures: Sequence[Bounded]) -> dict[str, Any]:
+def bars(figures: Sequence[Measured]) -> dict[str, Any]:
     """Error bars."""
     return {
         "type": "data",
@@ -42,14 +42,13 @@ def bars(figures: Sequence[Bounded]) -> dict[str, Any]:
     }
 
 
-def band(x: Sequence[float], figures: Sequence[Bounded], index: int, group: str) -> Trace:
+def band(x: Sequence[float], figures: Sequence[Measured], index: int, group: str) -> Trace:
     """The area between the bounds, hidden and shown together with its line."""
-    lows, highs = ([figure[part] for figure in figures] for part in (1, 2))
     return {
         "type": "scatter",
         "mode": "lines",
         "x": [*x, *reversed(x)],
-        "y": [*lows, *reversed(highs)],
+        "y": [*(figure.low for figure in figures), *(figure.high for figure in reversed(figures))],
         "fill": "toself",
         "fillcolor": colour(index, 0.14),
         "line": {"width": 0},

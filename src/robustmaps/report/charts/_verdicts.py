@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from robustmaps.figures import Bounded, Cell, percent, percent_cell, table
+from robustmaps.engine.measured import Measured
+from robustmaps.figures import Cell, percent_cell, table
 from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, bars, colour, percent_axis, plain, tints_of
 
@@ -67,7 +68,7 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
 
 def classes_chart(
     classes: Sequence[str],
-    series: Sequence[tuple[str, Sequence[Bounded]]],
+    series: Sequence[tuple[str, Sequence[Measured]]],
     attack: str,
     tints: Tints | None = None,
 ) -> Chart:
@@ -76,7 +77,7 @@ def classes_chart(
     tints = tints or tints_of(name for name, _ in series)
     for name, shares in series:
         index = tints[name]
-        figures = [percent(share) for share in shares]
+        figures = [share.scaled(100) for share in shares]
         traces.append(
             {
                 "type": "bar",
@@ -110,11 +111,11 @@ def classes_chart(
     )
 
 
-def _weakest(classes: Sequence[str], shares: Sequence[Bounded]) -> str:
+def _weakest(classes: Sequence[str], shares: Sequence[Measured]) -> str:
     value, label = min((share.value, label) for share, label in zip(shares, classes, strict=True))
     return f"{label} ({100 * value:.0f} percent)"
 
 
-def _strongest(classes: Sequence[str], shares: Sequence[Bounded]) -> str:
+def _strongest(classes: Sequence[str], shares: Sequence[Measured]) -> str:
     value, label = max((share.value, label) for share, label in zip(shares, classes, strict=True))
     return f"{label} ({100 * value:.0f} percent)"

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.engine.measured import Measured
 from robustmaps.evaluation import Evaluation
-from robustmaps.figures import Bounded, Cell, Table, table
+from robustmaps.figures import Cell, Table, table
 from robustmaps.report._blocks import Block, Listing, Missing, Section, Text
 from robustmaps.report._words import MOST_LINES, NOT_EVALUATED
 from robustmaps.report.charts._accuracy import radius_chart
@@ -179,7 +180,7 @@ def classes(study: Statistics, labels: NDArray[np.int64] | None, names: Sequence
     return Section("classes", title, (*blocks, chart))
 
 
-def _of_class(variant: Variant, labels: NDArray[np.int64], label: int) -> Bounded:
+def _of_class(variant: Variant, labels: NDArray[np.int64], label: int) -> Measured:
     rows = np.flatnonzero(labels == label)
     return bounded(
         [_only(evaluation, rows) for evaluation in variant.evaluated.values()], "robust_correct", student=False

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustmaps.analysis import Analysis, Estimate, analyze, feature_maps, short_names
+from robustmaps.analysis import Analysis, analyze, feature_maps, short_names
 from robustmaps.attacks import PGD
 from robustmaps.data import Dataset, ImageSet
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import plain_view
-from robustmaps.figures import Bounded, png_of_change, png_of_image, png_of_map
+from robustmaps.figures import png_of_change, png_of_image, png_of_map
 from robustmaps.networks import open_checkpoint
 from robustmaps.report._blocks import Block, Gallery, Text, Tile
 from robustmaps.report.charts._depth import DepthSeries, depth_chart
@@ -155,8 +155,8 @@ def _depth(opened: Sequence[_Opened], analyses: Sequence[Analysis], tints: Mappi
     series = [
         DepthSeries(
             one.name,
-            tuple(_bounded(r.gain.relative if relative else r.gain.first_order) for r in analysis.stages),
-            tuple(_bounded(r.gain.relative_reached if relative else r.gain.reached) for r in analysis.stages),
+            tuple(r.gain.relative if relative else r.gain.first_order for r in analysis.stages),
+            tuple(r.gain.relative_reached if relative else r.gain.reached for r in analysis.stages),
             tuple("x".join(map(str, report.stage.map_size)) for report in analysis.stages),
         )
         for one, analysis in zip(opened, analyses, strict=True)
@@ -168,10 +168,6 @@ def _depth(opened: Sequence[_Opened], analyses: Sequence[Analysis], tints: Mappi
         "the budget can drive a stage's pooled features: to first order, and as far as an attack gets."
     )
     return (Text(text), depth_chart(short_names(first), series, unit, first.steps, tints))
-
-
-def _bounded(estimate: Estimate | None) -> Bounded | None:
-    return None if estimate is None else Bounded(estimate.value, *estimate.interval)
 
 
 def _maps(one: _Opened, analysis: Analysis, x: Tensor, y: Tensor, data: Dataset) -> Gallery:

@@ -7,7 +7,7 @@ import numpy as np
 from robustmaps.config import write_config
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Evaluation
-from robustmaps.figures import NONE, Bounded, Cell, Table, percent_cell, points_cell, table
+from robustmaps.figures import NONE, Cell, Table, percent_cell, points_cell, table
 from robustmaps.report._blocks import Block, Code, Listing, Missing, Section, Text
 from robustmaps.report._words import NOT_EVALUATED
 from robustmaps.report.charts._accuracy import TradeOff, differences_chart, trade_off_chart
@@ -86,7 +86,7 @@ def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
         deviation = variant.deviations[1]
         spread = (NONE if deviation is None else Cell(f"{100 * deviation:.1f}", 100 * deviation),)
     gain = study.gains.get(variant.name)
-    gains = (NONE if gain is None else points_cell(Bounded(gain.value, *gain.interval)),) if study.gains else ()
+    gains = (NONE if gain is None else points_cell(gain.difference),) if study.gains else ()
     seconds = float(np.mean([run.seconds for run in variant.runs]))
     return (
         variant.name,
@@ -164,7 +164,7 @@ def trade_offs(study: Statistics) -> Section | None:
     ]
     blocks: list[Block] = [trade_off_chart(points, study.yardstick.short)]
     if study.gains:
-        gains = [(gain.b, gain.a, Bounded(gain.value, *gain.interval)) for gain in study.gains.values()]
+        gains = [(gain.b, gain.a, gain.difference) for gain in study.gains.values()]
         blocks.append(differences_chart(gains))
         blocks += [Text(gain.as_sentence()) for gain in list(study.gains.values())[:_SENTENCES]]
         if len(gains) > _SENTENCES:
