@@ -21,6 +21,7 @@ from robustmaps.networks import load_data
 from robustmaps.studies._costs import forward_flops
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+REGISTRIES = (attack_registry._REGISTRY, defense_registry._REGISTRY)
 FAST = ["--eps", "0.1", "--batch-size", "256", "--device", "cpu", "--precision", "fp32", "--epochs", "1"]
 
 
@@ -44,11 +45,11 @@ def site(tmp_path, monkeypatch):
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
-    for registry in (attack_registry._REGISTRY, defense_registry._REGISTRY):
+    for registry in REGISTRIES:
         monkeypatch.delitem(registry.__dict__, "_plugins", raising=False)
         monkeypatch.setattr(registry, "_registered", {})
     yield folder
-    for registry in (attack_registry._REGISTRY, defense_registry._REGISTRY):
+    for registry in REGISTRIES:
         registry.__dict__.pop("_plugins", None)
     for module in [name for name, each in sys.modules.items() if str(folder) in str(getattr(each, "__file__", ""))]:
         del sys.modules[module]

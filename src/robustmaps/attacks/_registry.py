@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.registry import Listed, Registry, check_taken
+from robustmaps.engine.registry import Registry, check_taken
 
 if TYPE_CHECKING:
     from robustmaps.attacks._base import Attack
@@ -38,21 +37,8 @@ class AttackRow:
     passes: Callable[[Any], float | None] = lambda attack: None  # noqa: ARG005
 
 
-_REGISTRY = Registry("robustmaps.attacks", Path(__file__).parent, "attack", AttackRow)
-
-
-def register(row: AttackRow) -> AttackRow:
-    """Add an attack while the program runs; an installed package names its module as an entry point instead.
-
-    Raises:
-        InputError: it is not a row, or its name is taken.
-    """
-    return _REGISTRY.register(row)
-
-
-def listed(*, warn: bool = True) -> dict[str, Listed]:
-    """All attacks by name, without importing them."""
-    return _REGISTRY.listed(warn=warn)
+_REGISTRY = Registry("robustmaps.attacks", "attack", AttackRow)
+register, listed = _REGISTRY.register, _REGISTRY.listed
 
 
 def check_parameters(names: Iterable[str], given: Mapping[str, object]) -> None:

@@ -1,8 +1,7 @@
 """The defences by name. No PyTorch here: a list of them is read from the source."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustmaps.engine.errors import InputError
@@ -51,43 +50,22 @@ _AWP_PARAMETERS = {
 }
 
 
-def _perturbed(row: Listed) -> Listed | None:
+def _around(row: Listed) -> Iterator[Listed]:
+    """The row, and what it is called where weights are perturbed around it."""
+    yield row
     usual = row.values.get("awp_gamma")
-    if usual is None:
-        return None
-    gamma = f"{_AWP_PARAMETERS['awp_gamma']} (default: {usual:g})"
-    return replace(
-        row,
-        name=f"{row.name}{_AWP_SUFFIX}",
-        summary=f"{row.name} with adversarial weight perturbation (arXiv 2004.05884)",
-        parameters={**row.parameters, **_AWP_PARAMETERS, "awp_gamma": gamma},
-    )
+    if usual is not None:
+        gamma = f"{_AWP_PARAMETERS['awp_gamma']} (default: {usual:g})"
+        yield replace(
+            row,
+            name=f"{row.name}{_AWP_SUFFIX}",
+            summary=f"{row.name} with adversarial weight perturbation (arXiv 2004.05884)",
+            parameters={**row.parameters, **_AWP_PARAMETERS, "awp_gamma": gamma},
+        )
 
 
-_REGISTRY = Registry("robustmaps.defenses", Path(__file__).parent, "defense", DefenseRow, _perturbed)
-
-
-def register(row: DefenseRow) -> DefenseRow:
-    """Add a defence while the program runs; an installed package names its module as an entry point instead.
-
-    Raises:
-        InputError: it is not a row, or its name is taken.
-    """
-    return _REGISTRY.register(row)
-
-
-def listed(*, warn: bool = True) -> dict[str, Listed]:
-    """All defences by name, those around which weights are perturbed also as ``NAME-awp``, without importing them."""
-    return _REGISTRY.listed(warn=warn)
-
-
-def find(name: str) -> Listed:
-    """What is known of a defence without importing it.
-
-    Raises:
-        InputError: an unknown defence.
-    """
-    return _REGISTRY.find(name)
+_REGISTRY = Registry("robustmaps.defenses", "defense", DefenseRow, _around)
+register, listed, find = _REGISTRY.register, _REGISTRY.listed, _REGISTRY.find
 
 
 def is_attacked(name: str) -> bool:

@@ -1,6 +1,6 @@
 """Rows by name: each stands beside its class, in a module of ours or of another package, or is registered by a program.
 
-The literal parts of a row (name, summary, parameters) are read from the source of its module, so that a command can
+What a list shows of a row is read from the source of its module where it is written out there, so that a command can
 list what there is without importing PyTorch; the module is imported when the row is used.
 """
 
@@ -11,14 +11,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.abc import InspectLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 
 class Row(Protocol):
@@ -26,18 +24,7 @@ class Row(Protocol):
 
     @property
     def name(self) -> str:
-        """The name on the command line."""
-        ...
-
-    @property
-    def summary(self) -> str:
-        """What it is, in a line."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """What each option that it takes means."""
-        ...
+        """What it is called, uniquely among its kind."""
 
 
 R = TypeVar("R", bound=Row)
@@ -57,46 +44,38 @@ class Listed:
     """
 
     name: str
-    summary: str
-    parameters: Mapping[str, str]
+    summary: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     module: str = ""
     origin: str = ""
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], module: str = "", origin: str = "") -> "Listed":
-        """From a row's arguments or attributes."""
-        return cls(values["name"], values["summary"], values.get("parameters", {}), values, module, origin)
 
 
 class Registry(Generic[R]):
     """The rows of one kind.
 
-    Rows come from three places: ``ROW`` or ``ROWS`` in the modules of ``package``; `register`; and modules that other
-    installed packages name as entry points of the group ``package``.
+    Rows come from three places: ``ROW`` or ``ROWS`` in the modules of a package of ours; `register`; and modules that
+    other installed packages name as entry points.
 
     Args:
-        package: such as ``robustmaps.attacks``.
-        folder: where the package's modules are.
+        package: such as ``robustmaps.data.sources``; the group of entry points is then ``robustmaps.sources``.
         kind: what the rows describe, for messages.
         row: their class.
-        variant: what a row is known as besides, None where there is nothing.
+        expand: what a row is known as, itself included.
     """
 
     def __init__(
         self,
         package: str,
-        folder: Path,
         kind: str,
         row: type[R],
-        variant: Callable[[Listed], Listed | None] = lambda row: None,  # noqa: ARG005
+        expand: Callable[[Listed], Iterable[Listed]] = lambda row: (row,),
     ) -> None:
-        self._package, self._folder, self._kind, self._row = package, folder, kind, row
-        self._variant = variant
+        self._package, self._kind, self._row, self._expand = package, kind, row, expand
         self._registered: dict[str, R] = {}
 
     def register(self, row: R) -> R:
-        """Add a row while the program runs; returns it.
+        """Add a row while the program runs; an installed package names its module as an entry point instead.
 
         Raises:
             InputError: it is not a row, or its name is taken.
@@ -110,27 +89,21 @@ class Registry(Generic[R]):
 
     def listed(self, *, warn: bool = True) -> dict[str, Listed]:
         """All rows by name; a package whose rows can't be read is left out, with a warning unless ``warn`` is off."""
-        for error in self._plugins[1].values() if warn else ():
+        for error in self._plugins[1] if warn else ():
             warnings.warn(str(error), stacklevel=2)
-        return self._with_variants({**self._known, **self._plugins[0]})
+        return {**self._known, **self._plugins[0]}
 
     def find(self, name: str) -> Listed:
         """A row by name; other packages are looked at only where we have none of that name.
 
         Raises:
-            InputError: no such row, with the nearest match, or a package whose rows can't be read.
+            InputError: no such row, with the nearest match and the packages whose rows can't be read.
         """
-        known = self._with_variants(self._known)
-        if name in known:
-            return known[name]
-        found, broken = self._plugins
-        plugins = self._with_variants(found)
-        if name in plugins:
-            return plugins[name]
-        if name in broken:
-            raise broken[name]
-        error = unknown(self._kind, name, [*known, *plugins])
-        for note in broken.values():
+        found = self._known.get(name) or self._plugins[0].get(name)
+        if found is not None:
+            return found
+        error = unknown(self._kind, name, self.listed(warn=False))
+        for note in self._plugins[1]:
             error.add_note(f"note: {note}")
         raise error
 
@@ -145,50 +118,59 @@ class Registry(Generic[R]):
             return self._registered[name]
         return next(row for row in self._imported(listed.module, listed.origin) if row.name == name)
 
+    def rows(self) -> Iterator[R]:
+        """All rows themselves; a package whose rows can't be imported is left out, with a warning."""
+        for name in self.listed():
+            try:
+                row = self.row(name)
+            except InputError as error:
+                warnings.warn(str(error), stacklevel=2)
+            else:
+                yield row
+
     @property
     def _known(self) -> dict[str, Listed]:
-        return {**self._ours, **{name: Listed.of(vars(row)) for name, row in self._registered.items()}}
-
-    def _with_variants(self, rows: Mapping[str, Listed]) -> dict[str, Listed]:
-        variants = [row for row in map(self._variant, rows.values()) if row is not None]
-        return {**rows, **{row.name: row for row in variants}}
+        return {**self._ours, **self._by_name(map(vars, self._registered.values()))}
 
     @cached_property
     def _ours(self) -> dict[str, Listed]:
         found = {}
-        for file in sorted(self._folder.glob("*.py")):
+        for file in sorted(Path(importlib.import_module(self._package).__path__[0]).glob("*.py")):
             source = file.read_text(encoding="utf-8")
             if "\nROW" in source:
-                module = f"{self._package}.{file.stem}"
-                found.update({row.name: row for row in self._read(module, source, "")})
+                found.update(self._read(f"{self._package}.{file.stem}", source))
         return found
 
     @cached_property
-    def _plugins(self) -> tuple[dict[str, Listed], dict[str, InputError]]:
-        """What other packages bring, and by the entry point's name why a package's can't be read."""
+    def _plugins(self) -> tuple[dict[str, Listed], list[InputError]]:
+        """What other packages bring, and why some of them can't be read."""
         found: dict[str, Listed] = {}
-        broken: dict[str, InputError] = {}
+        broken = []
         from importlib.metadata import entry_points  # where no other package is asked for, this is not waited for
 
-        for point in entry_points(group=self._package):
+        for point in entry_points(group=f"robustmaps.{self._package.rpartition('.')[2]}"):
+            origin = f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
             try:
-                for row in self._read(point.module, None, _origin(point)):
-                    if row.name in self._ours or row.name in found:
-                        raise InputError(f"{self._kind} {row.name!r} of {_origin(point)}: the name is taken")
-                    found[row.name] = row
+                rows = self._read(point.module, None, origin)
+                for name in rows.keys() & {*self._ours, *found}:
+                    raise InputError(f"{self._kind} {name!r} of {origin}: the name is taken")
+                found.update(rows)
             except InputError as error:
-                broken[point.name] = error
+                broken.append(error)
         return found, broken
 
-    def _read(self, module: str, source: str | None, origin: str) -> list[Listed]:
+    def _by_name(self, rows: Iterable[Mapping[str, Any]], module: str = "", origin: str = "") -> dict[str, Listed]:
+        shown = ("name", "summary", "parameters")
+        listed = (Listed(**{key: v[key] for key in shown if key in v}, values=v, module=module, origin=origin) for v in rows)
+        return {each.name: each for row in listed for each in self._expand(row)}
+
+    def _read(self, module: str, source: str | None, origin: str = "") -> dict[str, Listed]:
         """The rows of a module, by its source where that suffices."""
         try:
-            rows = list(_written(source if source is not None else _source(module)))
+            rows = _written(_source(module) if source is None else source)
         except Exception as error:
             raise self._unreadable(module, origin, error) from error
-        if not rows or not all({"name", "summary"} <= set(values) for values in rows):
-            rows = [vars(row) for row in self._imported(module, origin)]
-        return [Listed.of(values, module, origin) for values in rows]
+        return self._by_name(rows or map(vars, self._imported(module, origin)), module, origin)
 
     def _imported(self, module: str, origin: str) -> list[R]:
         try:
@@ -259,50 +241,32 @@ def _value(text: str) -> Any:
         return text
 
 
-def _origin(point: "EntryPoint") -> str:
-    return "a package" if point.dist is None else f"the package {point.dist.name} {point.dist.version}"
-
-
 def _source(module: str) -> str:
-    """The source of a module that need not be imported; empty where there is none."""
+    """The source of a module, which is not imported; empty where there is none."""
     spec = importlib.util.find_spec(module)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {module!r}")
-    return Path(spec.origin).read_text(encoding="utf-8") if spec.has_location and spec.origin else ""
+    return (isinstance(spec.loader, InspectLoader) and spec.loader.get_source(module)) or ""
 
 
-def _written(source: str) -> Iterator[dict[str, Any]]:
-    """The literal arguments of the rows that a module assigns to ``ROW`` or ``ROWS``."""
-    literals: dict[str, Any] = {}
+def _written(source: str) -> list[dict[str | None, Any]]:
+    """The arguments of the rows that a module assigns to ``ROW`` or ``ROWS``, None for those that are no literals.
+
+    Nothing where one that a list shows is none, so that the module has to be imported.
+    """
+    assigned: dict[str, ast.expr] = {}
     for statement in ast.parse(source).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            name, value = statement.targets[0].id, statement.value
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-            name, value = statement.target.id, statement.value
-        else:
-            continue
-        if name in ("ROW", "ROWS"):
-            for call in value.elts if isinstance(value, ast.Tuple | ast.List) else [value]:
-                yield _literal_arguments(call, literals) if isinstance(call, ast.Call) else {}
-        else:
-            literals.update(_literal(name, value, literals))
+        match statement:
+            case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
+                assigned[name] = value
+    rows = [*getattr(assigned.get("ROWS"), "elts", ()), *([assigned["ROW"]] if "ROW" in assigned else [])]
+    found = [{k.arg: _literal(k.value, assigned) for k in getattr(row, "keywords", ())} for row in rows]
+    whole = all(row.get("name") and None not in map(row.get, row.keys() & {"summary", "parameters", None}) for row in found)
+    return found if whole else []
 
 
-def _literal_arguments(call: ast.Call, literals: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a row; none where one is missing that a list shows, so that the module has to be imported."""
-    found: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is not None:
-            found.update(_literal(keyword.arg, keyword.value, literals))
-    shown = {keyword.arg for keyword in call.keywords} & {"name", "summary", "parameters", None}
-    return found if shown <= set(found) else {}
-
-
-def _literal(name: str, value: ast.expr, literals: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The name with its value; nothing where that is no literal and no name of one."""
-    if isinstance(value, ast.Name):
-        return [(name, literals[value.id])] if value.id in literals else []
+def _literal(value: ast.expr, assigned: Mapping[str, ast.expr]) -> Any:
     try:
-        return [(name, ast.literal_eval(value))]
-    except (ValueError, TypeError, SyntaxError):
-        return []
+        return ast.literal_eval(assigned[value.id] if isinstance(value, ast.Name) else value)
+    except (KeyError, ValueError, TypeError, SyntaxError):
+        return None
