@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from robustmaps.data import load
-from robustmaps.data.sources.resolve import resolve
+from robustmaps.data.sources import resolve
 
 datasets = pytest.importorskip("datasets")
 

@@ -16,12 +16,6 @@ DESCRIPTION = {
     "prepare": "Decode a data set into the cache, so that training starts at once.",
     "show": "Show what a data set holds: sizes, classes, statistics; with --picture, a PNG of some images.",
 }
-_FORMS = (
-    ("hf:OWNER/NAME", "any image classification set of the Hugging Face hub"),
-    ("FOLDER or ARCHIVE.tar[.gz|.xz]", "folders of images by class, below train/ and test/"),
-    ("FOLDER", "IDX files, such as train-images-idx3-ubyte.gz"),
-    ("FILE.npz", "arrays x_train, y_train, x_test, y_test"),
-)
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def _list(arguments: Sequence[str]) -> None:
     given = parse(ListArguments, arguments, "data list", DESCRIPTION["list"])
-    from robustmaps.data import KNOWN
+    from robustmaps.data import KNOWN, forms
 
     rows = [(name, s.title, str(s.classes), f"{s.train:,}", f"{s.test:,}", s.size) for name, s in KNOWN.items()]
     values = {
@@ -100,9 +94,9 @@ def _list(arguments: Sequence[str]) -> None:
         for name, s in KNOWN.items()
     }
     Output(given.json).result(
-        {"known": values, "forms": dict(_FORMS)},
+        {"known": values, "forms": forms()},
         rich_table(("--data", "what", "classes", "train", "test", "pixels"), rows, texts=2),
-        rich_table(("or", "what"), _FORMS, texts=2),
+        rich_table(("or", "what"), list(forms().items()), texts=2),
     )
 
 

@@ -14,6 +14,7 @@ from robustmaps.data.known import KNOWN, KnownSet
 from robustmaps.data.load import describe, load, prepare
 from robustmaps.data.placement import Placed, place
 from robustmaps.data.sets import Dataset, Extra, ImageSet
+from robustmaps.data.sources import forms
 
 __all__ = [
     "KNOWN",
@@ -27,6 +28,7 @@ __all__ = [
     "ResizedCrop",
     "batches",
     "describe",
+    "forms",
     "load",
     "load_extra",
     "open_corruptions",

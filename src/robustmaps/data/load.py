@@ -12,7 +12,7 @@ from robustmaps.data.cache import fetch
 from robustmaps.data.known import KNOWN
 from robustmaps.data.sets import Dataset, ImageSet
 from robustmaps.data.source import Progress
-from robustmaps.data.sources.resolve import resolve
+from robustmaps.data.sources.registry import resolve
 from robustmaps.data.splits import held_out, part_size
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError

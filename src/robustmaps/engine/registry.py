@@ -161,7 +161,9 @@ class Registry(Generic[R]):
 
     def _by_name(self, rows: Iterable[Mapping[str, Any]], module: str = "", origin: str = "") -> dict[str, Listed]:
         shown = ("name", "summary", "parameters")
-        listed = (Listed(**{key: v[key] for key in shown if key in v}, values=v, module=module, origin=origin) for v in rows)
+        listed = (
+            Listed(**{key: v[key] for key in shown if key in v}, values=v, module=module, origin=origin) for v in rows
+        )
         return {each.name: each for row in listed for each in self._expand(row)}
 
     def _read(self, module: str, source: str | None, origin: str = "") -> dict[str, Listed]:
@@ -249,7 +251,7 @@ def _source(module: str) -> str:
     return (isinstance(spec.loader, InspectLoader) and spec.loader.get_source(module)) or ""
 
 
-def _written(source: str) -> list[dict[str | None, Any]]:
+def _written(source: str) -> list[dict[Any, Any]]:
     """The arguments of the rows that a module assigns to ``ROW`` or ``ROWS``, None for those that are no literals.
 
     Nothing where one that a list shows is none, so that the module has to be imported.
@@ -261,7 +263,9 @@ def _written(source: str) -> list[dict[str | None, Any]]:
                 assigned[name] = value
     rows = [*getattr(assigned.get("ROWS"), "elts", ()), *([assigned["ROW"]] if "ROW" in assigned else [])]
     found = [{k.arg: _literal(k.value, assigned) for k in getattr(row, "keywords", ())} for row in rows]
-    whole = all(row.get("name") and None not in map(row.get, row.keys() & {"summary", "parameters", None}) for row in found)
+    whole = all(
+        row.get("name") and None not in map(row.get, row.keys() & {"summary", "parameters", None}) for row in found
+    )
     return found if whole else []
 
 

@@ -1,17 +1,18 @@
 """The paper's networks, each with a ``strides`` argument, and what any network costs."""
 
 from robustmaps.models._catalog import CatalogEntry, catalog
-from robustmaps.models._classifier import Architecture
+from robustmaps.models._classifier import Architecture, Classifier
 from robustmaps.models._cost import Cost, count_flops, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
-from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides
+from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides, register
 from robustmaps.models._strides import Strides, StridesLike
 
 __all__ = [
     "UPSAMPLE_MODES",
     "Architecture",
     "CatalogEntry",
+    "Classifier",
     "Cost",
     "FinalPooling",
     "Network",
@@ -27,5 +28,6 @@ __all__ = [
     "measure_cost",
     "names",
     "parse_strides",
+    "register",
     "upsampling",
 ]

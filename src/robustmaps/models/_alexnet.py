@@ -45,6 +45,4 @@ def alexnet(strides: Strides, in_channels: int, num_classes: int) -> Classifier:
     return Classifier(nn.Sequential(features), head)
 
 
-ARCHITECTURES = {
-    "alexnet": Architecture("AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet),
-}
+ROW = Architecture("alexnet", "AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet)

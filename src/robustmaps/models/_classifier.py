@@ -1,4 +1,4 @@
-"""What the families share: features, global average pooling and a head, and the row of the table of networks."""
+"""What the families share: features, global average pooling and a head, and the row of a network."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,19 +34,21 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """One row of the table of networks.
+    """What is known of a network: as ``ROW``, or several as ``ROWS``, in the module of its family.
 
     Attributes:
+        name: on the command line.
         family: the name of the family as papers write it.
         strides: the default stride of each downsampling step.
         steps: what the strides belong to, such as ``one per group``.
         build: makes the body from strides, input channels and classes.
     """
 
+    name: str
     family: str
     strides: Strides
     steps: str
-    build: Callable[[Strides, int, int], Classifier]
+    build: Callable[[Strides, int, int], nn.Module]
 
 
 def residual_groups(

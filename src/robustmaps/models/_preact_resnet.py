@@ -86,15 +86,15 @@ def preact_resnet(
 
 
 def _row(
-    block: Callable[[int, int, int], PreActResidual], widths: Sequence[int], depths: Sequence[int]
+    depth: int, block: Callable[[int, int, int], PreActResidual], widths: Sequence[int], depths: Sequence[int]
 ) -> Architecture:
     build = partial(preact_resnet, block=block, stem=64, widths=widths, depths=depths)
-    return Architecture("PreActResNet", Strides((1, 2, 2, 2)), "one per group", build)
+    return Architecture(f"preactresnet{depth}", "PreActResNet", Strides((1, 2, 2, 2)), "one per group", build)
 
 
-ARCHITECTURES = {
-    "preactresnet18": _row(basic, (64, 128, 256, 512), (2, 2, 2, 2)),
-    "preactresnet34": _row(basic, (64, 128, 256, 512), (3, 4, 6, 3)),
-    "preactresnet50": _row(bottleneck, (256, 512, 1024, 2048), (3, 4, 6, 3)),
-    "preactresnet101": _row(bottleneck, (256, 512, 1024, 2048), (3, 4, 23, 3)),
-}
+ROWS = (
+    _row(18, basic, (64, 128, 256, 512), (2, 2, 2, 2)),
+    _row(34, basic, (64, 128, 256, 512), (3, 4, 6, 3)),
+    _row(50, bottleneck, (256, 512, 1024, 2048), (3, 4, 6, 3)),
+    _row(101, bottleneck, (256, 512, 1024, 2048), (3, 4, 23, 3)),
+)

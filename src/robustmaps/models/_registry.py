@@ -2,35 +2,19 @@
 
 from collections.abc import Sequence
 
-from robustmaps.engine.errors import InputError, unknown
-from robustmaps.models import _alexnet, _preact_resnet, _resnet, _vgg, _wide_resnet
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.registry import Registry
 from robustmaps.models._classifier import Architecture
 from robustmaps.models._network import Network, Normalize, upsampling
 from robustmaps.models._strides import Strides, StridesLike
 
-ARCHITECTURES: dict[str, Architecture] = {
-    **_alexnet.ARCHITECTURES,
-    **_vgg.ARCHITECTURES,
-    **_resnet.ARCHITECTURES,
-    **_preact_resnet.ARCHITECTURES,
-    **_wide_resnet.ARCHITECTURES,
-}
+_REGISTRY = Registry("robustmaps.models", "model", Architecture)
+register, architecture = _REGISTRY.register, _REGISTRY.row
 
 
 def names() -> list[str]:
     """The names that ``create`` knows, family by family."""
-    return list(ARCHITECTURES)
-
-
-def architecture(name: str) -> Architecture:
-    """The table's row of that name.
-
-    Raises:
-        InputError: no such network; the message has the nearest match.
-    """
-    if name not in ARCHITECTURES:
-        raise unknown("model", name, ARCHITECTURES)
-    return ARCHITECTURES[name]
+    return list(_REGISTRY.listed())
 
 
 def default_strides(name: str) -> Strides:

@@ -88,29 +88,27 @@ def resnet(
 def _narrow(depth: int) -> Architecture:
     """Three groups of (depth - 2) / 6 basic blocks, 16 to 64 channels wide (section 4.2 of the ResNet paper)."""
     build = partial(resnet, block=basic, stem=16, widths=(16, 32, 64), depths=((depth - 2) // 6,) * 3)
-    return Architecture("ResNet", Strides((1, 2, 2)), "one per group", build)
+    return Architecture(f"resnet{depth}", "ResNet", Strides((1, 2, 2)), "one per group", build)
 
 
 def _wide(
-    family: str, block: Callable[[int, int, int], Residual], widths: Sequence[int], depths: Sequence[int]
+    name: str,
+    block: Callable[[int, int, int], Residual],
+    widths: Sequence[int],
+    depths: Sequence[int],
+    family: str = "ResNet",
 ) -> Architecture:
     """Four groups behind a stem of 64 channels (table 1 of the ResNet paper, the stem made for small images)."""
     build = partial(resnet, block=block, stem=64, widths=widths, depths=depths)
-    return Architecture(family, Strides((1, 2, 2, 2)), "one per group", build)
+    return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build)
 
 
-ARCHITECTURES = {
-    "resnet8": _narrow(8),
-    "resnet20": _narrow(20),
-    "resnet32": _narrow(32),
-    "resnet44": _narrow(44),
-    "resnet56": _narrow(56),
-    "resnet110": _narrow(110),
-    "resnet18": _wide("ResNet", basic, (64, 128, 256, 512), (2, 2, 2, 2)),
-    "resnet34": _wide("ResNet", basic, (64, 128, 256, 512), (3, 4, 6, 3)),
-    "resnet50": _wide("ResNet", bottleneck, (256, 512, 1024, 2048), (3, 4, 6, 3)),
-    "resnet101": _wide("ResNet", bottleneck, (256, 512, 1024, 2048), (3, 4, 23, 3)),
-    "resnext50_32x4d": _wide(
-        "ResNeXt", partial(bottleneck, reduction=2, groups=32), (256, 512, 1024, 2048), (3, 4, 6, 3)
-    ),
-}
+_BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
+ROWS = (
+    *map(_narrow, (8, 20, 32, 44, 56, 110)),
+    _wide("resnet18", basic, _BASIC, (2, 2, 2, 2)),
+    _wide("resnet34", basic, _BASIC, (3, 4, 6, 3)),
+    _wide("resnet50", bottleneck, _BOTTLENECK, (3, 4, 6, 3)),
+    _wide("resnet101", bottleneck, _BOTTLENECK, (3, 4, 23, 3)),
+    _wide("resnext50_32x4d", partial(bottleneck, reduction=2, groups=32), _BOTTLENECK, (3, 4, 6, 3), "ResNeXt"),
+)

@@ -4,7 +4,7 @@ That VGG-16 means the one with batch-norm is how the published code trains it (g
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from torch import nn
@@ -49,20 +49,17 @@ def vgg(strides: Strides, in_channels: int, num_classes: int, *, depths: Sequenc
     return Classifier(nn.Sequential(OrderedDict(groups)), head)
 
 
-def _row(depths: Sequence[int], *, batch_norm: bool = False) -> Architecture:
-    """One column of table 1 of the VGG paper (A, B, D, E)."""
-    return Architecture(
-        "VGG", Strides((2, 2, 2, 2, 2)), "one per max pool", partial(vgg, depths=depths, batch_norm=batch_norm)
-    )
+def _rows(depth: int, depths: Sequence[int]) -> Iterator[Architecture]:
+    """One column of table 1 of the VGG paper (A, B, D, E), without and with batch-norm."""
+    for batch_norm in (False, True):
+        build = partial(vgg, depths=depths, batch_norm=batch_norm)
+        name = f"vgg{depth}{'_bn' * batch_norm}"
+        yield Architecture(name, "VGG", Strides((2, 2, 2, 2, 2)), "one per max pool", build)
 
 
-ARCHITECTURES = {
-    "vgg11": _row((1, 1, 2, 2, 2)),
-    "vgg13": _row((2, 2, 2, 2, 2)),
-    "vgg16": _row((2, 2, 3, 3, 3)),
-    "vgg19": _row((2, 2, 4, 4, 4)),
-    "vgg11_bn": _row((1, 1, 2, 2, 2), batch_norm=True),
-    "vgg13_bn": _row((2, 2, 2, 2, 2), batch_norm=True),
-    "vgg16_bn": _row((2, 2, 3, 3, 3), batch_norm=True),
-    "vgg19_bn": _row((2, 2, 4, 4, 4), batch_norm=True),
-}
+ROWS = (
+    *_rows(11, (1, 1, 2, 2, 2)),
+    *_rows(13, (2, 2, 2, 2, 2)),
+    *_rows(16, (2, 2, 3, 3, 3)),
+    *_rows(19, (2, 2, 4, 4, 4)),
+)

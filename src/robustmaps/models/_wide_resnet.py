@@ -11,11 +11,7 @@ def _row(depth: int, factor: int) -> Architecture:
     """Three groups of (depth - 4) / 6 basic blocks, ``factor`` times as wide as in ResNet-20 (table 1)."""
     widths = (16 * factor, 32 * factor, 64 * factor)
     build = partial(preact_resnet, block=basic, stem=16, widths=widths, depths=((depth - 4) // 6,) * 3)
-    return Architecture("Wide ResNet", Strides((1, 2, 2)), "one per group", build)
+    return Architecture(f"wrn{depth}_{factor}", "Wide ResNet", Strides((1, 2, 2)), "one per group", build)
 
 
-ARCHITECTURES = {
-    "wrn28_10": _row(28, 10),
-    "wrn34_10": _row(34, 10),
-    "wrn34_20": _row(34, 20),
-}
+ROWS = (_row(28, 10), _row(34, 10), _row(34, 20))

@@ -4,22 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from robustmaps.config import STUDY, asked_for
-from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.evaluation import Comparison, images_sha256
-from robustmaps.networks import choose_images, load_data
-from robustmaps.report._blocks import Block, Chart, Fact, Facts, Listing, Missing, Page, Part, Section
+from robustmaps.evaluation import Comparison
+from robustmaps.report._blocks import Chart, Fact, Facts, Listing, Page, Part, Section
 from robustmaps.report._writing import write_report
-from robustmaps.report.sections import _findings as findings
-from robustmaps.report.sections import _results as sections
-from robustmaps.report.sections._commands import shell
-from robustmaps.report.sections._pictures import Pictures, draw_pictures
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import sections
 from robustmaps.runs import RunRecord, read_run, read_runs
 from robustmaps.studies import Statistics, Variant, statistics_by_part
 
@@ -104,22 +97,8 @@ def _page(studies: Sequence[Statistics], single: bool, pictures: bool, device: s
 def _part(
     study: Statistics, prefix: str, pictures: bool, device: str, watcher: Watcher
 ) -> tuple[Part, tuple[str, ...]]:
-    data = _data(study)
-    labels, names = _labels(study, data)
-    drawn = _pictures(study, data, device, watcher) if pictures else None
-    checks, suspicions = findings.diagnostics(study)
-    found = [
-        sections.leaderboard(study),
-        sections.trade_offs(study),
-        findings.training(study),
-        findings.attacks(study),
-        findings.classes(study, labels, names),
-        _drawn("images", "Images under attack", drawn.images if drawn else (), study),
-        _drawn("inside", "Inside the network", drawn.inside if drawn else (), study),
-        checks,
-        sections.repeating(study),
-    ]
-    parts = tuple(_within(prefix, section) for section in found if section is not None)
+    found, suspicions = sections(Material(study, pictures, device, watcher))
+    parts = tuple(_within(prefix, section) for section in found)
     return Part(study.title, answer(study), Facts(_facts(study)), parts), (*_warnings(study), *suspicions)
 
 
@@ -232,52 +211,3 @@ def _footer(runs: Sequence[RunRecord]) -> str:
         {f"robustmaps {run.environment['robustmaps']}" for run in runs if "robustmaps" in run.environment}
     )
     return f"Computed with {', '.join(versions)}." if versions else ""
-
-
-def _data(study: Statistics) -> Dataset | None:
-    """The images of the best configuration, None where they can't be had here."""
-    try:
-        return load_data(study.best.config.data)
-    except (InputError, OSError):  # moved away, or on a hub that can't be reached
-        return None
-
-
-def _labels(study: Statistics, data: Dataset | None) -> tuple[NDArray[np.int64] | None, Sequence[str]]:
-    """The labels of the evaluated images and the names of the classes."""
-    if data is None or study.yardstick is None:
-        return None, ()
-    for split in ("test", "validation"):
-        if study.yardstick.count <= len(getattr(data, split)):
-            x, y = choose_images(data, split, study.yardstick.count)
-            if images_sha256(x, y) == study.yardstick.images:
-                return y.numpy(), data.classes
-    return None, ()
-
-
-def _pictures(study: Statistics, data: Dataset | None, device: str, watcher: Watcher) -> Pictures | None:
-    if data is None:
-        return None
-    chosen: Sequence[tuple[str, RunRecord]] = [
-        (variant.name, run)
-        for variant in (study.reference, study.best)
-        if variant is not None and (run := _finished(variant)) is not None
-    ]
-    # Networks that saw other images would need other pictures.
-    chosen = [(name, run) for name, run in chosen if run.config.data == chosen[-1][1].config.data]
-    if not chosen:
-        return None
-    try:
-        return draw_pictures([(n, run.folder) for n, run in chosen], data, study.tints, device=device, watcher=watcher)
-    except (InputError, RuntimeError):  # weights that can't be read any more, or no memory left for them
-        return None
-
-
-def _finished(variant: Variant) -> RunRecord | None:
-    return next((run for run in variant.runs if run.status == "finished"), None)
-
-
-def _drawn(name: str, title: str, blocks: tuple[Block, ...], study: Statistics) -> Section:
-    if blocks:
-        return Section(name, title, blocks)
-    text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"
-    return Section(name, title, (Missing(text, shell("robustmaps", "report", study.folder)),))

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from robustmaps.data.decode import Encoded, decode_blocks
 from robustmaps.data.source import Contents, Progress
+from robustmaps.data.sources.registry import SourceRow
 from robustmaps.data.sources.tree import Tree, is_hidden, is_image
 from robustmaps.engine.errors import InputError
 
@@ -114,3 +115,11 @@ class Archive:
 def suffix_of(path: Path) -> str | None:
     """The ending of the name that says that a file is a tar archive."""
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+
+
+ROW = SourceRow(
+    name="archive",
+    form="ARCHIVE.tar[.gz|.xz]",
+    summary="a FOLDER of images by class, packed",
+    at=lambda path: Archive(path) if path.is_file() and suffix_of(path) else None,
+)

@@ -6,6 +6,7 @@ import numpy as np
 
 from robustmaps.data.source import UNSPLIT, Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, numbered_classes
+from robustmaps.data.sources.registry import SourceRow
 
 _LEVELS = 16
 
@@ -28,3 +29,10 @@ class Digits:
         images = np.rint(digits.images[:, None] * (255 / _LEVELS)).astype(np.uint8)
         classes = numbered_classes(len(digits.target_names))
         return Contents("digits", array_blocks(UNSPLIT, images, digits.target, classes, image_size, progress), classes)
+
+
+ROW = SourceRow(
+    name="digits",
+    summary="scikit-learn's handwritten digits",
+    named=lambda spec: Digits() if spec == "digits" else None,
+)

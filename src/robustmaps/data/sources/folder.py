@@ -8,6 +8,7 @@ from pathlib import Path
 
 from robustmaps.data.decode import Encoded, decode_blocks
 from robustmaps.data.source import Contents, Progress
+from robustmaps.data.sources.registry import SourceRow
 from robustmaps.data.sources.tree import Tree, is_hidden, is_image
 from robustmaps.engine.errors import InputError
 
@@ -63,3 +64,12 @@ class Folder:
             folders[:] = sorted(name for name in folders if not is_hidden(name))
             folder = Path(path).relative_to(self.path).as_posix()
             yield "" if folder == "." else folder, sorted(filter(is_image, files))
+
+
+ROW = SourceRow(
+    name="folder",
+    form="FOLDER",
+    summary="folders of images by class, below train/ and test/",
+    at=lambda path: Folder(path) if path.is_dir() else None,
+    order=9,  # any folder that is nothing else
+)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from robustmaps.data.decode import Encoded, decode_blocks
-from robustmaps.data.known import HubId
+from robustmaps.data.known import KNOWN, HubId
 from robustmaps.data.source import SPLIT_NAMES, UNSPLIT, Contents, Progress
+from robustmaps.data.sources.registry import SourceRow
 from robustmaps.engine.errors import InputError
 
+_PREFIX = "hf:"
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 
 
@@ -91,3 +93,27 @@ def _encoded(
                 raise InputError(f"{where}: {split} row {number}: label {value} out of range")
             data = picture["bytes"] if picture["bytes"] is not None else Path(picture["path"])
             yield Encoded(f"{where}: {split} row {number}", data, split, classes[value] if classes else str(value))
+
+
+def _named(spec: str) -> Hub | None:
+    known = KNOWN.get(spec)
+    if known is not None and known.hub is not None:
+        return Hub(spec, known.hub)
+    if not spec.startswith(_PREFIX):
+        return None
+    text = spec.removeprefix(_PREFIX)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return Hub(folder.resolve().name, HubId(str(folder.resolve())))
+    repository, _, revision = text.partition("@")
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise InputError(f"{spec}: expected hf:owner/name, hf:owner/name@revision or hf:FOLDER")
+    return Hub(repository.split("/")[1], HubId(repository, revision=revision or None))
+
+
+ROW = SourceRow(
+    name="hub",
+    form="hf:OWNER/NAME",
+    summary="any image classification set of the Hugging Face hub",
+    named=_named,
+)

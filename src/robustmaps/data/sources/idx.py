@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from robustmaps.data.source import Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, check_labels, numbered_classes
+from robustmaps.data.sources.registry import SourceRow
 from robustmaps.engine.errors import InputError
 
 _PREFIXES = {"train": "train", "test": "t10k"}
@@ -83,3 +84,11 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     if len(data) - start != int(np.prod(shape)):
         raise InputError(f"{path}: {len(data) - start} bytes for the shape {shape}; it is cut off or too long")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+ROW = SourceRow(
+    name="idx",
+    form="IDX-FOLDER",
+    summary="IDX files, such as train-images-idx3-ubyte.gz",
+    at=lambda path: Idx(path) if is_idx_folder(path) else None,
+)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from robustmaps.data.source import UNSPLIT, Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, check_labels, numbered_classes
+from robustmaps.data.sources.registry import SourceRow
 from robustmaps.engine.errors import InputError
 
 _SPLIT_KEYS = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
@@ -98,3 +99,11 @@ def to_bytes(where: str, images: NDArray[Any]) -> NDArray[np.uint8]:
         raise InputError(f"{where}: values from {low:g} to {high:g}; expected floats in [0, 1] (divide bytes by 255)")
     rounded: NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
     return rounded
+
+
+ROW = SourceRow(
+    name="npz",
+    form="FILE.npz",
+    summary="arrays x_train, y_train, x_test, y_test",
+    at=lambda path: Npz(path) if path.is_file() and path.suffix.lower() == ".npz" else None,
+)

@@ -1,7 +1,7 @@
 """The sections of a report on training, attacks, classes and diagnoses."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from robustmaps.engine.measured import Measured
 from robustmaps.evaluation import Evaluation
 from robustmaps.figures import Cell, Table, table
-from robustmaps.report._blocks import Block, Listing, Missing, Section, Text
+from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report._words import MOST_LINES, NOT_EVALUATED
 from robustmaps.report.charts._accuracy import radius_chart
 from robustmaps.report.charts._depth import LearningCurve, learning_chart
 from robustmaps.report.charts._verdicts import cascade_chart, classes_chart
 from robustmaps.report.sections._commands import first_evaluation, shell
-from robustmaps.runs import Yardstick
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.runs import RunRecord, Yardstick
 from robustmaps.studies import Statistics, Variant, bounded
 
 _WRONG = "wrong, clean"
@@ -27,8 +29,9 @@ _Series = tuple[str, tuple[str, ...], str, str]
 _ROBUST = "validation_robust_accuracy"
 
 
-def training(study: Statistics) -> Section:
+def training(material: Material) -> list[Block]:
     """Accuracy over epochs, and whether robust accuracy fell again."""
+    study = material.study
     curves = []
     shown = study.shown(MOST_LINES)
     for variant in shown:
@@ -42,14 +45,11 @@ def training(study: Statistics) -> Section:
                 curves.append(curve)
     falls, sentence = _overfitting(study.variants)
     if not curves:
-        return Section(
-            "training", "Training", (Missing("No epoch has been finished.", "robustmaps train --resume RUN"),)
-        )
-    blocks: list[Block] = []
-    blocks += _first(len(shown), len(study.variants))
+        return [Missing("No epoch has been finished.", "robustmaps train --resume RUN")]
+    blocks = _first(len(shown), len(study.variants))
     blocks.append(learning_chart(curves, sentence, study.tints))
     blocks += [Text(sentence), Listing("overfitting", falls)] if falls.rows else []
-    return Section("training", "Training", tuple(blocks))
+    return blocks
 
 
 def _curve(variant: Variant, kind: str, key: str) -> LearningCurve | None:
@@ -86,8 +86,9 @@ def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
     )
 
 
-def attacks(study: Statistics) -> Section:
+def attacks(material: Material) -> list[Block]:
     """Accuracy over the radius, and what broke how many."""
+    study = material.study
     blocks: list[Block] = []
     if study.yardstick is not None:
         blocks += _cascade(study, study.yardstick)
@@ -97,7 +98,7 @@ def attacks(study: Statistics) -> Section:
     blocks += curve or [Missing("No curve of robust accuracy over eps. Several radii make one:", command)]
     if study.yardstick is None:
         blocks.append(Missing(NOT_EVALUATED, first_evaluation(study)))
-    return Section("attacks", "Under attack", tuple(blocks))
+    return blocks
 
 
 def _first(count: int, total: int) -> list[Block]:
@@ -149,21 +150,14 @@ def _but_eps(evaluation: Evaluation) -> str:
     return json.dumps([settings, evaluation.seed], sort_keys=True)
 
 
-def classes(study: Statistics, labels: NDArray[np.int64] | None, names: Sequence[str]) -> Section:
-    """Robust accuracy per class, of the best configuration and the reference.
-
-    Args:
-        study: what the report is on.
-        labels: of the evaluated images (N,), None where these can't be had.
-        names: of the classes.
-    """
-    title = "Class by class"
+def classes(material: Material) -> list[Block]:
+    """Robust accuracy per class, of the best configuration and the reference."""
+    study = material.study
     if study.yardstick is None:
-        return Section("classes", title, (Missing(NOT_EVALUATED, first_evaluation(study)),))
+        return [Missing(NOT_EVALUATED, first_evaluation(study))]
+    labels, names = material.labels
     if labels is None:
-        return Section(
-            "classes", title, (Text("The evaluated images can't be had here, so their classes are unknown."),)
-        )
+        return [Text("The evaluated images can't be had here, so their classes are unknown.")]
     present = [label for label in range(len(names)) if (labels == label).any()]
     shares = {
         v.name: [_of_class(v, labels, k) for k in present] for v in (study.best, study.reference) if v is not None
@@ -177,7 +171,7 @@ def classes(study: Statistics, labels: NDArray[np.int64] | None, names: Sequence
     series = [(name, [each[n] for n in shown]) for name, each in shares.items()]
     labelled = [names[present[n]] for n in shown]
     chart = classes_chart(labelled, series, study.yardstick.short, study.tints)
-    return Section("classes", title, (*blocks, chart))
+    return [*blocks, chart]
 
 
 def _of_class(variant: Variant, labels: NDArray[np.int64], label: int) -> Measured:
@@ -191,30 +185,36 @@ def _only(evaluation: Evaluation, rows: Iterable[int]) -> Evaluation:
     return replace(evaluation, verdicts=tuple(evaluation.verdicts[row] for row in rows))
 
 
-def diagnostics(study: Statistics) -> tuple[Section, tuple[str, ...]]:
-    """What the checks found, and sentences for the top of the page where one is suspicious."""
-    rows, warnings = [], []
-    for variant in study.variants:
-        for run in variant.runs:
-            for path in sorted((run.folder / "evaluation").glob("diagnosis-*.json")):
-                diagnosis = _diagnosis(path)
-                suspects = [f["name"] for f in diagnosis if f["verdict"] == "suspect"]
-                if suspects:
-                    warnings.append(
-                        f"{variant.name}, seed {run.config.training.seed}: {', '.join(suspects)} is suspicious."
-                    )
-                rows += [
-                    (variant.name, str(run.config.training.seed), f["name"], f["verdict"], f["text"]) for f in diagnosis
-                ]
-    title = "Is the robustness real?"
+def diagnostics(material: Material) -> list[Block]:
+    """What the checks found."""
+    rows = [
+        (variant.name, str(run.config.training.seed), found["name"], found["verdict"], found["text"])
+        for variant, run, diagnosis in material.once(_diagnoses)
+        for found in diagnosis
+    ]
     if not rows:
-        command = shell("robustmaps", "diagnose", study.best.runs[0].folder)
-        return Section("diagnostics", title, (Missing("No diagnosis has been made. This makes one:", command),)), ()
+        command = shell("robustmaps", "diagnose", material.study.best.runs[0].folder)
+        return [Missing("No diagnosis has been made. This makes one:", command)]
     count = sum(row[3] == "suspect" for row in rows)
     text = f"{count or 'None'} of {len(rows)} checks {'is' if count < 2 else 'are'} suspicious."
     checks = table(("configuration", "seed", "check", "verdict", "what was found"), rows, "Checks and their verdicts")
-    listing = Listing("diagnostics", checks, sortable=True, filterable=len(rows) > 15)
-    return Section("diagnostics", title, (Text(text), listing)), tuple(warnings)
+    return [Text(text), Listing("diagnostics", checks, sortable=True, filterable=len(rows) > 15)]
+
+
+def _suspicions(material: Material) -> Iterator[str]:
+    for variant, run, diagnosis in material.once(_diagnoses):
+        suspects = [found["name"] for found in diagnosis if found["verdict"] == "suspect"]
+        if suspects:
+            yield f"{variant.name}, seed {run.config.training.seed}: {', '.join(suspects)} is suspicious."
+
+
+def _diagnoses(material: Material) -> list[tuple[Variant, RunRecord, list[dict[str, str]]]]:
+    return [
+        (variant, run, _diagnosis(path))
+        for variant in material.study.variants
+        for run in variant.runs
+        for path in sorted((run.folder / "evaluation").glob("diagnosis-*.json"))
+    ]
 
 
 def _diagnosis(path: Path) -> list[dict[str, str]]:
@@ -223,3 +223,11 @@ def _diagnosis(path: Path) -> list[dict[str, str]]:
         return [{key: str(finding[key]) for key in ("name", "verdict", "text")} for finding in findings]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+ROWS = (
+    SectionRow(name="training", title="Training", order=30, blocks=training),
+    SectionRow(name="attacks", title="Under attack", order=40, blocks=attacks),
+    SectionRow(name="classes", title="Class by class", order=50, blocks=classes),
+    SectionRow(name="diagnostics", title="Is the robustness real?", order=80, blocks=diagnostics, warnings=_suspicions),
+)

@@ -12,13 +12,19 @@ from robustmaps.analysis import Analysis, analyze, feature_maps, short_names
 from robustmaps.attacks import PGD
 from robustmaps.data import Dataset, ImageSet
 from robustmaps.engine.device import resolve_device
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.view import plain_view
 from robustmaps.figures import png_of_change, png_of_image, png_of_map
 from robustmaps.networks import open_checkpoint
-from robustmaps.report._blocks import Block, Gallery, Text, Tile
+from robustmaps.report._blocks import Block, Gallery, Missing, Text, Tile
 from robustmaps.report.charts._depth import DepthSeries, depth_chart
+from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.runs import RunRecord
+from robustmaps.studies import Variant
 
 _SHOWN, _ANALYSED = 8, 32
 _STEPS = 20
@@ -27,7 +33,7 @@ map share a scale of brightness; the change has its own, and the figure below it
 
 
 @dataclass(frozen=True)
-class Pictures:
+class _Pictures:
     """Blocks of the report that need the networks themselves.
 
     Attributes:
@@ -58,26 +64,50 @@ class _Opened:
         return found
 
 
-def draw_pictures(
-    runs: Sequence[tuple[str, Path]],
-    data: Dataset,
-    tints: Mapping[str, int],
-    *,
-    device: str = "auto",
-    watcher: Watcher = ignore,
-) -> Pictures:
-    """Attack a few test images and look inside the networks.
+def images(material: Material) -> tuple[Block, ...]:
+    """Images under a short attack."""
+    drawn = material.once(_drawn)
+    return drawn.images if drawn else _left_out(material)
 
-    Args:
-        runs: one run, or two that were trained on the same images, each with its name.
-        data: these images.
-        tints: the colour of each name.
-        device: where to compute.
-        watcher: called as the work goes on.
 
-    Raises:
-        InputError: a run can't be opened.
-    """
+def inside(material: Material) -> tuple[Block, ...]:
+    """The gain along the depth, and feature maps."""
+    drawn = material.once(_drawn)
+    return drawn.inside if drawn else _left_out(material)
+
+
+def _left_out(material: Material) -> tuple[Block, ...]:
+    text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"
+    return (Missing(text, shell("robustmaps", "report", material.study.folder)),)
+
+
+def _drawn(material: Material) -> _Pictures | None:
+    """Those of the best configuration, and of the reference if there is one; None where they can't be had."""
+    data, study = material.data, material.study
+    if data is None or not material.pictures:
+        return None
+    chosen = [
+        (variant.name, run)
+        for variant in (study.reference, study.best)
+        if variant is not None and (run := _finished(variant)) is not None
+    ]
+    # Networks that saw other images would need other pictures.
+    alike = [(name, run.folder) for name, run in chosen if run.config.data == chosen[-1][1].config.data]
+    if not alike:
+        return None
+    try:
+        return _draw(alike, data, study.tints, material.device, material.watcher)
+    except (InputError, RuntimeError):  # weights that can't be read any more, or no memory left for them
+        return None
+
+
+def _finished(variant: Variant) -> RunRecord | None:
+    return next((run for run in variant.runs if run.status == "finished"), None)
+
+
+def _draw(
+    runs: Sequence[tuple[str, Path]], data: Dataset, tints: Mapping[str, int], device: str, watcher: Watcher
+) -> _Pictures:
     checkpoints = [(name, open_checkpoint(path)) for name, path in runs]
     at = resolve_device(device)
     # One budget for all, that of the last, so that they can be compared.
@@ -85,7 +115,7 @@ def draw_pictures(
     opened = [_Opened(name, checkpoint.model.to(at).eval(), norm, eps) for name, checkpoint in checkpoints]
     x, y = (values.to(at) for values in _first_of_classes(data).tensors())
     budget = f"{norm}, eps {as_fraction(eps)}"
-    images: list[Block] = [
+    pictures: list[Block] = [
         Text(
             f"The first test image of each class under PGD-{_STEPS}, {budget}. Perturbation: grey is no change, black "
             "and white are the whole budget down and up."
@@ -93,7 +123,7 @@ def draw_pictures(
     ]
     for number, one in enumerate(opened):
         watcher(Progress(f"pictures of {one.name}", number, len(opened), "networks"))
-        images.append(_attacked(one, x, y, data))
+        pictures.append(_attacked(one, x, y, data))
     few, labels = (values.to(at) for values in data.test.subset(min(_ANALYSED, len(data.test))).tensors())
     analyses: list[Analysis] = []
     for one in opened:
@@ -112,7 +142,7 @@ def draw_pictures(
             )
         )
     maps = [_maps(one, analysis, x[:1], y[:1], data) for one, analysis in zip(opened, analyses, strict=True)]
-    return Pictures(tuple(images), (*_depth(opened, analyses, tints), Text(_ABOUT_MAPS), *maps))
+    return _Pictures(tuple(pictures), (*_depth(opened, analyses, tints), Text(_ABOUT_MAPS), *maps))
 
 
 def _first_of_classes(data: Dataset) -> ImageSet:
@@ -198,3 +228,9 @@ def _maps(one: _Opened, analysis: Analysis, x: Tensor, y: Tensor, data: Dataset)
         f"Feature maps of {one.name}",
         tuple((name, tuple(row)) for name, row in zip(("Clean", "Attacked", "Change"), rows, strict=True)),
     )
+
+
+ROWS = (
+    SectionRow(name="images", title="Images under attack", order=60, blocks=images),
+    SectionRow(name="inside", title="Inside the network", order=70, blocks=inside),
+)

@@ -8,18 +8,21 @@ from robustmaps.config import write_config
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Evaluation
 from robustmaps.figures import NONE, Cell, Table, percent_cell, points_cell, table
-from robustmaps.report._blocks import Block, Code, Listing, Missing, Section, Text
+from robustmaps.report._blocks import Block, Code, Listing, Missing, Text
 from robustmaps.report._words import NOT_EVALUATED
 from robustmaps.report.charts._accuracy import TradeOff, differences_chart, trade_off_chart
 from robustmaps.report.sections._commands import first_evaluation, repeat_commands
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
 from robustmaps.studies import Statistics, Variant, bounded, family, only_enlarged
 
 _SENTENCES = 12
 """Comparisons that are also put in words."""
 
 
-def leaderboard(study: Statistics) -> Section:
+def leaderboard(material: Material) -> list[Block]:
     """One row per configuration, and one per run."""
+    study = material.study
     blocks: list[Block] = []
     if study.yardstick is None:
         blocks.append(Missing(NOT_EVALUATED, first_evaluation(study)))
@@ -55,7 +58,7 @@ def leaderboard(study: Statistics) -> Section:
         )
     if len(study.runs) > len(study.variants):
         blocks.append(Listing("runs", _runs_table(study), sortable=True, filterable=True, folded=True))
-    return Section("leaderboard", "Leaderboard" if several else "Figures", tuple(blocks))
+    return blocks
 
 
 def _caption(study: Statistics) -> str:
@@ -146,10 +149,11 @@ def _rate(evaluation: Evaluation, which: str) -> Cell:
     return percent_cell(bounded([evaluation], which))
 
 
-def trade_offs(study: Statistics) -> Section | None:
+def trade_offs(material: Material) -> list[Block]:
     """Clean against robust accuracy with cost, and the differences to the reference."""
+    study = material.study
     if len(study.compared) < 2 or study.yardstick is None:
-        return None
+        return []
     configs = [variant.config for variant in study.compared]
     points = [
         TradeOff(
@@ -169,11 +173,12 @@ def trade_offs(study: Statistics) -> Section | None:
         blocks += [Text(gain.as_sentence()) for gain in list(study.gains.values())[:_SENTENCES]]
         if len(gains) > _SENTENCES:
             blocks.append(Text(f"The other {len(gains) - _SENTENCES} stand in the figures of the plot.", "note"))
-    return Section("trade-off", "Accuracy, robustness, cost", tuple(blocks))
+    return blocks
 
 
-def repeating(study: Statistics) -> Section:
+def repeating(material: Material) -> list[Block]:
     """The configuration, the commands and the environment."""
+    study = material.study
     run = study.best.runs[0]
     blocks: list[Block] = [
         Text("A run is repeated from its configuration; on a CPU with the same versions, to the same weights."),
@@ -193,7 +198,7 @@ def repeating(study: Statistics) -> Section:
         about = f"images: {study.yardstick.count}, SHA-256 {study.yardstick.images}\nattacks: {settings}\n"
         blocks.append(Code("Settings of the evaluation", about, folded=True))
     blocks.append(Listing("environment", _environments(study)))
-    return Section("repeat", "Repeat it", tuple(blocks))
+    return blocks
 
 
 def _commands(study: Statistics) -> str:
@@ -212,3 +217,15 @@ def _environments(study: Statistics) -> Table:
         for key, counts in found.items()
     ]
     return table(("what", "version or device"), rows, f"Environment of the {'runs' if len(study.runs) > 1 else 'run'}")
+
+
+ROWS = (
+    SectionRow(
+        name="leaderboard",
+        title=lambda material: "Leaderboard" if len(material.study.variants) > 1 else "Figures",
+        order=10,
+        blocks=leaderboard,
+    ),
+    SectionRow(name="trade-off", title="Accuracy, robustness, cost", order=20, blocks=trade_offs),
+    SectionRow(name="repeat", title="Repeat it", order=90, blocks=repeating),
+)

@@ -1,0 +1,65 @@
+"""What sections are made of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustmaps.data import Dataset
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.evaluation import images_sha256
+from robustmaps.networks import choose_images, load_data
+from robustmaps.studies import Statistics
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """The runs that a page or a part of it is on.
+
+    Attributes:
+        study: their statistics.
+        pictures: whether networks may be opened and attacked for it.
+        device: where that is computed.
+        watcher: called as the work goes on.
+    """
+
+    study: Statistics
+    pictures: bool = True
+    device: str = "auto"
+    watcher: Watcher = ignore
+
+    @cached_property
+    def data(self) -> Dataset | None:
+        """The images of the best configuration, None where they can't be had here."""
+        try:
+            return load_data(self.study.best.config.data)
+        except (InputError, OSError):  # moved away, or on a hub that can't be reached
+            return None
+
+    @cached_property
+    def labels(self) -> tuple[NDArray[np.int64] | None, Sequence[str]]:
+        """The labels (N,) of the evaluated images, None where these can't be had, and the names of the classes."""
+        yardstick = self.study.yardstick
+        if self.data is None or yardstick is None:
+            return None, ()
+        for split in ("test", "validation"):
+            if yardstick.count <= len(getattr(self.data, split)):
+                x, y = choose_images(self.data, split, yardstick.count)
+                if images_sha256(x, y) == yardstick.images:
+                    return y.numpy(), self.data.classes
+        return None, ()
+
+    def once(self, make: "Callable[[Material], T]") -> T:
+        """What a function makes of this, which is made once however many ask."""
+        made: T = self._made[make] if make in self._made else self._made.setdefault(make, make(self))
+        return made
+
+    @cached_property
+    def _made(self) -> dict[Callable[..., Any], Any]:
+        return {}
