@@ -1,5 +1,6 @@
 """The worked examples of CONTRIBUTING.md, in a package of their own: one file each, known everywhere."""
 
+import importlib
 import json
 import os
 import re
@@ -7,21 +8,23 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from robustmaps import attacks, defenses
-from robustmaps.attacks import _registry as attack_registry
+from robustmaps import attacks, defenses, models
 from robustmaps.cli import main
 from robustmaps.config import DataConfig, RunConfig
-from robustmaps.defenses import _registry as defense_registry
+from robustmaps.data import load, sources
 from robustmaps.engine.errors import InputError
 from robustmaps.networks import load_data
+from robustmaps.report import sections
 from robustmaps.studies._costs import forward_flops
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
-REGISTRIES = (attack_registry._REGISTRY, defense_registry._REGISTRY)
+KINDS = ("attacks._", "defenses._", "models._", "data.sources.", "report.sections._")
+REGISTRIES = [importlib.import_module(f"robustmaps.{kind}registry")._REGISTRY for kind in KINDS]
 FAST = ["--eps", "0.1", "--batch-size", "256", "--device", "cpu", "--precision", "fp32", "--epochs", "1"]
 
 
@@ -102,6 +105,33 @@ def test_the_toys_train_and_evaluate_and_are_reported(toys, tmp_path, capsys, mo
     assert (perturbed.name, perturbed.gamma, perturbed.defense.share) == ("mixed-awp", 0.005, 0.2)
 
 
+def test_a_toy_network_and_source_are_listed_trained_and_evaluated_and_a_section_shown(
+    toys, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    listed = {entry["name"]: entry for entry in answer(capsys, "models")["models"]}
+    assert (listed["tiny"]["strides"], listed["tiny"]["map_size"]) == ("12", [16, 16])
+    assert answer(capsys, "data", "list")["forms"]["stripes"] == "stripes across and along"
+    plan = answer(capsys, "plan", "tiny", "--data", "stripes", "--device", "cpu", "--budget", "2")
+    assert plan["options"]
+    train = ["train", *FAST, "--data", "stripes", "--model", "tiny", "--strides", "11", "--steps", "1"]
+    run = answer(capsys, *train)["run"]
+    shown = answer(capsys, "evaluate", run, "--attack", "fgsm", "--samples", "40", "--device", "cpu")
+    assert len(shown["verdicts"]) == 40
+    answer(capsys, "report", run, "--no-pictures", "--out", "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    effort = r"## Training\n.*## Effort\n\nTraining took \d+ s for 1 networks\..*## Under attack"
+    assert re.search(effort, text, re.DOTALL)
+    assert 'id="effort"' in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_misspelt_toys_are_recognised(toys):
+    with pytest.raises(InputError, match="unknown model 'tinny'; did you mean 'tiny'"):
+        models.create("tinny")
+    with pytest.raises(InputError, match="unknown data set 'stripe'; did you mean 'stripes'"):
+        load("stripe")
+
+
 def test_a_study_knows_what_the_toys_cost(toys, tmp_path, capsys):
     costs = []
     for tries in (10, 20):
@@ -152,6 +182,44 @@ def test_a_broken_package_is_named_and_stops_nobody_else(toys, capsys):
     with pytest.raises(InputError, match="did you mean 'nudge'") as unknown:
         attacks.create("nugde", "linf", 0.1)
     assert any(re.search(reason, note) for note in unknown.value.__notes__)
+
+
+def test_a_broken_package_stops_no_network_source_or_section(site, tmp_path):
+    groups = ("models", "sources", "sections")
+    install(site, "bad", {"bad": "ROW = 3\n"}, {f"robustmaps.{group}": {"bad": "bad"} for group in groups})
+    assert models.create("resnet8")
+    with pytest.warns(UserWarning, match=r"the package bad 1.0 has models in bad, which can't be used \(TypeError"):
+        assert "resnet8" in models.names()
+    with pytest.warns(UserWarning, match=r"has sources in bad, which can't be used"):
+        assert len(load("digits").test) == 449
+    with pytest.warns(UserWarning, match=r"has sources in bad"), pytest.raises(InputError, match="no such file"):
+        load(tmp_path / "nothing")
+
+
+def test_a_package_takes_no_name_of_ours(site):
+    source = "from robustmaps.models import Architecture\nROW = Architecture('resnet8', 'Mine', (1,), 'one', None)\n"
+    install(site, "mine", {"mine": source}, {"robustmaps.models": {"mine": "mine"}})
+    with pytest.warns(UserWarning, match=r"model 'resnet8' of the package mine 1.0: the name is taken"):
+        models.names()
+    assert models.architecture("resnet8").family == "ResNet"
+
+
+def test_a_program_registers_a_network_a_source_and_a_section(toys, tmp_path):
+    import effort
+    import stripes
+    import tiny
+
+    assert models.register(replace(tiny.ROW, name="smaller")).name == "smaller"
+    assert models.create("smaller", strides="22")
+    (tmp_path / "some.stripes").touch()
+    row = sources.SourceRow(
+        name="stripes-file", summary="", at=lambda path: stripes.Stripes() if path.suffix == ".stripes" else None
+    )
+    sources.register(row)
+    assert load(tmp_path / "some.stripes").classes == ("across", "along")
+    assert sections.register(replace(effort.ROW, name="more-effort")).order == 35
+    with pytest.raises(InputError, match="section 'leaderboard': the name is taken"):
+        sections.register(replace(effort.ROW, name="leaderboard"))
 
 
 def test_a_program_registers_a_row(toys):

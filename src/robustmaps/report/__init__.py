@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from robustmaps.report.sections._commands import (
         shell,
     )
+    from robustmaps.report.sections._material import Material
+    from robustmaps.report.sections._registry import SectionRow
 
 __all__ = [
     "Block",
@@ -59,11 +61,13 @@ __all__ = [
     "Gallery",
     "LearningCurve",
     "Listing",
+    "Material",
     "Missing",
     "Page",
     "Part",
     "Report",
     "Section",
+    "SectionRow",
     "Text",
     "Tile",
     "TradeOff",
@@ -105,5 +109,7 @@ __getattr__, __dir__ = lazy(
         "charts._depth": ["DepthSeries", "LearningCurve", "depth_chart", "learning_chart"],
         "charts._verdicts": ["cascade_chart", "classes_chart"],
         "sections._commands": ["shell"],
+        "sections._material": ["Material"],
+        "sections._registry": ["SectionRow"],
     },
 )

@@ -57,7 +57,9 @@ class Material:
 
     def once(self, make: "Callable[[Material], T]") -> T:
         """What a function makes of this, which is made once however many ask."""
-        made: T = self._made[make] if make in self._made else self._made.setdefault(make, make(self))
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: T = self._made[make]
         return made
 
     @cached_property
