@@ -196,6 +196,16 @@ def test_a_broken_package_stops_no_network_source_or_section(site, tmp_path):
         load(tmp_path / "nothing")
 
 
+def test_a_row_that_is_listed_but_can_not_be_imported_stops_nobody_else(site):
+    source = "import nothing_of_that_name\nROW = Architecture(name='bad', family='Bad')\n"
+    install(site, "bad", {"bad": source}, {"robustmaps.models": {"bad": "bad"}})
+    reason = r"the package bad 1.0 has models in bad, which can't be used \(ModuleNotFoundError"
+    with pytest.warns(UserWarning, match=reason):
+        assert models.names()[-1] == "wrn34_20"
+    with pytest.raises(InputError, match=reason):
+        models.create("bad")
+
+
 def test_a_package_takes_no_name_of_ours(site):
     source = "from robustmaps.models import Architecture\nROW = Architecture('resnet8', 'Mine', (1,), 'one', None)\n"
     install(site, "mine", {"mine": source}, {"robustmaps.models": {"mine": "mine"}})

@@ -7,12 +7,12 @@ list what there is without importing PyTorch; the module is imported when the ro
 import ast
 import importlib
 import importlib.util
+import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.abc import InspectLoader
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from robustmaps.engine.errors import InputError, unknown
@@ -134,12 +134,10 @@ class Registry(Generic[R]):
 
     @cached_property
     def _ours(self) -> dict[str, Listed]:
-        found = {}
-        for file in sorted(Path(importlib.import_module(self._package).__path__[0]).glob("*.py")):
-            source = file.read_text(encoding="utf-8")
-            if "\nROW" in source:
-                found.update(self._read(f"{self._package}.{file.stem}", source))
-        return found
+        path = importlib.import_module(self._package).__path__
+        modules = sorted(f"{self._package}.{each.name}" for each in pkgutil.iter_modules(path))
+        rows = (self._read(module) for module in modules if "\nROW" in _source(module))
+        return {name: row for each in rows for name, row in each.items()}
 
     @cached_property
     def _plugins(self) -> tuple[dict[str, Listed], list[InputError]]:
@@ -151,7 +149,7 @@ class Registry(Generic[R]):
         for point in entry_points(group=f"robustmaps.{self._package.rpartition('.')[2]}"):
             origin = f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
             try:
-                rows = self._read(point.module, None, origin)
+                rows = self._read(point.module, origin)
                 for name in rows.keys() & {*self._ours, *found}:
                     raise InputError(f"{self._kind} {name!r} of {origin}: the name is taken")
                 found.update(rows)
@@ -166,10 +164,10 @@ class Registry(Generic[R]):
         )
         return {each.name: each for row in listed for each in self._expand(row)}
 
-    def _read(self, module: str, source: str | None, origin: str = "") -> dict[str, Listed]:
+    def _read(self, module: str, origin: str = "") -> dict[str, Listed]:
         """The rows of a module, by its source where that suffices."""
         try:
-            rows = _written(_source(module) if source is None else source)
+            rows = _written(_source(module))
         except Exception as error:
             raise self._unreadable(module, origin, error) from error
         return self._by_name(rows or map(vars, self._imported(module, origin)), module, origin)
@@ -263,9 +261,8 @@ def _written(source: str) -> list[dict[Any, Any]]:
                 assigned[name] = value
     rows = [*getattr(assigned.get("ROWS"), "elts", ()), *([assigned["ROW"]] if "ROW" in assigned else [])]
     found = [{k.arg: _literal(k.value, assigned) for k in getattr(row, "keywords", ())} for row in rows]
-    whole = all(
-        row.get("name") and None not in map(row.get, row.keys() & {"summary", "parameters", None}) for row in found
-    )
+    shown = ("name", "summary", "parameters")
+    whole = all("name" in row and None not in row and None not in [row.get(key, "") for key in shown] for row in found)
     return found if whole else []
 
 

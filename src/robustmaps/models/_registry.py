@@ -14,7 +14,7 @@ register, architecture = _REGISTRY.register, _REGISTRY.row
 
 def names() -> list[str]:
     """The names that ``create`` knows, family by family."""
-    return list(_REGISTRY.listed())
+    return [row.name for row in _REGISTRY.rows()]
 
 
 def default_strides(name: str) -> Strides:
