@@ -12,7 +12,6 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.evaluation import Evaluation, attack_settings
 from robustmaps.runs import RunRecord, create_attacks
-from robustmaps.studies import Statistics
 
 # None is the standard one.
 _VERSIONS = (None, *get_args(get_args(get_type_hints(AttackConfig)["version"])[0]))
@@ -118,8 +117,3 @@ def _as_options(config: AttackConfig) -> list[str]:
 def _exact(number: float) -> str:
     fraction = as_fraction(number)
     return fraction if parse_number(fraction) == number else repr(number)
-
-
-def first_evaluation(study: Statistics) -> str:
-    """The command that evaluates the first run of a study."""
-    return shell("robustmaps", "evaluate", study.best.runs[0].folder, "--attack", "autoattack")

@@ -1,23 +1,15 @@
-"""The sections of a report on accuracy and cost, and on how to repeat it."""
-
-import json
+"""Accuracy and cost of every configuration and run."""
 
 import numpy as np
 
-from robustmaps.config import write_config
 from robustmaps.engine.numbers import human
 from robustmaps.evaluation import Evaluation
 from robustmaps.figures import NONE, Cell, Table, percent_cell, points_cell, table
-from robustmaps.report._blocks import Block, Code, Listing, Missing, Text
-from robustmaps.report._words import NOT_EVALUATED
-from robustmaps.report.charts._accuracy import TradeOff, differences_chart, trade_off_chart
-from robustmaps.report.sections._commands import first_evaluation, repeat_commands
+from robustmaps.report._blocks import Block, Listing, Text
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
-from robustmaps.studies import Statistics, Variant, bounded, family, only_enlarged
-
-_SENTENCES = 12
-"""Comparisons that are also put in words."""
+from robustmaps.report.sections._shared import not_evaluated
+from robustmaps.studies import Statistics, Variant, bounded, only_enlarged
 
 
 def leaderboard(material: Material) -> list[Block]:
@@ -25,7 +17,7 @@ def leaderboard(material: Material) -> list[Block]:
     study = material.study
     blocks: list[Block] = []
     if study.yardstick is None:
-        blocks.append(Missing(NOT_EVALUATED, first_evaluation(study)))
+        blocks.append(not_evaluated(study))
     else:
         blocks.append(Text(f"Robust accuracy: {study.yardstick.text}. Brackets: 95 % intervals over images and seeds."))
     if _several_seeds(study):
@@ -149,83 +141,9 @@ def _rate(evaluation: Evaluation, which: str) -> Cell:
     return percent_cell(bounded([evaluation], which))
 
 
-def trade_offs(material: Material) -> list[Block]:
-    """Clean against robust accuracy with cost, and the differences to the reference."""
-    study = material.study
-    if len(study.compared) < 2 or study.yardstick is None:
-        return []
-    configs = [variant.config for variant in study.compared]
-    points = [
-        TradeOff(
-            variant.name,
-            family(variant.config, configs),
-            variant.clean,
-            variant.robust,
-            variant.cost.flops if variant.cost else None,
-            human(variant.cost.flops, "FLOP") if variant.cost else "cost unknown",
-        )
-        for variant in study.compared
-    ]
-    blocks: list[Block] = [trade_off_chart(points, study.yardstick.short)]
-    if study.gains:
-        gains = [(gain.b, gain.a, gain.difference) for gain in study.gains.values()]
-        blocks.append(differences_chart(gains))
-        blocks += [Text(gain.as_sentence()) for gain in list(study.gains.values())[:_SENTENCES]]
-        if len(gains) > _SENTENCES:
-            blocks.append(Text(f"The other {len(gains) - _SENTENCES} stand in the figures of the plot.", "note"))
-    return blocks
-
-
-def repeating(material: Material) -> list[Block]:
-    """The configuration, the commands and the environment."""
-    study = material.study
-    run = study.best.runs[0]
-    blocks: list[Block] = [
-        Text("A run is repeated from its configuration; on a CPU with the same versions, to the same weights."),
-        Code("Commands", _commands(study)),
-        Code(
-            f"Configuration of {study.best.name}, seed {run.config.training.seed}",
-            write_config(run.config),
-            folded=True,
-        ),
-    ]
-    plan = study.folder / "study.yaml"
-    if plan.is_file():
-        text = plan.read_text(encoding="utf-8", errors="replace")
-        blocks.append(Code("The study, as robustmaps sweep takes it", text, folded=True))
-    if study.yardstick is not None:
-        settings = json.dumps(json.loads(study.yardstick.attacks), indent=2)
-        about = f"images: {study.yardstick.count}, SHA-256 {study.yardstick.images}\nattacks: {settings}\n"
-        blocks.append(Code("Settings of the evaluation", about, folded=True))
-    blocks.append(Listing("environment", _environments(study)))
-    return blocks
-
-
-def _commands(study: Statistics) -> str:
-    lines = repeat_commands(study.folder, study.best.runs, study.best.evaluations)
-    return "\n".join(lines) + "\n"
-
-
-def _environments(study: Statistics) -> Table:
-    found: dict[str, dict[str, int]] = {}
-    for run in study.runs:
-        for key, value in run.environment.items():
-            counts = found.setdefault(key, {})
-            counts[str(value)] = counts.get(str(value), 0) + 1
-    rows = [
-        (key, "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items()))
-        for key, counts in found.items()
-    ]
-    return table(("what", "version or device"), rows, f"Environment of the {'runs' if len(study.runs) > 1 else 'run'}")
-
-
-ROWS = (
-    SectionRow(
-        name="leaderboard",
-        title=lambda material: "Leaderboard" if len(material.study.variants) > 1 else "Figures",
-        order=10,
-        blocks=leaderboard,
-    ),
-    SectionRow(name="trade-off", title="Accuracy, robustness, cost", order=20, blocks=trade_offs),
-    SectionRow(name="repeat", title="Repeat it", order=90, blocks=repeating),
+ROW = SectionRow(
+    name="leaderboard",
+    title=lambda material: "Leaderboard" if len(material.study.variants) > 1 else "Figures",
+    order=10,
+    blocks=leaderboard,
 )

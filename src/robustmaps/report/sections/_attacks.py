@@ -1,0 +1,80 @@
+"""What the attacks broke, and accuracy over their radius."""
+
+import json
+
+from robustmaps.evaluation import Evaluation
+from robustmaps.report._blocks import Block, Missing
+from robustmaps.report.charts._accuracy import radius_chart
+from robustmaps.report.charts._verdicts import cascade_chart
+from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.report.sections._shared import MOST_LINES, not_evaluated, some_only
+from robustmaps.runs import Yardstick
+from robustmaps.studies import Statistics, bounded
+
+_WRONG = "wrong, clean"
+_MOST_ROWS = 20
+_Series = tuple[str, tuple[str, ...], str, str]
+"""Norm, attacks, their other settings and images of evaluations that differ in eps."""
+
+
+def attacks(material: Material) -> list[Block]:
+    """Accuracy over the radius, and what broke how many."""
+    study = material.study
+    blocks: list[Block] = []
+    if study.yardstick is not None:
+        blocks += _cascade(study, study.yardstick)
+    curve = _radius(study)
+    folder = study.best.runs[0].folder
+    command = shell("robustmaps", "evaluate", folder, "--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255")
+    blocks += curve or [Missing("No curve of robust accuracy over eps. Several radii make one:", command)]
+    if study.yardstick is None:
+        blocks.append(not_evaluated(study))
+    return blocks
+
+
+def _cascade(study: Statistics, yardstick: Yardstick) -> list[Block]:
+    rows = []
+    for variant in (v for v in study.shown(_MOST_ROWS) if v.evaluated):
+        every = [verdict for evaluation in variant.evaluated.values() for verdict in evaluation.verdicts]
+        kinds = ["robust", *dict.fromkeys(yardstick.names), "wrong"]
+        shares = [(_WRONG if kind == "wrong" else kind, every.count(kind) / len(every)) for kind in kinds]
+        rows.append((variant.name, shares))
+    return [*some_only(len(rows), len(study.compared)), cascade_chart(rows, yardstick.text)]
+
+
+def _radius(study: Statistics) -> list[Block]:
+    """Evaluations that differ in nothing but eps: of all such series the one that most configurations have."""
+    series: dict[_Series, dict[str, dict[float, list[Evaluation]]]] = {}
+    for variant in study.variants:
+        for run in variant.runs:
+            for evaluation in run.evaluations.values():
+                stick = Yardstick.of(evaluation)
+                of = (stick.norm, stick.names, _but_eps(evaluation), stick.images)
+                points = series.setdefault(of, {}).setdefault(variant.name, {})
+                points.setdefault(stick.eps, []).append(evaluation)
+    # Two radii and clean accuracy are the least that makes a curve.
+    curves = {key: {n: p for n, p in each.items() if len(p) > 1} for key, each in series.items()}
+    if not any(curves.values()):
+        return []
+    key = max(curves, key=lambda key: (len(curves[key]), sum(map(len, curves[key].values())), key))
+    norm, names, *_ = key
+    lines = []
+    found = curves[key]
+    mine = [v.name for v in study.shown(MOST_LINES) if v.name in found] or list(found)[:MOST_LINES]
+    for name, points in ((name, found[name]) for name in mine):
+        first = points[min(points)]
+        line = [(0.0, bounded(first, "clean_correct"))]
+        line += [(eps, bounded(points[eps], "robust_correct")) for eps in sorted(points)]
+        lines.append((name, line))
+    chart = radius_chart(lines, norm, " + ".join(names), study.tints)
+    return [*some_only(len(lines), len(found)), chart]
+
+
+def _but_eps(evaluation: Evaluation) -> str:
+    settings = [{k: v for k, v in attack.items() if k != "eps"} for attack in evaluation.attacks]
+    return json.dumps([settings, evaluation.seed], sort_keys=True)
+
+
+ROW = SectionRow(name="attacks", title="Under attack", order=40, blocks=attacks)

@@ -1,0 +1,58 @@
+"""What diagnoses found."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from robustmaps.figures import table
+from robustmaps.report._blocks import Block, Listing, Missing, Text
+from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.runs import RunRecord
+from robustmaps.studies import Variant
+
+
+def diagnostics(material: Material) -> list[Block]:
+    """What the checks found."""
+    rows = [
+        (variant.name, str(run.config.training.seed), found["name"], found["verdict"], found["text"])
+        for variant, run, diagnosis in material.once(_diagnoses)
+        for found in diagnosis
+    ]
+    if not rows:
+        command = shell("robustmaps", "diagnose", material.study.best.runs[0].folder)
+        return [Missing("No diagnosis has been made. This makes one:", command)]
+    count = sum(row[3] == "suspect" for row in rows)
+    text = f"{count or 'None'} of {len(rows)} checks {'is' if count < 2 else 'are'} suspicious."
+    checks = table(("configuration", "seed", "check", "verdict", "what was found"), rows, "Checks and their verdicts")
+    return [Text(text), Listing("diagnostics", checks, sortable=True, filterable=len(rows) > 15)]
+
+
+def _suspicions(material: Material) -> Iterator[str]:
+    for variant, run, diagnosis in material.once(_diagnoses):
+        suspects = [found["name"] for found in diagnosis if found["verdict"] == "suspect"]
+        if suspects:
+            yield f"{variant.name}, seed {run.config.training.seed}: {', '.join(suspects)} is suspicious."
+
+
+def _diagnoses(material: Material) -> list[tuple[Variant, RunRecord, list[dict[str, str]]]]:
+    return [
+        (variant, run, _diagnosis(path))
+        for variant in material.study.variants
+        for run in variant.runs
+        for path in sorted((run.folder / "evaluation").glob("diagnosis-*.json"))
+    ]
+
+
+def _diagnosis(path: Path) -> list[dict[str, str]]:
+    try:
+        findings = json.loads(path.read_text(encoding="utf-8"))["findings"]
+        return [{key: str(finding[key]) for key in ("name", "verdict", "text")} for finding in findings]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+ROW = SectionRow(
+    name="diagnostics", title="Is the robustness real?", order=80, blocks=diagnostics, warnings=_suspicions
+)

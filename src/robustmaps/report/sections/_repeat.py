@@ -1,0 +1,57 @@
+"""How to repeat runs."""
+
+import json
+
+from robustmaps.config import write_config
+from robustmaps.figures import Table, table
+from robustmaps.report._blocks import Block, Code, Listing, Text
+from robustmaps.report.sections._commands import repeat_commands
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.studies import Statistics
+
+
+def repeating(material: Material) -> list[Block]:
+    """The configuration, the commands and the environment."""
+    study = material.study
+    run = study.best.runs[0]
+    blocks: list[Block] = [
+        Text("A run is repeated from its configuration; on a CPU with the same versions, to the same weights."),
+        Code("Commands", _commands(study)),
+        Code(
+            f"Configuration of {study.best.name}, seed {run.config.training.seed}",
+            write_config(run.config),
+            folded=True,
+        ),
+    ]
+    plan = study.folder / "study.yaml"
+    if plan.is_file():
+        text = plan.read_text(encoding="utf-8", errors="replace")
+        blocks.append(Code("The study, as robustmaps sweep takes it", text, folded=True))
+    if study.yardstick is not None:
+        settings = json.dumps(json.loads(study.yardstick.attacks), indent=2)
+        about = f"images: {study.yardstick.count}, SHA-256 {study.yardstick.images}\nattacks: {settings}\n"
+        blocks.append(Code("Settings of the evaluation", about, folded=True))
+    blocks.append(Listing("environment", _environments(study)))
+    return blocks
+
+
+def _commands(study: Statistics) -> str:
+    lines = repeat_commands(study.folder, study.best.runs, study.best.evaluations)
+    return "\n".join(lines) + "\n"
+
+
+def _environments(study: Statistics) -> Table:
+    found: dict[str, dict[str, int]] = {}
+    for run in study.runs:
+        for key, value in run.environment.items():
+            counts = found.setdefault(key, {})
+            counts[str(value)] = counts.get(str(value), 0) + 1
+    rows = [
+        (key, "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items()))
+        for key, counts in found.items()
+    ]
+    return table(("what", "version or device"), rows, f"Environment of the {'runs' if len(study.runs) > 1 else 'run'}")
+
+
+ROW = SectionRow(name="repeat", title="Repeat it", order=90, blocks=repeating)

@@ -1,0 +1,75 @@
+"""Accuracy over epochs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from robustmaps.figures import Cell, Table, table
+from robustmaps.report._blocks import Block, Listing, Missing, Text
+from robustmaps.report.charts._depth import LearningCurve, learning_chart
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.report.sections._shared import MOST_LINES, some_only
+from robustmaps.studies import Variant
+
+_ROBUST = "validation_robust_accuracy"
+
+
+def training(material: Material) -> list[Block]:
+    """Accuracy over epochs, and whether robust accuracy fell again."""
+    study = material.study
+    curves = []
+    shown = study.shown(MOST_LINES)
+    for variant in shown:
+        for kind, key in (
+            ("validation, robust", _ROBUST),
+            ("training, robust", "train_robust_accuracy"),
+            ("validation, clean", "validation_clean_accuracy"),
+        ):
+            curve = _curve(variant, kind, key)
+            if curve is not None:
+                curves.append(curve)
+    falls, sentence = _overfitting(study.variants)
+    if not curves:
+        return [Missing("No epoch has been finished.", "robustmaps train --resume RUN")]
+    blocks = some_only(len(shown), len(study.variants))
+    blocks.append(learning_chart(curves, sentence, study.tints))
+    blocks += [Text(sentence), Listing("overfitting", falls)] if falls.rows else []
+    return blocks
+
+
+def _curve(variant: Variant, kind: str, key: str) -> LearningCurve | None:
+    runs = [{r["epoch"]: r[key] for r in run.history if r.get(key) is not None} for run in variant.runs]
+    runs = [run for run in runs if run]
+    epochs = sorted(set.intersection(*map(set, runs))) if runs else []
+    if not epochs:
+        return None
+    return LearningCurve(variant.name, kind, tuple(epochs), tuple(tuple(run[e] for e in epochs) for run in runs))
+
+
+def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
+    """How far robust validation accuracy fell from its best epoch to the last one; the worst of them in words."""
+    rows: list[tuple[str, Cell, Cell, Cell]] = []
+    for variant in variants:
+        each = [[r[_ROBUST] for r in run.history if r.get(_ROBUST) is not None] for run in variant.runs]
+        each = [robust for robust in each if robust]
+        if not each:
+            continue
+        best, last = (100 * float(np.mean([pick(robust) for robust in each])) for pick in (max, lambda r: r[-1]))
+        cells = (Cell(f"{best:.1f} %", best), Cell(f"{last:.1f} %", last), Cell(f"{last - best:+.1f}", last - best))
+        rows.append((variant.name, *cells))
+    columns = ("configuration", "best epoch", "last epoch", "change (points)")
+    falls = table(columns, rows, "Robust validation accuracy: mean over runs of the best epoch and of the last")
+    if not rows:
+        return falls, ""
+    name, *_, change = min(rows, key=lambda row: row[3].value or 0.0)
+    if not change.value:
+        return falls, "No robust overfitting: no configuration's robust validation accuracy fell after its best epoch."
+    return falls, (
+        f"From the best epoch to the last, robust validation accuracy changed most with {name}: by {change.text} "
+        "points. The best of many noisy figures is above the last by a little without any overfitting, too. The "
+        "weights of the best epoch are the ones that were kept and evaluated."
+    )
+
+
+ROW = SectionRow(name="training", title="Training", order=30, blocks=training)
