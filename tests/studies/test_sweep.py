@@ -97,7 +97,7 @@ def assert_same(first, second):
     ],
 )
 def test_operations_of_training_are_those_counted_by_hand(study, defense, passes):
-    count = "" if defense.startswith(("fast", "free", "dajat")) else "steps: 4, "
+    count = "" if defense.startswith(("standard", "fast", "free", "dajat")) else "steps: 4, "
     fixed = f"{{data: digits, batch-size: 256, eps: 0.1, {count}epochs: 2, validate-every: 2, defense: {defense}}}"
     path = study(f"axes: {{seed: [0]}}\nfixed: {fixed}\nevaluation: {EVALUATION}\n")
     (run,) = plan_sweep(read_study(path), path.with_suffix(""), threads=1).runs
