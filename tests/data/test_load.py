@@ -124,7 +124,7 @@ def test_crops_are_cut_from_larger_images_and_tested_in_their_centre(write_image
 
 
 def test_the_centre_of_images_that_are_too_small() -> None:
-    with pytest.raises(ValueError, match=r"centre\(9\): larger than the images, which are 8 x 8"):
+    with pytest.raises(ValueError, match=r"centre\(9\): expected a size within the images, which are 8 x 8"):
         load("digits").test.centre(9)
 
 

@@ -32,7 +32,7 @@ def test_mean_deviation_and_interval_are_those_of_scipy_and_statsmodels(values):
 def test_one_seed_has_no_interval():
     assert deviation_over_seeds([0.5]) is None
     assert over_seeds([0.5]) == Measured(0.5, -math.inf, math.inf, 1)
-    with pytest.raises(InputError, match="one for each seed"):
+    with pytest.raises(InputError, match="one per seed"):
         over_seeds([])
 
 
@@ -158,7 +158,7 @@ def test_what_does_not_pair_is_refused(verdicts):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(InputError, match="pairs of c: expected names out of a, b"):
+    with pytest.raises(InputError, match="pairs with c: expected names among a, b"):
         compare_all({"a": [True], "b": [False]}, pairs=[("a", "c")])
 
 
