@@ -171,7 +171,8 @@ ROWS = (
         kind=FAT,
         attack=PGD,
         parameters={
-            **_BUDGET,
+            "steps": "steps of the training attack (default: 10)",
+            "step_size": "length of a step (default: 2.5 * eps / steps)",
             "tau": "further steps after an error (default: 0, 1, then 2 as training progresses)",
         },
         awp_gamma=0.005,
