@@ -92,7 +92,7 @@ def test_a_file_of_no_known_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, -4, 2.5, True])
 def test_image_size_is_checked(size: int) -> None:
-    with pytest.raises(ValueError, match=r"image_size=.*: expected a number of pixels"):
+    with pytest.raises(ValueError, match=r"image_size=.*: expected a whole number"):
         prepare("digits", image_size=size)
 
 

@@ -18,11 +18,10 @@ from robustmaps.attacks._batching import fork, seeds
 from robustmaps.attacks._geometry import norms, project
 from robustmaps.attacks._pgd import PGD
 from robustmaps.attacks._registry import GRADIENT, AttackRow
+from robustmaps.attacks._watched import NORMS
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
-
-NORMS = ("linf", "l2", "l1")
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ class Augmentation:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
-            raise InputError(f"pad={self.pad!r}: expected a number of pixels of at least 0")
+        check_whole("pad", self.pad, 0)
 
     @classmethod
     def recommended(cls, channels: int, height: int, width: int, flip: bool | None = None) -> "Augmentation":

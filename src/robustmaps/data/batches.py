@@ -62,8 +62,7 @@ def batches(
     Raises:
         InputError: at the call: a size or step is out of range, or a batch is too small for its extra images.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r}: expected at least 1 image")
+    check_whole("batch_size", batch_size, 1)
     check_whole("workers", workers, 0)
     steps = len(images) // batch_size if drop_last else -(-len(images) // batch_size)
     if not 0 <= start_step <= steps:

@@ -16,6 +16,7 @@ from robustmaps.data.sources.resolve import resolve
 from robustmaps.data.splits import held_out, part_size
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import check_whole
 
 
 def prepare(
@@ -40,8 +41,8 @@ def prepare(
     Raises:
         InputError: the spec is unknown or does not name a usable data set.
     """
-    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
-        raise InputError(f"image_size={image_size!r}: expected a number of pixels of at least 1")
+    if image_size is not None:
+        check_whole("image_size", image_size, 1)
     crop = _crop(spec, image_size, resized_crop)
     size = image_size if crop is None else stored_size(crop)
     return fetch(resolve(spec), cache_dir=cache_dir, image_size=size, progress=progress, refresh=refresh)

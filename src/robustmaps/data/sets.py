@@ -8,6 +8,7 @@ from torch import Tensor
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.splits import stratified
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,7 @@ class ImageSet:
         Stored sets are often sorted by class, so the first images would not be representative. The choice depends only
         on ``seed`` and the labels.
         """
-        if isinstance(count, bool) or count < 1:
-            raise InputError(f"subset({count!r}): expected a number of images of at least 1")
+        check_whole("count", count, 1)
         if count >= len(self):
             return torch.arange(len(self))
         return stratified(self.labels.cpu(), count, seed=seed, purpose="subset")

@@ -11,6 +11,7 @@ from robustmaps.engine.errors import InputError, unknown
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+_DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -26,7 +27,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"]) from None
+        raise unknown("device", name, _DEVICES) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use 'cpu' or 'auto'"
@@ -34,7 +35,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device={name!r}: not available on this machine; use 'cpu' or 'auto'")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
+        raise unknown("device", name, _DEVICES)
     return device
 
 

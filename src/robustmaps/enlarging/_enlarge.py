@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import modes_restored
-from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
@@ -122,8 +122,7 @@ def _check(
         raise unknown("upsample mode", mode, UPSAMPLE_MODES)
     if factor is None:
         factor = 1 if where is None else 2
-    if not isinstance(factor, int) or isinstance(factor, bool) or factor < 1:
-        raise InputError(f"factor={factor!r}: expected a whole number of at least 1")
+    check_whole("factor", factor, 1)
     if factor == 1 and where is not None:
         raise InputError(f"where={where!r} with factor=1: expected a factor of at least 2")
     if factor == 1 and dilate:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustmaps.attacks import logit_margin
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds
 from robustmaps.evaluation._checks._operations import StraightThrough, find_cuts
@@ -40,10 +41,10 @@ def zero_gradients(subject: CheckedNetwork) -> Outcome:
     subject.require_attackable()
     rows = subject.correct
     entropy = torch.cat([_largest(subject, part, _cross_entropy) for part in torch.split(rows, subject.batch_size)])
-    margin = torch.cat([_largest(subject, part, _margin) for part in torch.split(rows, subject.batch_size)])
+    margin = torch.cat([_largest(subject, part, logit_margin) for part in torch.split(rows, subject.batch_size)])
     flat = int((margin == 0).sum())
     zero = int((entropy <= _VANISHING * margin).sum())
-    gap = float(_margin(subject.clean[rows], subject.y[rows]).neg().median())
+    gap = float(logit_margin(subject.clean[rows], subject.y[rows]).neg().median())
     if not exceeds(zero, len(rows), _VANISHING_SHARE):
         return Outcome(
             False, f"cross-entropy has a gradient at {len(rows) - zero} of {len(rows)} images; median margin {gap:.3g}"
@@ -148,8 +149,3 @@ def _per_pixel(norm: str, pixels: int) -> float:
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
-
-
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    true = logits.gather(1, y[:, None]).squeeze(1)
-    return logits.scatter(1, y[:, None], -float("inf")).amax(1) - true
