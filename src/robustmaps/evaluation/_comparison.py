@@ -93,17 +93,17 @@ class Comparison:
         size = f"{one.seeds} seed{'s' * (one.seeds != 1)} x {one.images:,} images"
         corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
         extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
-        points = f"{100 * one.value:.1f} points more {quality} than {one.a}, {extent}"
+        text = f"{one.b} is {100 * one.value:.1f} points more {quality} than {one.a}"
         if not one.value:
-            text = f"no difference shown: {one.a} and {one.b} measured equally {quality}, {extent}"
-        else:
-            text = f"{one.b} is {points}" if one.shown else f"no difference shown: {one.b} measured {points}"
-        return text + ("; of one pair of networks only, other seeds may differ" if one.seeds == 1 else "")
+            text = f"{one.a} and {one.b} are equally {quality}"
+        elif not one.shown:
+            text += ", within chance"
+        only = "; one pair of networks only, other seeds may differ" if one.seeds == 1 else ""
+        return f"{text} ({extent}{only})"
 
     def as_sentence(self) -> str:
-        """The same as a sentence of its own: with a capital, unless it begins with a name, and a full stop."""
-        text = self.sentence()
-        return f"{'N' if text.startswith('no difference') else text[0]}{text[1:]}."
+        """The same with a full stop."""
+        return f"{self.sentence()}."
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
