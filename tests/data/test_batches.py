@@ -200,7 +200,7 @@ def test_values_are_exactly_bytes_over_255() -> None:
 
 
 def test_bad_arguments_are_refused_at_the_call() -> None:
-    with pytest.raises(ValueError, match=r"batch_size=0: expected at least 1"):
+    with pytest.raises(ValueError, match="batch_size=0: expected a whole number of at least 1"):
         batches(numbered(4), 0, seed=0, epoch=0)
     with pytest.raises(ValueError, match=r"start_step=3: expected 0 to 2, the number of steps in an epoch of 4 images"):
         batches(numbered(4), 2, seed=0, epoch=0, start_step=3)
