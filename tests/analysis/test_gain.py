@@ -94,7 +94,7 @@ def test_estimates():
     assert estimate([2.0]).interval == (2.0, 2.0)
     halved = ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
     assert (halved.value, halved.interval) == (0.5, (0.5, 0.5))
-    with pytest.raises(InputError, match="expected the same"):
+    with pytest.raises(InputError, match="expected equal shapes"):
         ratio([1.0], [1.0, 2.0])
     with pytest.raises(InputError, match="no values"):
         estimate([])

@@ -229,7 +229,7 @@ def test_brendel_bethge_without_a_start_says_so(starts):
     y = network(x).argmax(1)
     assert y.tolist() == [0, 0, 0, 1, 1]
     attack = Foolbox("brendel-bethge", "l2", 1.0, minimal=True)
-    with pytest.warns(UserWarning, match="start from was found for 3 of 5 images; they come back unchanged") as caught:
+    with pytest.warns(UserWarning, match="to start from for 3 of 5 images; they are returned unchanged") as caught:
         x_adv = attack(network, x, y)
     assert caught[0].filename == __file__
     assert broken(network, x_adv, y).tolist() == [False] * 3 + [True] * 2

@@ -86,7 +86,7 @@ def test_theory_writes_figure_and_numbers(capsys, tmp_path):
         ("analyze nowhere:fun", "no module"),
         ("analyze resnet8 --eps 8", "did you mean 8/255"),
         ("analyze resnet8 --where middle", "expected first, last, or numbers"),
-        ("enlarge resnet8", "nothing to do: give upsample=2"),
+        ("enlarge resnet8", "nothing to do: set upsample=2"),
         ("enlarge resnet8 --where 7", "there is no step 7"),
         ("plan resnet8 --budget 0.5x", "budget=0.5: expected a number of at least 1"),
         ("plan resnet8 --budget much", "budget='much'"),

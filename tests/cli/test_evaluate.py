@@ -28,7 +28,7 @@ def test_a_table_of_attacks_and_what_each_left(run, capsys):
     names = [line[0] for line in lines if line]
     assert names.index("clean") < names.index("apgd-ce") < names.index("apgd-t") < names.index("robust")
     assert "30 test images, linf, eps 0.1, seed 0." in captured.out
-    assert "Note: autoattack rapid" in captured.out
+    assert "Note: AutoAttack rapid" in captured.out
     assert "apgd-ce: " in captured.err
     assert main(["evaluate", run, "--attack", "autoattack", "--version", "rapid", "--samples", "30"]) == 0
     assert "Evaluated before: " in capsys.readouterr().out

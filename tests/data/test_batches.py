@@ -161,7 +161,7 @@ def test_other_epochs_see_other_images_and_other_extra_images() -> None:
 
 def test_a_share_that_leaves_nothing_is_refused() -> None:
     extra = Extra(numbered(4), 0.05, "extra")
-    with pytest.raises(ValueError, match=r"a share of 0\.05 of batches of 8 leaves no image of one kind"):
+    with pytest.raises(ValueError, match=r"with a share of 0\.05, batches of 8 contain only one kind of image"):
         batches(numbered(40), 8, seed=0, epoch=0, extra=extra)
     with pytest.raises(ValueError, match=r"share=1: expected a share"):
         Extra(numbered(4), 1, "extra")
@@ -200,7 +200,7 @@ def test_values_are_exactly_bytes_over_255() -> None:
 
 
 def test_bad_arguments_are_refused_at_the_call() -> None:
-    with pytest.raises(ValueError, match=r"batch_size=0: expected at least 1"):
+    with pytest.raises(ValueError, match="batch_size=0: expected a whole number of at least 1"):
         batches(numbered(4), 0, seed=0, epoch=0)
-    with pytest.raises(ValueError, match=r"start_step=3: expected 0 to 2, the steps of an epoch of 4 images"):
+    with pytest.raises(ValueError, match=r"start_step=3: expected 0 to 2, the number of steps in an epoch of 4 images"):
         batches(numbered(4), 2, seed=0, epoch=0, start_step=3)

@@ -62,14 +62,14 @@ def test_the_fingerprint_tells_files_apart(pets_data: Dataset, tmp_path: Path) -
     ("change", "message"),
     [
         ({"label": None}, r"expected the arrays image and label, found image"),
-        ({"image": np.zeros((20, 9, 6, 3), np.uint8)}, r"shape \(20, 9, 6, 3\): expected \(N, 8, 6, 3\), as pets has"),
-        ({"image": np.zeros((20, 8, 6), np.uint8)}, r"shape \(20, 8, 6\): expected \(N, 8, 6, 3\)"),
+        ({"image": np.zeros((20, 9, 6, 3), np.uint8)}, r"shape \(20, 9, 6, 3\); expected \(N, 8, 6, 3\) as in pets"),
+        ({"image": np.zeros((20, 8, 6), np.uint8)}, r"shape \(20, 8, 6\); expected \(N, 8, 6, 3\)"),
         ({"image": np.zeros((20, 8, 6, 3))}, r"expected bytes \(uint8\), found float64"),
         ({"image": np.asfortranarray(np.zeros((20, 8, 6, 3), np.uint8))}, r"Fortran order"),
         ({"label": np.full(20, 2)}, r"label 2 out of range; expected 0 to 1"),
         ({"label": np.zeros(19, np.int64)}, r"19 labels for 20 images"),
-        ({"label": np.array([{}] * 20)}, r"can't be read as an \.npz of plain arrays \(Object arrays"),
-        ({"image": np.array([{}] * 20)}, r"can't be read as an \.npz of plain arrays"),
+        ({"label": np.array([{}] * 20)}, r"can't be read as an \.npz file of plain arrays \(Object arrays"),
+        ({"image": np.array([{}] * 20)}, r"can't be read as an \.npz file of plain arrays"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str, pets_data: Dataset, tmp_path: Path) -> None:

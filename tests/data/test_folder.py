@@ -86,7 +86,7 @@ def test_image_size_resizes_the_shorter_side_and_crops_the_centre(write_images: 
 def test_varying_sizes_without_image_size(write_images: Callable[..., Path]) -> None:
     write_images({"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}, size=(12, 30))
     folder = write_images({"train/b": 1}, size=(9, 9))
-    with pytest.raises(ValueError, match=r"train/b/0-RGB-9\.png: 9 x 9 pixels, but .* has 12 x 30; give image_size"):
+    with pytest.raises(ValueError, match=r"train/b/0-RGB-9\.png: 9 x 9 pixels, but .* has 12 x 30; set image_size"):
         load(folder)
 
 
@@ -147,7 +147,7 @@ def test_layouts_that_are_none(counts: dict[str, int], message: str, write_image
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match=r"nothing: no images found"):
+    with pytest.raises(ValueError, match=r"nothing: found no images"):
         load(tmp_path / "nothing")
 
 

@@ -92,7 +92,7 @@ def test_a_file_of_no_known_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, -4, 2.5, True])
 def test_image_size_is_checked(size: int) -> None:
-    with pytest.raises(ValueError, match=r"image_size=.*: expected a number of pixels"):
+    with pytest.raises(ValueError, match=r"image_size=.*: expected a whole number"):
         prepare("digits", image_size=size)
 
 
@@ -124,7 +124,7 @@ def test_crops_are_cut_from_larger_images_and_tested_in_their_centre(write_image
 
 
 def test_the_centre_of_images_that_are_too_small() -> None:
-    with pytest.raises(ValueError, match=r"centre\(9\): larger than the images, which are 8 x 8"):
+    with pytest.raises(ValueError, match=r"centre\(9\): expected a size within the images, which are 8 x 8"):
         load("digits").test.centre(9)
 
 

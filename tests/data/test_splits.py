@@ -49,7 +49,7 @@ def test_part_size(part: float, expected: int) -> None:
         (float("nan"), "expected a fraction"),
         (12.5, "expected a fraction below 1, or a whole number of images"),
         (float("inf"), "expected a fraction"),
-        (100, "must leave some of the 100 images"),
+        (100, "expected fewer than the 100 images"),
     ],
 )
 def test_part_size_refuses(part: float, message: str) -> None:

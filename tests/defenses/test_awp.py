@@ -87,7 +87,7 @@ def test_a_network_without_weights_to_move_is_refused(make_cnn: MakeNet, make_im
     model = make_cnn()
     for p in model.parameters():
         p.requires_grad_(p.dim() == 1)
-    with pytest.raises(InputError, match="at-awp: the network has no trainable weight of two dimensions"):
+    with pytest.raises(InputError, match="at-awp: the network has no weights to perturb"):
         AWP(AT(ATTACK)).loss(model, make_images(8), torch.arange(8))
 
 

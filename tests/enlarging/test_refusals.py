@@ -14,7 +14,7 @@ IMAGE = torch.rand(1, 3, 32, 32)
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({}, "(?s)nothing to do: give upsample=2, or as where one or several of.*0: .* to .*, stride 2"),
+        ({}, "(?s)nothing to do: set upsample=2, or where to one or several of.*0: .* to .*, stride 2"),
         ({"upsample": 0.5}, "upsample=0.5: expected a number of at least 1"),
         ({"upsample": 2, "upsample_mode": "bilinera"}, "unknown upsample mode 'bilinera'; did you mean 'bilinear'"),
         ({"factor": 2.5}, r"factor=2.5: expected a whole number"),
@@ -22,7 +22,7 @@ IMAGE = torch.rand(1, 3, 32, 32)
         ({"upsample": 2, "dilate": True}, "dilate=True without a step to relax"),
         ({"factor": 2}, r"where is needed: 2 steps can be relaxed; name one or several of\n  0: 28x28 to 14x14"),
         ({"factor": 2, "where": "middle"}, "where='middle': expected 'first', 'last', or numbers"),
-        ({"factor": 2, "where": 2}, r"where=2: there is no step 2; expected numbers out of\n  0: "),
+        ({"factor": 2, "where": 2}, r"where=2: there is no step 2; expected numbers of\n  0: "),
         ({"factor": 2, "where": [0, -3]}, r"there is no step -3"),
         ({"factor": 2, "where": []}, r"where=\[\]: expected at least one"),
         ({"factor": 3, "where": 0}, r"no downsampling step of SharedPool can be relaxed"),
@@ -48,13 +48,13 @@ def test_a_merge_at_a_fixed_scale_is_found_by_trying() -> None:
     assert enlargement.where == (0,)
     assert enlargement.steps[1].obstacle is not None
     assert "can't be relaxed" in str(enlargement)
-    with pytest.raises(InputError, match="step 1 can't be relaxed: the network breaks with it"):
+    with pytest.raises(InputError, match="step 1 can't be relaxed: the network fails with it"):
         enlarge(FixedMerge(), IMAGE, factor=2, where=1)
 
 
 def test_a_network_of_stride_one_has_reached_the_floor() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(InputError, match="no downsampling step: its effective stride is 1 already"):
+    with pytest.raises(InputError, match="no downsampling step: its effective stride is already 1"):
         enlarge(network, IMAGE, factor=2)
     with pytest.warns(EnlargeWarning) as caught:
         enlarge(network, IMAGE, upsample=2, latency_runs=0)
@@ -63,7 +63,7 @@ def test_a_network_of_stride_one_has_reached_the_floor() -> None:
 
 @pytest.mark.filterwarnings("ignore:the receptive field")
 def test_upsampling_beyond_the_floor() -> None:
-    with pytest.warns(EnlargeWarning, match="falls from 4 to 0.5: below 1 a larger map costs more and buys nothing"):
+    with pytest.warns(EnlargeWarning, match="falls from 4 to 0.5: below 1 a larger map costs more without any benefit"):
         enlarge(plain(), IMAGE, upsample=8, latency_runs=0)
 
 
@@ -85,16 +85,16 @@ def test_heads_that_do_not_average(network: nn.Module, message: str) -> None:
 @pytest.mark.filterwarnings("ignore:the receptive field")
 def test_dilation_that_ends_at_a_layer_without_taps() -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.Upsample(scale_factor=2), *plain(padding=1))
-    with pytest.warns(EnlargeWarning, match="dilation can't be carried through 1: interpolate: behind it"):
+    with pytest.warns(EnlargeWarning, match="dilation can't be carried through 1: interpolate: after it"):
         enlarge(network, IMAGE, factor=2, where=0, dilate=True, latency_runs=0)
-    with pytest.warns(EnlargeWarning, match="dilation can't be carried through squeeze: avg_pool2d: behind it"):
+    with pytest.warns(EnlargeWarning, match="dilation can't be carried through squeeze: avg_pool2d: after it"):
         enlarge(Gated(), IMAGE[:, :1], factor=2, where=0, dilate=True, latency_runs=0)
 
 
 def test_attention_over_a_fixed_number_of_patches() -> None:
     with pytest.raises(InputError, match="reads its last map through attention or a single token"):
         enlarge(Attention(), IMAGE, factor=2)
-    with pytest.raises(InputError, match="Attention can't be enlarged this way: the network breaks with it"):
+    with pytest.raises(InputError, match="Attention can't be enlarged this way: the network fails with it"):
         enlarge(Attention(), IMAGE, upsample=2)
 
 

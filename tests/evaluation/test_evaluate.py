@@ -120,7 +120,7 @@ def test_nothing_attacked_and_nothing_broken_divides_by_nothing() -> None:
 
 def test_an_attack_that_leaves_the_budget_is_cut_back() -> None:
     x, y = grey(0.52, 0.8), torch.tensor([1, 1])
-    with pytest.warns(UserWarning, match="attack 'trick' left its budget by 0.4"):
+    with pytest.warns(UserWarning, match="attack 'trick' exceeded its budget by 0.4"):
         evaluation = evaluate(Brightness(), x, y, Trick(lambda x: x - 0.5))
     # Inside the budget of 0.1 the first is still broken, the second is not.
     assert evaluation.verdicts == ("trick", ROBUST)
@@ -130,7 +130,7 @@ def test_an_attack_that_leaves_the_budget_is_cut_back() -> None:
 
 def test_an_attack_that_leaves_the_range_is_cut_back() -> None:
     x, y = grey(0.05), torch.tensor([0])
-    with pytest.warns(UserWarning, match="left its budget by 0.05"):
+    with pytest.warns(UserWarning, match="exceeded its budget by 0.05"):
         evaluation = evaluate(Brightness(threshold=-0.02), x, 1 - y, Trick(lambda x: x - 0.1))
     assert evaluation.verdicts == (ROBUST,)
 
@@ -139,7 +139,7 @@ def test_an_l2_attack_is_held_to_l2() -> None:
     # A step of 0.1 in each of four pixels has an l2 norm of 0.2.
     x, y = grey(0.54), torch.tensor([1])
     assert evaluate(Brightness(), x, y, Trick(lambda x: x - 0.1, norm="l2", eps=0.2001)).verdicts == ("trick",)
-    with pytest.warns(UserWarning, match="left its budget by 0.15"):
+    with pytest.warns(UserWarning, match="exceeded its budget by 0.15"):
         assert evaluate(Brightness(), x, y, Trick(lambda x: x - 0.1, norm="l2", eps=0.05)).verdicts == (ROBUST,)
 
 
@@ -319,7 +319,7 @@ def test_a_watcher_hears_of_each_batch() -> None:
         (grey(128.0, 200.0), torch.tensor([0, 1]), "divide by 255"),
         (grey(0.1, 0.2), torch.tensor([0, 2]), "labels span 0 to 2: the network has 2 classes"),
         (grey(0.1, 0.2), torch.tensor([0]), "expected int64 labels"),
-        (torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64), "x holds no images"),
+        (torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64), "x contains no images"),
         (grey(0.1, float("nan")), torch.tensor([0, 1]), "spans"),
     ],
 )
@@ -368,7 +368,7 @@ def test_evaluations_that_cannot_be_compared_are_refused() -> None:
         compare(a, evaluate(Brightness(), x.flip(0), y, FGSM(eps=0.1)))
     with pytest.raises(InputError, match="made on different images"):
         compare(a, evaluate(Brightness(), x, 1 - y, FGSM(eps=0.1)))
-    with pytest.raises(InputError, match=r"the budgets differ: linf 0\.1 against linf 0\.2"):
+    with pytest.raises(InputError, match=r"the budgets differ: linf 0\.1 and linf 0\.2; evaluate both with the same"):
         compare(a, evaluate(Brightness(), x, y, FGSM(eps=0.2)))
     same_pixels = evaluate(Brightness(), x.double(), y, PGD(eps=0.1))
     assert compare(a, same_pixels).images == 2

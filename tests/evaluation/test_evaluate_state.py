@@ -140,7 +140,7 @@ def test_a_network_that_raises_half_way_loses_nothing(
     failing = Failing(robust_network, passes=150, error="the driver is gone")
     with pytest.raises(RuntimeError, match="the driver is gone") as caught:
         evaluate(failing, *images, ATTACK, batch_size=16, state=tmp_path)
-    assert any("kept in" in note for note in caught.value.__notes__)
+    assert any("results so far are in" in note for note in caught.value.__notes__)
     found = json.loads((tmp_path / "state.json").read_text())["found"]
     assert sum(stage["done"] for stage in found["stages"]) > 0
     resumed = evaluate(Failing(robust_network), *images, ATTACK, batch_size=16, state=tmp_path)
@@ -154,7 +154,7 @@ def test_the_batch_is_halved_where_memory_runs_out(robust_network: nn.Module, im
     with pytest.warns(UserWarning, match="halved to 16"), pytest.warns(UserWarning, match="halved to 8"):
         evaluation = evaluate(small, *images, PGD(eps=0.12, steps=3), batch_size=32)
     assert evaluation.environment["batch_size"] == 8
-    assert "out of memory: images at once halved to 16" in evaluation.warnings
+    assert "out of memory: batch size halved to 16" in evaluation.warnings
     assert set(evaluation.verdicts) == {ROBUST, WRONG, "pgd"}
 
 

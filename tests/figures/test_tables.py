@@ -31,7 +31,7 @@ def test_latex_is_booktabs_with_everything_escaped():
 
 
 def test_a_row_that_does_not_fit():
-    with pytest.raises(ValueError, match="a row of 1 cells under 2 columns"):
+    with pytest.raises(ValueError, match=r"row of 1 cells .*: expected 2"):
         Table(("a", "b"), (("1",),))
 
 

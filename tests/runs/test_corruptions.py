@@ -76,7 +76,7 @@ def test_images_of_another_kind_are_refused(run: Path, folder: Path, capsys) -> 
     for name in ("nothing", "white"):
         np.save(folder / f"{name}.npy", np.zeros((300, 8, 8, 3), np.uint8))
     assert main(["evaluate", str(run), "--corruptions", str(folder)]) == 2
-    assert "the network does not take images of shape (3, 8, 8)" in capsys.readouterr().err
+    assert "the network can't take images of shape (3, 8, 8)" in capsys.readouterr().err
 
 
 def test_a_run_with_extra_images_is_evaluated_without_them(tmp_path: Path, digits: Dataset, capsys) -> None:

@@ -156,7 +156,7 @@ def test_validation_may_be_rarer_than_epochs(net: nn.Sequential, make_dataset: M
 
 def test_no_training_images_are_refused(net: nn.Sequential, make_dataset: MakeData) -> None:
     data = make_dataset()
-    with pytest.raises(InputError, match="bright: there are no training images"):
+    with pytest.raises(InputError, match="bright: found no training images"):
         fit(net, replace(data, train=ImageSet(data.train.images[:0], data.train.labels[:0])), Standard(), OPTIONS)
 
 

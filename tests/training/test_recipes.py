@@ -339,11 +339,11 @@ def test_options_out_of_range_are_refused(values: dict[str, Any], message: str) 
         (
             AT(PGD(eps=0.1, steps=1)),
             {"schedule": "step:2,3"},
-            r"schedule=step:2,3: its first step lies beyond the 1 ep",
+            r"schedule=step:2,3: the first step is beyond the 1 ep",
         ),
         (AT(PGD(eps=0.1, steps=1)), {"eps_warmup": 5}, r"eps_warmup=5: the budget will not reach its full size in 1"),
         (Standard(), {"eps_warmup": 0.5}, r"eps_warmup=0\.5: standard has no budget"),
-        (Standard(), {"optimizer": "adam", "momentum": 0.5}, r"momentum=0\.5: adam has none"),
+        (Standard(), {"optimizer": "adam", "momentum": 0.5}, r"momentum=0\.5: has no effect with adam"),
     ],
 )
 def test_what_will_have_no_effect_is_said(

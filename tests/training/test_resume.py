@@ -235,7 +235,7 @@ def test_an_existing_run_is_not_overwritten(tmp_path: Path, make_dataset: MakeDa
     fit(make_model(), make_dataset(), DEFENSE, options, out=tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
     model = make_model()
-    with pytest.raises(InputError, match="already holds a run; resume it, or choose another folder"):
+    with pytest.raises(InputError, match="already contains a run; resume it or choose another folder"):
         fit(model, make_dataset(), DEFENSE, options, out=tmp_path)
     assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
     assert model[0].weight.is_contiguous()

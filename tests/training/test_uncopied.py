@@ -37,7 +37,7 @@ def test_a_network_that_cannot_be_copied_is_trained_all_the_same(
     plain, wrapped_ = make_cnn(1, 6, 2), CannotBeCopied(make_cnn(1, 6, 2))
     data = make_dataset()
     fit(plain, data, defense, OPTIONS)
-    with pytest.warns(UserWarning, match="can't be copied, so attacks run on it as it is"):
+    with pytest.warns(UserWarning, match="can't be copied, so attacks run on it directly"):
         fit(wrapped_, data, defense, OPTIONS)
     for ours, theirs in zip(wrapped_.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-3)

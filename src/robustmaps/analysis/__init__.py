@@ -1,4 +1,4 @@
-"""What a network sees, and what a perturbation gains on it."""
+"""Analysis of a network: what its maps see, and the gain of perturbations."""
 
 from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, StageReport, budget_text, short_names
 from robustmaps.analysis._analyze import analyze, analyze_both, feature_maps

@@ -1,4 +1,4 @@
-"""What an analysis says of a network: values that print as tables and go to JSON."""
+"""The results of an analysis: values that print as tables and convert to JSON."""
 
 import math
 from dataclasses import dataclass
@@ -16,18 +16,17 @@ from robustmaps.engine.text import by, stride_text, table
 from robustmaps.models import Cost
 
 Rows = list[tuple[str, ...]]
-"""A table: the names of the columns, then the rows."""
+"""A table: the column names, then the rows."""
 
 
 @dataclass(frozen=True)
 class FeatureGain:
-    """What a perturbation gains on the pooled features of a stage, ``<v, z>`` for random unit vectors ``v``.
+    """The gain of a perturbation on a stage's pooled features, ``<v, z>`` for random unit vectors ``v``.
 
     Attributes:
         first_order: ``eps`` times the dual norm of the gradient; mean over images and directions.
-        reached: what projected gradient descent reaches along the first direction; mean over images, None where not
-            measured.
-        spread: standard deviation of ``<v, z>`` over the images, None for fewer than two.
+        reached: gain of projected gradient descent along the first direction; mean over images, None if not measured.
+        spread: standard deviation of ``<v, z>`` over the images; None for fewer than two.
     """
 
     first_order: Measured
@@ -36,12 +35,12 @@ class FeatureGain:
 
     @property
     def relative(self) -> Measured | None:
-        """The first-order gain in units of the spread: how far a perturbation moves features as images differ."""
+        """The first-order gain in units of the spread between images."""
         return _scaled(self.first_order, self.spread)
 
     @property
     def relative_reached(self) -> Measured | None:
-        """What was reached in units of the spread."""
+        """The reached gain in units of the spread."""
         return _scaled(self.reached, self.spread)
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,11 +59,11 @@ class StageReport:
     """One stage of a network.
 
     Attributes:
-        stage: where it is and how large its last map.
-        effective_field_px: side of the smallest square that holds 95 % of the squared input gradient of the map's
-            middle pixel.
-        share: what the stage costs.
-        gain: of its pooled features.
+        stage: its position and last map.
+        effective_field_px: side of the smallest square with 95 % of the squared input gradient of the map's middle
+            pixel.
+        share: the cost of the stage.
+        gain: the gain on its pooled features.
     """
 
     stage: Stage
@@ -84,12 +83,12 @@ class StageReport:
 
 @dataclass(frozen=True)
 class MarginGain:
-    """What a perturbation gains on the margin, image by image.
+    """The gain of a perturbation on the margin, per image.
 
     Attributes:
-        margin: true logit minus the largest other one, positive where the network is right.
+        margin: true logit minus the largest other one, positive if the network is right.
         first_order: ``eps`` times the dual norm of the margin's gradient.
-        reached: by how much projected gradient descent lowers the margin, None where not measured.
+        reached: reduction of the margin by projected gradient descent; None if not measured.
     """
 
     margin: tuple[float, ...]
@@ -98,15 +97,15 @@ class MarginGain:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Which images the network classifies right."""
+        """Which images the network classifies correctly."""
         return np.array(self.margin) > 0
 
     def relative(self, *, reached: bool = False, among: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """The gain divided by the margin, above 1 where the budget suffices; of the images classified right.
+        """The gain divided by the margin, above 1 if the budget suffices, for correctly classified images.
 
         Args:
-            reached: what projected gradient descent reaches rather than the first order.
-            among: other images to take, a boolean for each.
+            reached: use the gain of projected gradient descent instead of the first order.
+            among: use these images instead, one boolean per image.
         """
         gains = np.array(self.reached if reached and self.reached is not None else self.first_order)
         chosen = self.right if among is None else among
@@ -135,18 +134,18 @@ class MarginGain:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A network on some images: stages, cost, receptive fields, perturbation gain.
+    """A network's stages, cost, receptive fields and perturbation gains on some images.
 
     Attributes:
-        network: the class of the network.
+        network: the network's class.
         image_size: height and width of the images.
-        images: how many the gains were measured on.
+        images: number of images for the gains.
         eps: the budget's radius, in units of images in [0, 1].
         norm: the budget's norm.
-        steps: of projected gradient descent, 0 where it was not run.
-        cost: of the whole network, for one image.
-        stages: in order.
-        rest: what comes after the last map.
+        steps: steps of projected gradient descent; 0 if not run.
+        cost: cost of the whole network, for one image.
+        stages: the stages in order.
+        rest: cost of everything after the last map.
         margin: the gain on the margin.
     """
 
@@ -162,7 +161,7 @@ class Analysis:
     margin: MarginGain
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields, ready for JSON."""
         return {
             "network": self.network,
             "image_size": list(self.image_size),
@@ -177,7 +176,7 @@ class Analysis:
         }
 
     def tables(self) -> list[Rows]:
-        """The maps and what they see, what they cost, what a perturbation gains on them and on the margin."""
+        """Tables of the maps and their receptive fields, their costs, their gains, and the gain on the margin."""
         names = short_names(self)
         columns = ("stage", "map", "then", "stride", "field (px)", "effective (px)")
         maps: Rows = [columns]
@@ -196,7 +195,7 @@ class Analysis:
         return [maps, costs, gains, self._margin_rows()]
 
     def field_cells(self, report: StageReport) -> tuple[str, str]:
-        """Receptive fields, theoretical and effective, in pixels and as a share of the image's side."""
+        """Theoretical and effective receptive field, in pixels and as a share of the image's side."""
         effective = (float(report.effective_field_px),) * 2
         return _field(report.stage.field_px, self.image_size), _field(effective, self.image_size)
 
@@ -219,7 +218,7 @@ class Analysis:
 
     @property
     def title(self) -> str:
-        """What was analysed."""
+        """A line about the network, the images and the budget."""
         return (
             f"{self.network}, images of {by(self.image_size)} px; {budget_text(self)} on {self.images} "
             f"image{'s' * (self.images != 1)}"
@@ -236,7 +235,7 @@ def budget_text(analysis: Analysis) -> str:
 
 
 def short_names(analysis: Analysis) -> list[str]:
-    """The stages' names without the modules that all of them lie in."""
+    """The stages' names without the enclosing modules that they share."""
     paths = [report.stage.name.split(".") for report in analysis.stages]
     shared = 0
     while len(paths) > 1 and all(len(p) > shared + 1 and p[shared] == paths[0][shared] for p in paths):
@@ -251,7 +250,7 @@ def cost_cells(share: Share) -> tuple[str, str, str]:
 
 
 def _field(field_px: tuple[float, ...], image_size: tuple[int, int]) -> str:
-    """The larger axis where they differ."""
+    """The field on its larger axis, and its share of the image."""
     if math.inf in field_px:
         return "all"
     side, axis = max((field, axis) for axis, field in enumerate(field_px))

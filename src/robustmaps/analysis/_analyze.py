@@ -1,4 +1,4 @@
-"""The analysis of a network: one traced pass, one watched pass with gradients, projected gradient descent."""
+"""The analysis of a network: a traced pass, a watched pass with gradients, and projected gradient descent."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from robustmaps.engine.view import plain_view
 from robustmaps.models import measure_cost
 from robustmaps.tracing import find_head, trace
 
-# A quarter of a GiB of activations at once: enough to keep a core busy, little enough for a laptop.
+# A quarter of a GiB of activations per batch: enough to keep a core busy, yet it fits on a laptop.
 _BATCH_BYTES = 2**28
 
 
@@ -38,7 +38,7 @@ def analyze(
     like: Sequence[Stage] = (),
     watcher: Watcher = ignore,
 ) -> Analysis:
-    """What a network does with its maps, what they cost, and what a perturbation gains on them.
+    """Analyse a network's maps: their sizes, receptive fields, costs and perturbation gains.
 
     >>> from robustmaps import models
     >>> analysis = analyze(models.create("resnet8"), torch.rand(2, 3, 32, 32), torch.tensor([0, 1]), steps=2)
@@ -46,20 +46,20 @@ def analyze(
     [(32, 32), (16, 16), (8, 8)]
 
     Args:
-        model: any classifier of images (N, C, H, W) in [0, 1]; it is used in evaluation mode and left as it was.
-        x: the images that gains and effective receptive fields are measured on.
+        model: any classifier of images (N, C, H, W) in [0, 1]; used in evaluation mode and restored afterwards.
+        x: the images for gains and effective receptive fields.
         y: their labels (N,).
         eps: the budget's radius, in units of images in [0, 1].
         norm: ``linf`` or ``l2``.
-        steps: of projected gradient descent; 0 leaves it out, which saves most of the time.
-        directions: random unit vectors along which pooled features are looked at.
-        latency_runs: passes to time; none where 0.
-        seed: of the directions.
-        like: stages of the network before it was enlarged, to look at the same places.
-        watcher: called as the work goes on.
+        steps: steps of projected gradient descent; 0 skips it, which saves most of the time.
+        directions: number of random unit vectors along which pooled features are measured.
+        latency_runs: passes to time; 0 for none.
+        seed: seed of the directions.
+        like: stages of the original network, to analyse an enlarged one at the same places.
+        watcher: receives progress reports.
 
     Raises:
-        InputError: bad images, labels or budget, or a network whose maps can't be found.
+        InputError: images, labels or budget are invalid, or the network's maps can't be found.
     """
     check_batch(x, y)
     check_norm(norm)
@@ -107,14 +107,14 @@ def analyze(
 
 
 def analyze_both(before: nn.Module, after: nn.Module, x: Tensor, y: Tensor, **options: object) -> ComparedAnalyses:
-    """A network before and after it was enlarged, on the same images, at the same places.
+    """Analyse a network before and after enlargement, on the same images at the same places.
 
     Args:
-        before: the given network.
+        before: the original network.
         after: an enlarged copy.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
-        options: those of `analyze`.
+        options: options of `analyze`.
     """
     first = analyze(before, x, y, **options)  # type: ignore[arg-type]
     like = [report.stage for report in first.stages]
@@ -122,12 +122,12 @@ def analyze_both(before: nn.Module, after: nn.Module, x: Tensor, y: Tensor, **op
 
 
 def feature_maps(model: nn.Module, x: Tensor, stages: Sequence[Stage]) -> list[Tensor]:
-    """The maps (N, C, h, w) that end the stages, for images (N, C, H, W).
+    """The last map (N, C, h, w) of each stage, for images (N, C, H, W).
 
     Args:
-        model: the network; used in evaluation mode and left as it was.
+        model: the network; used in evaluation mode and restored afterwards.
         x: images.
-        stages: of an analysis of the same network.
+        stages: stages from an analysis of the same network.
     """
     with plain_view(model), no_shortcuts(), torch.no_grad():
         return maps_of(model, x, stages, lambda _, taken: taken.clone())[0]

@@ -1,4 +1,4 @@
-"""Two analyses side by side: a network before and after it was enlarged, on the same images."""
+"""Two analyses side by side: a network before and after enlargement, on the same images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,10 @@ ARROW = " → "
 
 @dataclass(frozen=True)
 class ComparedAnalyses:
-    """A network before and after, on the same images and with the same budget.
+    """Analyses of a network before and after enlargement, with the same images and budget.
 
     Attributes:
-        before: the given network.
+        before: the original network.
         after: the enlarged one.
     """
 
@@ -30,13 +30,13 @@ class ComparedAnalyses:
         for name in ("images", "eps", "norm", "steps", "image_size"):
             one, other = getattr(self.before, name), getattr(self.after, name)
             if one != other:
-                raise InputError(f"analyses with {name}={one!r} and {name}={other!r}: expected the same")
+                raise InputError(f"analyses with {name}={one!r} and {name}={other!r}: expected equal values")
 
     def relative_ratio(self, *, reached: bool) -> Measured | None:
-        """How the median of gain / margin changed, on the images that both classify right; None where there are none.
+        """The ratio of medians of gain / margin, on the images that both classify correctly; None without any.
 
         Args:
-            reached: what projected gradient descent reaches rather than the first order.
+            reached: use the gain of projected gradient descent instead of the first order.
         """
         both = self.before.margin.right & self.after.margin.right
         if not both.any():
@@ -45,7 +45,7 @@ class ComparedAnalyses:
         return ratio(after, before)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields, ready for JSON."""
         first, reached = (self.relative_ratio(reached=r) for r in (False, True))
         return {
             "before": self.before.to_dict(),
@@ -55,9 +55,9 @@ class ComparedAnalyses:
         }
 
     def tables(self) -> list[Rows]:
-        """The tables of an analysis, before and after in each cell, one value where nothing changed.
+        """The tables of an analysis, with before and after in each cell, or one value if unchanged.
 
-        Where the stages of both can't be matched, those of each follow one another.
+        If the stages can't be matched, the tables of both analyses follow each other.
         """
         a, b = self.before, self.after
         if len(a.stages) != len(b.stages):
@@ -100,16 +100,16 @@ class ComparedAnalyses:
 
     @property
     def title(self) -> str:
-        """What was compared."""
+        """A line about the network, the images and the budget."""
         a = self.before
         return f"{a.network}, images of {by(a.image_size)} px; {budget_text(a)} on {a.images} images"
 
     @property
     def note(self) -> str:
-        """On which images the ratios were taken."""
+        """A sentence on the images behind the ratios."""
         both = int(np.sum(self.before.margin.right & self.after.margin.right))
         share = f"{both} of {self.before.images}"
-        return f"Ratios of gain / margin are of the images that both get right ({share}), paired by image."
+        return f"Ratios of gain / margin are over the images that both classify correctly ({share}), paired by image."
 
     def __str__(self) -> str:
         return "\n\n".join([self.title, *map(table, self.tables()), self.note])
@@ -120,7 +120,7 @@ def _merge(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _pair(before: str, after: str) -> str:
-    """``2x2 → 4x4``; a unit that both share stands once."""
+    """``2x2 → 4x4``; a shared unit appears once."""
     if before == after:
         return before
     number, _, unit = before.partition(" ")

@@ -1,4 +1,4 @@
-"""Figures over images or draws, with an interval each."""
+"""Means, medians and ratios over images or draws, with bootstrap intervals."""
 
 from typing import Any, Literal
 
@@ -13,24 +13,24 @@ _RESAMPLES = 1000
 
 
 def estimate(values: ArrayLike, statistic: Statistic = "mean", *, seed: int = 0) -> Measured:
-    """A mean or median of observations (N,) with its percentile bootstrap interval, empty where there is only one.
+    """A mean or median of observations (N,) with its percentile bootstrap interval, empty for a single one.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no observations.
     """
     sample = np.asarray(values, dtype=np.float64)
     return _bootstrap(sample[None], lambda rows: _of(statistic, rows[0]), seed)
 
 
 def ratio(after: ArrayLike, before: ArrayLike, statistic: Statistic = "median", *, seed: int = 0) -> Measured:
-    """How a statistic of paired observations (N,) changes: the one after divided by the one before.
+    """The ratio of a statistic of paired observations (N,), after divided by before.
 
     Raises:
-        InputError: there are none, or not as many of both.
+        InputError: there are no observations, or their numbers differ.
     """
     pair = np.broadcast_arrays(np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64))
     if np.shape(after) != np.shape(before):
-        raise InputError(f"paired values of shapes {np.shape(after)} and {np.shape(before)}: expected the same")
+        raise InputError(f"paired values of shapes {np.shape(after)} and {np.shape(before)}: expected equal shapes")
     return _bootstrap(np.stack(pair), lambda rows: _of(statistic, rows[0]) / _of(statistic, rows[1]), seed)
 
 
@@ -40,7 +40,7 @@ def _of(statistic: Statistic, values: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _bootstrap(sample: NDArray[np.float64], statistic: Any, seed: int) -> Measured:
-    """Observations (rows, N) are drawn with replacement, the same ones for all rows."""
+    """Resample observations (rows, N) with replacement, the same ones for all rows."""
     count = sample.shape[1]
     if not count:
         raise InputError("no values to estimate from: expected at least one")

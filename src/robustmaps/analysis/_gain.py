@@ -1,7 +1,7 @@
-"""The perturbation gain: how far a budget can drive a number that a network computes.
+"""The perturbation gain: the largest change of a network's output within a budget.
 
 To first order it is exact by duality: ``max <grad f, d>`` over ``|d| <= eps`` is ``eps`` times the dual norm of the
-gradient. What projected gradient descent reaches says how far that holds.
+gradient. Projected gradient descent shows how well the first order holds.
 """
 
 from collections.abc import Callable
@@ -14,26 +14,26 @@ from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_eps
 
 Function = Callable[[Tensor], Tensor]
-"""From images (N, C, H, W) to one number per image (N,), which sees no other image of the batch."""
+"""From images (N, C, H, W) to one number per image (N,), independent of the batch's other images."""
 
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
-"""The order of the norm that is dual to the budget's."""
+"""The order of the budget's dual norm."""
 
 
 def first_order_gain(function: Function, x: Tensor, *, eps: float, norm: str = "linf") -> Tensor:
-    """How much a function gains to first order, ``eps * |grad f|`` in the dual norm, shape (N,).
+    """The first-order gain of a function, ``eps * |grad f|`` in the dual norm, shape (N,).
 
     >>> first_order_gain(lambda x: 3 * x.flatten(1).sum(1), torch.zeros(1, 1, 2, 2), eps=0.1).item()
     1.2000000476837158
 
     Args:
-        function: differentiable.
+        function: a differentiable function.
         x: images (N, C, H, W).
-        eps: radius of the ball, in units of images in [0, 1]; that images end at 0 and 1 is left out of account.
+        eps: radius of the ball, in units of images in [0, 1]; the bounds 0 and 1 are ignored.
         norm: ``linf``, ``l2`` or ``l1``.
 
     Raises:
-        InputError: an unknown norm, or a radius that is none.
+        InputError: the norm is unknown or the radius invalid.
     """
     check_norm(norm)
     check_eps(eps, norm)
@@ -44,14 +44,14 @@ def first_order_gain(function: Function, x: Tensor, *, eps: float, norm: str = "
 
 
 def reached_gain(function: Function, x: Tensor, *, eps: float, norm: str = "linf", steps: int = 20) -> Tensor:
-    """How much a function gains within the ball and [0, 1], as far as projected gradient descent gets, shape (N,).
+    """The gain of a function within the ball and [0, 1] by projected gradient descent, shape (N,).
 
     Args:
-        function: differentiable.
+        function: a differentiable function.
         x: images (N, C, H, W) in [0, 1].
         eps: radius of the ball.
         norm: ``linf`` or ``l2``.
-        steps: gradient steps, from the image itself, so that the result does not depend on chance.
+        steps: gradient steps, starting at the image itself, so that the result is not random.
     """
     attack = PGD(norm=norm, eps=eps, steps=steps, loss="margin", start="none")  # type: ignore[arg-type]
     x_adv = attack(_AsClassifier(function), x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
@@ -67,13 +67,13 @@ def dual_norm(gradient: Tensor, norm: str) -> Tensor:
 
 
 def check_norm(norm: str) -> None:
-    """Refuse what is no norm of a budget."""
+    """Refuse an unknown norm."""
     if norm not in DUAL:
         raise unknown("norm", norm, DUAL)
 
 
 class _AsClassifier(nn.Module):
-    """Logits (0, f): the margin loss for label 0 is ``f`` itself, so any attack can climb any function."""
+    """Logits (0, f): the margin loss for label 0 is ``f``, so that attacks can maximise any function."""
 
     def __init__(self, function: Function) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Batches of images on one network: the gains of its pooled features and of its margin, to first order and by PGD."""
+"""Gains of a network's pooled features and margin on batches of images, to first order and by PGD."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from robustmaps.tracing import logits
 
 
 class Part:
-    """What was measured on one batch; per stage a value for each image."""
+    """The measurements of one batch, per stage and image."""
 
     def __init__(self) -> None:
         self.wrong = self.margin_gain = self.margin_reached = torch.empty(0)
@@ -29,15 +29,15 @@ class Part:
 
 
 class Probe:
-    """Measures batches of one network, which is in evaluation mode meanwhile.
+    """Measures batches on one network, which must be in evaluation mode.
 
     Args:
         model: the network.
-        stages: where to look.
-        largest: for each stage, whether it is pooled by its largest value rather than its mean.
+        stages: the stages to measure.
+        largest: whether each stage is pooled by its maximum rather than its mean.
         eps, norm: the budget.
-        directions: unit vectors for each stage.
-        seed: of them.
+        directions: number of unit vectors per stage.
+        seed: seed of the unit vectors.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Probe:
         self._directions = [vectors / vectors.norm(dim=1, keepdim=True) for vectors in drawn]
 
     def measure(self, x: Tensor, y: Tensor, steps: int) -> Part:
-        """All gains of a batch, and what the middle pixels of the maps see."""
+        """All gains of a batch, and the effective receptive fields of the maps' middle pixels."""
 
         def wrong(images: Tensor) -> Tensor:
             return logit_margin(checked(logits(self._model(images)), y), y)
@@ -76,7 +76,7 @@ class Probe:
         return reached_gain(function, x, eps=self._eps, norm=self._norm, steps=steps)
 
     def measure_features(self, x: Tensor, *, fields: bool = False) -> Part:
-        """The gains of the pooled features of a batch, to first order."""
+        """The first-order gains of the pooled features of a batch."""
         part = Part()
         with torch.enable_grad():
             x = x.detach().requires_grad_()
@@ -120,13 +120,13 @@ def gain_of(parts: Sequence[Part], number: int) -> FeatureGain:
     gains = torch.cat([part.gains[number] for part in parts]).mean(1)
     values = torch.cat([part.values[number] for part in parts])
     reached = estimate(torch.cat([part.reached[number] for part in parts]).cpu()) if parts[0].reached else None
-    # Over directions the mean square, as for independent ones.
+    # Mean square over directions, as for independent ones.
     spread = float(values.var(0).mean().sqrt()) if len(values) > 1 else None
     return FeatureGain(estimate(gains.cpu()), reached, spread)
 
 
 def checked(given: Tensor, y: Tensor) -> Tensor:
-    """The same logits (N, classes).
+    """Return logits (N, classes) unchanged.
 
     Raises:
         InputError: a label is not among their classes.

@@ -1,16 +1,16 @@
-"""How much of the image counts for a pixel of a map, by the gradients that reach the image."""
+"""The effective receptive field of a map's pixel, from its gradient at the image."""
 
 import torch
 from torch import Tensor
 
 
 def gradient_energy(centres: Tensor, x: Tensor, directions: Tensor) -> Tensor:
-    """The squared gradient that each pixel of the image gets from one pixel of a map, summed up, shape (H, W).
+    """The squared gradient of one pixel of a map at each pixel of the image, summed, shape (H, W).
 
     Args:
         centres: the pixel's channels for each image (N, C), with their graph.
         x: the images (N, channels, H, W) that they were computed from.
-        directions: weights of the channels (K, C); each is followed back.
+        directions: weights of the channels (K, C), each with its own backward pass.
     """
     energy = torch.zeros(x.shape[2:], device=x.device)
     for direction in directions:
@@ -20,13 +20,13 @@ def gradient_energy(centres: Tensor, x: Tensor, directions: Tensor) -> Tensor:
 
 
 def effective_field_px(energy: Tensor, share: float = 0.95) -> int:
-    """The side of the smallest square that holds a share of the energy, in pixels; 0 where there is none.
+    """The side in pixels of the smallest square with a share of the energy; 0 without any energy.
 
-    The effective receptive field of arXiv 1701.04128 is a blob that falls off like a Gaussian and is smaller than the
-    theoretical one; the square makes a length of it that both can be compared by.
+    The effective receptive field (arXiv 1701.04128) is Gaussian-shaped and smaller than the theoretical one; the
+    square's side makes both comparable.
 
     Args:
-        energy: (H, W), not negative.
+        energy: (H, W), non-negative.
         share: in (0, 1].
     """
     total = float(energy.double().sum())

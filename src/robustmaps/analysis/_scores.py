@@ -1,4 +1,4 @@
-"""The perturbation gain of a network as one number, to choose between enlargements by."""
+"""The perturbation gain of a network as a single number, to rank enlargements."""
 
 from functools import partial
 
@@ -21,20 +21,20 @@ _BATCH = 16
 def feature_gain(
     model: nn.Module, x: Tensor, *, eps: float = 8 / 255, norm: str = "linf", directions: int = 4, seed: int = 0
 ) -> float:
-    """The first-order gain of the pooled features of the last map, in units of their spread over the images.
+    """The first-order gain of the last map's pooled features, in units of their spread over the images.
 
-    It needs neither labels nor trained weights, so it tells enlargements of an untrained network apart.
+    It needs neither labels nor trained weights, so it can rank enlargements of an untrained network.
 
     Args:
-        model: any classifier; used in evaluation mode and left as it was.
+        model: any classifier; used in evaluation mode and restored afterwards.
         x: images (N, C, H, W) in [0, 1], at least two.
         eps: the budget's radius, in units of images in [0, 1].
         norm: ``linf`` or ``l2``.
-        directions: random unit vectors along which features are looked at.
-        seed: of the directions.
+        directions: number of random unit vectors along which features are measured.
+        seed: seed of the directions.
     """
     if len(x) < 2:
-        raise InputError(f"{len(x)} image: a spread needs at least two")
+        raise InputError(f"x contains {len(x)} image(s): expected at least two, to measure their spread")
     with no_shortcuts():
         recorded = trace(model, x[:1])
     last = find_stages(recorded)[-1:]
@@ -49,15 +49,15 @@ def feature_gain(
 def margin_gains(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255, norm: str = "linf", steps: int = 0
 ) -> MarginGain:
-    """What a perturbation gains on the margin of each image, to first order and by projected gradient descent.
+    """The gain on each image's margin, to first order and by projected gradient descent.
 
     Args:
-        model: any classifier; used in evaluation mode and left as it was.
+        model: any classifier; used in evaluation mode and restored afterwards.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
         eps: the budget's radius, in units of images in [0, 1].
         norm: ``linf``, ``l2``, or without projected gradient descent ``l1``.
-        steps: of projected gradient descent; none where 0.
+        steps: steps of projected gradient descent; 0 skips it.
     """
     margins, first, reached = [], [], []
     with plain_view(model) as view:
@@ -75,10 +75,10 @@ def margin_gains(
 def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255, norm: str = "linf") -> float:
     """The median over images of the margin's first-order gain divided by the margin.
 
-    An image that the network gets wrong counts as infinite, so enlargements can be compared on one set of images.
+    Misclassified images count as infinite, so that enlargements can be compared on the same images.
 
     Args:
-        model: any classifier; used in evaluation mode and left as it was.
+        model: any classifier; used in evaluation mode and restored afterwards.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
         eps: the budget's radius, in units of images in [0, 1].

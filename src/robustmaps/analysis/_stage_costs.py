@@ -1,7 +1,7 @@
-"""Passes of a network that are watched: its maps on the way, and what each stretch of calls costs.
+"""Watched passes of a network: its intermediate maps and the cost of each stage.
 
-Calls are counted where PyTorch dispatches its functions, so a place in the trace is found again in any later pass.
-Attributes that are read, such as ``requires_grad``, don't count: hooks of other tools read them too.
+Calls are counted where PyTorch dispatches functions, so that a position in the trace can be found in any later pass.
+Reads of attributes, such as ``requires_grad``, don't count, since hooks of other tools make them too.
 """
 
 import copy
@@ -30,12 +30,12 @@ _WARM_UP_RUNS = 2
 
 @dataclass(frozen=True)
 class Share:
-    """What a stretch of a pass costs for one image.
+    """The cost of one stage of a pass, for one image.
 
     Attributes:
         flops: floating-point operations, as ``torch.utils.flop_counter`` counts them.
-        activation_bytes: memory that stays allocated for the backward pass of a training step.
-        seconds: median time, None where not measured.
+        activation_bytes: memory saved for the backward pass of a training step.
+        seconds: median time; None if not measured.
     """
 
     flops: int
@@ -48,10 +48,10 @@ class Share:
 
 
 class Watch(TorchFunctionMode):
-    """While active, counts calls and tells of each.
+    """While active, counts calls and reports each.
 
     Args:
-        told: called with the position and the result.
+        told: called with the position and the result of each call.
     """
 
     def __init__(self, told: Callable[[int, Any], None]) -> None:
@@ -62,7 +62,7 @@ class Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the function and tell of its result."""
+        """Run the function and report its result."""
         if function_name(func) == READ:
             return func(*args, **(kwargs or {}))
         self.position += 1
@@ -72,22 +72,21 @@ class Watch(TorchFunctionMode):
         return result
 
 
-class _Seen(Exception):  # noqa: N818 - no error: the rest of the pass is not needed
-    """All maps that were asked for have been made."""
+class _Seen(Exception):  # noqa: N818 - not an error: the rest of the pass is not needed
+    """All requested maps have been computed."""
 
 
 def maps_of(
     model: nn.Module, x: Tensor, stages: Sequence[Stage], take: Callable[[int, Tensor], Tensor], *, stop: bool = False
 ) -> tuple[list[Tensor], Any]:
-    """What is taken of the maps that end the stages, and what the network returned.
+    """The result of ``take`` for the last map of each stage, and the network's output.
 
     Args:
-        model: the network, in the mode it is to run in.
+        model: the network, in the mode to run it in.
         x: images (N, C, H, W).
-        stages: places of the network.
-        take: called with a stage's number and its map (N, C, h, w) as soon as it is made, since later calls may write
-            over it.
-        stop: whether to leave the pass when the last map is made; then None is returned for the network's result.
+        stages: the stages.
+        take: called with a stage's number and its map (N, C, h, w) at once, since later calls may overwrite the map.
+        stop: whether to stop the pass after the last map; the output is then None.
 
     Raises:
         InputError: the network made other calls than when it was traced.
@@ -119,20 +118,20 @@ def maps_of(
 
 
 def shares(model: nn.Module, image: Tensor, stages: Sequence[Stage], *, runs: int = 0) -> tuple[Share, ...]:
-    """What each stage costs, and what comes after the last one; calls count for the stage in whose course they run.
+    """The cost of each stage and of everything after the last one; calls count for the stage in which they run.
 
     Args:
-        model: the network, which is left as it was.
+        model: the network, which is not changed.
         image: one image (1, C, H, W).
-        stages: in order.
-        runs: passes to time; none where 0.
+        stages: the stages in order.
+        runs: passes to time; 0 for none.
     """
     ends = [stage.position for stage in stages]
     subject = copy.deepcopy(model).eval()
     for parameter in subject.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     flops = _flops(subject, image, ends)
-    # The difference leaves out what is saved once per batch, such as parameters and batch-norm statistics.
+    # The difference excludes what is saved once per batch, such as parameters and batch-norm statistics.
     one, two = (_saved_bytes(subject, image.repeat(n, 1, 1, 1), ends) for n in (1, 2))
     with modes_restored(model):
         model.eval()
@@ -200,5 +199,5 @@ def _seconds(model: nn.Module, image: Tensor, ends: Sequence[int], runs: int) ->
 def _strayed(model: nn.Module, stage: Stage) -> InputError:
     return InputError(
         f"{type(model).__name__} made other calls than when it was traced, so the map of {stage.name!r} was not found; "
-        "its calls must not depend on the images"
+        "expected a network whose calls don't depend on the images"
     )

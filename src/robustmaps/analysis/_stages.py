@@ -1,4 +1,4 @@
-"""The stages of a network: the stretches between its downsampling steps, read off a traced pass."""
+"""The stages of a network: the parts between its downsampling steps, found in a traced pass."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ from robustmaps.tracing import (
 )
 
 Key = tuple[tuple[str, ...], str, int]
-"""A call by the modules around it, its function, and its number among such calls."""
+"""A call by its enclosing modules, its function, and its number among such calls."""
 
 READ = "__get__"
-"""The name under which PyTorch dispatches the reading of a tensor's attribute."""
+"""The name under which PyTorch dispatches reads of a tensor's attributes."""
 
 _OPERATIONS = {
     "conv2d": "conv",
@@ -46,18 +46,17 @@ _HEADS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """The maps between two downsampling steps; its figures are those of the last of them.
+    """The maps between two downsampling steps, described by the last of them.
 
     Attributes:
-        name: path of the module that ends it.
-        map_size: height and width.
-        channels: of the map.
-        pooling: what follows: the next downsampling step, as ``conv 3x3 / 2`` with kernel and stride, or what the head
-            does with the last map.
-        stride: how far apart, in pixels of the image, neighbours of the map look.
-        field_px: height and width of what a pixel of the map sees; infinite behind attention.
-        position: of the call that makes the map, among all calls of a pass but those that read attributes.
-        key: the same call in a copy of the network that was enlarged.
+        name: path of the module that ends the stage.
+        map_size: height and width of the map.
+        channels: channels of the map.
+        pooling: the next downsampling step with kernel and stride, such as ``conv 3x3 / 2``, or the kind of head.
+        stride: distance in image pixels between the fields of neighbours in the map.
+        field_px: height and width of a pixel's receptive field; infinite after attention.
+        position: index of the call that makes the map, among all calls except reads of attributes.
+        key: identifies the same call in an enlarged copy of the network.
     """
 
     name: str
@@ -84,9 +83,9 @@ class Stage:
 
 @contextmanager
 def no_shortcuts() -> Iterator[None]:
-    """Within the block attention runs as in a pass that is differentiated; without gradients it would take a shortcut.
+    """Within the block, attention takes no fast path without gradients.
 
-    So all passes make the same calls, and the operations of the shortcut, which PyTorch's counter misses, are counted.
+    So all passes make the same calls, and no operations are hidden from PyTorch's counter.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -97,21 +96,21 @@ def no_shortcuts() -> Iterator[None]:
 
 
 def find_stages(recorded: Trace, like: Sequence[Stage] = ()) -> tuple[Stage, ...]:
-    """The stages on the way from the image to the last map.
+    """The stages from the image to the last map.
 
     Args:
-        recorded: of the network.
-        like: stages of the network before it was enlarged; the same places are looked for, so that both can be set
-            side by side, though a relaxed step may no longer downsample.
+        recorded: the network's trace.
+        like: stages of the original network; the same places are used if found, so that both can be compared although
+            a relaxed step may no longer downsample.
 
     Raises:
-        InputError: the network has no map at all.
+        InputError: the network has no map.
     """
     head = find_head(recorded)
     seen = sights(recorded)
     path = _main_path(recorded, head, seen)
     if not path:
-        raise InputError("the network makes no map (N, C, H, W) of the image, so it has no stages")
+        raise InputError("the network has no stages: it makes no map (N, C, H, W) of the image; expected a convolution")
     keys = _keys(recorded)
     by_key = {key: index for index, key in keys.items()}
     ends = [by_key.get(stage.key) for stage in like]
@@ -140,7 +139,7 @@ def find_stages(recorded: Trace, like: Sequence[Stage] = ()) -> tuple[Stage, ...
 
 
 def _main_path(recorded: Trace, head: Head | None, seen: Mapping[int, Sight]) -> list[Call]:
-    """The maps (N, C, H, W) from the first that looks at more than a pixel to the last, along the widest view."""
+    """The maps (N, C, H, W) from the first that a window makes to the last, along the largest receptive fields."""
     source = head.map.source if head is not None else None
     if source is None:
         source = max((call.index for call in recorded.calls if len(call.shape) == 4), default=IMAGE)
@@ -156,7 +155,7 @@ def _main_path(recorded: Trace, head: Head | None, seen: Mapping[int, Sight]) ->
 
 
 def _gates(recorded: Trace, last: int) -> set[int]:
-    """The calls that all later ones depend on: no branch leads around them, such as a shortcut."""
+    """The calls that no branch, such as a shortcut, bypasses."""
     needed, pending = {last}, [last]
     jumped: set[int] = set()
     while pending:
@@ -170,7 +169,7 @@ def _gates(recorded: Trace, last: int) -> set[int]:
 
 
 def _ends(path: Sequence[Call], seen: Mapping[int, Sight], gates: set[int]) -> list[Call]:
-    """Of each stretch with the same effective stride the last call that is a gate; else its last, padding left out."""
+    """The last gate of each part with the same effective stride; without a gate, its last call except padding."""
     ends: list[Call] = []
     stretch: list[Call] = []
     for call, after in zip(path, [*path[1:], None], strict=True):
@@ -197,7 +196,7 @@ def _keys(recorded: Trace) -> dict[int, Key]:
 
 
 def _name(recorded: Trace, call: Call, begin: int) -> str:
-    """The outermost module that ends with the call and began within the stage; else the one that made the call."""
+    """The outermost module that ends with the call and starts within the stage, else the module of the call."""
     for path in call.frames:
         inside = [other.index for other in recorded.calls if path in other.frames]
         if path and inside[-1] == call.index and inside[0] >= begin:
@@ -206,7 +205,7 @@ def _name(recorded: Trace, call: Call, begin: int) -> str:
 
 
 def _pooling(path: Sequence[Call], call: Call, until: int) -> str:
-    """The first step behind a call that downsamples, else the first window there."""
+    """The first downsampling step after a call, else the first window."""
     later = [(c, w) for c in path if call.index < c.index <= until and (w := read_window(c)) is not None]
     strided = [(c, w) for c, w in later if w.stride != (1, 1)]
     for step, window in strided or later[:1]:

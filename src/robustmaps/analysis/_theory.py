@@ -1,4 +1,4 @@
-"""The theory laboratory: gain against map size, measured on networks with random or given weights."""
+"""The theory laboratory: gain against map size for networks with random or given weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,10 +30,10 @@ class Point:
     """The gain of one kind of network.
 
     Attributes:
-        toy: what kind.
+        toy: the kind of network.
         draws: first-order gain of each draw, mean over its images.
-        reached_draws: what projected gradient descent reaches, None where not measured.
-        predicted: by the theory, None where it says nothing.
+        reached_draws: the same by projected gradient descent; None if not measured.
+        predicted: the theory's prediction, if any.
     """
 
     toy: Toy
@@ -66,9 +66,9 @@ class Series:
     """Networks that differ in the size of their last map, with the same weights and images.
 
     Attributes:
-        name: what is varied against the basic case.
-        pool: over the last map.
-        points: the smallest stride first.
+        name: the difference from the basic case.
+        pool: the pool over the last map.
+        points: the networks, smallest stride first.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Series:
 
     @property
     def exponent(self) -> Measured:
-        """The slope of log gain over log n."""
+        """The slope of log gain against log n."""
         return fit_exponent(self.points)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,13 +92,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """What was measured.
+    """The measurements of the laboratory.
 
     Attributes:
-        series: one for each variation and each pool.
+        series: one per variation and pool.
         draws: networks per point.
-        images: per network.
-        seed: of all draws.
+        images: images per network.
+        seed: seed of all draws.
     """
 
     series: tuple[Series, ...]
@@ -116,7 +116,7 @@ class Laboratory:
         return {"draws": self.draws, "images": self.images, "seed": self.seed, "series": measured}
 
     def exponents(self) -> Rows:
-        """The exponents of both pools, under their titles."""
+        """A table of the exponents for both pools."""
         rows: Rows = [("gain ~ n^a: a [95 %]", *POOLS)]
         for name in dict.fromkeys(series.name for series in self.series):
             cells = {series.pool: _signed(series.exponent) for series in self.series if series.name == name}
@@ -135,16 +135,16 @@ def measure(
 ) -> Point:
     """The perturbation gain of one kind of network.
 
-    A draw's weights and images depend on the seed and its number alone, so kinds that differ in stride, upsampling or
-    pool are compared on the same ones. Random images lie in [1/4, 3/4], where the bounds 0 and 1 are out of reach.
+    A draw's weights and images depend only on the seed and the draw's number, so kinds that differ in stride,
+    upsampling or pool share them. Random images are in [1/4, 3/4], out of reach of the bounds 0 and 1.
 
     Args:
-        toy: what kind.
-        draws: networks.
-        images: per network.
-        steps: of projected gradient descent; none where 0.
-        seed: of the draws.
-        given: weights and images (N, C, H, W) to take instead of random ones.
+        toy: the kind of network.
+        draws: number of networks.
+        images: images per network.
+        steps: steps of projected gradient descent; 0 skips it.
+        seed: seed of the draws.
+        given: weights and images (N, C, H, W) to use instead of random ones.
     """
     check_whole("draws", draws, 1)
     check_whole("images", images, 1)
@@ -166,14 +166,16 @@ def _drawn(toy: Toy, images: int, seed: int, number: int) -> tuple[Weights, Tens
 
 
 def fit_exponent(points: Sequence[Point]) -> Measured:
-    """The slope of log gain over log n, by least squares in each draw, with its interval over draws.
+    """The slope of log gain against log n, by least squares in each draw, with its interval over draws.
 
     Raises:
-        InputError: fewer than two sizes, or draws that don't match.
+        InputError: there are fewer than two sizes, or the numbers of draws differ.
     """
     sizes = np.log([point.toy.positions for point in points])
     if len(set(sizes)) < 2 or len({len(point.draws) for point in points}) > 1:
-        raise InputError("an exponent needs maps of at least two sizes, with the same draws for each")
+        raise InputError(
+            "points: expected maps of at least two sizes, with the same draws for each, to fit an exponent"
+        )
     centred = sizes - sizes.mean()
     logs = np.log(np.stack([point.draws for point in points]))
     slopes = centred @ logs / (centred @ centred)
@@ -182,12 +184,12 @@ def fit_exponent(points: Sequence[Point]) -> Measured:
 
 @dataclass(frozen=True, eq=False)
 class Variation:
-    """What one series measures.
+    """The definition of one series.
 
     Attributes:
-        name: what is varied against the basic case.
+        name: the difference from the basic case.
         toys: kinds of network that differ in the size of their last map.
-        given: weights of each draw and images (N, C, H, W) in [0, 1], to take instead of random ones.
+        given: weights of each draw and images (N, C, H, W) in [0, 1], to use instead of random ones.
     """
 
     name: str
@@ -196,10 +198,10 @@ class Variation:
 
 
 def standard_variations(pool: Pool) -> tuple[Variation, ...]:
-    """Stride, upsampling and its mode, kernel, depth and budget, each against the basic case.
+    """Variations of stride, upsampling, its mode, kernel, depth and budget from the basic case.
 
-    Strides go no further than the kernel is wide, but for one series, since windows that leave pixels out follow
-    another law; in the enlarged cases they begin at the factor, where the effective stride is 1.
+    Except in one series, strides are at most the kernel's width, since windows that skip pixels follow another law.
+    With upsampling they start at its factor, where the effective stride is 1.
     """
     basic = Toy(pool=pool)
 
@@ -234,12 +236,12 @@ def laboratory(
     """Measure variations of the theory's networks.
 
     Args:
-        variations: what to measure; the standard ones for both pools where None.
+        variations: the variations to measure; None for the standard ones with both pools.
         draws: networks per point.
-        images: per network.
-        steps: of projected gradient descent in the basic case; none where 0.
-        seed: of all draws.
-        watcher: called as the work goes on.
+        images: images per network.
+        steps: steps of projected gradient descent in the basic case; 0 skips it.
+        seed: seed of all draws.
+        watcher: receives progress reports.
     """
     if variations is None:
         variations = [variation for pool in POOLS for variation in standard_variations(pool)]

@@ -1,4 +1,4 @@
-"""The networks of the theory: convolutions with ReLU, one global pool, a linear read-out, random or given weights."""
+"""The theory's networks: convolutions with ReLU, a global pool and a linear read-out, with random or given weights."""
 
 import math
 from dataclasses import dataclass, fields
@@ -17,25 +17,25 @@ Pool = Literal["average", "max"]
 
 @dataclass(frozen=True)
 class Toy:
-    """What a network of the theory looks like, and the budget it is looked at with.
+    """The shape of a theory network, and the budget of its perturbations.
 
     >>> Toy(stride=4, upsample=2).positions, Toy(stride=4, upsample=2).effective_stride
     (256, 2.0)
 
     Attributes:
-        pool: over the last map.
-        stride: of all convolutions together, a power of 2 where there are several; the last ones have it.
-        upsample: of the image in front.
+        pool: the pool over the last map.
+        stride: total stride of all convolutions; with several, a power of 2 spread over the last ones.
+        upsample: upsampling factor of the image.
         upsample_mode: nearest, bilinear or bicubic.
         kernel: side of the convolutions.
-        depth: convolutions.
-        channels: of each.
-        in_channels: of the image.
+        depth: number of convolutions.
+        channels: channels of each convolution.
+        in_channels: channels of the image.
         image_px: side of the image.
-        norm: of the budget.
-        eps: its radius, in units of images in [0, 1].
-        linear: leave out the ReLUs.
-        circular: let images wrap around, so that all pixels count the same; else they are padded with zeros.
+        norm: the budget's norm.
+        eps: the budget's radius, in units of images in [0, 1].
+        linear: omit the ReLUs.
+        circular: wrap images around, so that all pixels are equivalent, instead of padding with zeros.
     """
 
     pool: Pool = "average"
@@ -80,19 +80,19 @@ class Toy:
 
     @property
     def effective_stride(self) -> float:
-        """How far apart, in pixels of the image, neighbours of the last map look; 1 where they look closer."""
+        """Distance in image pixels between the fields of neighbours in the last map, at least 1."""
         return max(self.stride / self.upsample, 1.0)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of each convolution."""
+        """The stride of each convolution."""
         if self.depth == 1:
             return (self.stride,)
         twos = self.stride.bit_length() - 1
         return (1,) * (self.depth - twos) + (2,) * twos
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields and what follows from them, for JSON."""
+        """The fields and derived values, ready for JSON."""
         given = {item.name: getattr(self, item.name) for item in fields(self)}
         return {**given, "positions": self.positions, "effective_stride": self.effective_stride}
 
@@ -102,8 +102,8 @@ class Weights:
     """The weights of one network.
 
     Attributes:
-        kernels: per convolution (out, in, k, k).
-        biases: per convolution (out,), or None for zero.
+        kernels: (out, in, k, k) of each convolution.
+        biases: (out,) of each convolution, or None for zero.
         readout: the read-out (channels,).
     """
 
@@ -115,8 +115,8 @@ class Weights:
 def random_weights(toy: Toy, generator: torch.Generator) -> Weights:
     """Independent Gaussian taps and a read-out of length 1.
 
-    Taps have the standard deviation ``1 / sqrt(fan in)`` in a single layer and ``sqrt(2 / fan in)`` in several, which
-    keeps the size of the maps.
+    The taps' standard deviation is ``1 / sqrt(fan in)`` for a single layer, and ``sqrt(2 / fan in)`` for several, which
+    keeps the scale of the maps.
     """
     kernels = []
     for layer in range(toy.depth):
@@ -128,7 +128,7 @@ def random_weights(toy: Toy, generator: torch.Generator) -> Weights:
 
 
 def tap_deviation(toy: Toy, inputs: int) -> float:
-    """The standard deviation of random taps of a layer with that many input channels."""
+    """The standard deviation of random taps in a layer with ``inputs`` channels."""
     return math.sqrt((1 if toy.depth == 1 else 2) / (inputs * toy.kernel**2))
 
 
@@ -136,14 +136,14 @@ class ToyNetwork(nn.Module):
     """One number per image (N,): the read-out of the pooled last map.
 
     Args:
-        toy: its shape.
-        weights: that fit it.
+        toy: the network's shape.
+        weights: matching weights.
     """
 
     def __init__(self, toy: Toy, weights: Weights) -> None:
         super().__init__()
         if len(weights.kernels) != toy.depth:
-            raise InputError(f"{len(weights.kernels)} kernels: expected one for each of {toy.depth} layers")
+            raise InputError(f"{len(weights.kernels)} kernels: expected {toy.depth}, one per layer")
         self.toy = toy
         self.weights = weights
 
@@ -165,22 +165,22 @@ class ToyNetwork(nn.Module):
 
 
 def linear_average_gain(toy: Toy, weights: Weights) -> float:
-    """The exact gain of one linear convolution, a global average and a read-out, images wrapped around.
+    """The exact gain of one linear convolution, a global average and a read-out, with circular images.
 
     The read-out of the average is a fixed combination of pixels. With ``u = sum_c v_c w_c`` (in, k, k), the pixels fall
-    into ``s_eff x s_eff`` classes of ``n' = (H / s_eff)^2`` pixels, and each pixel of a class gets the sum of the taps
-    of ``u`` that meet it, divided by ``n'``. So the l_inf gain is ``eps`` times the sum over classes and channels of
-    the absolute sums, which does not depend on the size of the image at all.
+    into ``s_eff x s_eff`` classes of ``n' = (H / s_eff)^2`` pixels, and each pixel of a class has as weight the sum of
+    the taps of ``u`` that meet it, divided by ``n'``. So the l_inf gain is ``eps`` times the sum over classes and
+    channels of the absolute sums, independent of the image's size.
 
     Raises:
-        InputError: a network of another kind, or neither of stride and upsampling divides the other.
+        InputError: the network is of another kind, or neither stride nor upsampling divides the other.
     """
     if not (toy.linear and toy.circular and toy.depth == 1 and toy.pool == "average"):
         raise InputError(f"{toy}: expected one linear convolution, an average and circular padding")
     larger, smaller = max(toy.stride, toy.upsample), min(toy.stride, toy.upsample)
     if larger % smaller or (toy.upsample > 1 and toy.upsample_mode != "nearest"):
         raise InputError(
-            f"{toy}: expected nearest upsampling, and stride and upsampling of which one divides the other"
+            f"{toy}: expected nearest upsampling, and a stride that divides its factor or is a multiple of it"
         )
     sums = _sums_by_class(torch.einsum("c,cikl->ikl", weights.readout, weights.kernels[0]), toy)
     per_class = (toy.image_px // toy.effective_stride) ** 2
@@ -190,7 +190,7 @@ def linear_average_gain(toy: Toy, weights: Weights) -> float:
 
 
 def _sums_by_class(taps: Tensor, toy: Toy) -> Tensor:
-    """The taps that meet each class of pixels, summed, (in, classes, classes)."""
+    """The sum of the taps that meet each class of pixels, (in, classes, classes)."""
     inputs, side, _ = taps.shape
     classes = int(toy.effective_stride)
     sums = torch.zeros(inputs, classes, classes, dtype=taps.dtype)
@@ -198,16 +198,16 @@ def _sums_by_class(taps: Tensor, toy: Toy) -> Tensor:
     for row in range(side):
         for column in range(side):
             # Position i of the map reads pixel (s i + tap - lead) of the upsampled image, so pixel
-            # floor((s i + tap - lead) / r) of the image; modulo s_eff that does not depend on i.
+            # floor((s i + tap - lead) / r) of the image; modulo s_eff this does not depend on i.
             down, right = ((tap - lead) // toy.upsample % classes for tap in (row, column))
             sums[:, down, right] += taps[:, row, column]
     return sums
 
 
 def predicted_gain(toy: Toy) -> float | None:
-    """What the theory expects of one layer with ReLU and random weights (docs/theory.md), None where it says nothing.
+    """The theory's prediction for one layer with ReLU and random weights (docs/theory.md), if it makes one.
 
-    For max pooling it is the value without overlap of the patches that are read, an upper estimate, at upsampling 1.
+    For max pooling it is an upper estimate, which assumes that patches don't overlap, and only without upsampling.
     """
     if toy.depth > 1 or toy.linear or toy.stride > toy.kernel or toy.upsample_mode != "nearest":
         return None

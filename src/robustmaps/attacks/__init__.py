@@ -1,4 +1,4 @@
-"""Layer 2: attacks, as frozen values called on a batch: ``attack(model, x, y) -> x_adv``."""
+"""Attacks: frozen values that are called on a batch, ``attack(model, x, y) -> x_adv``."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Auto-PGD: projected gradient ascent that finds its own step sizes."""
+"""Auto-PGD: projected gradient ascent with adaptive step sizes."""
 
 import warnings
 from collections.abc import Callable
@@ -32,27 +32,26 @@ _SHRINKING_RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 class APGD(WatchedAttack):
     """Auto-PGD (Croce & Hein, arXiv 2003.01690), for l1 as in "Mind the box" (arXiv 2103.01208).
 
-    A sample is left as soon as it is misclassified; where none of its runs gets there, the iterate that comes closest
-    is returned. Samples that are wrong from the start come back as they are.
+    A sample is finished as soon as it is misclassified; if no run achieves that, the closest iterate is returned.
+    Samples that are misclassified from the start are returned unchanged.
 
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
         eps: the radius of the ball, in units of images in [0, 1].
         steps: gradient steps per run.
-        restarts: random starts, for each target where there are targets.
-        loss: ``ce`` (cross-entropy), ``dlr`` (difference of logits ratio) or ``dlr-t`` (towards one wrong class after
-            the other). With fewer than three classes, four for ``dlr-t``, the losses that remain defined take their
-            place, with a warning.
-        targets: for ``dlr-t`` the number of classes to aim at, the likeliest first; all wrong ones if there are fewer.
-        rho: a step is halved where the loss rose in no more than this part of the steps.
+        restarts: random starts, per target if there are targets.
+        loss: ``ce`` (cross-entropy), ``dlr`` (difference of logits ratio) or ``dlr-t`` (one wrong class at a time).
+            With fewer than three classes, or four for ``dlr-t``, a defined loss is used instead, with a warning.
+        targets: the number of classes that ``dlr-t`` aims at, likeliest first; at most all wrong classes.
+        rho: a step is halved if the loss rose in at most this fraction of the steps.
         eot: passes whose logits and gradients are averaged, for randomised networks.
-        shrinking_radii: climb in balls of three and two times ``eps`` first; None does so for l1, as the paper.
-        batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
-        patience: a run is given up once it would end short of an error even if its margin rose this many times as
-            fast as over its last fifth; None for no such end.
+        shrinking_radii: first climb in balls of three and two times ``eps``; None does so only for l1, as in the paper.
+        batch_size: parallel runs over samples, targets and restarts; None: 64 on a CPU, 512 on a GPU.
+        patience: stop a run early if its margin would not reach an error even when rising this many times as fast as
+            over the last fifth of the steps; None to always finish.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of range.
     """
 
     steps: int = 100
@@ -94,7 +93,7 @@ class APGD(WatchedAttack):
         return _Attempt(self, view, x, y, logits, seeds(self._variants(logits), generator), watcher).run()
 
     def steppers(self) -> list[Stepper]:
-        """The rules of the climb, one for each radius."""
+        """The step rules, one per radius."""
         if self.shrinking_radii or (self.shrinking_radii is None and self.norm == "l1"):
             phases = [(factor * self.eps, max(round(part * self.steps), 1)) for factor, part in _SHRINKING_RADII]
         else:
@@ -104,7 +103,7 @@ class APGD(WatchedAttack):
         return [MomentumStepper(self.norm, radius, steps, self.rho) for radius, steps in phases]
 
     def objective(self, y: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
-        """From logits (N, K) to the loss per sample (N,)."""
+        """The loss: from logits (N, K) to one value per sample (N,)."""
         if self.loss == "ce":
             return lambda logits: F.cross_entropy(logits, y, reduction="none")
         if self.loss == "dlr":
@@ -118,8 +117,8 @@ class APGD(WatchedAttack):
         needed = {"ce": 2, "dlr": 3, "dlr-t": 4}[self.loss]
         if num_classes < needed:
             warnings.warn(
-                f"{self.name}: its loss needs {needed} classes and the network has {num_classes}; "
-                "the logit margin, or a ratio to the third logit, takes its place",
+                f"{self.name}: the loss needs {needed} classes and the network has {num_classes}; "
+                "using the logit margin or a ratio to the third logit instead",
                 stacklevel=4,
             )
 
@@ -153,14 +152,14 @@ class _Attempt:
             clock.start(waiting)
             for stepper in steppers:
                 climb = self._begin(stepper, sample, target, current, warm=stepper is not steppers[0])
-                # Only what is found in the last ball counts.
+                # Only results within the last ball count.
                 climb = self._climb(stepper, climb, clock, counts=stepper is steppers[-1])
                 sample, target, current = climb.sample, climb.target, climb.best
             self._keep_closest(climb)
         return self.result
 
     def _starts(self, sample: Tensor, variant: Tensor, radius: float) -> Tensor:
-        """Random points on the sphere; each variant draws for all samples, whoever still stands."""
+        """Random points on the sphere; each variant draws for all samples, broken or not."""
         start = torch.empty_like(self.x[sample])
         for number in sorted(set(variant.tolist())):
             rows = variant == number
@@ -185,7 +184,7 @@ class _Attempt:
         climb.record(gradient, loss, logits.argmax(1) != y, logit_margin(logits, y))
 
     def _climb(self, stepper: Stepper, climb: Climb, clock: Clock, *, counts: bool) -> Climb:
-        """Climb within one ball; what is left are the runs of samples that still stand."""
+        """Climb within one ball; return the runs of samples that are still unbroken."""
         for done in range(stepper.steps):
             if counts:
                 climb = self._drop_hopeless(self._drop_broken(climb), done, stepper.steps)
@@ -197,7 +196,7 @@ class _Attempt:
         return self._drop_broken(climb) if counts else climb
 
     def _drop_broken(self, climb: Climb) -> Climb:
-        """Note the samples that a run has just broken, and leave all their runs."""
+        """Save the samples that a run has just broken, and drop all their runs."""
         if not climb.wrong.any():
             return climb
         wrong = climb.wrong.nonzero().squeeze(1)
@@ -207,7 +206,7 @@ class _Attempt:
         return select(climb, self.standing[climb.sample])
 
     def _drop_hopeless(self, climb: Climb, done: int, steps: int) -> Climb:
-        """Give up the runs that won't get there; their samples stay with the others."""
+        """Stop the runs that cannot succeed; other runs of their samples go on."""
         if not is_due(done, steps):
             return climb
         lost = hopeless(climb.margin, climb.noted_margin, done, steps, self.attack.patience)
@@ -218,7 +217,7 @@ class _Attempt:
         return select(climb, ~lost)
 
     def _keep_closest(self, climb: Climb) -> None:
-        """Of samples that stand, keep the best iterate of whichever run came closest to breaking it."""
+        """For each unbroken sample, keep the best iterate of the run that came closest to breaking it."""
         if len(climb) == 0:
             return
         margin = logit_margin(self.view(climb.best), self.y[climb.sample])
@@ -238,7 +237,7 @@ def _passes(attack: APGD) -> float:
     return GRADIENT * attack.steps * attack.restarts * targets * attack.eot
 
 
-_PARAMETERS = {"exhaustive": "make every step, also in runs that are without prospect"}
+_PARAMETERS = {"exhaustive": "make every step, even in runs that cannot succeed"}
 ROWS = (
     AttackRow(
         name="apgd-ce",

@@ -1,4 +1,4 @@
-"""How APGD moves: the iterates of one wave of runs, their steps, and when the step sizes shrink."""
+"""The steps of APGD: the iterates of a wave of runs, and the rules that move them and shrink their steps."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ _MOMENTUM = 0.75
 
 @dataclass
 class Climb:
-    """Runs on their way up, one per row.
+    """The state of R runs, one per row.
 
     Attributes:
-        sample: which sample a run works on, (R,).
-        target: the class that it aims at, (R,).
+        sample: index of the run's sample, (R,).
+        target: the class that the run aims at, (R,).
         x: clean images (R, C, H, W).
-        current: where each run is, ``previous`` where it was one step ago.
-        gradient: of the loss at ``current``; the ``loss`` (R,); and whether it is misclassified, ``wrong`` (R,).
-        best: the iterate of highest loss, with its ``best_gradient`` and ``best_loss`` (R,).
+        current, previous: the iterate, and the one before.
+        gradient, loss, wrong: of the loss at ``current``; the loss (R,); whether ``current`` is misclassified (R,).
+        best, best_gradient, best_loss: the iterate of highest loss, likewise.
         step_size: (R,), in the attack's norm.
-        rises: in how many steps since the last check the loss rose, (R,).
+        rises: steps since the last check in which the loss rose, (R,).
         checked_loss: ``best_loss`` at the last check, (R,).
         halved: whether the last check shrank the step, (R,).
-        support: entries that the perturbation used at the last check, (R,); for l1.
-        sparsity: part of all entries that a step changes, (R,); for l1.
-        margin: the largest logit margin so far, (R,), and what it was when progress was last noted.
+        support: entries changed by the perturbation at the last check, (R,); for l1.
+        sparsity: fraction of all entries that a step changes, (R,); for l1.
+        margin, noted_margin: the largest logit margin so far, and at the last check of progress, (R,).
     """
 
     sample: Tensor
@@ -54,7 +54,7 @@ class Climb:
 
     @classmethod
     def start(cls, sample: Tensor, target: Tensor, x: Tensor, current: Tensor) -> "Climb":
-        """Runs at their first iterate, which `record` has yet to judge."""
+        """Runs at their first iterate; call `record` next."""
         lowest = x.new_full((len(x),), -float("inf"))
         blank = torch.zeros_like(lowest)
         return cls(
@@ -83,11 +83,11 @@ class Climb:
         return len(self.sample)
 
     def move(self, iterate: Tensor) -> None:
-        """Go to the next iterate, which `record` has yet to judge."""
+        """Move to the next iterate; call `record` next."""
         self.previous, self.current = self.current, iterate
 
     def record(self, gradient: Tensor, loss: Tensor, wrong: Tensor, margin: Tensor) -> None:
-        """Note what the network said about ``current``."""
+        """Record the network's results at ``current``."""
         self.gradient, self.wrong = gradient, wrong
         self.margin = torch.maximum(self.margin, margin)
         self.rises = self.rises + (loss > self.loss)
@@ -98,7 +98,7 @@ class Climb:
         self.best_loss[better] = loss[better]
 
     def back_to_best(self, rows: Tensor) -> None:
-        """Go on from the best iterate so far, for the rows of a mask (R,)."""
+        """Return to the best iterate so far, for the rows of a mask (R,)."""
         rows = rows.nonzero().squeeze(1)
         self.current[rows] = self.best[rows]
         self.gradient[rows] = self.best_gradient[rows]
@@ -113,11 +113,11 @@ class Stepper(ABC):
 
     @abstractmethod
     def begin(self, climb: Climb, *, warm: bool) -> None:
-        """Set the first step sizes; a ``warm`` climb goes on from the best iterate within a larger ball."""
+        """Set the first step sizes; a ``warm`` climb starts at the best iterate of a larger ball."""
 
     @abstractmethod
     def next(self, climb: Climb, done: int) -> Tensor:
-        """The next iterate of every run, after ``done`` steps; where the climb has stalled, steps shrink first."""
+        """The next iterate of every run after ``done`` steps; steps of stalled runs shrink first."""
 
 
 class MomentumStepper(Stepper):
@@ -135,7 +135,7 @@ class MomentumStepper(Stepper):
         climb.checked_loss = climb.best_loss.clone()
 
     def next(self, climb: Climb, done: int) -> Tensor:
-        """A projected step, mixed with the direction of the last one and projected again."""
+        """A projected step, mixed with the last step's direction and projected again."""
         self._check(climb, done)
         ahead = climb.current + per_image(climb.step_size) * steepest(climb.gradient, self.norm)
         ahead = project(ahead, climb.x, self.eps, self.norm)
@@ -146,7 +146,7 @@ class MomentumStepper(Stepper):
         return project(mixed, climb.x, self.eps, self.norm)
 
     def _check(self, climb: Climb, done: int) -> None:
-        """Conditions 1 and 2 of the paper: the loss rose too seldom, or neither step nor best loss has changed."""
+        """Conditions 1 and 2 of the paper: the loss rose too rarely, or neither step size nor best loss changed."""
         window = self._windows.get(done)
         if window is None:
             return
@@ -160,18 +160,18 @@ class MomentumStepper(Stepper):
 
 
 class SparseStepper(Stepper):
-    """Sparse ascent for l1: a step changes the entries of steepest slope only (arXiv 2103.01208, algorithm 1).
+    """Sparse ascent for l1: a step changes only the entries of steepest slope (arXiv 2103.01208, algorithm 1).
 
-    How many follows from how many entries the best perturbation uses; where that number falls, the climb starts again
-    from the best iterate with a large step, else the step shrinks.
+    Their number follows from the number of entries that the best perturbation changes. When that number falls, the
+    climb restarts from the best iterate with a large step; otherwise the step shrinks.
     """
 
-    # The paper's constants: first share of entries, ratio of support to sparsity (also of successive steps), the ratio
-    # of supports that counts as falling, and largest to smallest step.
+    # The paper's constants: initial share of entries, ratio of support to sparsity (and of successive steps), ratio of
+    # supports that counts as falling, and ratio of largest to smallest step.
     first_sparsity, ratio, falling, step_range = 0.2, 1.5, 0.95, 10.0
 
     def begin(self, climb: Climb, *, warm: bool) -> None:
-        """A fresh climb starts dense; a warm one takes its sparsity from the perturbation that it goes on from."""
+        """A fresh climb starts dense; a warm one takes its sparsity from its perturbation."""
         size = climb.x[0].numel()
         if warm:
             climb.support = _support(climb.current - climb.x)
@@ -184,7 +184,7 @@ class SparseStepper(Stepper):
     def next(self, climb: Climb, done: int) -> Tensor:
         """Equal steps in the entries of largest gradient, projected onto the ball and the box."""
         self._check(climb, done)
-        # Entries that the box stops are no use, and would take the place of others among the few that move.
+        # Entries blocked by the box can't move and would take the place of others.
         stopped = torch.where(climb.gradient > 0, climb.current >= 1, climb.current <= 0)
         slope = climb.gradient.abs().masked_fill(stopped, 0.0).flatten(1)
         size = slope.shape[1]
@@ -208,9 +208,9 @@ class SparseStepper(Stepper):
 
 
 def _checkpoints(steps: int) -> dict[int, int]:
-    """The numbers of steps after which a check is due, with the number of steps since the last one.
+    """The steps after which a check is due, with the number of steps since the last one.
 
-    The first window is 22 % of all steps; each is 3 % shorter than the one before, and none is below 6 %.
+    The first window is 22 % of all steps; each is shorter than the last by 3 % of the steps, down to 6 %.
     """
     window, least, shrink = (max(int(part * steps), 1) for part in (0.22, 0.06, 0.03))
     windows = {}

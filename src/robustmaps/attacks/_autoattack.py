@@ -1,4 +1,4 @@
-"""AutoAttack: a fixed order of attacks, each on the samples that the ones before left standing."""
+"""AutoAttack: attacks in a fixed order, each on the samples that withstood the ones before."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def _apgd(
         targets,
         eot=eot,
         batch_size=attack.batch_size,
-        # Averages over few passes of a randomised network tell too little about prospects.
+        # Averages over few passes of a randomised network are too noisy to predict a run's outcome.
         patience=attack.patience if eot == 1 else None,
     )
 
@@ -61,8 +61,7 @@ def _square(attack: "AutoAttack") -> WatchedAttack:
     return Square(attack.norm, attack.eps, patience=attack.patience)
 
 
-# The attacks by name, with the parameters published for AutoAttack (arXiv 2003.01690, for l1 arXiv 2103.01208): 100
-# steps, 5000 queries, at most 9 targets.
+# The published parameters (arXiv 2003.01690, for l1 arXiv 2103.01208): 100 steps, 5000 queries, at most 9 targets.
 PARTS: dict[str, Make] = {
     "apgd-ce": partial(_apgd, loss="ce"),
     "apgd-dlr": partial(_apgd, loss="dlr"),
@@ -84,12 +83,12 @@ VERSIONS: dict[str, tuple[Make, ...]] = {
         PARTS["apgd-t"],
         PARTS["fab-t"],
     ),
-    # For networks that draw random numbers: gradients averaged over 20 passes.
+    # For randomised networks: gradients averaged over 20 passes.
     "rand": (partial(_apgd, loss="ce", eot=20), partial(_apgd, loss="dlr", eot=20)),
     "rapid": (partial(_apgd, loss="ce", steps=10), partial(_apgd, loss="dlr-t", steps=20, targets=3)),
 }
 
-# In l1 the published standard version restarts more and aims at fewer classes (arXiv 2103.01208, section 4).
+# For l1 the published standard version has more restarts and fewer targets (arXiv 2103.01208, section 4).
 _STANDARD_L1: tuple[Make, ...] = (
     partial(_apgd, loss="ce", restarts=5),
     partial(_apgd, loss="dlr-t", targets=5),
@@ -99,14 +98,14 @@ _STANDARD_L1: tuple[Make, ...] = (
 
 
 _RAPID_CAVEAT = (
-    "autoattack rapid gives an upper bound of robust accuracy, measured 0.0 to 1.1 points above standard "
-    "(adversarially trained ResNet-8: two on 500 CIFAR-10 images, three on 449 digits); report standard"
+    "AutoAttack rapid gives an upper bound on robust accuracy, 0.0 to 1.1 points above standard in our measurements "
+    "(adversarially trained ResNet-8: two on 500 CIFAR-10 images, three on 449 digits); use standard for reports"
 )
 
 
 @dataclass(frozen=True)
 class AutoAttack(WatchedAttack):
-    """AutoAttack (Croce & Hein, arXiv 2003.01690): attacks in order, each on what the ones before left standing.
+    """AutoAttack (Croce & Hein, arXiv 2003.01690): attacks in order, each on the samples that withstood the others.
 
     >>> [stage.name for stage in AutoAttack(eps=8 / 255).stages]
     ['apgd-ce', 'apgd-t', 'fab-t', 'square']
@@ -116,11 +115,11 @@ class AutoAttack(WatchedAttack):
         eps: the radius, in units of images in [0, 1].
         version: ``standard``; ``plus``, which takes several times as long; ``rand``, for randomised networks;
             ``rapid``, a few percent of the work for everyday use; or names of attacks: ``("apgd-ce", "square")``.
-        batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
-        patience: runs without prospect are given up, see `APGD`; None makes every step of the published attack.
+        batch_size: parallel runs over samples, targets and restarts; None: 64 on a CPU, 512 on a GPU.
+        patience: stop runs early that cannot succeed, see `APGD`; None makes every step of the published attack.
 
     Raises:
-        InputError: a value out of its range or an unknown name.
+        InputError: a value is out of range or a name unknown.
     """
 
     version: str | Sequence[str] = "standard"
@@ -147,7 +146,7 @@ class AutoAttack(WatchedAttack):
 
     @property
     def stages(self) -> tuple[WatchedAttack, ...]:
-        """The attacks in their order; the numbers of targets shrink to the network's classes when they are called."""
+        """The attacks in order; when called, they lower their number of targets to fit the network's classes."""
         if not isinstance(self.version, str):
             makers = tuple(PARTS[name] for name in self.version)
         elif self.version == "standard" and self.norm == "l1":
@@ -158,7 +157,7 @@ class AutoAttack(WatchedAttack):
 
     @property
     def caveat(self) -> str | None:
-        """What belongs beside every figure of this version: how far ``rapid`` is from ``standard``."""
+        """A caution to print beside every figure of this version: how far ``rapid`` is from ``standard``."""
         return _RAPID_CAVEAT if self.version == "rapid" else None
 
     def _attacked(
@@ -200,7 +199,7 @@ ROW = AttackRow(
     create=_for_evaluation,
     parameters={
         "version": "standard, plus, rand (for randomised networks) or rapid, which takes a few percent of the time",
-        "exhaustive": "make every step, also in runs that are without prospect",
+        "exhaustive": "make every step, even in runs that cannot succeed",
     },
     passes=_passes,
 )

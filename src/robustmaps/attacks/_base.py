@@ -1,4 +1,4 @@
-"""What every attack is, and what it demands of its input."""
+"""The interface of every attack, and the checks of its input."""
 
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ class Attack(Protocol):
 
     The call takes a network or a view of one, images ``x`` (N, C, H, W) in [0, 1] and labels ``y`` (N,), and returns
     images of the same shape in [0, 1], within ``eps`` of ``x`` in ``norm``. A network is used in evaluation mode and
-    left as it was. Random draws come from ``generator``, or from PyTorch's global one.
+    restored afterwards. Random draws come from ``generator``, or from PyTorch's global one.
     """
 
     @property
@@ -41,11 +41,10 @@ class Attack(Protocol):
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
-    """Refuse images and labels that an attack can't work on.
+    """Refuse images and labels that attacks can't use.
 
     Raises:
-        InputError: images are not float (N, C, H, W), there are none, they hold NaN or lie outside [0, 1], or labels
-            are not int64 (N,).
+        InputError: images are not float (N, C, H, W), empty, NaN or outside [0, 1], or labels are not int64 (N,).
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise InputError(
@@ -54,9 +53,9 @@ def check_batch(x: Tensor, y: Tensor) -> None:
     if y.dim() != 1 or len(y) != len(x) or y.dtype != torch.int64:
         raise InputError(f"y has shape {tuple(y.shape)} and type {y.dtype}: expected int64 labels of shape ({len(x)},)")
     if len(y) and int(y.min()) < 0:
-        raise InputError(f"y holds the label {int(y.min())}: expected labels of at least 0")
+        raise InputError(f"y contains the label {int(y.min())}: expected labels of at least 0")
     if len(x) == 0:
-        raise InputError("x holds no images: expected at least one")
+        raise InputError("x contains no images: expected at least one")
     low, high = (float(bound) for bound in x.detach().aminmax())
     if not (low >= 0.0 and high <= 1.0):
         hint = "" if low != low else "; divide by 255" if high > 2 else "; normalisation belongs inside the model"
@@ -64,7 +63,7 @@ def check_batch(x: Tensor, y: Tensor) -> None:
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
-    """Refuse labels that are not among the network's classes.
+    """Refuse labels outside the network's classes.
 
     Raises:
         InputError: a label is negative or not below ``num_classes``.

@@ -1,4 +1,4 @@
-"""Runs of an attack: one per sample and variant (a restart, a target), put together so that batches stay full."""
+"""Runs of an attack, one per sample and variant (a restart or target), grouped so that batches stay full."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -12,10 +12,10 @@ from robustmaps.engine.progress import Progress, Watcher
 
 
 def waves(standing: Tensor, variants: int, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Runs to be made at once: sample numbers and variants, each (R,) with R at most ``batch_size``, and how many wait.
+    """Waves of parallel runs: sample indices and variants, each (R,) with R <= ``batch_size``, and how many runs wait.
 
-    All samples' first variants come first. ``standing`` (N,) is read again before each wave, so that a sample that fell
-    in one wave is missing from the next.
+    The first variants of all samples come first. ``standing`` (N,) is read again before each wave, so that samples
+    broken in one wave are missing from the next.
     """
     batch_size = batch_size or usual_batch(standing.device)
     samples = torch.arange(len(standing), device=standing.device).repeat(variants)
@@ -31,20 +31,20 @@ def waves(standing: Tensor, variants: int, batch_size: int | None) -> Iterator[t
 
 
 def seeds(count: int, generator: torch.Generator | None) -> list[int]:
-    """Seeds for ``count`` variants, which are all the attack takes from ``generator``."""
+    """Seeds for ``count`` variants, the attack's only draws from ``generator``."""
     device = "cpu" if generator is None else generator.device
     return torch.randint(2**62, (count,), generator=generator, device=device).tolist()
 
 
 def fork(seed: int, device: torch.device) -> torch.Generator:
-    """The generator of one variant; what it draws depends neither on the other variants nor on who still stands."""
+    """The generator of one variant, independent of other variants and of which samples are broken."""
     generator = torch.Generator(device=device)
     generator.manual_seed(seed)
     return generator
 
 
 def one_each(samples: Tensor) -> Tensor:
-    """Where each sample number (R,) occurs first: of two images written for one sample, parts of both could arrive."""
+    """Rows where each sample index (R,) occurs first; writing two images to one sample could mix them."""
     order = samples.argsort(stable=True)
     ordered = samples[order]
     first = torch.ones_like(ordered, dtype=torch.bool)
@@ -54,7 +54,7 @@ def one_each(samples: Tensor) -> Tensor:
 
 @dataclass
 class Clock:
-    """Tells a watcher how many steps of all runs are done; the steps that a broken sample is spared count as done."""
+    """Reports to a watcher how many steps of all runs are done; steps saved by broken samples count as done."""
 
     name: str
     steps: int
@@ -65,11 +65,11 @@ class Clock:
         self._waiting = self._done = 0
 
     def start(self, waiting: int) -> None:
-        """A wave begins and leaves this many runs waiting."""
+        """Begin a wave; this many runs are still waiting."""
         self._waiting, self._done = waiting, 0
 
     def tick(self, active: int) -> None:
-        """A step of the wave is done, and this many of its runs go on."""
+        """Count a step of the wave, of which this many runs go on."""
         self._done += 1
         if self._done % 10 == 0 or self._done == self.steps:
             total = self.runs * self.steps
@@ -81,6 +81,6 @@ State = TypeVar("State")
 
 
 def select(state: State, rows: Tensor) -> State:
-    """A dataclass of tensors with the same first dimension, reduced to those rows."""
+    """Select rows of a dataclass of tensors with the same first dimension."""
     values: dict[str, Any] = {field.name: getattr(state, field.name)[rows] for field in fields(state)}  # type: ignore[arg-type]
     return replace(state, **values)  # type: ignore[type-var]

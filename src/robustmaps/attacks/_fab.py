@@ -1,4 +1,4 @@
-"""Fast adaptive boundary attack: the smallest perturbation that changes the class."""
+"""The fast adaptive boundary attack: the smallest perturbation that changes the class."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,28 +26,28 @@ _TINY = 1e-12
 class FAB(WatchedAttack):
     """Fast adaptive boundary attack (Croce & Hein, arXiv 1907.02044).
 
-    Each step goes to the decision boundary as the gradient draws it, with a pull back to the clean image; once across,
-    it goes back part of the way and on, so that the perturbation shrinks.
+    Each step goes to the linearised decision boundary, with a pull towards the clean image. After crossing the boundary
+    it goes part of the way back, so that the perturbation shrinks.
 
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
         eps: the radius within which a perturbation counts, in units of images in [0, 1].
         steps: gradient steps per run.
-        restarts: the first from the clean image, the others from random points nearby.
-        targeted: aim at one wrong class after the other, with one gradient per step, instead of whichever boundary
-            looks nearest, which takes a gradient per class.
-        targets: the number of classes to aim at, the likeliest first; all wrong ones if there are fewer.
-        minimal: go on to the smallest perturbation, and return it even where it is longer than ``eps``. Else a sample
-            is left at the first one within ``eps``, and comes back unchanged where there is none.
+        restarts: the first starts at the clean image, the others at random points nearby.
+        targeted: aim at one wrong class at a time, with one gradient per step, instead of the nearest boundary, which
+            takes a gradient per class.
+        targets: the number of classes to aim at, likeliest first; at most all wrong classes.
+        minimal: search for the smallest perturbation and return it even if longer than ``eps``. Otherwise a sample is
+            finished at the first one within ``eps``, and returned unchanged if there is none.
         alpha_max: the largest weight of the clean image.
-        eta: how far beyond the boundary a step aims.
-        beta: what part of a perturbation is kept after the boundary was crossed.
-        batch_size: runs made at once, where targets and restarts are put together; None: 64 on a CPU, 512 on a GPU.
-        patience: a run is given up once its perturbation would stay longer than ``eps`` even if it shrank this many
-            times as fast as over its last fifth; None, or ``minimal``, for no such end.
+        eta: overshoot of a step beyond the boundary.
+        beta: fraction of a perturbation that is kept after crossing the boundary.
+        batch_size: parallel runs over samples, targets and restarts; None: 64 on a CPU, 512 on a GPU.
+        patience: stop a run early if its perturbation would stay longer than ``eps`` even when shrinking this many
+            times as fast as over the last fifth of the steps; None, or ``minimal``, to always finish.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of range.
     """
 
     steps: int = 100
@@ -91,10 +91,10 @@ class FAB(WatchedAttack):
 
 @dataclass
 class _Search:
-    """Runs along the boundary, one per row: which sample, which target, the clean image and the present iterate.
+    """The state of R runs, one per row: sample index, target class, clean image and current iterate.
 
-    ``shortest`` is the smallest perturbation so far, infinite before the boundary was crossed, and ``noted`` what it
-    was when progress was last noted.
+    ``shortest`` is the norm of the smallest perturbation so far, infinite before the boundary was crossed; ``noted`` is
+    its value at the last check of progress.
     """
 
     sample: Tensor
@@ -126,7 +126,7 @@ class _Attempt:
         self.seeds = seeds(count * self.attack.restarts, self.generator)
 
     def run(self) -> Tensor:
-        """Search with every sample, target and restart; what the perturbation is allowed to be ends it early."""
+        """Search with every sample, target and restart."""
         attack = self.attack
         clock = Clock(attack.name, attack.steps, int(self.standing.sum()) * len(self.seeds), self.watcher)
         for sample, variant, waiting in waves(self.standing, len(self.seeds), attack.batch_size):
@@ -143,7 +143,7 @@ class _Attempt:
         return self.result
 
     def _starts(self, sample: Tensor, variant: Tensor) -> Tensor:
-        """The clean image, or a random point at half the smaller of ``eps`` and the distance found so far."""
+        """The clean image, or a random point at half the smaller of ``eps`` and the shortest distance so far."""
         start = self.x[sample]
         for number in range(self.targets.shape[1], len(self.seeds)):
             rows = variant == number
@@ -154,10 +154,10 @@ class _Attempt:
         return start
 
     def _step(self, search: _Search) -> None:
-        """Algorithm 1 of the paper: to the boundary, mixed with the projection of the clean image."""
+        """Algorithm 1 of the paper: a step to the boundary, mixed with the projection of the clean image."""
         attack, x, current = self.attack, search.x, search.current
         margin, normal = self._boundary(search)
-        # The hyperplane is <normal, z - current> = -margin; seen from the clean image the gap is another one.
+        # The hyperplane is <normal, z - current> = -margin; from the clean image the gap differs.
         gap = -margin - (normal * (x - current)).flatten(1).sum(1)
         steps = to_hyperplane(
             torch.cat([current, x]), torch.cat([normal, normal]), torch.cat([-margin, gap]), attack.norm
@@ -169,14 +169,14 @@ class _Attempt:
         search.current = ahead.clamp_(0.0, 1.0)
 
     def _boundary(self, search: _Search) -> tuple[Tensor, Tensor]:
-        """Margin of the aimed-at class over the true one (R,), negative while right, and its gradient."""
+        """Margin of the target class over the true one (R,), negative while classified correctly, and its gradient."""
         y = self.y[search.sample]
         if self.attack.targeted:
             return self._margin(search.current, y, search.target)
         return self._nearest_boundary(search.current, y)
 
     def _nearest_boundary(self, current: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The boundary that is nearest when each class's margin is taken as linear (equation 7)."""
+        """The nearest boundary if each class's margin were linear (equation 7)."""
         dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[self.attack.norm]
         classes = self.logits.shape[1]
         nearest = current.new_full((len(current),), torch.inf)
@@ -198,7 +198,7 @@ class _Attempt:
         return margin, gradient
 
     def _drop_broken(self, search: _Search) -> _Search:
-        """Note what crossed the boundary and step back from there; leave the samples that need no more."""
+        """Save the perturbations that crossed the boundary and step back; drop the samples that are finished."""
         across = (logit_margin(self.view(search.current), self.y[search.sample]) > 0).nonzero().squeeze(1)
         if len(across) == 0:
             return search
@@ -220,7 +220,7 @@ class _Attempt:
         return select(search, self.standing[search.sample])
 
     def _drop_hopeless(self, search: _Search, done: int) -> _Search:
-        """Give up the runs whose perturbation won't get short enough."""
+        """Stop the runs whose perturbation will not become short enough."""
         if self.attack.minimal or not is_due(done, self.attack.steps):
             return search
         spare, before = (self.attack.eps - length for length in (search.shortest, search.noted))
@@ -237,7 +237,7 @@ def _passes(attack: FAB) -> float:
     return GRADIENT * attack.steps * attack.restarts * (attack.targets if attack.targeted else 1)
 
 
-_PARAMETERS = {"exhaustive": "make every step, also in runs that are without prospect"}
+_PARAMETERS = {"exhaustive": "make every step, even in runs that cannot succeed"}
 ROWS = (
     AttackRow(
         name="fab",

@@ -20,7 +20,7 @@ class FGSM:
         eps: the length of the step, in units of images in [0, 1].
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of range.
     """
 
     norm: Literal["linf", "l2"] = "linf"
@@ -34,7 +34,7 @@ class FGSM:
     def __call__(
         self, model: nn.Module | AttackView, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Adversarial images for ``x``; see `PGD`. Nothing is drawn, so ``generator`` is not used."""
+        """Adversarial images for ``x``; see `PGD`. ``generator`` is unused."""
         return self._as_pgd()(model, x, y, generator=generator)
 
     def _as_pgd(self) -> PGD:

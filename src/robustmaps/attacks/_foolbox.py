@@ -1,4 +1,4 @@
-"""Attacks of the foolbox library, called like our own."""
+"""Attacks of the foolbox library, called like the built-in ones."""
 
 import importlib
 import logging
@@ -18,22 +18,21 @@ from robustmaps.attacks._batching import fork, seeds
 from robustmaps.attacks._geometry import norms, project
 from robustmaps.attacks._pgd import PGD
 from robustmaps.attacks._registry import GRADIENT, AttackRow
+from robustmaps.attacks._watched import NORMS
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
-NORMS = ("linf", "l2", "l1")
-
 
 @dataclass(frozen=True)
 class Method:
-    """What foolbox calls an attack, and how it is set up; settings that are not named keep foolbox's defaults.
+    """An attack's classes in foolbox and their settings; settings that are not named keep foolbox's defaults.
 
     Attributes:
-        classes: per norm the name of its class in ``foolbox.attacks``.
-        settings: arguments of the class beside ``steps``.
-        fixed: it works at a given ``eps``; the others look for the smallest perturbation.
-        started: it goes from a misclassified image towards the clean one.
+        classes: the name of its class in ``foolbox.attacks``, by norm.
+        settings: arguments of the class besides ``steps``.
+        fixed: whether it works at a given ``eps`` instead of searching for the smallest perturbation.
+        started: whether it walks from a misclassified image towards the clean one.
     """
 
     classes: Mapping[str, str]
@@ -63,7 +62,7 @@ METHODS: dict[str, Method] = {
 FOOLBOX_ATTACKS = tuple(METHODS)
 """The names that `Foolbox` takes."""
 
-# Where noise is not misclassified, more draws of it hardly ever are.
+# If this many draws of noise are classified correctly, further draws almost always are.
 _NOISE_DRAWS = 100
 
 
@@ -71,7 +70,7 @@ _NOISE_DRAWS = 100
 class Foolbox:
     """An attack of the foolbox library (Rauber et al., arXiv 1707.04131).
 
-    What it finds is checked here: images come back finite, in [0, 1], misclassified and within ``eps``, or unchanged.
+    Results are verified: images are returned finite, in [0, 1], misclassified and within ``eps``, or unchanged.
 
     >>> Foolbox("deepfool", "l2", 0.5).name
     'deepfool'
@@ -79,15 +78,15 @@ class Foolbox:
     Attributes:
         attack: ``cw`` (l2), ``deepfool`` (linf, l2), ``ead`` (l1), ``slide`` (l1), ``brendel-bethge`` (linf, l2, l1) or
             ``pgd-l1`` (l1).
-        norm: a norm of that attack's.
-        eps: the radius, in units of images in [0, 1]. What is found farther away is projected onto the ball, and counts
-            if it is still misclassified there.
-        steps: gradient steps at most, of C&W and EAD per constant; None: foolbox's default.
-        minimal: return the smallest perturbation found even where it is longer than ``eps``; not for ``slide`` and
-            ``pgd-l1``, which look for none.
+        norm: one of the attack's norms.
+        eps: the radius, in units of images in [0, 1]. Images found farther away are projected onto the ball, and count
+            if still misclassified.
+        steps: maximum number of gradient steps, for C&W and EAD per constant; None: foolbox's default.
+        minimal: return the smallest perturbation found even if longer than ``eps``; not for ``slide`` and ``pgd-l1``,
+            which don't search for it.
 
     Raises:
-        InputError: an unknown attack, a norm that the attack doesn't work in, or a value out of its range.
+        InputError: the attack is unknown, does not support the norm, or a value is out of range.
     """
 
     attack: str
@@ -108,7 +107,7 @@ class Foolbox:
         if self.steps is not None:
             check_whole("steps", self.steps, 1)
         if self.minimal and self.method.fixed:
-            raise InputError(f"minimal=True: {self.attack} works at a fixed eps; leave minimal out")
+            raise InputError(f"minimal=True: {self.attack} works at a fixed eps; use minimal=False")
 
     @property
     def name(self) -> str:
@@ -117,26 +116,26 @@ class Foolbox:
 
     @property
     def method(self) -> Method:
-        """What foolbox calls it."""
+        """The attack's classes in foolbox and their settings."""
         return METHODS[self.attack]
 
     def __call__(
         self, model: nn.Module | AttackView, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Adversarial images for ``x``, shape (N, C, H, W); those that it does not break come back unchanged.
+        """Adversarial images for ``x``, shape (N, C, H, W); unbroken ones are returned unchanged.
 
         Args:
-            model: a network, used in evaluation mode and left as it was, or a view of one.
+            model: a network, used in evaluation mode and restored afterwards, or a view of one.
             x: images (N, C, H, W) in [0, 1].
             y: true labels (N,).
-            generator: where the seed of foolbox's random draws comes from.
+            generator: source of the seed for foolbox's random draws.
 
         Raises:
-            InputError: images outside [0, 1], labels that don't fit, or foolbox is not installed.
+            InputError: images or labels are invalid, or foolbox is not installed.
         """
         check_batch(x, y)
         with plain_view(model) as view, torch.no_grad():
-            # Copies, since what was made in inference mode can't be differentiated.
+            # Copies, since tensors made in inference mode can't be differentiated.
             result, y = x.detach().clone(), y.clone()
             logits = view(result)
             check_labels(y, logits.shape[1])
@@ -147,10 +146,10 @@ class Foolbox:
             return result
 
     def _attacked(self, view: AttackView, x: Tensor, y: Tensor, seed: int) -> Tensor:
-        """The images ``x``, all classified as ``y``, with those replaced that were broken."""
+        """The images ``x``, all classified as ``y``, with the broken ones replaced."""
         with _quiet():
             found = _Search(self, _load(), view, seed).run(x, y).to(x.dtype)
-        # C&W and EAD give a black image where they find nothing.
+        # C&W and EAD return a black image if they find nothing.
         valid = found.isfinite().flatten(1).all(1) & found.flatten(1).any(1)
         found = torch.where(valid[:, None, None, None], found, x).clamp_(0.0, 1.0)
         far = norms(found - x, self.norm) > self.eps
@@ -170,7 +169,7 @@ class _Search:
     seed: int
 
     def run(self, x: Tensor, y: Tensor) -> Tensor:
-        """What foolbox gives for images that are classified as ``y``; it may be anything."""
+        """Foolbox's unverified result for images that are classified as ``y``."""
         network = self.library.PyTorchModel(_Network(self.view).eval(), bounds=(0, 1), device=x.device)
         with _seeded(self.seed, x.device):
             if self.attack.method.started:
@@ -193,13 +192,13 @@ class _Search:
     def _from_starts(self, network: Any, x: Tensor, y: Tensor) -> Tensor:
         starts = self._starts(network, x, y)
         rows = torch.arange(len(x), device=x.device)
-        # Again whenever the batch changes: the last bit of the logits may depend on it, and foolbox insists.
+        # Repeat whenever the batch changes: it may affect the last bit of the logits, and foolbox is strict.
         while not (broken := self._broken(starts[rows], y[rows])).all():
             rows = rows[broken]
         if len(rows) < len(x):
             warnings.warn(
-                f"{self.attack.name}: no misclassified image to start from was found for {len(x) - len(rows)} of "
-                f"{len(x)} images; they come back unchanged",
+                f"{self.attack.name}: found no misclassified image to start from for {len(x) - len(rows)} of "
+                f"{len(x)} images; they are returned unchanged",
                 stacklevel=5,
             )
         result = x.clone()
@@ -208,7 +207,7 @@ class _Search:
         return result
 
     def _starts(self, network: Any, x: Tensor, y: Tensor) -> Tensor:
-        """The clean images blended with noise, as foolbox does it, or where that fails moved along the gradient."""
+        """The clean images blended with noise, as foolbox does, or moved along the gradient if that fails."""
         noise = self.library.attacks.LinearSearchBlendedUniformNoiseAttack(directions=_NOISE_DRAWS)
         starts: Tensor = noise.run(network, x, y)
         left = ~self._broken(starts, y)
@@ -222,7 +221,7 @@ class _Search:
 
 
 class _Network(nn.Module):
-    """A view as the module that foolbox wants; without the NaNs on which its loops would go on for ever."""
+    """A view as the module that foolbox expects, without NaNs, on which its loops would never end."""
 
     def __init__(self, view: AttackView) -> None:
         super().__init__()
@@ -239,7 +238,7 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def _load() -> Any:
-    # Foolbox imports GitPython, which refuses to be imported without git unless told not to.
+    # Foolbox imports GitPython, whose import fails without git unless this is set.
     refresh = os.environ.get("GIT_PYTHON_REFRESH")
     os.environ["GIT_PYTHON_REFRESH"] = "quiet"
     try:
@@ -259,7 +258,7 @@ def _missing(what: str, package: str, error: ImportError) -> InputError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Foolbox warns of its own doings, and its first message would set up logging for the whole program."""
+    """Silence foolbox's warnings, and keep its first message from setting up logging for the whole program."""
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
     try:
@@ -272,7 +271,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that foolbox draws from; the caller's are put back afterwards."""
+    """Seed the global generators that foolbox draws from; restore them afterwards."""
     cuda = device.type == "cuda"
     with torch.random.fork_rng([device] if cuda else []), torch.cuda.device(device) if cuda else nullcontext():
         torch.default_generator.manual_seed(seed)
@@ -285,7 +284,7 @@ def _passes(attack: Foolbox) -> float | None:
     return None if attack.steps is None else GRADIENT * attack.steps
 
 
-_PARAMETERS = {"steps": "gradient steps at most, of cw and ead per constant (default: foolbox's)"}
+_PARAMETERS = {"steps": "maximum number of gradient steps, for cw and ead per constant (default: foolbox's)"}
 ROWS = (
     AttackRow(
         name="cw",

@@ -1,9 +1,9 @@
-"""Norms, balls and steps of batches (N, C, H, W); every function works sample by sample."""
+"""Norms, balls and steps of batches (N, C, H, W), sample by sample."""
 
 import torch
 from torch import Tensor
 
-# Below this length a vector has no direction in float32; such samples get no step instead of a NaN.
+# Below this length a float32 vector has no direction; such samples get no step instead of NaN.
 _TINY = 1e-12
 
 
@@ -15,10 +15,10 @@ def norms(delta: Tensor, norm: str) -> Tensor:
 
 
 def project(x: Tensor, clean: Tensor, eps: float, norm: str) -> Tensor:
-    """The images nearest to ``x`` that lie in the ball of radius ``eps`` around ``clean``, then clipped to [0, 1].
+    """Project ``x`` onto the ball of radius ``eps`` around ``clean``, then clip to [0, 1].
 
-    Clipping comes last and never leaves the ball, since the centre lies in [0, 1]. For l1 it is the exact projection
-    onto the intersection of both, without which l1 attacks lose much of their budget (arXiv 2103.01208).
+    Clipping never leaves the ball, since its centre is in [0, 1]. For l1 this is the exact projection onto the
+    intersection, without which l1 attacks lose much of their budget (arXiv 2103.01208).
     """
     if norm == "linf":
         return torch.clamp(x, (clean - eps).clamp_(min=0.0), (clean + eps).clamp_(max=1.0))
@@ -29,21 +29,19 @@ def project(x: Tensor, clean: Tensor, eps: float, norm: str) -> Tensor:
 
 
 def shrink(delta: Tensor, eps: float, norm: str) -> Tensor:
-    """The perturbations nearest to ``delta`` in the l_inf or l2 ball of radius ``eps``."""
+    """Project perturbations onto the l_inf or l2 ball of radius ``eps``."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
     return delta * per_image((eps / norms(delta, "l2").clamp(min=_TINY)).clamp(max=1.0))
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """The direction of unit norm along which a linear function with this gradient rises most."""
+    """The direction of unit norm in which a linear function with this gradient rises most."""
     if norm == "linf":
         return gradient.sign()
-    # Divided by the largest entry first: squares of gradients below 1e-23 would vanish in float32.
-    scaled = (
-        gradient / gradient.flatten(1).abs().amax(1).clamp(min=torch.finfo(gradient.dtype).tiny)[:, None, None, None]
-    )
-    return scaled / norms(scaled, "l2").clamp(min=_TINY)[:, None, None, None]
+    # Divide by the largest entry first: squares of gradients below 1e-23 would vanish in float32.
+    scaled = gradient / per_image(gradient.flatten(1).abs().amax(1).clamp(min=torch.finfo(gradient.dtype).tiny))
+    return scaled / per_image(norms(scaled, "l2").clamp(min=_TINY))
 
 
 def uniform_in_ball(like: Tensor, eps: float, norm: str, generator: torch.Generator | None) -> Tensor:
@@ -53,7 +51,7 @@ def uniform_in_ball(like: Tensor, eps: float, norm: str, generator: torch.Genera
     direction = torch.empty_like(like).normal_(generator=generator)
     dimensions = direction[0].numel()
     radius = torch.rand(len(like), device=like.device, dtype=like.dtype, generator=generator) ** (1 / dimensions)
-    return direction * (eps * radius / norms(direction, "l2").clamp(min=_TINY))[:, None, None, None]
+    return direction * per_image(eps * radius / norms(direction, "l2").clamp(min=_TINY))
 
 
 def on_sphere(like: Tensor, eps: float, norm: str, generator: torch.Generator | None) -> Tensor:
@@ -66,15 +64,15 @@ def on_sphere(like: Tensor, eps: float, norm: str, generator: torch.Generator | 
 
 
 def per_image(values: Tensor) -> Tensor:
-    """One value per sample (N,) in a shape that multiplies images, (N, 1, 1, 1)."""
+    """Reshape one value per sample, (N,), to (N, 1, 1, 1), which multiplies images."""
     return values[:, None, None, None]
 
 
 def _shrink_l1(delta: Tensor, clean: Tensor, eps: float) -> Tensor:
-    """Proposition 2.1 of arXiv 2103.01208: entries shrunk by one threshold per sample, within what the box leaves.
+    """Shrink entries by one threshold per sample, within the box (arXiv 2103.01208, proposition 2.1).
 
-    The norm of the result falls with the threshold, piecewise linearly, with kinks where an entry reaches zero or comes
-    off the box. Walking down the sorted kinks until the norm reaches ``eps`` gives the threshold exactly.
+    The norm of the result is piecewise linear in the threshold, with kinks where an entry reaches zero or leaves the
+    box. Going through the sorted kinks until the norm reaches ``eps`` gives the exact threshold.
     """
     size = delta.abs().flatten(1).double()
     room = torch.where(delta > 0, 1.0 - clean, clean).flatten(1).double()

@@ -1,27 +1,27 @@
-"""The nearest point of a hyperplane within [0, 1], in l_inf, l2 and l1: the step from which FAB is made."""
+"""The nearest point of a hyperplane within [0, 1], in l_inf, l2 and l1: the step of FAB."""
 
 import torch
 from torch import Tensor
 
 _TINY = 1e-12
 
-# Newton's method on a concave, piecewise linear function ends exactly, on images in two to five rounds.
+# Newton's method is exact on a concave, piecewise linear function; images take two to five rounds.
 _ROUNDS = 30
 
-# What may be left of a gap, relative to it: the precision of a sum in float32.
+# Relative gap that may remain: the precision of a float32 sum.
 _CLOSED = 1e-5
 
 
 def to_hyperplane(x: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tensor:
     """The shortest perturbation in ``norm`` that changes ``<normal, x>`` by ``gap`` and keeps ``x`` within [0, 1].
 
-    Where the box does not hold the hyperplane, the corner nearest to it is where the perturbation leads
-    (arXiv 1907.02044, section 2.2).
+    If the hyperplane does not meet the box, the perturbation leads to the nearest corner (arXiv 1907.02044,
+    section 2.2).
 
     Args:
         x: images (N, C, H, W) in [0, 1].
-        normal: the hyperplane's normals (N, C, H, W).
-        gap: how much the scalar product has to change, of either sign, (N,).
+        normal: the hyperplanes' normals (N, C, H, W).
+        gap: required change of the scalar product, of either sign, (N,).
         norm: ``linf``, ``l2`` or ``l1``.
     """
     direction = (normal * gap.sign()[:, None, None, None]).sign().flatten(1)
@@ -31,7 +31,7 @@ def to_hyperplane(x: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         length = _move_together(slope, room, gap.abs())
     elif norm == "l2":
-        # An entry moves as fast as it is steep, and stops the sooner.
+        # An entry moves in proportion to its slope, and stops correspondingly earlier.
         length = slope * _move_together(slope.square(), room / slope.clamp(min=_TINY), gap.abs())
     else:
         length = _fill_steepest(slope, room, gap.abs())
@@ -39,10 +39,10 @@ def to_hyperplane(x: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tensor:
 
 
 def _move_together(gain: Tensor, stop: Tensor, gap: Tensor) -> Tensor:
-    """For how long each entry moves, when all set out together until the box stops them or the gap is closed.
+    """How long each entry moves if all start together and stop at the box or when the gap is closed.
 
-    What is gained by a time, ``sum(gain * min(time, stop))``, is concave: Newton from zero never overshoots, and
-    each round moves the time past some stops, until none lies between it and the end.
+    The gain ``sum(gain * min(time, stop))`` is concave in time: Newton's method from zero never overshoots, and each
+    round passes some stops until none is left before the end.
     """
     time = torch.zeros_like(gap)[:, None]
     reached = torch.zeros_like(gap)
@@ -58,12 +58,12 @@ def _move_together(gain: Tensor, stop: Tensor, gap: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Scalar products row by row, (R,), without the product in memory."""
+    """Scalar products of rows, (R,), without storing elementwise products."""
     return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
 
 
 def _fill_steepest(slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
-    """Entries go to the box's edge in falling order of slope, the last one as far as is needed."""
+    """Move entries to the box's edge, steepest first, and the last one only as far as needed."""
     slope, order = slope.sort(dim=1, descending=True)
     room = room.gather(1, order)
     gained = slope * room

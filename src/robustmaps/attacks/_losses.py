@@ -1,4 +1,4 @@
-"""What an attack climbs: one value per sample, larger where the network is more wrong."""
+"""The losses that attacks maximise: one value per sample, larger for worse predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from robustmaps.engine.view import AttackView
 
 Value = Callable[[Tensor, Tensor], Tensor]
-"""From logits (N, K) and what they are compared with (first dimension N) to the loss per sample (N,)."""
+"""From logits (N, K) and a target (first dimension N) to the loss per sample (N,)."""
 
 # Keeps the ratio finite where all logits are equal.
 _NO_SPREAD = 1e-12
@@ -17,10 +17,10 @@ _NO_SPREAD = 1e-12
 
 @dataclass(frozen=True)
 class AttackLoss:
-    """A loss in two parts, so that what the clean images decide is computed once and can be indexed by sample.
+    """A loss in two parts, so that everything about the clean images is computed once and indexed by sample.
 
     Attributes:
-        target: from a view, clean images and labels (N,) to what the logits are compared with, first dimension N.
+        target: from a view, clean images and labels (N,) to the target of the logits, first dimension N.
         value: from logits and target to the loss per sample.
     """
 
@@ -29,15 +29,15 @@ class AttackLoss:
 
 
 def logit_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest other logit minus the true one, shape (N,): positive exactly where the network is wrong."""
+    """Largest other logit minus the true one, shape (N,): positive exactly if the network is wrong."""
     true = logits.gather(1, y[:, None]).squeeze(1)
     return logits.scatter(1, y[:, None], -float("inf")).amax(1) - true
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio, which rescaling the logits does not change (arXiv 2003.01690, equation 6).
+    """Difference of logits ratio, invariant to rescaling the logits (arXiv 2003.01690, equation 6).
 
-    It compares with the third largest logit; of two classes there is none, and the logit margin takes its place.
+    It needs the third largest logit; with two classes the logit margin is used instead.
     """
     margin = logit_margin(logits, y)
     if logits.shape[1] < 3:
@@ -47,9 +47,9 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """The ratio that rises towards one wrong class (arXiv 2003.01690, equation 7).
+    """The difference of logits ratio towards one wrong class (arXiv 2003.01690, equation 7).
 
-    It needs four classes: of three, the scale comes from the third alone; of two, it is the logit margin.
+    It needs four classes: with three, the scale comes from the third alone; with two, it is the logit margin.
     """
     margin = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     if logits.shape[1] < 3:
@@ -59,7 +59,7 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def likeliest_wrong(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The ``count`` wrong classes with the largest logits, in falling order, shape (N, count)."""
+    """The ``count`` wrong classes with the largest logits, in descending order, shape (N, count)."""
     return logits.scatter(1, y[:, None], -float("inf")).topk(count, dim=1).indices
 
 
@@ -72,7 +72,7 @@ def _kl_divergence(logits: Tensor, clean_log_probabilities: Tensor) -> Tensor:
 
 
 def _labels(view: AttackView, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
-    # Autograd can't keep labels that were made in inference mode; a copy it can.
+    # A copy, since autograd can't save labels that were made in inference mode.
     return y.clone()
 
 
@@ -83,7 +83,7 @@ def _clean_log_probabilities(view: AttackView, x: Tensor, y: Tensor) -> Tensor: 
 LOSSES: dict[str, AttackLoss] = {
     # Cross-entropy with the true label (Madry et al., arXiv 1706.06083).
     "ce": AttackLoss(_labels, _cross_entropy),
-    # KL(p(x) || p(x_adv)), which TRADES' attack climbs (arXiv 1901.08573); it looks at no label.
+    # KL(p(x) || p(x_adv)), the objective of TRADES' attack (arXiv 1901.08573), without labels.
     "kl": AttackLoss(_clean_log_probabilities, _kl_divergence),
     # The logit margin of Carlini and Wagner (arXiv 1608.04644).
     "margin": AttackLoss(_labels, logit_margin),

@@ -1,4 +1,4 @@
-"""The single step from strong noise that N-FGSM trains with."""
+"""N-FGSM's training attack: a single step from strong noise."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ from robustmaps.engine.view import AttackView, plain_view
 class NoiseFGSM:
     """A step of length ``eps`` from uniform noise, without projection (de Jorge et al., arXiv 2202.01181, algorithm 1).
 
-    For training only: its images lie up to ``(noise + 1) * eps`` away, so an evaluation does not count them.
+    For training only: its images are up to ``(noise + 1) * eps`` away, so evaluations reject them.
 
     Attributes:
         norm: ``linf`` or ``l2``.
@@ -26,7 +26,7 @@ class NoiseFGSM:
         noise: the noise's radius as a multiple of ``eps``.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of range.
     """
 
     norm: Literal["linf", "l2"] = "linf"
@@ -49,7 +49,7 @@ class NoiseFGSM:
         x = x.detach()
         loss = LOSSES["ce"]
         with plain_view(model) as view, torch.no_grad():
-            # An image, as in the released code: from noise far below 0 the step would not come back.
+            # Clip the start, as in the released code: from far below 0 the step would not return.
             noise = uniform_in_ball(x, self.noise * self.eps, self.norm, generator) if self.noise else 0.0
             start = (x + noise).clamp(0.0, 1.0)
             target = loss.target(view, x, y)

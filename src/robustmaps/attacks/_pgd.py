@@ -1,4 +1,4 @@
-"""Projected gradient descent and its one-step form."""
+"""Projected gradient descent."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,8 +24,8 @@ _NORMAL_START_STD = 1e-3
 class PGD:
     """Projected gradient descent (Madry et al., arXiv 1706.06083).
 
-    Each restart begins at a random point of the ball, goes ``steps`` times along the steepest direction of the loss and
-    projects back onto the ball and onto [0, 1].
+    Each restart begins at a random point of the ball and makes ``steps`` steps of steepest ascent of the loss, each
+    projected onto the ball and clipped to [0, 1].
 
     >>> PGD(eps=8 / 255).step_length == 2 / 255
     True
@@ -34,17 +34,17 @@ class PGD:
         norm: ``linf`` or ``l2``.
         eps: the radius of the ball, in units of images in [0, 1].
         steps: gradient steps per restart.
-        step_size: the length of a step in ``norm``; None takes ``2.5 * eps / steps``.
-        restarts: independent starts; per sample the worst case is kept.
+        step_size: the length of a step in ``norm``; None for ``2.5 * eps / steps``.
+        restarts: independent starts; the worst case of each sample is kept.
         loss: ``ce`` (cross-entropy), ``kl`` (against the clean prediction) or ``margin``.
         start: ``uniform`` in the ball, ``normal`` with standard deviation 0.001, or ``none``: the clean image.
-        early_stop: leave a sample as soon as it is misclassified, and return that iterate. Right for evaluation, where
-            it saves much of the work; training wants the last iterate.
-        tau: with ``early_stop``, the steps that a misclassified sample still makes (friendly adversarial training,
+        early_stop: stop at the first misclassified iterate of a sample and return it. This saves much work in
+            evaluations; training needs the last iterate.
+        tau: with ``early_stop``, further steps of a misclassified sample (friendly adversarial training,
             arXiv 2002.11242, algorithm 1).
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of range.
     """
 
     norm: Literal["linf", "l2"] = "linf"
@@ -84,9 +84,9 @@ class PGD:
 
     @property
     def for_validation(self) -> "PGD | None":
-        """What shows whether a network trained against this is robust; None where it takes another attack.
+        """The attack to validate networks trained against this one; None if that takes another kind of attack.
 
-        A single step does not see catastrophic overfitting, and a divergence from the clean prediction knows no labels.
+        A single step can't detect catastrophic overfitting, and a divergence from the clean prediction ignores labels.
         """
         return replace(self, tau=0) if self.loss == "ce" and self.steps > 1 else None
 
@@ -96,13 +96,13 @@ class PGD:
         """Adversarial images for ``x``, shape (N, C, H, W).
 
         Args:
-            model: a network, used in evaluation mode and left as it was, or a view of one.
+            model: a network, used in evaluation mode and restored afterwards, or a view of one.
             x: images (N, C, H, W) in [0, 1].
             y: true labels (N,).
-            generator: where the random starts come from, on the device of ``x``.
+            generator: source of the random starts, on the device of ``x``.
 
         Raises:
-            InputError: images outside [0, 1], or labels that don't fit.
+            InputError: images or labels are invalid.
         """
         check_batch(x, y)
         x = x.detach()
@@ -117,7 +117,7 @@ class PGD:
             return x_adv
 
     def _checked_loss(self, y: Tensor) -> Value:
-        """The loss; labels are read once, not in every step, since reading them makes a GPU wait."""
+        """The loss with a check of the labels, which are read once, since reading them makes a GPU wait."""
         highest = int(y.max())
 
         def value(logits: Tensor, target: Tensor) -> Tensor:
@@ -142,13 +142,13 @@ class PGD:
     def _worst_case(
         self, view: AttackView, loss: Value, x: Tensor, y: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """A misclassified image where one is found, else the last iterate of the restart with the highest loss."""
+        """A misclassified image if one is found, else the last iterate of the restart with the highest loss."""
         target = LOSSES[self.loss].target(view, x, y)
         best = x.clone()
         best_value = x.new_full((len(x),), -float("inf"))
         alive = torch.arange(len(x), device=x.device)
         for _ in range(self.restarts):
-            # Every restart draws for the whole batch, so that a sample's start does not depend on the others' fates.
+            # Every restart draws for the whole batch, so that a sample's start does not depend on the others' results.
             start = self._start(x, generator)[alive]
             x_adv, value = self._restart(view, loss, x[alive], y[alive], target[alive], start)
             better = value > best_value[alive]
@@ -162,7 +162,7 @@ class PGD:
     def _restart(
         self, view: AttackView, loss: Value, x: Tensor, y: Tensor, target: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One restart: the images and their loss, which is infinite where they are misclassified."""
+        """One restart: the images and their loss, infinite for misclassified ones."""
         result, result_value = start, torch.full_like(start[:, 0, 0, 0], torch.inf)
         rows = torch.arange(len(x), device=x.device)
         current = start
@@ -203,7 +203,7 @@ ROW = AttackRow(
         "steps": "gradient steps per restart (default: 20)",
         "step_size": "length of a step (default: 2.5 * eps / steps)",
         "restarts": "independent random starts; the worst case counts (default: 5)",
-        "loss": "what is climbed: ce, margin or kl (default: ce)",
+        "loss": "loss to maximise: ce, margin or kl (default: ce)",
     },
     passes=lambda attack: GRADIENT * attack.steps * attack.restarts,
 )

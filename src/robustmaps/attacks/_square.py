@@ -1,4 +1,4 @@
-"""Square attack: random search over square windows, which sees nothing of the network but its logits."""
+"""Square attack: random search over square windows, which uses only the network's logits."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -26,21 +26,20 @@ _TINY = 1e-12
 class Square(WatchedAttack):
     """Square attack (Andriushchenko et al., arXiv 1912.00049), for l1 as in arXiv 2103.01208.
 
-    A proposal changes one square window; it is kept where it brings the logit margin closer to an error. Windows and
-    signs are the same for all samples, as in the authors' code within a batch: they depend on the generator alone,
-    not on how many samples are left or on how the rest are doing.
+    A proposal changes one square window and is kept if it increases the logit margin. As in the authors' code, all
+    samples of a batch share windows and signs, which depend only on the generator and not on the samples left.
 
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
         eps: the radius of the ball, in units of images in [0, 1].
         queries: forward passes per sample and restart.
         restarts: independent searches.
-        p_init: part of the image that the first windows cover.
-        patience: a search is given up once it would end short of an error even if its margin rose this many times as
-            fast as over its last fifth; None for no such end.
+        p_init: fraction of the image that the first windows cover.
+        patience: stop a search early if its margin would not reach an error even when rising this many times as fast
+            as over the last fifth of the queries; None to always finish.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of range.
     """
 
     queries: int = 5000
@@ -79,9 +78,9 @@ class Square(WatchedAttack):
     def _search(
         self, view: AttackView, x: Tensor, y: Tensor, rows: Tensor, generator: torch.Generator, clock: Clock
     ) -> tuple[Tensor, Tensor]:
-        """Best images and margins of the samples ``rows``, in their order."""
+        """The best images and margins of the samples ``rows``, in this order."""
         candidates = _Linf if self.norm == "linf" else _Lp
-        # Starts are drawn for all samples, so that a sample's start does not depend on who is left.
+        # Starts are drawn for all samples, so that a sample's start does not depend on which are left.
         search = candidates(self, view, x[rows], candidates.start(self, x, generator)[rows])
         y = y[rows]
         margin = logit_margin(search.logits, y)
@@ -111,13 +110,13 @@ class Square(WatchedAttack):
 
 
 class _Candidates(ABC):
-    """The best images so far of a search, and the last proposal.
+    """The best images of a search so far, and the last proposal.
 
     Attributes:
         x: clean images (N, C, H, W).
         best: the best images so far, with their ``logits`` (N, K).
-        least_px: the smallest window's side.
-        odd: whether sides are odd numbers.
+        least_px: side of the smallest window.
+        odd: whether sides must be odd.
     """
 
     least_px: int
@@ -133,7 +132,7 @@ class _Candidates(ABC):
     @staticmethod
     @abstractmethod
     def start(attack: Square, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The images from which the search starts."""
+        """The first images of the search."""
 
     @abstractmethod
     def propose(self, window: Window) -> Tensor:
@@ -144,14 +143,14 @@ class _Candidates(ABC):
         """Make the last proposal the best of these rows."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone."""
+        """Drop all other rows."""
         self.x, self.best, self.logits = self.x[rows], self.best[rows], self.logits[rows]
 
 
 class _Linf(_Candidates):
     """Windows of one colour at the corners of the cube (section 3.2 of the paper).
 
-    They soon become small, so where the network allows only the part of its maps that they reach is computed.
+    Windows soon become small, so if the network allows it, only the part of its maps that they reach is computed.
     """
 
     least_px = 1
@@ -169,7 +168,7 @@ class _Linf(_Candidates):
         return (x + attack.eps * stripes).clamp_(0.0, 1.0)
 
     def propose(self, window: Window) -> Tensor:
-        """Logits; those of images that the window leaves as they are need no query."""
+        """Logits of the proposal; images that the window does not change need no query."""
         rows, columns = self._window = window.first
         colour = self.attack.eps * window.signs[:, None, None].to(self.x)
         self._patch = (self.x[:, :, rows, columns] + colour).clamp_(0.0, 1.0)
@@ -192,7 +191,7 @@ class _Linf(_Candidates):
             self._known.accept(rows)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone, of the kept maps too."""
+        """Drop all other rows, also in the cached maps."""
         super().keep(rows)
         if self._known is not None:
             self._known.keep(rows)
@@ -213,7 +212,7 @@ class _Lp(_Candidates):
         return _fit(x, bumps, attack)
 
     def propose(self, window: Window) -> Tensor:
-        """One window gets a new bump, the mass of both and what of the budget is unused."""
+        """Give one window a new bump, with the mass of both windows and the unused budget."""
         order, delta = _order(self.attack.norm), self.best - self.x
         (rows, columns), (other_rows, other_columns) = window.first, window.second
         old = delta[:, :, rows, columns].clone()
@@ -231,7 +230,7 @@ class _Lp(_Candidates):
         return self._proposed
 
     def accept(self, rows: Tensor) -> None:
-        """Take the whole image, which was rescaled."""
+        """Copy the whole image, since it was rescaled."""
         self.best[rows], self.logits[rows] = self._proposal[rows], self._proposed[rows]
 
 
@@ -240,14 +239,14 @@ def _order(norm: str) -> float:
 
 
 def _fit(x: Tensor, delta: Tensor, attack: Square) -> Tensor:
-    """Images that use the whole budget, as far as [0, 1] lets them."""
+    """Images that use the whole budget, as far as [0, 1] allows."""
     if attack.norm == "l1":
         return project(x + delta, x, attack.eps, "l1")
     return (x + delta * per_image(attack.eps / norms(delta, "l2").clamp(min=_TINY))).clamp_(0.0, 1.0)
 
 
 def _mass(delta: Tensor, order: float) -> Tensor:
-    """What each channel adds to the norm's power, (N, C, 1, 1)."""
+    """Each channel's share of the norm, raised to the power ``order``, (N, C, 1, 1)."""
     return delta.abs().pow(order).sum((2, 3), keepdim=True)
 
 
@@ -264,6 +263,6 @@ ROW = AttackRow(
     summary="random search over square windows, without gradients (arXiv 1912.00049)",
     kind=Square,
     create=_for_evaluation,
-    parameters={"exhaustive": "make every query, also in runs that are without prospect"},
+    parameters={"exhaustive": "make every query, even in runs that cannot succeed"},
     passes=lambda attack: float(attack.queries * attack.restarts),
 )

@@ -1,4 +1,4 @@
-"""Where Square attack looks: the sizes, places and shapes of its windows."""
+"""The sizes, positions and shapes of Square attack's windows."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of 10,000 queries, those after which the windows' area is halved (arXiv 1912.00049, section 3.1); other budgets scale.
+# Queries, of 10,000, after which the windows' area is halved (arXiv 1912.00049, section 3.1); scaled for other budgets.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
@@ -19,8 +19,8 @@ class Window:
     Attributes:
         size_px: side of the windows.
         first: rows and columns of the window that changes.
-        second: rows and columns of the window that gives its part of the norm away, for l2 and l1.
-        signs: of the change per channel, (C,).
+        second: rows and columns of the window that gives up its share of the norm, for l2 and l1.
+        signs: signs of the change per channel, (C,).
         upright: whether the window's shape is transposed, for l2 and l1.
     """
 
@@ -34,7 +34,7 @@ class Window:
 def windows(
     count: int, shape: torch.Size, p_init: float, least_px: int, odd: bool, generator: torch.Generator
 ) -> Iterator[Window]:
-    """The windows of a search of that many proposals over images (N, C, H, W), drawn at once before the first."""
+    """The windows of a search of ``count`` proposals over images (N, C, H, W), all drawn before the first."""
     _, channels, height, width = shape
     device = generator.device
     places = torch.rand(count, 4, generator=generator, device=device, dtype=torch.float64).tolist()
@@ -58,7 +58,7 @@ def windows(
 
 
 def bump(size_px: int, order: float) -> Tensor:
-    """Two pyramids of opposite sign side by side, of norm 1 in l1 or l2, shape (size, size) (section 3.3)."""
+    """Two adjacent pyramids of opposite sign, with norm 1 in l1 or l2, shape (size, size) (section 3.3)."""
     half = size_px // 2
     shape = torch.cat([_pyramid(half, size_px, order), -_pyramid(size_px - half, size_px, order)])
     length: Tensor = torch.linalg.vector_norm(shape, ord=order)
@@ -66,7 +66,7 @@ def bump(size_px: int, order: float) -> Tensor:
 
 
 def tiles(signs: Tensor, shape: torch.Size, order: float) -> Tensor:
-    """A grid of bumps over images (N, C, H, W), with the signs (N, C, rows, columns) given."""
+    """A grid of bumps over images (N, C, H, W), with signs (N, C, rows, columns)."""
     height, width = shape[2:]
     size = tile_px(height, width)
     pattern = bump(size, order).to(signs).repeat(signs.shape[2:])
@@ -76,7 +76,7 @@ def tiles(signs: Tensor, shape: torch.Size, order: float) -> Tensor:
 
 
 def tile_px(height: int, width: int) -> int:
-    """The side of the bumps of the start: five fit into the image's shorter side."""
+    """The side of the first bumps: a fifth of the image's shorter side."""
     return max(min(height, width) // 5, 1)
 
 

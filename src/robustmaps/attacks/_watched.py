@@ -1,4 +1,4 @@
-"""What attacks of many steps have in common: a budget in any norm, how they begin, and reports on how far they are."""
+"""The base of attacks of many steps: a budget in any norm, checked input and progress reports."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NORMS = ("linf", "l2", "l1")
 
 @dataclass(frozen=True)
 class WatchedAttack(ABC):
-    """An attack that shows how far it is: after every few steps ``watcher`` gets a report in attack steps.
+    """An attack that reports its progress to a ``watcher`` every few steps.
 
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
@@ -51,15 +51,15 @@ class WatchedAttack(ABC):
         """Adversarial images for ``x``, shape (N, C, H, W).
 
         Args:
-            model: a network, used in evaluation mode and left as it was, or a view of one.
+            model: a network, used in evaluation mode and restored afterwards, or a view of one.
             x: images (N, C, H, W) in [0, 1].
             y: true labels (N,).
-            generator: where the seeds of random draws come from. A run's start depends on its seed, on the sample's
-                place in the batch and on the variant (restart, target), not on how other samples fare.
-            watcher: gets reports in steps of the attack.
+            generator: source of the seeds. A run's start depends on its seed, the sample's position in the batch and
+                the variant (restart, target), not on the results of other samples.
+            watcher: receives reports in steps of the attack.
 
         Raises:
-            InputError: images outside [0, 1], or labels that don't fit.
+            InputError: images or labels are invalid.
         """
         check_batch(x, y)
         with plain_view(model) as view, torch.no_grad():
@@ -77,4 +77,4 @@ class WatchedAttack(ABC):
         generator: torch.Generator | None,
         watcher: Watcher,
     ) -> Tensor:
-        """Adversarial images for checked images ``x``, of which the network gives ``logits`` (N, K)."""
+        """Adversarial images for validated images ``x`` with the network's ``logits`` (N, K)."""

@@ -1,4 +1,4 @@
-"""Images, decoded once, split without leaks, and served in shuffled, augmented batches.
+"""Images, decoded once, split without leaks and served in shuffled, augmented batches.
 
 >>> from robustmaps.data import load
 >>> digits = load("digits")

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, on whichever device it is."""
+"""Augmentation of a whole batch at once, on its own device."""
 
 import math
 from dataclasses import dataclass
@@ -13,29 +13,28 @@ from robustmaps.engine.numbers import check_whole
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop of the reflect-padded image, and a horizontal flip of every second one.
+    """A random crop of the reflect-padded image, and a horizontal flip of every second one on average.
 
-    Nothing is padded or copied for it: a padded, cropped, flipped image is the original read at other rows and
-    columns, so the batch is gathered once by row and once by column.
+    Nothing is really padded: a padded, cropped and flipped image is the original read at other rows and columns, so the
+    batch is gathered once by row and once by column.
 
     Attributes:
         pad: the largest shift in each direction, in pixels; below the image's height and width.
-        flip: whether images are mirrored left to right with probability 1/2.
+        flip: mirror images left to right with probability 1/2.
     """
 
     pad: int = 0
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
-            raise InputError(f"pad={self.pad!r}: expected a number of pixels of at least 0")
+        check_whole("pad", self.pad, 0)
 
     @classmethod
     def recommended(cls, channels: int, height: int, width: int, flip: bool | None = None) -> "Augmentation":
-        """Shifts of an eighth of the image (4 pixels at 32 x 32, 1 at 8 x 8), flips for colour images.
+        """Shifts of an eighth of the image (4 pixels at 32 x 32, 1 at 8 x 8), and flips for colour images.
 
-        Grey sets are mostly digits, letters and scans, whose mirror image is another thing or nothing at all; ``flip``
-        says otherwise.
+        Grey images are mostly digits, letters and scans, whose mirror images mean something else or nothing; ``flip``
+        overrides this.
         """
         return cls(pad=min(height, width) // 8, flip=channels == 3 if flip is None else flip)
 
@@ -55,7 +54,7 @@ class Augmentation:
             generator: on the device of the images.
 
         Returns:
-            A batch of the same shape and type; the given one when there is nothing to do.
+            A batch of the same shape and type; the same tensor if there is nothing to do.
 
         Raises:
             InputError: ``pad`` is not smaller than the image.
@@ -79,21 +78,21 @@ class Augmentation:
         return images
 
 
-# Tries to find a crop that lies within the image, before it is cut to size; at least a half of them do.
+# Attempts to draw a crop that lies within the image before it is clipped; at least half of all draws do.
 _TRIES = 10
 
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A crop of random area and shape, resized to a square (arXiv 1409.4842, section 6); every second one is flipped.
+    """A crop of random area and aspect ratio, resized to a square (arXiv 1409.4842, section 6), and a random flip.
 
-    Area, shape and place are drawn for each image; the whole batch is then resampled in one bilinear operation.
+    Each image has its own crop; the whole batch is resampled in one bilinear operation.
 
     Attributes:
         size: side of the result, in pixels.
-        flip: whether images are mirrored left to right with probability 1/2.
-        scale: least and largest area of the crop, as a share of the image's; drawn uniformly.
-        ratio: least and largest width over height; its logarithm is drawn uniformly.
+        flip: mirror images left to right with probability 1/2.
+        scale: smallest and largest area of the crop, as a share of the image's; drawn uniformly.
+        ratio: smallest and largest width over height; its logarithm is drawn uniformly.
     """
 
     size: int
@@ -124,7 +123,7 @@ class ResizedCrop:
             generator: on the device of the images.
 
         Returns:
-            (B, C, size, size) of the same type; bytes are rounded to the nearest.
+            (B, C, size, size) of the same type; bytes are rounded.
         """
         batch, channels, _, _ = images.shape
         width, height, left, top = self._boxes(images, generator)
@@ -132,7 +131,7 @@ class ResizedCrop:
             mirrored = torch.randint(0, 2, (batch,), generator=generator, device=images.device) == 1
             width = torch.where(mirrored, -width, width)
             left = torch.where(mirrored, left - width, left)
-        # From positions in the result to positions in the image, both from -1 to 1 between the outer edges.
+        # Maps positions in the result to positions in the image, both from -1 to 1 between the outer edges.
         theta = torch.zeros(batch, 2, 3, device=images.device)
         theta[:, 0, 0], theta[:, 0, 2] = width, 2 * left + width - 1
         theta[:, 1, 1], theta[:, 1, 2] = height, 2 * top + height - 1
@@ -158,6 +157,6 @@ class ResizedCrop:
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Fold positions outside 0..size-1 back inside, as if the image's edge pixels were mirrors."""
+    """Reflect positions outside 0..size-1 at the image's edge pixels."""
     last = size - 1
     return last - (last - index.abs()).abs()

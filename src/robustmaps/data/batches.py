@@ -1,4 +1,4 @@
-"""An epoch of shuffled, augmented batches that can be entered anywhere."""
+"""Shuffled, augmented batches of one epoch, which can start at any step."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -33,48 +33,46 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over one epoch.
 
-    The order is drawn from the stream ``("order", epoch)`` of the seed and step k is augmented from the stream
-    ``("augment", epoch, k)``, so an epoch entered at ``start_step`` yields what an uninterrupted one would have,
-    without reading what comes before it. Where the images lie and how many workers read them changes nothing.
+    The order comes from the seed's stream ``("order", epoch)`` and the augmentation of step k from
+    ``("augment", epoch, k)``. So starting at ``start_step`` yields what an uninterrupted epoch would have, without
+    reading earlier images. The location of the images and the number of workers don't affect the result.
 
-    A set on ``device`` is gathered and augmented there. One that is elsewhere (too large for the device), or that
-    workers are given for (too large for memory), is gathered by threads, some batches ahead, and augmented on the
-    device.
+    A set on ``device`` is gathered and augmented there. With workers, or if the set is elsewhere because it is too
+    large, threads gather some batches ahead, and the device augments them.
 
-    With ``extra``, an epoch has as many steps and images as without, but of each batch only ``1 - extra.share`` come
-    from ``images``, each of them at most once an epoch; the others are drawn from the extra images, with replacement,
-    from the stream ``("extra", epoch, k)``, and come last in the batch.
+    ``extra`` does not change the number of steps or images of an epoch, but only ``1 - extra.share`` of each batch is
+    from ``images``, each at most once an epoch. The rest is drawn with replacement from the extra images, by the stream
+    ``("extra", epoch, k)``, and comes last in the batch.
 
     Args:
-        images: the split; move it to the device first (``images.to(device)``) where it fits.
+        images: the split; move it to the device first (``images.to(device)``) if it fits.
         batch_size: images in a batch; the last one may be smaller.
-        seed: of the run.
+        seed: the run's seed.
         epoch: counted from 0.
         augmentation: applied to the bytes, on the device.
         extra: images that a share of each batch is drawn from; on the device of ``images``.
-        device: where the batches are wanted.
+        device: the device of the batches.
         start_step: the first step to yield, counted from 0.
-        drop_last: leave out a last batch that is not full.
-        workers: threads that gather ahead; with 0 one does, and only for images that are on another device.
+        drop_last: omit an incomplete last batch.
+        workers: threads that gather ahead; with 0, one thread does so only for images on another device.
 
     Returns:
         Pairs of images, float32 in [0, 1], (B, C, H, W), and labels, int64, (B,).
 
     Raises:
-        InputError: at the call, a size or step out of range, or a batch too small for its share of extra images.
+        InputError: at the call: a size or step is out of range, or a batch is too small for its extra images.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r}: expected at least 1 image")
+    check_whole("batch_size", batch_size, 1)
     check_whole("workers", workers, 0)
     steps = len(images) // batch_size if drop_last else -(-len(images) // batch_size)
     if not 0 <= start_step <= steps:
         raise InputError(
-            f"start_step={start_step}: expected 0 to {steps}, the steps of an epoch of {len(images)} images"
+            f"start_step={start_step}: expected 0 to {steps}, the number of steps in an epoch of {len(images)} images"
         )
     if extra is not None and not 0 < extra.count(batch_size) < batch_size:
         raise InputError(
-            f"extra images: a share of {extra.share:g} of batches of {batch_size} leaves no image of one kind; "
-            "expected larger batches or another share"
+            f"extra images: with a share of {extra.share:g}, batches of {batch_size} contain only one kind of image; "
+            "choose larger batches or another share"
         )
     device = torch.device(device)
     rows = _rows(images, extra, batch_size, (seed, epoch), start_step, steps)
@@ -87,7 +85,7 @@ def batches(
 def _rows(
     images: ImageSet, extra: Extra | None, batch_size: int, seed_epoch: tuple[int, int], start_step: int, steps: int
 ) -> Iterator[_Rows]:
-    """For each step the rows of the images and of the extra images."""
+    """The rows of the images and of the extra images, for each step."""
     seed, epoch = seed_epoch
     order = torch.randperm(len(images), generator=stream(seed, "order", epoch))
     full = batch_size if extra is None else batch_size - extra.count(batch_size)

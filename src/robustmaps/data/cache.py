@@ -1,4 +1,4 @@
-"""Every source is decoded once, into a folder of the cache."""
+"""The cache: every source is decoded once into a folder."""
 
 import hashlib
 import json
@@ -29,13 +29,13 @@ def fetch(
     progress: Progress | None = None,
     refresh: bool = False,
 ) -> Stored:
-    """Open the decoded source, and decode it first if it has not been, has changed, or its folder is damaged.
+    """Open the decoded source; decode it first if it is new, has changed, or its folder is damaged.
 
-    Two processes may ask for the same source at once: one decodes, the other waits. The folder takes its name only when
-    it is complete, so a failed or killed run leaves an older folder as it was.
+    If two processes ask for the same source, one decodes and the other waits. A folder gets its name only when
+    complete, so a failed or killed run leaves an older folder intact.
 
     Raises:
-        InputError: the source is no usable data set, or the cache can't be written.
+        InputError: the source is not a usable data set, or the cache can't be written.
     """
     identity = source.identity()
     if identity is None:
@@ -52,7 +52,7 @@ def fetch(
             _build(source, folder, image_size, progress)
     except OSError as error:
         raise InputError(
-            f"{folder}: can't write the cache ({error}); set ROBUSTMAPS_CACHE to a folder of yours with room in it"
+            f"{folder}: can't write the cache ({error}); set ROBUSTMAPS_CACHE to a writable folder with free space"
         ) from error
     stored = store.read(folder)
     if stored is None:
@@ -66,7 +66,7 @@ def _folder_name(name: str, identity: str, image_size: int | None) -> str:
 
 
 def _build(source: Source, folder: Path, image_size: int | None, progress: Progress | None) -> None:
-    # The lock is held, so a folder of this name is what a killed process left.
+    # The lock is held, so a folder of this name was left by a killed process.
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

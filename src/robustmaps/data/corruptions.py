@@ -1,4 +1,4 @@
-"""Folders of corrupted test images, in the form in which CIFAR-10-C is published (arXiv 1903.12261)."""
+"""Folders of corrupted test images, in the format of CIFAR-10-C (arXiv 1903.12261)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,10 @@ class CorruptedImages:
     """The same N images under several corruptions, each at five severities.
 
     Attributes:
-        folder: where they lie.
-        names: of the corruptions, sorted.
+        folder: the folder of the files.
+        names: names of the corruptions, sorted.
         labels: int64, (N,).
-        shape: of an image, (C, H, W).
+        shape: shape of an image, (C, H, W).
     """
 
     folder: Path
@@ -43,33 +43,35 @@ class CorruptedImages:
         return images.permute(0, 1, 4, 2, 3)
 
     def fingerprint(self) -> str:
-        """What changes when one of the files does, from samples of their content."""
+        """A hash of samples of the files' content, which changes when a file does."""
         files = [self.folder / _LABELS, *(self.folder / f"{name}.npy" for name in self.names)]
         return short_hash([[file.name, file.stat().st_size, quick_checksum(file)] for file in files])
 
 
 def open_corruptions(folder: str | Path) -> CorruptedImages:
-    """Open a folder of ``labels.npy`` and a ``NAME.npy`` for each corruption, and check them all.
+    """Open and check a folder of ``labels.npy`` and a ``NAME.npy`` for each corruption.
 
-    The images of a corruption are uint8, (5 * N, H, W, C): first all N at severity 1, then those at severity 2 and so
-    on. The labels, (5 * N,), are in the same order, or (N,). Nothing is unpickled.
+    The images of a corruption are uint8, (5 * N, H, W, C): first all N at severity 1, then at severity 2 and so on. The
+    labels are (5 * N,), in the same order, or (N,). Nothing is unpickled.
 
     Raises:
-        InputError: the folder or its labels are missing, or a file does not have that form; it is named.
+        InputError: the folder or its labels are missing, or a file has another format.
     """
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise InputError(f"{folder}: no such folder; expected one with {_LABELS} and a .npy for each corruption")
+        raise InputError(f"{folder}: no such folder; expected one with {_LABELS} and a .npy file for each corruption")
     names = tuple(sorted(f.stem for f in path.glob("*.npy") if f.name != _LABELS and not f.name.startswith(".")))
     if not (path / _LABELS).is_file():
-        raise InputError(f"{path}: missing {_LABELS}, found {len(names)} other .npy files")
+        raise InputError(f"{path}: missing {_LABELS}, found {len(names)} other .npy files; add it")
     if not names:
-        raise InputError(f"{path}: only {_LABELS}; expected a .npy for each corruption, such as gaussian_noise.npy")
+        raise InputError(
+            f"{path}: only {_LABELS}; expected a .npy file for each corruption, such as gaussian_noise.npy"
+        )
     shapes = {name: _image_shape(path / f"{name}.npy") for name in names}
     first = names[0]
     for name, shape in shapes.items():
         if shape != shapes[first]:
-            raise InputError(f"{path / name}.npy: shape {shape}, but {first}.npy has {shapes[first]}")
+            raise InputError(f"{path / name}.npy: shape {shape}; expected {shapes[first]} as in {first}.npy")
     total, height, width, channels = shapes[first]
     return CorruptedImages(path, names, _read_labels(path / _LABELS, total), (channels, height, width))
 
@@ -82,8 +84,8 @@ def _image_shape(file: Path) -> tuple[int, int, int, int]:
     shape = array.shape if array.ndim != 3 else (*array.shape, 1)
     if len(shape) != 4 or shape[3] not in _CHANNELS or 0 in shape or shape[0] % SEVERITIES:
         raise InputError(
-            f"{file}: shape {array.shape}; expected ({SEVERITIES} * N, H, W, C) with C of 1 or 3, "
-            f"N images for each of {SEVERITIES} severities"
+            f"{file}: shape {array.shape}; expected ({SEVERITIES} * N, H, W, C) with 1 or 3 channels: "
+            f"N images at each of {SEVERITIES} severities"
         )
     return shape[0], shape[1], shape[2], shape[3]
 
@@ -94,7 +96,7 @@ def _read_labels(file: Path, total: int) -> Tensor:
     images = total // SEVERITIES
     if labels.ndim == 1 and len(labels) == total and np.issubdtype(labels.dtype, np.integer):
         if not (labels.reshape(SEVERITIES, images) == labels[:images]).all():
-            raise InputError(f"{file}: not the same labels for each severity; expected all images of severity 1 first")
+            raise InputError(f"{file}: labels differ between severities; expected all images of severity 1 first")
         labels = labels[:images]
     check_labels(str(file), labels, np.empty(images))
     return torch.from_numpy(labels.astype(np.int64))
@@ -102,8 +104,8 @@ def _read_labels(file: Path, total: int) -> Tensor:
 
 def _open(file: Path) -> NDArray[Any]:
     try:
-        # A private map: PyTorch takes no array that can't be written to.
+        # A private map, since PyTorch accepts only writable arrays.
         array: NDArray[Any] = np.load(file, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: can't be read as a plain array ({error})") from error
+        raise InputError(f"{file}: can't be read as a plain array ({error}); save it again with numpy.save") from error
     return array

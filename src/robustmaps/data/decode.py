@@ -1,4 +1,4 @@
-"""Encoded images into arrays, in parallel."""
+"""Decoding of image files into arrays, in parallel."""
 
 import os
 from collections import deque
@@ -23,7 +23,7 @@ _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image file: its bytes, or where they are, and where the image belongs."""
+    """One image file: its bytes or path, its split and its class."""
 
     where: str
     data: bytes | Path
@@ -32,10 +32,10 @@ class Encoded:
 
 
 def decode(image: Encoded, image_size: int | None) -> NDArray[np.uint8]:
-    """Decode one image to uint8, (1, H, W) if it is grey and (3, H, W) otherwise.
+    """Decode one image to uint8, (1, H, W) if grey, else (3, H, W).
 
     Raises:
-        InputError: the file is damaged or no image of 8 bits a channel; it is named.
+        InputError: the file is damaged or not an image of 8 bits per channel.
     """
     try:
         with Image.open(BytesIO(image.data) if isinstance(image.data, bytes) else image.data) as picture:
@@ -44,7 +44,7 @@ def decode(image: Encoded, image_size: int | None) -> NDArray[np.uint8]:
                     f"{image.where}: pixels of mode {picture.mode!r} have more than 8 bits a channel; convert it first"
                 )
             if image_size is not None:
-                # A JPEG is decoded at a half, a quarter or an eighth of its size where that leaves pixels to spare.
+                # Decode a JPEG at a half, a quarter or an eighth of its size if that is still large enough.
                 picture.draft(None, (2 * image_size, 2 * image_size))
             mode = "L" if picture.mode in _GREY_MODES else "RGB"
             picture.load()
@@ -65,10 +65,10 @@ def resize(image: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
 
 
 def decode_blocks(images: Iterable[Encoded], image_size: int | None, progress: Progress | None) -> Iterator[Block]:
-    """Decode images in threads (Pillow releases the interpreter lock), in order, a bounded number ahead.
+    """Decode images in order, a bounded number ahead, in threads (Pillow releases the interpreter lock).
 
     Raises:
-        InputError: an image is damaged, or of another size than the first and ``image_size`` is None.
+        InputError: an image is damaged, or without ``image_size`` its size differs from the first image's.
     """
     workers = os.cpu_count() or 1
     total = len(images) if isinstance(images, list) else None
@@ -121,7 +121,7 @@ def _check_sizes(encoded: list[Encoded], arrays: list[NDArray[np.uint8]], first:
         if array.shape[1:] != first[1]:
             raise InputError(
                 f"{image.where}: {array.shape[1]} x {array.shape[2]} pixels, but {first[0]} has "
-                f"{first[1][0]} x {first[1][1]}; give image_size (--image-size) to resize all images to one size"
+                f"{first[1][0]} x {first[1][1]}; set image_size (--image-size) to resize all images"
             )
 
 

@@ -1,4 +1,4 @@
-"""Extra images from an ``.npz``, the form in which generated ones are published, read where they lie."""
+"""Extra images, such as generated ones, read in place from an ``.npz``."""
 
 import shutil
 import struct
@@ -20,7 +20,7 @@ from robustmaps.data.store import quick_checksum
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, short_hash
 
-# As the published sets name them, and as data sets of ours do.
+# The names in published sets, and in this package's own files.
 _KEYS = (("image", "label"), ("images", "labels"))
 _LOCAL_HEADER = struct.Struct("<26xHH")
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, struct.error)
@@ -29,21 +29,21 @@ _DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.err
 def load_extra(path: str | Path, data: Dataset, share: float, *, cache_dir: Path | None = None) -> Extra:
     """Open extra training images for a data set.
 
-    They stay in the file and are read batch by batch, so there may be more of them than memory holds. What is
-    compressed is first unpacked into the cache, once. Nothing is unpickled.
+    They stay in the file and are read batch by batch, so they need not fit in memory. Compressed files are unpacked
+    into the cache once. Nothing is unpickled.
 
     Args:
-        path: an ``.npz`` with ``image``, uint8, (N, H, W, C), and ``label``, whole numbers, (N,).
-        data: the data set that they are mixed into; sizes and classes must be its own.
+        path: an ``.npz`` with ``image``, uint8, (N, H, W, C), and ``label``, integers, (N,).
+        data: the data set that they are mixed into, with the same image size and classes.
         share: the share of each batch that is drawn from them, in (0, 1).
-        cache_dir: the folder of the cache; ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps`` if not given.
+        cache_dir: the cache folder; default ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps``.
 
     Raises:
-        InputError: the file is damaged, lacks an array, or does not fit the data set.
+        InputError: the file is damaged, lacks an array, or does not match the data set.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"{path}: no such file; expected an .npz of extra images")
+        raise InputError(f"{path}: no such file; expected an .npz file of extra images")
     try:
         with zipfile.ZipFile(file) as archive:
             members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
@@ -55,7 +55,7 @@ def load_extra(path: str | Path, data: Dataset, share: float, *, cache_dir: Path
     except _DAMAGE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file}: can't be read as an .npz of plain arrays ({error})") from error
+        raise InputError(f"{file}: can't be read as an .npz file of plain arrays ({error})") from error
     images = _channels_first(f"{file}: {keys[0]}", images, data)
     check_labels(f"{file}: {keys[1]}", labels, images, data.num_classes)
     fingerprint = f"{file.name} {short_hash([list(images.shape), quick_checksum(file), file.stat().st_size])}"
@@ -65,7 +65,7 @@ def load_extra(path: str | Path, data: Dataset, share: float, *, cache_dir: Path
 
 
 def _map(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, cache_dir: Path | None) -> NDArray[np.uint8]:
-    """The array of a member: in place where it is stored as it is, from the cache where it was compressed."""
+    """The array of a member: in place if uncompressed, else from the cache."""
     if member.compress_type == zipfile.ZIP_STORED:
         with file.open("rb") as stream:
             stream.seek(member.header_offset)
@@ -92,13 +92,13 @@ def _channels_first(where: str, images: NDArray[np.uint8], data: Dataset) -> NDA
     """A view of images (N, H, W, C) or (N, H, W) as (N, C, H, W).
 
     Raises:
-        InputError: they are of another size than the training images.
+        InputError: their size differs from the training images'.
     """
     expected = tuple(data.train.images.shape[1:])
     view = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images[:, None] if images.ndim == 3 else images
     if view.shape[1:] != expected:
         channels, height, width = expected
         raise InputError(
-            f"{where} has shape {images.shape}: expected (N, {height}, {width}, {channels}), as {data.name} has"
+            f"{where} has shape {images.shape}; expected (N, {height}, {width}, {channels}) as in {data.name}"
         )
     return view

@@ -1,4 +1,4 @@
-"""From what the user asked for to a data set of three splits."""
+"""Loading of a data set of three splits from what the user names."""
 
 import sys
 from collections import Counter
@@ -16,6 +16,7 @@ from robustmaps.data.sources.registry import resolve
 from robustmaps.data.splits import held_out, part_size
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import check_whole
 
 
 def prepare(
@@ -27,21 +28,21 @@ def prepare(
     progress: Progress | None = None,
     refresh: bool = False,
 ) -> Stored:
-    """Decode a data set into the cache, if it isn't there yet, so that the next :func:`load` is instant.
+    """Decode a data set into the cache if necessary, so that the next :func:`load` is instant.
 
     Args:
         spec: see :func:`load`.
-        cache_dir: the folder of the cache; ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps`` if not given.
-        image_size: resize the shorter side to so many pixels and crop the centre to a square.
-        resized_crop: see :func:`load`; what random crops are cut from is stored an eighth larger.
-        progress: called with the number of images decoded and, where it is known, of all.
-        refresh: decode again what is there; for a hub set that changed, which can't be seen from here.
+        cache_dir: the cache folder; default ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps``.
+        image_size: resize the shorter side to this many pixels and crop the centre to a square.
+        resized_crop: see :func:`load`; images for random crops are stored an eighth larger.
+        progress: called with the number of images decoded and the total, if known.
+        refresh: decode again even if cached; needed when a hub set has changed, which can't be detected.
 
     Raises:
-        InputError: the spec is unknown, or what it names is no usable data set.
+        InputError: the spec is unknown or does not name a usable data set.
     """
-    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
-        raise InputError(f"image_size={image_size!r}: expected a number of pixels of at least 1")
+    if image_size is not None:
+        check_whole("image_size", image_size, 1)
     crop = _crop(spec, image_size, resized_crop)
     size = image_size if crop is None else stored_size(crop)
     return fetch(resolve(spec), cache_dir=cache_dir, image_size=size, progress=progress, refresh=refresh)
@@ -57,25 +58,25 @@ def load(
     resized_crop: bool | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load a data set; the first time it is decoded into the cache.
+    """Load a data set, decoding it into the cache the first time.
 
     Args:
-        spec: a name of :data:`~robustmaps.data.known.KNOWN` (``digits``, ``cifar10``, ...), ``hf:owner/name`` or
+        spec: a name in :data:`~robustmaps.data.known.KNOWN` (``digits``, ``cifar10``, ...), ``hf:owner/name`` or
             ``hf:FOLDER``, a folder or tar archive of class folders (under ``train/`` and ``test/``, or directly), a
             folder of IDX files, or an ``.npz``.
-        validation: the part of the training images held out for choices made while training, a fraction below 1 or
-            a number of images; stratified. A source's own validation split is used instead, so many images of it if a
-            number is given, and none for 0.
-        seed: which images are held out. The test split never depends on it.
+        validation: the part of the training images held out for choices made while training, stratified: a fraction
+            below 1 or a number of images. A source's own validation split is used instead: all of it, that number of
+            images, or none for 0.
+        seed: selects the held-out images; the test split never depends on it.
         cache_dir: see :func:`prepare`.
         image_size: see :func:`prepare`; with random resized crops, the side of the crops.
         resized_crop: train on random resized crops, and test on the centre of images resized to 9/8 of ``image_size``
-            (144 and 128 pixels). None: for the named sets for which that is usual (Imagenette).
+            (144 and 128 pixels). None: only for named sets where that is usual (Imagenette).
         progress: see :func:`prepare`.
 
     Raises:
-        InputError: the spec is unknown, what it names is no usable data set, ``validation`` is out of range, or crops
-            are asked for without their size.
+        InputError: the spec is unknown or not a usable data set, ``validation`` is out of range, or crops are asked for
+            without their size.
     """
     name = resolve(spec).name
     crop = _crop(spec, image_size, resized_crop)
@@ -106,7 +107,7 @@ def load(
 
 
 def describe(dataset: Dataset) -> dict[str, object]:
-    """What ``robustmaps data show`` prints: plain values, ready for JSON."""
+    """The values that ``robustmaps data show`` prints, ready for JSON."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     counts = {split: Counter(images.labels.tolist()) for split, images in splits.items()}
     return {
@@ -128,12 +129,12 @@ def describe(dataset: Dataset) -> dict[str, object]:
 
 
 def stored_size(crop: int) -> int:
-    """The side of the square, in pixels, that crops of a side are cut from: 144 for 128."""
+    """Side in pixels of the square images that crops of a given side are cut from: 144 for 128."""
     return crop * 9 // 8
 
 
 def _crop(spec: str | Path, image_size: int | None, resized_crop: bool | None) -> int | None:
-    """The side of the random resized crops; None where there are none."""
+    """The side of the random resized crops; None without such crops."""
     known = KNOWN.get(str(spec))
     usual = known.crop if known else None
     if resized_crop is False or (resized_crop is None and usual is None):
@@ -159,10 +160,10 @@ def _validation(stored: Stored, validation: float, seed: int) -> tuple[ImageSet,
 
 
 def _take_out(images: ImageSet, rows: Tensor) -> tuple[ImageSet, ImageSet]:
-    """Divide a set into the others and these rows, without reading or copying the others.
+    """Divide a set into the remaining images and these rows, without reading or copying all the remaining ones.
 
-    The images at the end that stay move into the gaps, so that the rest is one view of the memory map; only the pages
-    written to take up memory. The given set is used up.
+    Remaining images at the end move into the gaps, so that the rest is one view of the memory map; only the pages
+    written to use memory. The given set must not be used afterwards.
     """
     taken = images.subset(rows)
     size = len(images) - len(rows)

@@ -18,15 +18,14 @@ from robustmaps.engine.memory import free_bytes
 
 _CHUNK = 1024
 _READ_AHEAD_BYTES = 4 << 30
-# The module names the flag from Python 3.12 on; without it, a map must fit in the machine's memory.
+# The mmap module names this flag since Python 3.13; without it, a map must fit in the machine's memory.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 class RowFile:
-    """An ``.npy`` file of images that grows, so that a source need not know its size in advance.
+    """A growing ``.npy`` file of images, for sources of unknown size.
 
-    A file of grey images becomes one of colour images when the first colour image arrives; from then on grey images
-    are stored with three equal channels.
+    When the first colour image arrives, the file's grey images get three equal channels, as do later ones.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +44,7 @@ class RowFile:
 
     @property
     def channels(self) -> int:
-        """Channels of the stored images; 0 as long as there are none."""
+        """Channels of the stored images; 0 if there are none yet."""
         return self._shape[0] if self._shape else 0
 
     def append(self, images: NDArray[np.uint8]) -> None:
@@ -89,16 +88,16 @@ class RowFile:
 
 
 def map_rows(path: Path, start: int = 0) -> NDArray[np.uint8]:
-    """Map an ``.npy`` file of bytes; what is written to the array stays in this process and never reaches the file.
+    """Map an ``.npy`` file of bytes; writes to the array stay in this process and never reach the file.
 
-    ``MAP_NORESERVE`` lets a writable private map be larger than the machine's memory, which ``np.load`` can't do.
+    Unlike ``np.load``, ``MAP_NORESERVE`` allows a writable private map larger than the machine's memory.
 
     Args:
         path: the file.
-        start: where in it the array's own header begins, such as that of an uncompressed member of an ``.npz``.
+        start: offset of the array's header, for example of an uncompressed member of an ``.npz``.
 
     Raises:
-        ValueError: the file is no such array or is too short for its header.
+        ValueError: the file is not such an array or is too short for its header.
     """
     with path.open("rb") as file:
         file.seek(start)
@@ -108,58 +107,58 @@ def map_rows(path: Path, start: int = 0) -> NDArray[np.uint8]:
         if dtype != np.uint8:
             raise ValueError(f"{path}: expected bytes (uint8), found {dtype}")
         if fortran_order:
-            raise ValueError(f"{path}: in Fortran order; save np.ascontiguousarray(array)")
+            raise ValueError(f"{path}: array in Fortran order; save np.ascontiguousarray(array) instead")
         offset = file.tell()
         flags = mmap.MAP_PRIVATE | _NO_RESERVE
         mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     free = free_bytes(torch.device("cpu"))
     fits = len(mapping) <= _READ_AHEAD_BYTES and (free is None or 2 * len(mapping) <= free)
     if fits and hasattr(mmap, "MADV_WILLNEED"):
-        # One sequential read now instead of a random one for each image of the first shuffled epoch.
+        # One sequential read now saves random reads in the first shuffled epoch.
         mapping.madvise(mmap.MADV_WILLNEED)
     count = int(np.prod(shape))
     return np.frombuffer(mapping, dtype=np.uint8, count=count, offset=offset).reshape(shape)
 
 
 def expect_random_reads(images: Tensor) -> None:
-    """Have the system read no more of a memory map than is asked for, by `read_ahead` or by touching a page.
+    """Tell the system to read only the requested pages of a memory map.
 
-    Left alone it reads much around what is touched, as suits a file that is read from its beginning to its end. Where
-    memory is short, what was read in vain then drives out what is needed next.
+    By default it also reads around each page, which suits sequential reads. If memory is short, those useless pages
+    displace the ones needed next.
 
     Args:
-        images: (N, C, H, W), on any device; anything but a memory map is left as it is.
+        images: (N, C, H, W), on any device; only memory maps are affected.
     """
     _advise(images, [0], len(images), "MADV_RANDOM")
 
 
 def read_ahead(images: Tensor, rows: Tensor) -> None:
-    """Have the system start to read these rows of a memory map, each whole and all at once, and go on meanwhile.
+    """Tell the system to start reading these rows of a memory map in the background.
 
     Args:
-        images: (N, C, H, W), on any device; anything but a memory map is left as it is.
+        images: (N, C, H, W), on any device; only memory maps are affected.
         rows: int64, (n,).
     """
     _advise(images, rows.sort().values.tolist(), 1, "MADV_WILLNEED")
 
 
 def _advise(images: Tensor, starts: list[int], count: int, advice: str) -> None:
-    """Say what is to come about ``count`` rows from each start on."""
+    """Call ``madvise`` for ``count`` rows from each start."""
     if _madvise is None or images.device.type != "cpu" or not len(images):
         return
     begin, step, code = images.data_ptr(), images.stride(0), getattr(mmap, advice)
-    # From the first byte of a row to its last: of a cropped view more than it holds.
+    # From the first byte of a row to its last, which in a cropped view is more than its pixels.
     within = sum((n - 1) * s for n, s in zip(images.shape[1:], images.stride()[1:], strict=True)) + 1
     size = (count - 1) * step + within
     for start in starts:
         first = begin + start * step
         page = first - first % mmap.PAGESIZE
-        # Whether the hint is taken changes no content, so its result is of no interest.
+        # Only a hint, so its result does not matter.
         _madvise(page, first + size - page, code)
 
 
 def _system_madvise() -> Callable[[int, int, int], int] | None:
-    """The system's function, to which the address of a tensor is enough; None where there is none."""
+    """The system's ``madvise``, which accepts the address of a tensor; None where there is none."""
     if not hasattr(mmap, "MADV_WILLNEED"):
         return None
     function = ctypes.CDLL(None).madvise

@@ -1,4 +1,4 @@
-"""The values that the data layer yields: a split of labelled images, and a data set of three splits."""
+"""The values of the data package: a split of labelled images, and a data set of three splits."""
 
 from dataclasses import dataclass, replace
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.splits import stratified
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +16,7 @@ class ImageSet:
     """One split: images as bytes, and their labels.
 
     Attributes:
-        images: uint8, (N, C, H, W); on the CPU it may be a private memory map of a file.
+        images: uint8, (N, C, H, W); on the CPU possibly a private memory map of a file.
         labels: int64, (N,), on the same device.
     """
 
@@ -31,32 +32,31 @@ class ImageSet:
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise InputError(
                 f"labels of type {self.labels.dtype} and shape {tuple(self.labels.shape)}: "
-                f"expected int64 of shape ({len(self.images)},), one for each image"
+                f"expected int64 of shape ({len(self.images)},), one per image"
             )
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on another device; small sets are moved there once and stay."""
+        """The same set on another device."""
         return ImageSet(self.images.to(device), self.labels.to(device))
 
     def rows(self, count: int, *, seed: int = 0) -> Tensor:
-        """That many rows, ascending, chosen stratified by class; all where there are no more.
+        """Choose that many rows, stratified by class and ascending; all if there are no more.
 
-        Stored sets are often sorted by class, so the first images would be no sample. The choice depends on ``seed``
-        and the labels alone.
+        Stored sets are often sorted by class, so the first images would not be representative. The choice depends only
+        on ``seed`` and the labels.
         """
-        if isinstance(count, bool) or count < 1:
-            raise InputError(f"subset({count!r}): expected a number of images of at least 1")
+        check_whole("count", count, 1)
         if count >= len(self):
             return torch.arange(len(self))
         return stratified(self.labels.cpu(), count, seed=seed, purpose="subset")
 
     def subset(self, rows: Tensor | int, *, seed: int = 0) -> "ImageSet":
-        """Copy the images of these rows or, for a number, of so many that `rows` chooses.
+        """Copy the images of these rows or, for a number, of those that `rows` chooses.
 
-        Asking for at least as many images as there are gives the set itself.
+        Returns the set itself if the number covers all images.
         """
         if isinstance(rows, int):
             chosen = self.rows(rows, seed=seed)
@@ -67,32 +67,30 @@ class ImageSet:
         return ImageSet(self.images[rows], self.labels[rows])
 
     def centre(self, size: int) -> "ImageSet":
-        """The square in the middle of each image, as a view.
+        """The central square of each image, as a view.
 
         Raises:
             InputError: the images are smaller.
         """
         height, width = self.images.shape[2:]
         if size > min(height, width):
-            raise InputError(f"centre({size}): larger than the images, which are {height} x {width}")
+            raise InputError(f"centre({size}): expected a size within the images, which are {height} x {width}")
         top, left = (height - size) // 2, (width - size) // 2
         return ImageSet(self.images[:, :, top : top + size, left : left + size], self.labels)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """All images as float32 in [0, 1], (N, C, H, W), and their labels: four times the memory of the set."""
+        """All images as float32 in [0, 1], (N, C, H, W), at four times the memory, and their labels."""
         return to_unit(self.images), self.labels
 
 
 @dataclass(frozen=True, eq=False)
 class Extra:
-    """More images, such as generated ones, that a fixed share of every training batch is drawn from.
-
-    Training with them is described in arXiv 2110.09468 and arXiv 2302.04638.
+    """More images, such as generated ones, for a fixed share of every batch (arXiv 2110.09468, arXiv 2302.04638).
 
     Attributes:
-        images: they, in the size and with the labels of the training images; may be a memory map.
+        images: same size and classes as the training images; possibly a memory map.
         share: the share of a batch that is drawn from them, in (0, 1), to the nearest whole image.
-        fingerprint: what tells them from others.
+        fingerprint: a name and hash that identify them.
     """
 
     images: ImageSet
@@ -103,30 +101,30 @@ class Extra:
         if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share < 1:
             raise InputError(f"share={self.share!r}: expected a share of each batch above 0 and below 1, such as 0.7")
         if len(self.images) == 0:
-            raise InputError("extra images: there are none")
+            raise InputError("extra images: found none; expected at least one")
 
     def count(self, batch: int) -> int:
-        """How many images of a batch of that size are extra ones."""
+        """The number of extra images in a batch of that size."""
         return round(self.share * batch)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images to learn from, to choose checkpoints by, and to report on.
+    """Images for training, for choosing checkpoints and for the report.
 
     Attributes:
-        name: a short name, fit for a file name.
-        train: what is learnt from; it shares no image with the other two.
-        validation: cut from the training images, for every choice made while training; may be empty.
+        name: a short name, safe in file names.
+        train: the training images; they share no image with the other splits.
+        validation: for every choice made while training, usually cut from the training images; may be empty.
         test: for the final report only.
         classes: the class names in the order of the labels.
-        mean: per channel, of the training images in [0, 1].
-        std: per channel, likewise.
-        augmentation: the one recommended for this set.
-        extra: images that a share of every training batch is drawn from; None for none.
-        spec: what was asked for.
-        fingerprint: hash of the decoded images, labels and class names of the source; the same wherever it is stored.
-        notes: what the reader of a result should know, such as a test split that the source did not come with.
+        mean: mean per channel of the training images in [0, 1].
+        std: standard deviation per channel, likewise.
+        augmentation: the recommended augmentation.
+        extra: images that a share of every training batch is drawn from, if any.
+        spec: the name or path that was loaded.
+        fingerprint: hash of the decoded images, labels and class names of the source, wherever it is stored.
+        notes: remarks for readers of a result, such as a test split that the source did not have.
     """
 
     name: str
@@ -154,13 +152,13 @@ class Dataset:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels, as networks see the images."""
+        """Height and width in pixels, as seen by networks."""
         if isinstance(self.augmentation, ResizedCrop):
             return self.augmentation.size, self.augmentation.size
         return self.train.images.shape[2], self.train.images.shape[3]
 
     def without_augmentation(self) -> "Dataset":
-        """The same images, trained on as they are tested on."""
+        """The same images, used in training as they are in testing."""
         cropped = isinstance(self.augmentation, ResizedCrop)
         train = self.train.centre(self.image_size[0]) if cropped else self.train
         return replace(self, train=train, augmentation=Augmentation())

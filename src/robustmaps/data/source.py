@@ -1,4 +1,4 @@
-"""What a source of images hands to the store."""
+"""The interface between sources of images and the store."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-#: Called with the number of images read so far and, where it is known, of all.
+#: Called with the number of images read so far and the total, if known.
 Progress = Callable[[int, int | None], None]
 
-#: How the splits are called in the wild. A labelled validation split without a test split serves as the test split.
+#: Common names of splits. Without a test split, a labelled validation split serves as the test split.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -21,7 +21,7 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 
-#: The split of the images of a source that comes without splits.
+#: The split of all images of a source without splits.
 UNSPLIT = "all"
 
 
@@ -31,7 +31,7 @@ class Block:
 
     Attributes:
         split: ``train``, ``validation``, ``test`` or :data:`UNSPLIT`.
-        images: uint8, (n, C, H, W) with C of 1 or 3; H and W are the same for all blocks of a source.
+        images: uint8, (n, C, H, W), 1 or 3 channels; H and W are the same for all blocks of a source.
         labels: n class names.
     """
 
@@ -42,12 +42,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a source holds.
+    """The images of a source.
 
     Attributes:
         where: the file or folder, for error messages.
         blocks: read once, block by block, so that a source need not fit in memory.
-        classes: the class names in the order of the labels; without them, the names found, sorted.
+        classes: the class names in the order of the labels; None for the names found, sorted.
     """
 
     where: str
@@ -60,17 +60,14 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """A short name, fit for a file name."""
+        """A short name, safe in file names."""
 
     def identity(self) -> str | None:
-        """What changes whenever the content may have changed, at a fraction of the cost of reading it.
-
-        None for a source that is read faster than a cache could be; it isn't cached.
-        """
+        """A cheap text that changes whenever the content may have changed; None for a source too fast to be cached."""
 
     def read(self, image_size: int | None, progress: Progress | None) -> Contents:
-        """Read everything; with ``image_size``, the shorter side is resized to it and the centre cropped to a square.
+        """Read everything; with ``image_size``, resize the shorter side to it and crop the centre to a square.
 
         Raises:
-            InputError: here or while the blocks are read; it names the file and says what is wrong with it.
+            InputError: here or while the blocks are read: a file is unusable; the message names it and the reason.
         """

@@ -1,4 +1,4 @@
-"""Which images of a set go where: stratified, seeded choices of rows."""
+"""Stratified, seeded choices of rows for the splits of a set."""
 
 import math
 
@@ -10,13 +10,13 @@ from robustmaps.engine.random import stream
 
 
 def part_size(part: float, total: int, name: str) -> int:
-    """The number of images that a part stands for: a fraction below 1 of ``total``, or from 1 on a number of images.
+    """Convert a part to a number of images: below 1 a fraction of ``total``, from 1 on the number itself.
 
     >>> part_size(0.1, 500, "validation"), part_size(32, 500, "validation")
     (50, 32)
 
     Raises:
-        InputError: the part is negative, no number, or not smaller than the whole.
+        InputError: the part is negative, not a number, or not smaller than the whole.
     """
     if isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part < math.inf:
         raise InputError(f"{name}={part!r}: expected a fraction in [0, 1) or a number of images")
@@ -24,7 +24,7 @@ def part_size(part: float, total: int, name: str) -> int:
         raise InputError(f"{name}={part!r}: expected a fraction below 1, or a whole number of images")
     size = int(part) if part >= 1 else round(part * total)
     if size and size >= total:
-        raise InputError(f"{name}={part!r}: must leave some of the {total} images for the rest")
+        raise InputError(f"{name}={part!r}: expected fewer than the {total} images, so that some remain")
     return size
 
 
@@ -32,10 +32,10 @@ def stratified(labels: Tensor, count: int, *, seed: int, purpose: str) -> Tensor
     """Choose ``count`` rows so that every class has its share, to within one image.
 
     Args:
-        labels: (N,) integers of at least 0.
-        count: how many rows, at most N.
-        seed: the choice is a function of the labels, the count, the seed and the purpose.
-        purpose: names the random stream, so that two cuts of one seed are independent.
+        labels: (N,) non-negative integers.
+        count: number of rows, at most N.
+        seed: with labels, count and purpose, determines the choice.
+        purpose: names the random stream, so that two cuts with one seed are independent.
 
     Returns:
         (count,) row numbers, ascending.
@@ -43,7 +43,7 @@ def stratified(labels: Tensor, count: int, *, seed: int, purpose: str) -> Tensor
     sizes = labels.bincount()
     quota = sizes.double() * count / max(len(labels), 1)
     take = quota.long()
-    # The largest remainder method: what rounding down left over goes to the classes that lost most by it.
+    # Largest remainder method: the images left by rounding down go to the classes that lost most.
     most_lost = (take - quota).argsort(stable=True)
     take[most_lost[: count - int(take.sum())]] += 1
 
@@ -55,10 +55,10 @@ def stratified(labels: Tensor, count: int, *, seed: int, purpose: str) -> Tensor
 
 
 def held_out(labels: Tensor, count: int, *, seed: int, purpose: str) -> Tensor:
-    """Like :func:`stratified`, and no class may lose all its images.
+    """Like :func:`stratified`, but no class may lose all its images.
 
     Raises:
-        InputError: some class would have no image left.
+        InputError: a class would have no image left.
     """
     rows = stratified(labels, count, seed=seed, purpose=purpose)
     sizes = labels.bincount()

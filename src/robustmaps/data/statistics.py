@@ -1,19 +1,19 @@
-"""Mean and standard deviation of the pixels, channel by channel."""
+"""Mean and standard deviation of the pixels per channel."""
 
 import torch
 from torch import Tensor
 
-# A count of images instead would take half a gigabyte at once at 144 x 144 pixels.
+# In bytes: a fixed number of images would take half a gigabyte at 144 x 144 pixels.
 _CHUNK_BYTES = 1 << 24
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and (population) standard deviation per channel, in units of images in [0, 1].
 
-    The sums are whole numbers and exact; a channel that never varies gets 1, so that dividing by it is harmless.
+    The sums are exact integers. The deviation of a constant channel is given as 1, so that dividing by it is safe.
 
     Args:
-        images: uint8, (N, C, H, W), read in chunks, so it may be a memory map.
+        images: uint8, (N, C, H, W), possibly a memory map: they are read in chunks.
     """
     channels = images.shape[1]
     total = torch.zeros(channels, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A folder that holds a decoded data set: what is written into it, how it is checked and opened."""
+"""The folder of a decoded data set: how it is written, checked and opened."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ from robustmaps.data.statistics import channel_statistics
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 
-#: Goes up when the meaning of a stored folder changes; folders of another version are rebuilt.
+#: Increased when the format of a stored folder changes; folders of other versions are rebuilt.
 VERSION = 1
 
-#: The share of a source without a test split that becomes one. The choice has a seed of its own, so that the test
-#: images are the same for every seed of the user's and never turn up in another run's training images.
+#: The share of a source without a test split that becomes the test split. The choice has its own seed, so that the test
+#: images don't depend on the user's seed and never appear in another run's training images.
 TEST_FRACTION = 0.25
 _TEST_SEED = 0
 
@@ -34,14 +34,14 @@ _SAMPLE_BYTES = 4096
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A decoded data set as it lies in its folder, before validation images are cut.
+    """A decoded data set as stored in its folder, before validation images are cut.
 
     Attributes:
-        splits: ``train``, ``test`` and, where the source has one of its own, ``validation``.
+        splits: ``train``, ``test`` and, if the source has its own, ``validation``.
         classes: the class names in the order of the labels.
-        mean: per channel of the training images in [0, 1].
-        std: per channel, likewise.
-        notes: what the store did beyond decoding.
+        mean: mean per channel of the training images in [0, 1].
+        std: standard deviation per channel, likewise.
+        notes: what was done besides decoding.
         fingerprint: hash of images, labels and class names.
     """
 
@@ -57,7 +57,7 @@ def write(contents: Contents, folder: Path) -> None:
     """Decode a source into an existing empty folder; ``meta.json`` is written last.
 
     Raises:
-        InputError: the source is no usable data set.
+        InputError: the source is not a usable data set.
     """
     where = contents.where
     names = _write_images(contents, folder)
@@ -94,7 +94,7 @@ def write(contents: Contents, folder: Path) -> None:
 def read(folder: Path) -> Stored | None:
     """Open a stored folder; None if it is missing, unfinished, damaged or of another version.
 
-    Every file's size is checked, and a checksum of samples spread over it.
+    Each file's size and a checksum of samples are verified.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def read_split(folder: Path, split: str) -> ImageSet:
 
 
 def quick_checksum(path: Path) -> int:
-    """CRC-32 of samples spread evenly from the first to the last byte of a file; of all of a small file."""
+    """CRC-32 of evenly spread samples of a file, or of all of a small file."""
     size = path.stat().st_size
     checksum = 0
     with path.open("rb") as file:
@@ -146,7 +146,7 @@ def _save_labels(folder: Path, split: str, labels: np.ndarray) -> None:
 
 
 def _write_images(contents: Contents, folder: Path) -> dict[str, list[str]]:
-    """Store the images of every split, all with as many channels as the most colourful; return the class names."""
+    """Store the images of every split with the same number of channels; return the class names."""
     files: dict[str, RowFile] = {}
     names: dict[str, list[str]] = {}
     with ExitStack() as stack:
@@ -164,13 +164,13 @@ def _write_images(contents: Contents, folder: Path) -> dict[str, list[str]]:
 
 
 def _sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort class names, numbers by their value: ``2`` before ``10``."""
+    """Sort class names, numbers by value: ``2`` before ``10``."""
     return tuple(sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)))
 
 
 def _require_splits(where: str, found: set[str]) -> None:
     if not found:
-        raise InputError(f"{where}: no images found")
+        raise InputError(f"{where}: found no images; expected a labelled set of images")
     if found == {UNSPLIT}:
         return
     if "train" not in found:
@@ -178,12 +178,12 @@ def _require_splits(where: str, found: set[str]) -> None:
     if not found & {"test", "validation"}:
         raise InputError(
             f"{where}: missing split test, found only train; add test (or val, valid), "
-            "or give the images without a split to have a test split cut"
+            "or provide the images without splits to have a test split cut"
         )
 
 
 def _settle_splits(folder: Path, where: str, found: set[str]) -> list[str]:
-    """Make sure that there is a test split, whatever the source called its own; return notes about it."""
+    """Make sure that there is a test split; return notes about it."""
     if found == {UNSPLIT}:
         _cut_test(folder, where)
         return [f"test: a fixed, stratified {TEST_FRACTION:.0%} of the images, since the source has no test split"]

@@ -1,4 +1,4 @@
-"""Layer 3: defences, as frozen values with a loss: ``defense.loss(model, x, y)``."""
+"""Defences: frozen values with a training loss, ``defense.loss(model, x, y)``."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Adversarial training, and its relatives that differ by the attack alone."""
+"""Adversarial training, and the variants that differ only in the attack."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,16 +16,16 @@ from robustmaps.engine.view import AttackView
 
 
 class _CrossEntropyAtExamples(Minimax[Tensor]):
-    """Cross-entropy at the images that the attack finds."""
+    """Cross-entropy at adversarial images."""
 
     attack: Attack
 
     def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What the attack finds, in the shape of ``x``."""
+        """Adversarial images, in the shape of ``x``."""
         return self.attack(model, x, y, generator=generator)
 
     def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:  # noqa: ARG002
-        """Mean cross-entropy at the attacked images."""
+        """Mean cross-entropy at the adversarial images."""
         logits = model(examples)
         return Loss(cross_entropy(logits, y, targets), robust_correct=count_correct(logits, y))
 
@@ -35,7 +35,7 @@ class AT(_CrossEntropyAtExamples):
     """Cross-entropy on adversarial examples of the batch (Madry et al., arXiv 1706.06083, equation 2.1).
 
     Attributes:
-        attack: the inner maximisation; by default l_inf PGD with eps 8/255 and 10 steps of 2/255.
+        attack: the inner maximisation (default: l_inf PGD with eps 8/255 and 10 steps of 2/255).
     """
 
     attack: Attack = field(default_factory=PGD)
@@ -48,9 +48,9 @@ class FAT(_CrossEntropyAtExamples):
     """Friendly adversarial training (Zhang et al., arXiv 2002.11242, algorithm 1): PGD that stops soon after an error.
 
     Attributes:
-        attack: by default l_inf PGD with eps 8/255 and up to 10 steps of 2/255.
-        tau: steps that a sample still makes once it is misclassified; None follows the released code, which trains 120
-            epochs with 0, from epoch 51 on 1, from epoch 91 on 2, at the same shares of the run.
+        attack: default: l_inf PGD with eps 8/255 and up to 10 steps of 2/255.
+        tau: further steps of a sample once it is misclassified; None follows the released code's schedule, 0, then 1
+            from epoch 51 and 2 from epoch 91 of 120, scaled to the run.
     """
 
     attack: PGD = field(default_factory=PGD)
@@ -63,11 +63,11 @@ class FAT(_CrossEntropyAtExamples):
             check_whole("tau", self.tau, 0)
 
     def at(self, progress: float) -> "FAT":
-        """As it is once this share of the training is done."""
+        """The defence after this share of the training."""
         return self if self.tau is not None else replace(self, tau=(progress >= 50 / 120) + (progress >= 90 / 120))
 
     def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Where PGD stopped, in the shape of ``x``."""
+        """PGD's last iterates, in the shape of ``x``."""
         friendly = replace(self.attack, early_stop=True, tau=self.tau or 0)
         return friendly(model, x, y, generator=generator)
 
@@ -76,13 +76,13 @@ class FAT(_CrossEntropyAtExamples):
 class FastAT(_CrossEntropyAtExamples):
     """Adversarial training with one step from a random start (Wong et al., arXiv 2001.03994, algorithm 3).
 
-    It is prone to catastrophic overfitting: robust against its one step and nothing else. Training looks for that.
+    It is prone to catastrophic overfitting, robustness against its single step only, which training watches for.
 
     Attributes:
-        attack: one step from a uniform start; 1.25 times as long as ``eps`` where its length is left out.
+        attack: one step from a uniform start (default length: 1.25 times ``eps``).
 
     Raises:
-        InputError: an attack of several steps.
+        InputError: the attack has several steps.
     """
 
     attack: PGD = field(default_factory=lambda: PGD(steps=1))
@@ -92,18 +92,14 @@ class FastAT(_CrossEntropyAtExamples):
 
     def __post_init__(self) -> None:
         if self.attack.steps != 1:
-            raise InputError(f"FastAT: an attack of steps={self.attack.steps}: expected PGD(steps=1); AT takes several")
+            raise InputError(f"FastAT with steps={self.attack.steps}: expected PGD(steps=1); use AT for several steps")
         if self.attack.step_size is None:
             object.__setattr__(self, "attack", replace(self.attack, step_size=1.25 * self.attack.eps))
 
 
 @dataclass(frozen=True)
 class NFGSM(_CrossEntropyAtExamples):
-    """Adversarial training with one step from strong noise, not clipped (de Jorge et al., arXiv 2202.01181).
-
-    Attributes:
-        attack: the step.
-    """
+    """Adversarial training with one step from strong noise, without projection (de Jorge et al., arXiv 2202.01181)."""
 
     attack: NoiseFGSM = field(default_factory=NoiseFGSM)
 
@@ -115,13 +111,13 @@ class NFGSM(_CrossEntropyAtExamples):
 class FreeAT(_CrossEntropyAtExamples):
     """Free adversarial training (Shafahi et al., arXiv 1904.12843, algorithm 1).
 
-    Every batch is trained on ``replays`` times, and the gradient at the images, which comes with each step for nothing,
-    moves the perturbation of the next one. The perturbation goes on from batch to batch. An epoch costs ``replays``
-    epochs of standard training, which the paper makes up for by as many epochs fewer.
+    Each batch is used for ``replays`` training steps. The gradient at the images, a by-product of each step, updates
+    the perturbation, which carries over from batch to batch. An epoch costs as much as ``replays`` epochs of standard
+    training, so the paper divides the number of epochs by it.
 
     Attributes:
-        attack: its budget, and the length of a step, ``eps`` in the paper.
-        replays: steps on each batch.
+        attack: the budget, and the length of a step (``eps`` in the paper).
+        replays: training steps on each batch.
     """
 
     attack: FGSM = field(default_factory=FGSM)
@@ -138,13 +134,13 @@ class FreeAT(_CrossEntropyAtExamples):
 
         Args:
             x: images (N, C, H, W) in [0, 1].
-            carried: the perturbations (M, C, H, W) that the batch before left, None at first.
-            step: trains on images and leaves their gradient in ``grad``.
+            carried: the perturbations (M, C, H, W) of the batch before; None at first.
+            step: trains on images and stores their gradient in ``grad``.
 
         Returns:
             The perturbations for the next batch.
         """
-        # A smaller last batch moves the first rows; the others wait for the next batch.
+        # A smaller last batch updates only the first rows.
         delta = torch.zeros_like(x) if carried is None or len(carried) < len(x) else carried.clone()
         moving = delta[: len(x)]
         norm, eps = self.attack.norm, self.attack.eps
@@ -177,7 +173,7 @@ ROWS = (
         parameters={
             "steps": "steps of the training attack (default: 10)",
             "step_size": "length of a step (default: 2.5 * eps / steps)",
-            "tau": "steps still made after an error (default: 0, 1 and 2 as training goes on)",
+            "tau": "further steps after an error (default: 0, 1, then 2 as training progresses)",
         },
         awp_gamma=0.005,
     ),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The ranges of TrivialAugment's "wide" space that leave small images recognisable (arXiv 2103.10158, table 5).
+# The ranges of TrivialAugment's "wide" space that keep small images recognisable (arXiv 2103.10158, table 5).
 _ROTATION = math.radians(30)
 _SHEAR = 0.3
 _TRANSLATION = 0.33
@@ -16,9 +16,9 @@ _FEWEST_BITS, _MOST_BITS = 2, 8
 
 
 def strongly_augmented(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Each image changed by one operation of random strength, after TrivialAugment (arXiv 2103.10158, algorithm 1).
+    """Change each image by one random operation of random strength, as TrivialAugment (arXiv 2103.10158, algorithm 1).
 
-    Rotation, shears, translations (black moves in), brightness, contrast, colour, sharpness, solarisation,
+    Rotation, shears, translations (filled with black), brightness, contrast, colour, sharpness, solarisation,
     posterisation, stretched contrast, or none.
 
     Args:
@@ -35,7 +35,7 @@ def strongly_augmented(x: Tensor, generator: torch.Generator | None) -> Tensor:
     for index, matrix in enumerate(_GEOMETRY):
         moves = torch.where((choice == index)[:, None, None], matrix(strength), moves)
     result = F.grid_sample(x, F.affine_grid(moves, list(x.shape), align_corners=False), align_corners=False)
-    # Sampling at the pixels' own places rounds; images that stay where they are keep their bytes.
+    # Even sampling at the original positions rounds, so unmoved images are copied.
     result = torch.where(_each(choice < len(_GEOMETRY)), result, x)
     for index, colour in enumerate(_COLOUR, len(_GEOMETRY)):
         result = torch.where(_each(choice == index), colour(x, strength), result)
@@ -68,7 +68,7 @@ _GEOMETRY: tuple[Callable[[Tensor], Tensor], ...] = (
     _rotation,
     _one_entry(0, 1, _SHEAR),
     _one_entry(1, 0, _SHEAR),
-    # The grid spans two units, hence twice the share.
+    # The grid spans two units.
     _one_entry(0, 2, 2 * _TRANSLATION),
     _one_entry(1, 2, 2 * _TRANSLATION),
 )

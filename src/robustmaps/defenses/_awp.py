@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation, around any defence."""
+"""Adversarial weight perturbation, which wraps any defence."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,16 +21,16 @@ _TINY = 1e-20
 
 @dataclass(frozen=True)
 class AWP:
-    """Train at weights that are moved against the training (Wu, Xia & Wang, arXiv 2004.05884, algorithm 1).
+    """Train at adversarially perturbed weights (Wu, Xia & Wang, arXiv 2004.05884, algorithm 1).
 
-    Each weight of two dimensions or more (convolutions, linear layers) is moved along the gradient of the inner
-    defence's loss by ``gamma`` times its own norm; the loss and its gradient are taken there, and the weights put back
-    bit for bit, also after an exception. Batch-norm statistics see the second pass only.
+    Each weight with at least two dimensions (convolutions, linear layers) is moved along the gradient of the inner
+    defence's loss by ``gamma`` times its norm. The loss and its gradient are computed there; then the weights are
+    restored exactly, even after an exception. Only the second pass updates batch-norm statistics.
 
     Attributes:
-        defense: what is wrapped.
-        gamma: the relative size of the move; the papers have 0.01 for AT and 0.005 for TRADES.
-        warmup: the share of training before it sets in; the released code waits 10 of 200 epochs with TRADES.
+        defense: the wrapped defence.
+        gamma: relative size of the perturbation; the papers use 0.01 for AT and 0.005 for TRADES.
+        warmup: the share of training without perturbation; the released code uses 10 of 200 epochs for TRADES.
     """
 
     defense: Minimax[Any]
@@ -59,11 +59,11 @@ class AWP:
 
     @property
     def single_step(self) -> bool:
-        """Whether the inner defence's attack is a single step, which training then watches."""
+        """Whether the inner defence's attack is a single step."""
         return getattr(self.defense, "single_step", False)
 
     def at(self, progress: float) -> "AWP | Minimax[Any]":
-        """As it is once this share of the training is done."""
+        """The defence after this share of the training."""
         inner = at(self.defense, progress)
         return inner if progress < self.warmup else replace(self, defense=inner)
 
@@ -79,7 +79,7 @@ class AWP:
     ) -> Loss:
         """The inner defence's loss at the perturbed weights; see `Defense.loss`.
 
-        The gradient is computed here, while the weights are perturbed; ``backward`` of the value hands it over.
+        The gradient is computed here, while the weights are perturbed; ``backward`` of the value only passes it on.
 
         Raises:
             InputError: the network has no trainable weight to perturb.
@@ -88,7 +88,9 @@ class AWP:
         parameters = [p for p in model.parameters() if p.requires_grad]
         weights = [p for p in parameters if p.dim() > 1]
         if not weights:
-            raise InputError(f"{self.name}: the network has no trainable weight of two dimensions to perturb")
+            raise InputError(
+                f"{self.name}: the network has no weights to perturb; expected a trainable one with two dimensions"
+            )
         with statistics_kept(model):
             first = self.defense.climbed(model, x, examples, y, targets)
         moves = _moves(weights, torch.autograd.grad(first, weights, allow_unused=True), self.gamma)
@@ -123,7 +125,7 @@ def _moved(weights: Sequence[Tensor], moves: Sequence[Tensor | None]) -> Iterato
 
 
 class _HandOver(torch.autograd.Function):
-    """A value whose gradient with respect to the parameters is known already."""
+    """A value whose gradient with respect to the parameters is already known."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *parameters: Tensor) -> Tensor:  # noqa: ARG004

@@ -1,4 +1,4 @@
-"""What a defence is: a loss to train with."""
+"""The interface of every defence: a loss to train with."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,12 +17,12 @@ Examples = TypeVar("Examples")
 
 @dataclass(frozen=True)
 class Loss:
-    """What a defence made of one batch.
+    """A defence's results for one batch.
 
     Attributes:
         value: the scalar to minimise, differentiable with respect to the network's parameters.
-        clean_correct: how many samples the network got right as they are, None where it did not see them.
-        robust_correct: how many it got right under the training attack, None where there was none.
+        clean_correct: correctly classified clean samples; None if the network did not see them.
+        robust_correct: correctly classified samples under the training attack; None without an attack.
     """
 
     value: Tensor
@@ -41,7 +41,7 @@ class Defense(Protocol):
 
     @property
     def attack(self) -> Attack | None:
-        """The attack made during training; None where there is none."""
+        """The training attack, if any."""
         ...
 
     def loss(
@@ -59,9 +59,9 @@ class Defense(Protocol):
         Args:
             model: the network, in the mode it is trained in.
             x: images (N, C, H, W) in [0, 1].
-            y: labels (N,), which the attack works against and accuracies are counted by.
-            targets: probabilities (N, K) that cross-entropy compares with instead of ``y``, such as smoothed labels.
-            view: what to attack; None attacks the network itself.
+            y: labels (N,), for the attack and the accuracies.
+            targets: probabilities (N, K), such as smoothed labels, that replace ``y`` in the cross-entropy.
+            view: the view to attack; None for the network itself.
             generator: for random draws.
         """
         ...
@@ -70,7 +70,7 @@ class Defense(Protocol):
 class Minimax(ABC, Generic[Examples]):
     """A defence in two parts: adversarial examples, and a loss at them.
 
-    Weight perturbations wrap the second part alone, since the examples are made once.
+    Weight perturbations apply only to the second part, since the examples are made once.
     """
 
     name: ClassVar[str]
@@ -78,12 +78,12 @@ class Minimax(ABC, Generic[Examples]):
 
     @abstractmethod
     def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Examples:
-        """The inner maximisation: what the network is trained on instead of, or beside, ``x``."""
+        """The inner maximisation: the examples to train on instead of, or in addition to, ``x``."""
 
     def climbed(
         self, model: nn.Module, x: Tensor, examples: Examples, y: Tensor, targets: Tensor | None = None
     ) -> Tensor:
-        """The loss that a perturbation of the weights climbs: that of the outer minimisation."""
+        """The loss that weight perturbations maximise: by default that of the outer minimisation."""
         return self.outer(model, x, examples, y, targets).value
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Minimax(ABC, Generic[Examples]):
 
 @runtime_checkable
 class ReplayingDefense(Defense, Protocol):
-    """A defence that makes several steps of training on each batch, as free adversarial training does."""
+    """A defence that makes several training steps on each batch, such as free adversarial training."""
 
     @property
     def replays(self) -> int:
@@ -123,14 +123,14 @@ class ReplayingDefense(Defense, Protocol):
 
 
 def count_correct(logits: Tensor, y: Tensor) -> Tensor:
-    """How many rows have their largest logit at the label; a tensor, so that no device has to wait."""
+    """The number of rows with the largest logit at the label; a tensor, so that no device has to wait."""
     return (logits.detach().argmax(1) == y).sum()
 
 
 def cross_entropy(logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
-    """Mean cross-entropy with the targets (N, K) where there are any, else with the labels (N,).
+    """Mean cross-entropy with the targets (N, K) if given, else with the labels (N,).
 
-    A network may tell more classes than the data have; no target is any of those.
+    If the network has more classes than the targets, the others get probability 0.
     """
     wider = 0 if targets is None else logits.shape[1] - targets.shape[1]
     return F.cross_entropy(logits.float(), y if targets is None else F.pad(targets, (0, wider)))

@@ -1,4 +1,4 @@
-"""Defences that weigh the clean images against the attacked ones: ALP, TRADES, MART."""
+"""Defences that balance clean and adversarial images: ALP, TRADES, MART."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -14,21 +14,21 @@ from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView
 
-# Keeps the logarithm of MART's margin term finite where a wrong class has all the probability.
+# Keeps the logarithm of MART's margin term finite if a wrong class has all the probability.
 _CERTAIN = 1e-4
 
 
 class _CleanAndAdversarial(Minimax[Tensor]):
-    """A loss of both the clean and the attacked logits."""
+    """A loss of both clean and adversarial logits."""
 
     attack: Attack
 
     def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What the attack finds, in the shape of ``x``."""
+        """Adversarial images, in the shape of ``x``."""
         return self.attack(model, x, y, generator=generator)
 
     def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:
-        """The loss of the batch: one pass for each kind of image, since batch-norms see each kind by itself."""
+        """The loss of the batch, with separate passes for both kinds of images, so that batch-norms don't mix them."""
         clean, adversarial = model(x).float(), model(examples).float()
         value = self._value(clean, adversarial, y, targets)
         return Loss(value, count_correct(clean, y), count_correct(adversarial, y))
@@ -40,13 +40,13 @@ class _CleanAndAdversarial(Minimax[Tensor]):
 
 @dataclass(frozen=True)
 class ALP(_CleanAndAdversarial):
-    """Adversarial logit pairing (Kannan et al., arXiv 1803.06373), on both kinds of image.
+    """Adversarial logit pairing (Kannan et al., arXiv 1803.06373).
 
-    Cross-entropy at clean and at attacked images, plus ``beta`` times the mean squared difference of their logits.
+    Cross-entropy at clean and adversarial images, plus ``beta`` times the mean squared difference of their logits.
 
     Attributes:
-        attack: by default l_inf PGD with eps 8/255 and 10 steps of 2/255.
-        beta: weight of the pairing; 0.5 as in arXiv 2202.12435.
+        attack: default: l_inf PGD with eps 8/255 and 10 steps of 2/255.
+        beta: weight of the pairing (default: 0.5 as in arXiv 2202.12435).
     """
 
     attack: Attack = field(default_factory=PGD)
@@ -64,12 +64,12 @@ class ALP(_CleanAndAdversarial):
 
 @dataclass(frozen=True)
 class TRADES(_CleanAndAdversarial):
-    """Clean cross-entropy plus ``beta`` times KL(clean || attacked) (Zhang et al., arXiv 1901.08573, equation 5).
+    """Clean cross-entropy plus ``beta`` times KL(clean || adversarial) (Zhang et al., arXiv 1901.08573, equation 5).
 
-    The divergence is that of the released code, with the clean prediction as reference; both sides are differentiated.
+    As in the released code, the clean prediction is the reference, and both sides are differentiated.
 
     Attributes:
-        attack: climbs the same divergence; by default l_inf, eps 8/255, 10 steps of 2/255 from a normal start.
+        attack: maximises the same divergence (default: l_inf, eps 8/255, 10 steps of 2/255 from a normal start).
         beta: weight of robustness against accuracy, 1 / lambda in the paper.
     """
 
@@ -89,12 +89,12 @@ class TRADES(_CleanAndAdversarial):
 class MART(_CleanAndAdversarial):
     """Misclassification-aware adversarial training (Wang et al., ICLR 2020, openreview rklOg6EFwS).
 
-    Boosted cross-entropy at the attacked images, ``CE - log(1 - largest wrong probability)``, plus ``beta`` times
-    KL(clean || attacked), weighted by how unsure the network is of the clean image.
+    Boosted cross-entropy at the adversarial images, ``CE - log(1 - largest wrong probability)``, plus ``beta`` times
+    KL(clean || adversarial), weighted by one minus the probability of the true class at the clean image.
 
     Attributes:
-        attack: by default l_inf PGD with eps 8/255 and 10 steps of 2/255 from a normal start, as in the released code.
-        beta: weight of the divergence, lambda in the paper, where it is 5; the released code has 6.
+        attack: default, as in the released code: l_inf PGD with eps 8/255, 10 steps of 2/255 and a normal start.
+        beta: weight of the divergence: lambda in the paper, which uses 5; the released code uses 6.
     """
 
     attack: Attack = field(default_factory=lambda: PGD(start="normal"))

@@ -1,4 +1,4 @@
-"""Diverse augmentations with a joint loss: the strongest recipe without extra data for 18-layer networks."""
+"""DAJAT: diverse augmentations with a joint loss, the strongest recipe without extra data for 18-layer networks."""
 
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +13,7 @@ from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
-# The released code has a plan of 2 to 5 steps, of which the last condition, 5 of half the budget, overrides the others.
+# The released code plans 2 to 5 steps, but its last condition, 5 steps of half the budget, overrides the others.
 _STEPS = 5
 _STEP_LENGTH = 0.5
 _LEAST = 1e-7
@@ -21,23 +21,22 @@ _LEAST = 1e-7
 
 @dataclass(frozen=True)
 class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
-    """After diverse augmentation-based joint adversarial training (Addepalli et al., arXiv 2210.15318).
+    """Diverse augmentation-based joint adversarial training, adapted (Addepalli et al., arXiv 2210.15318).
 
-    The mean TRADES loss of the simply augmented batch and of strongly augmented copies of it, plus the Jensen-Shannon
-    divergence of their clean predictions. The budget grows linearly to its full size over the run. As
-    published it goes with AWP (gamma 0.005), averaged weights (0.9996), a learning rate of 0.2 falling by a cosine, and
-    200 epochs.
+    The mean TRADES loss of the simply augmented batch and strongly augmented copies of it, plus the Jensen-Shannon
+    divergence of their clean predictions. The budget grows linearly over the run. The paper adds AWP (gamma 0.005),
+    averaged weights (0.9996), a learning rate of 0.2 with a cosine schedule, and 200 epochs.
 
-    It differs from the released code: strong augmentation is TrivialAugment, on top of the simple augmentation, instead
-    of AutoAugment on the image as it was; strongly augmented images are normalised by their own batch statistics, which
-    are not recorded, instead of by batch-norm layers of their own, and attacked through the network in evaluation mode.
+    Unlike the released code, strong augmentation is TrivialAugment after the simple augmentation, not AutoAugment on
+    the original image. Strongly augmented images are normalised by their own, unrecorded batch statistics instead of
+    separate batch-norm layers, and attacked in evaluation mode.
 
     Attributes:
-        attack: its norm and full budget; it makes 5 steps of half the present budget.
+        attack: norm and full budget of the attack, which makes 5 steps of half the current budget.
         beta: weight of the divergence in each TRADES loss.
-        copies: strongly augmented copies of the batch.
+        copies: number of strongly augmented copies of the batch.
         consistency: weight of the Jensen-Shannon divergence.
-        progress: the share of training that is done.
+        progress: the completed share of the training.
     """
 
     attack: PGD = field(default_factory=PGD)
@@ -54,7 +53,7 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
         check_whole("copies", self.copies, 0)
 
     def at(self, progress: float) -> "DAJAT":
-        """As it is once this share of the training is done."""
+        """The defence after this share of the training."""
         return replace(self, progress=progress)
 
     @property
@@ -66,7 +65,7 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
     def inner(
         self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None
     ) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Pairs of clean and attacked images (N, C, H, W), the simply augmented ones first."""
+        """Pairs of clean and adversarial images (N, C, H, W), the simply augmented ones first."""
         attack = self.present_attack
         with plain_view(model) as view:
             clean = [x, *(strongly_augmented(x, generator) for _ in range(self.copies))]
@@ -80,7 +79,7 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
         y: Tensor,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """The TRADES loss of the simply augmented images alone, as in the released code."""
+        """The TRADES loss of only the simply augmented images, as in the released code."""
         x_base, x_adv = examples[0]
         return self._trades(model(x_base).float(), model(x_adv).float(), y, targets)
 
@@ -112,7 +111,7 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
 
 
 def _jensen_shannon(p: Tensor) -> Tensor:
-    """Mean divergence of distributions (M, N, K) from their mixture, averaged over samples."""
+    """Divergence of M distributions (M, N, K) from their mixture, averaged over samples."""
     mixture = p.mean(0, keepdim=True).clamp(min=_LEAST)
     return (p * (p.clamp(min=_LEAST).log() - mixture.log())).sum(2).mean()
 

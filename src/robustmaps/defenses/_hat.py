@@ -15,17 +15,17 @@ from robustmaps.engine.view import AttackView, plain_view
 
 @dataclass(frozen=True)
 class HAT(Minimax[tuple[Tensor, Tensor, Tensor]]):
-    """TRADES, and cross-entropy at helper examples (Rade & Moosavi-Dezfooli, openreview BuD2LmNaU3a).
+    """TRADES plus cross-entropy at helper examples (Rade & Moosavi-Dezfooli, openreview BuD2LmNaU3a).
 
-    A helper example lies ``reach`` times as far as the adversarial one and has the label that a standardly trained
-    network gives the adversarial image; it keeps margins from growing more than robustness needs.
+    A helper example is ``reach`` times as far away as the adversarial one, and labelled by a standardly trained network
+    at the adversarial image. Helper examples keep margins from growing more than robustness requires.
 
     Attributes:
         helper: a network trained without an attack, from images in [0, 1] to logits; it is not trained here.
         attack: as in TRADES.
         beta: weight of the divergence.
         gamma: weight of the helper examples.
-        reach: how far they lie, in units of the adversarial perturbation.
+        reach: distance of the helper examples, in units of the adversarial perturbation.
     """
 
     helper: nn.Module = field(repr=False)
@@ -47,7 +47,7 @@ class HAT(Minimax[tuple[Tensor, Tensor, Tensor]]):
         x_adv = self.attack(model, x, y, generator=generator)
         with torch.no_grad(), plain_view(self.helper.to(x.device)) as helper:
             labels = helper(x_adv).argmax(1)
-        # Not clipped to [0, 1], as in the released code: the label is about the direction, not about an image.
+        # Not clipped to [0, 1], as in the released code: the label belongs to the direction, not to an image.
         return x_adv, x + self.reach * (x_adv - x), labels
 
     def outer(

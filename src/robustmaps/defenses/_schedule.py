@@ -1,4 +1,4 @@
-"""How a defence changes as training goes on."""
+"""Changes of a defence during training, and the attack that validates it."""
 
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
@@ -9,13 +9,13 @@ D = TypeVar("D")
 
 
 def at(defense: D, progress: float) -> D:
-    """The defence as it is once a share of the training, in [0, 1], is done; itself where it does not change."""
+    """The defence after a share of the training, in [0, 1]."""
     phase = getattr(defense, "at", None)
     return defense if phase is None else cast(D, phase(progress))
 
 
 def scaled(defense: D, factor: float) -> D:
-    """The defence with a budget, and steps, of ``factor`` times the size: for a budget that warms up."""
+    """The defence with budget and step size multiplied by ``factor``, for the warm-up of the budget."""
     changes: dict[str, Any] = {}
     for item in fields(defense) if is_dataclass(defense) else ():
         value = getattr(defense, item.name)
@@ -33,10 +33,7 @@ def _smaller(attack: Any, factor: float) -> Any:
 
 
 def validation_attack(attack: Attack | None) -> Attack | None:
-    """What tells whether a network trained against ``attack`` is robust.
-
-    What the attack itself names as ``for_validation``, as PGD on the cross-entropy does, else PGD of the same budget.
-    """
+    """The attack that validates networks trained against ``attack``: its ``for_validation``, else PGD of its budget."""
     own: Attack | None = getattr(attack, "for_validation", None)
     if attack is None or own is not None:
         return own

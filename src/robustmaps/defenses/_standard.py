@@ -12,7 +12,7 @@ from robustmaps.engine.view import AttackView
 
 @dataclass(frozen=True)
 class Standard(Minimax[Tensor]):
-    """Cross-entropy on the images as they are: the baseline that is accurate and not robust."""
+    """Cross-entropy on clean images: the baseline that is accurate but not robust."""
 
     name = "standard"
     attack = None
@@ -35,6 +35,6 @@ class Standard(Minimax[Tensor]):
 
 ROW = DefenseRow(
     name="standard",
-    summary="no attack: the baseline that is accurate and not robust",
+    summary="no attack: the baseline that is accurate but not robust",
     kind=Standard,
 )

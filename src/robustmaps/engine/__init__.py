@@ -1,5 +1,4 @@
-"""Errors, numbers, files, devices, random numbers and the attack view.
+"""What every other package builds on: errors, numbers, files, devices, random numbers and the attack view.
 
-The modules are imported by name (``from robustmaps.engine.view import view``), so that the command line can use
-the ones that need no PyTorch without paying for its import.
+Import its modules by name, so that the command line can use those without PyTorch and not pay for its import.
 """

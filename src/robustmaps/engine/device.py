@@ -1,4 +1,4 @@
-"""Which device, and which precision it is fast in."""
+"""Devices and the precisions they are fast in."""
 
 import platform
 from collections.abc import Iterator
@@ -11,13 +11,14 @@ from robustmaps.engine.errors import InputError, unknown
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+_DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+    """Look up a device by name; ``auto`` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        InputError: no such device, or it is not available here.
+        InputError: the name is unknown, or the device is not available on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -26,22 +27,22 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"]) from None
+        raise unknown("device", name, _DEVICES) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use 'cpu' or 'auto'"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device={name!r}: not available here; use 'cpu' or 'auto'")
+        raise InputError(f"device={name!r}: not available on this machine; use 'cpu' or 'auto'")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0", "mps"])
+        raise unknown("device", name, _DEVICES)
     return device
 
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices; elsewhere bf16 is emulated and slower than fp32.
 
-    On x86 that is AMX: the dot products of avx512_bf16 by themselves are slower than fp32 (benchmarks/RESULTS.md).
+    On x86 this takes AMX: with avx512_bf16 alone, bf16 is slower than fp32 (benchmarks/RESULTS.md).
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -52,10 +53,10 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """``auto`` takes bf16 where the hardware has it and fp32 elsewhere; a named precision is taken as it is.
+    """Resolve ``auto`` to bf16 where the hardware has it, else to fp32; return a named precision unchanged.
 
     Raises:
-        InputError: an unknown precision, or TF32 on anything but a CUDA device.
+        InputError: the precision is unknown, or TF32 is asked for on anything but a CUDA device.
     """
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
@@ -70,8 +71,8 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
 def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """Within the block, float32 convolutions and matrix products on CUDA are exact or, with ``tf32``, use TF32.
 
-    PyTorch lets cuDNN's convolutions use TF32 unless it is told otherwise, which leaves ten bits of mantissa where
-    float32 has 23: too few for a verdict. Other devices have nothing to set.
+    By default PyTorch lets cuDNN convolutions use TF32, whose mantissa of 10 bits (float32 has 23) is too coarse for a
+    verdict. Other devices need no setting.
     """
     if device.type != "cuda":
         yield
@@ -87,9 +88,9 @@ def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
 
 
 def _products() -> dict[tuple[Any, str], Any]:
-    """PyTorch's settings of float32 products, by where they are.
+    """PyTorch's settings for float32 products, by module and attribute.
 
-    The older names are refused, to be read at all, once a caller has set the newer ones apart from each other.
+    Reading the old attributes raises an error once a caller has given the new ones different values.
     """
     backends = torch.backends
     try:
@@ -100,14 +101,14 @@ def _products() -> dict[tuple[Any, str], Any]:
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
-    """The device of a network's first parameter or buffer; the CPU for one that has neither."""
+    """The device of a network's first parameter or buffer; the CPU if it has neither."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself, for records: ``NVIDIA H100``, ``AMD EPYC, 2 threads``."""
+    """The name of the hardware, for records: ``NVIDIA H100``, ``AMD EPYC, 2 threads``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":

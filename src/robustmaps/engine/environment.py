@@ -1,4 +1,4 @@
-"""What a result was computed on."""
+"""The software and hardware that a result was computed with."""
 
 import platform
 

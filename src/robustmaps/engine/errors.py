@@ -1,4 +1,4 @@
-"""The error type for bad input, the nearest match for a misspelt name, and the exception of a run that was stopped."""
+"""Errors: bad input, unknown names with their nearest match, and interrupted work."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,15 +8,15 @@ _MANY, _NEAREST = 80, 12
 
 
 class InputError(ValueError):
-    """A value that the caller gave can't be used; the message names it, what was expected and how to fix it."""
+    """The caller gave an unusable value; the message names it, what was expected and how to fix it."""
 
 
-class Interrupted(Exception):  # noqa: N818 - the work is sound, only not finished
-    """Work was asked to stop, and has saved all that is needed to go on."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the work is sound but unfinished
+    """Work stopped on request, after saving everything needed to resume."""
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """The error for a name that is not in a registry: the nearest match first, then the choices, of many the nearest.
+    """The error for a name that is not in a registry: the nearest match, then the choices (the nearest of many).
 
     >>> str(unknown("model", "resnet19", ["resnet18", "vgg16"]))
     "unknown model 'resnet19'; did you mean 'resnet18'? Choices: resnet18, vgg16"

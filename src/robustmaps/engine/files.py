@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written whole or not at all, and their hashes."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from robustmaps.engine.errors import InputError
 
 @contextmanager
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path`` that takes its place when the block ends without an exception.
+    """Write to a temporary file that replaces ``path`` if the block succeeds.
 
-    A reader sees the old file or the new one, never a part, also after a crash or a power cut.
+    Readers see the old file or the new one, never a partial one, even after a crash or power cut.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; the result gets the permissions any new file would have.
+        # mkstemp makes files private; give the result the permissions of any new file.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -43,12 +43,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write a JSON file atomically, indented; NaN and infinity are refused, since JSON has neither."""
+    """Write an indented JSON file atomically; NaN and infinity are refused, since JSON has neither."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def short_hash(value: object) -> str:
-    """Eight hexadecimal digits that follow from plain values, for names that differ where the values do."""
+    """Eight hexadecimal digits of a hash of plain values, for unique names."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -59,11 +59,11 @@ def sha256(path: str | Path) -> str:
 
 
 def check_free(*paths: Path) -> None:
-    """Refuse to overwrite, before the work whose results would be written.
+    """Refuse to overwrite files; called before the work that would write them.
 
     Raises:
         InputError: one of the paths exists.
     """
     for path in paths:
         if path.exists():
-            raise InputError(f"{path} already exists; choose another place, or remove it")
+            raise InputError(f"{path} already exists; choose another path or remove it")

@@ -1,7 +1,7 @@
-"""Which batch-norms of a network can be folded into the convolution before them, found by watching it run.
+"""Batch-norms that can be folded into the convolution before them, found by watching one forward pass.
 
-In evaluation mode a batch-norm is a fixed affine map per channel, so a convolution that feeds it, and nothing else, can
-take its scale and shift. Whether that is so is read off one forward pass, not off class names or the order of modules.
+In evaluation mode a batch-norm is a fixed affine map per channel, so a convolution that feeds only it can absorb its
+scale and shift. Class names and the order of modules play no part.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-# Asking a tensor for these reads no values.
+# Queries that read no values of a tensor.
 _QUESTIONS = frozenset(
     [Tensor.dim, Tensor.size, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))]
 )
@@ -22,17 +22,17 @@ _QUESTIONS = frozenset(
 
 @dataclass(frozen=True)
 class FoldablePair:
-    """The paths of a convolution and of the batch-norm that alone consumes its output."""
+    """The paths of a convolution and of the batch-norm that is the only consumer of its output."""
 
     convolution: str
     norm: str
 
 
 def find_foldable(model: nn.Module, x: Tensor) -> list[FoldablePair]:
-    """Run ``model`` once on ``x`` in evaluation mode and list the pairs that can be folded exactly.
+    """Run ``model`` once on ``x`` and list the pairs that can be folded exactly.
 
-    A pair is listed when each of the two modules has one path and ran once, neither has hooks or shared parameters,
-    and the convolution's output went into the batch-norm and nowhere else.
+    Both modules of a pair have one path, ran once and have neither hooks nor shared parameters; the convolution's
+    output went only into the batch-norm.
 
     Args:
         model: a network in evaluation mode.
@@ -72,9 +72,9 @@ def find_foldable(model: nn.Module, x: Tensor) -> list[FoldablePair]:
 
 
 def folded_parameters(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The weight and bias of the convolution that does what the two do one after the other in evaluation mode."""
+    """Weight and bias of the convolution that equals the pair in evaluation mode."""
     if norm.running_mean is None or norm.running_var is None:
-        raise TypeError("a batch-norm without running statistics can't be folded")
+        raise TypeError("norm has no running statistics; expected a batch-norm with track_running_stats=True")
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight

@@ -1,8 +1,8 @@
-"""Logits of images that differ from known ones in one window, at the cost of the window.
+"""Logits of images that differ from known ones in one window, at the cost of that window.
 
-A convolution sees a neighbourhood, so a change of a few pixels reaches only part of the feature maps behind it. Kept
-maps of the known images and new values where the change arrives give the same logits as a full pass, up to rounding.
-Query attacks that change small windows thousands of times live off it.
+A change of a few pixels reaches only part of the feature maps behind a convolution. Cached maps of the known images,
+recomputed only where the change arrives, give the logits of a full pass up to rounding. Attacks that query small
+windows thousands of times need this to be fast.
 """
 
 import operator
@@ -19,13 +19,13 @@ from robustmaps.engine.device import float32_products
 from robustmaps.engine.regions import KernelWindow, Region
 from robustmaps.engine.view import AttackView
 
-# Logits of the trial window against a full pass, relative to the largest logit; roundings differ by some 1e-6.
+# Largest error of the trial window's logits against a full pass, relative to the largest logit; rounding is near 1e-6.
 _TOLERANCE = 1e-4
 
-# Multiplications for a small window, relative to a full pass; above it there is little to win.
+# Multiplications for a small window, relative to a full pass; above this there is little to gain.
 _WORTHWHILE = 0.75
 
-# Kept maps may take this much memory; beyond it a full pass is the better use.
+# Memory limit of the cached maps.
 _MOST_BYTES = 2 << 30
 
 _POINTWISE_MODULES = (
@@ -47,7 +47,7 @@ _POINTWISE_FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
     operator.truediv: torch.div,
     torch.div: torch.div,
 }
-# What symbolic tracing raises for networks whose flow depends on values, or that it can't follow.
+# What symbolic tracing raises for networks that it can't follow, such as those whose flow depends on values.
 _TRACE_ERRORS = (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError, KeyError, IndexError)
 
 
@@ -63,10 +63,7 @@ _Step = Callable[[], _Change]
 
 
 class Incremental:
-    """The maps of some images within a network, and what a change of one window does to the logits.
-
-    Made by `incremental`, not by hand.
-    """
+    """Cached maps of some images within a network, updated window by window; made by `incremental`."""
 
     def __init__(self, module: nn.Module, images: Tensor) -> None:
         traced = fx.symbolic_trace(module)
@@ -77,14 +74,14 @@ class Incremental:
         self._values: dict[fx.Node, Any] = keeper.env
         self._steps: dict[fx.Node, _Step] = {}
         self._dense: list[fx.Node] = []
-        # Nodes whose maps are read beyond what has just changed; only those are kept.
+        # Nodes whose maps are read outside the changed region; only these are cached.
         self._read: set[fx.Node] = set()
         for node in traced.graph.nodes:
             self._plan(node)
         self._sizes = {node: self._values[node].shape[2:] for node in self._steps}
         self._constants = {node: value for node, value in self._values.items() if node.op == "get_attr"}
         self._kept: dict[fx.Node, Tensor] = {node: self._values[node] for node in self._read}
-        # Of every convolution: multiplications for one output, and outputs of a full pass.
+        # For each convolution: multiplications per output, and outputs in a full pass.
         self._outputs = {
             node: (self._modules[str(node.target)].weight[0].numel(), self._values[node].numel())
             for node in traced.graph.nodes
@@ -95,19 +92,19 @@ class Incremental:
 
     @property
     def bytes(self) -> int:
-        """Memory that the kept maps take."""
+        """Memory of the cached maps."""
         return sum(maps.nbytes for maps in self._kept.values())
 
     @property
     def cost(self) -> float:
-        """Multiplications of the last proposal's convolutions, relative to a full pass."""
+        """Multiplications in the last proposal's convolutions, relative to a full pass."""
         sizes = {node: self._changes[node].values.numel() for node in self._outputs if node in self._changes}
         spent = sum(each * sizes.get(node, full) for node, (each, full) in self._outputs.items())
         everything = sum(each * full for each, full in self._outputs.values())
         return float(spent / everything) if everything else 1.0
 
     def propose(self, patch: Tensor, top: int, left: int) -> Tensor:
-        """Logits (N, K) of the known images with ``patch`` (N, C, h, w) in the window whose corner is given."""
+        """Logits (N, K) of the known images with ``patch`` (N, C, h, w) placed at row ``top`` and column ``left``."""
         region = Region(top, top + patch.shape[2], left, left + patch.shape[3])
         self._changes = {}
         dense: dict[fx.Node, Any] = {}
@@ -120,17 +117,17 @@ class Incremental:
         return logits
 
     def accept(self, rows: Tensor) -> None:
-        """Make the last proposal known for these rows."""
+        """Make the last proposal permanent for these rows."""
         for node, kept in self._kept.items():
             change = self._changes[node]
             change.region.of(kept)[rows] = change.values[rows]
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all images but these rows."""
+        """Drop all images except these rows."""
         self._kept = {node: kept[rows] for node, kept in self._kept.items()}
 
     def _plan(self, node: fx.Node) -> None:
-        """Find out how a node follows a change of its inputs: region by region, or as a whole."""
+        """Decide how a node follows a change of its inputs: by region, or as a whole."""
         inputs = node.all_input_nodes
         local = [source for source in inputs if source in self._steps]
         step: _Step | None = None
@@ -154,7 +151,7 @@ class Incremental:
             return partial(self._slide, node, source, window, _without_border(module))
         if type(module) is nn.Upsample:
             factor = module.scale_factor
-            # Nearest-neighbour upsampling by a whole factor repeats pixels; every other kind mixes neighbours.
+            # Nearest-neighbour upsampling by a whole factor repeats pixels; any other kind mixes neighbours.
             if module.mode != "nearest" or not isinstance(factor, float) or not factor.is_integer():
                 return None
             return partial(self._point, source, module, int(factor))
@@ -172,16 +169,16 @@ class Incremental:
         return partial(self._join, node, local, function)
 
     def _no_step(self) -> _Change:
-        raise AssertionError("the input changes by proposal")
+        raise AssertionError("the input changes only through propose()")
 
     def _point(self, source: fx.Node, function: Callable[[Tensor], Tensor], factor: int) -> _Change:
-        """Every pixel for itself, where it may become several."""
+        """Apply a pointwise function, which may repeat each pixel ``factor`` times along both axes."""
         change = self._changes[source]
         region = change.region if factor == 1 else Region(*(side * factor for side in change.region))
         return _Change(region, function(change.values))
 
     def _join(self, node: fx.Node, local: list[fx.Node], function: Callable[..., Tensor]) -> _Change:
-        """Pixels of several maps with one another, or with constants."""
+        """Combine several maps pixel by pixel with each other or with constants."""
         region = self._changes[local[0]].region
         for other in local[1:]:
             region = region.join(self._changes[other].region)
@@ -193,7 +190,7 @@ class Incremental:
     def _slide(
         self, node: fx.Node, source: fx.Node, window: KernelWindow, layer: Callable[[Tensor], Tensor]
     ) -> _Change:
-        """The outputs that see the change, from the inputs that they see."""
+        """Recompute the outputs that see the change."""
         before, (height, width) = self._changes[source].region, self._sizes[node]
         rows = window.reached(0, before.top, before.bottom, height)
         columns = window.reached(1, before.left, before.right, width)
@@ -201,7 +198,7 @@ class Incremental:
         return _Change(Region(*rows, *columns), layer(self._part(source, seen)))
 
     def _part(self, node: fx.Node, region: Region) -> Tensor:
-        """A node's maps within a region, the change put in and zeros beyond the border."""
+        """A node's maps within a region, with the change applied and zeros beyond the border."""
         change = self._changes[node]
         if change.region == region:
             return change.values
@@ -217,7 +214,7 @@ class Incremental:
         return F.pad(values, (*border, inside.top - region.top, region.bottom - inside.bottom))
 
     def _run(self, node: fx.Node, dense: dict[fx.Node, Any]) -> Any:
-        """A node on whole tensors."""
+        """Run a node on whole tensors."""
 
         def whole(source: fx.Node) -> Any:
             if source in self._steps:
@@ -236,17 +233,17 @@ class Incremental:
 
 
 def incremental(view: AttackView, images: Tensor) -> Incremental | None:
-    """The maps of ``images`` (N, C, H, W), or None where the network can't be run window by window.
+    """Cache the maps of ``images`` (N, C, H, W); None where the network can't be run window by window.
 
-    That is so for views in reduced precision or compiled, for networks that symbolic tracing can't follow, for those
-    whose logits of a trial window differ from a full pass's, and where a window soon reaches all of the maps.
+    That is the case for views that are compiled or in reduced precision, for networks that symbolic tracing can't
+    follow or whose trial window gives other logits than a full pass, and where a window soon reaches whole maps.
     """
     if view.module is None:
         return None
     images = images.clone(memory_format=torch.channels_last)
     try:
         known = Incremental(view.module, images)
-        # A window of an eighth of the image's side, in the middle, where it reaches furthest.
+        # An eighth of the image's side, in the middle, where a window reaches furthest.
         side, top, left = max(min(images.shape[2:]) // 8, 1), images.shape[2] // 2, images.shape[3] // 2
         window = Region(top, top + side, left, left + side)
         patch, trial = 1 - window.of(images), images.clone()
@@ -260,7 +257,7 @@ def incremental(view: AttackView, images: Tensor) -> Incremental | None:
 
 
 class _Keeper(fx.Interpreter):
-    """Runs a traced network and keeps what every node gave, also where the next one would write over it."""
+    """Runs a traced network and keeps every node's result, even where the next node would overwrite it."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced, garbage_collect_values=False)
@@ -272,7 +269,7 @@ class _Keeper(fx.Interpreter):
 
 
 def _without_border(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A convolution that takes its border as part of the input; poolings have none."""
+    """The convolution without padding, for inputs that include their border; poolings are unpadded already."""
     if not isinstance(layer, nn.Conv2d):
         return layer
     weight, bias, stride, dilation, groups = layer.weight, layer.bias, layer.stride, layer.dilation, layer.groups
@@ -284,5 +281,5 @@ def _out_of_place(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _same_everywhere(constant: Any) -> bool:
-    """Whether a constant that is combined with maps has one value per channel at most."""
+    """Whether a constant combined with maps has at most one value per channel."""
     return isinstance(constant, Tensor) and all(size == 1 for size in constant.shape[-2:])

@@ -1,4 +1,4 @@
-"""Public names that are imported when they are first used, so that ``robustmaps --help`` need not wait for PyTorch."""
+"""Public names that are imported on first use, so that ``robustmaps --help`` need not wait for PyTorch."""
 
 import importlib
 import sys
@@ -13,8 +13,8 @@ def lazy(
 
     Args:
         package: its ``__name__``.
-        names: per submodule the names that come from it.
-        modules: submodules that are public themselves.
+        names: the public names of each submodule.
+        modules: submodules that are themselves public.
     """
     origin = {name: module for module, exported in names.items() for name in exported}
     public = frozenset(modules)

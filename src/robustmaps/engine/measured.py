@@ -1,4 +1,4 @@
-"""A figure with its uncertainty: Wilson's interval of a share, and the bootstrap."""
+"""A figure with its uncertainty: Wilson's interval of a share and the bootstrap."""
 
 import math
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ class Measured:
 
     Attributes:
         value: the figure.
-        low, high: bounds of its interval; infinite where nothing bounds it.
-        count: observations that it is over; None where they are not independent, or not counted.
-        percent: whether it is a share in [0, 1], which is printed in percent.
+        low, high: bounds of the interval; infinite where unbounded.
+        count: number of observations; None if they are not independent or not counted.
+        percent: whether the figure is a share in [0, 1], which is printed in percent.
     """
 
     value: float
@@ -35,7 +35,7 @@ class Measured:
 
     @classmethod
     def share(cls, successes: int, total: int) -> "Measured":
-        """A share of independent samples, at least one, with Wilson's score interval (Wilson, JASA 1927)."""
+        """A share of at least one independent sample, with Wilson's score interval (Wilson, JASA 1927)."""
         value = successes / total
         scale = 2 * (total + _Z95**2)
         middle = (2 * total * value + _Z95**2) / scale
@@ -51,17 +51,17 @@ class Measured:
 
     @property
     def successes(self) -> int:
-        """How many of the samples make up a share.
+        """The number of samples that make up a share.
 
         Raises:
-            TypeError: it is not a share of counted samples.
+            TypeError: the figure is not a share of counted samples.
         """
         if self.count is None or not self.percent:
             raise TypeError(f"{self!r}: not a share of counted samples")
         return round(self.value * self.count)
 
     def scaled(self, factor: float) -> "Measured":
-        """The same in another unit."""
+        """The same figure in another unit."""
         return Measured(factor * self.value, factor * self.low, factor * self.high, self.count)
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Measured:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: value, interval, and what it is over."""
+        """Value, interval and counts, ready for JSON."""
         values = {"value": self.value, "interval": [self.low, self.high]}
         if self.count is None:
             return values
@@ -78,12 +78,12 @@ class Measured:
 
 
 def resamples(rng: np.random.Generator, count: int, times: int) -> Iterator[NDArray[np.int64]]:
-    """Of the bootstrap: each time the numbers of as many observations, drawn with replacement."""
+    """Bootstrap resamples: ``times`` arrays of ``count`` indices, drawn with replacement."""
     for _ in range(times):
         yield rng.integers(count, size=count)
 
 
 def percentiles(figures: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % percentile interval of a figure over resamples."""
+    """The 95 % percentile interval of a figure over bootstrap resamples."""
     low, high = np.quantile(figures, [0.025, 0.975])
     return float(low), float(high)

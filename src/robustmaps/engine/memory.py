@@ -1,4 +1,4 @@
-"""What a pass keeps in memory, how many images fit at once, and how to tell that they did not."""
+"""Memory: what a pass saves, the batch that fits, and whether an error means that memory ran out."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,25 +11,24 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from robustmaps.engine.view import AttackView
 
-# On a CPU larger batches leave the caches: of 16 to 256 on a ResNet-8, 64 and 128 were fastest, by a fifth against 256.
-# A GPU wants to be filled.
+# Larger batches overflow a CPU's caches: on a ResNet-8, of 16 to 256, 64 and 128 were fastest, a fifth faster than 256.
 _CPU_BATCH, _GPU_BATCH = 64, 512
 
-# What an attack holds besides: its own images and what backward passes allocate.
+# Share of the free memory for saved tensors; the rest is for the attack's own images and its backward passes.
 _PART = 4
 
-# Where Linux tells which control groups a process is in, and where the groups' files are.
+# The control groups of this process on Linux, and the folder of their files.
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 
 
 def usual_batch(device: torch.device) -> int:
-    """The batch that suits a device where memory is no matter."""
+    """The fastest batch size of a device, memory aside."""
     return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
 
 
 def fitting_batch(view: AttackView, x: Tensor) -> int:
-    """The largest power of two, up to the usual batch, whose gradients take a quarter of the free memory.
+    """The largest power of two, up to the usual batch, whose gradients fit in a quarter of the free memory.
 
     Args:
         view: the network, on the device of ``x``.
@@ -46,13 +45,13 @@ def fitting_batch(view: AttackView, x: Tensor) -> int:
 
 @contextmanager
 def saved_bytes(told: Callable[[int], None], *known: Tensor) -> Iterator[None]:
-    """Within the block, tell of what is saved for backward passes: the bytes of each storage, once and whole.
+    """Within the block, report each storage saved for backward passes, once.
 
     Args:
-        told: called with the bytes of a storage as soon as it is saved.
+        told: called with the size in bytes of a storage when it is first saved.
         known: tensors whose storages don't count.
     """
-    # By the address of the storage object: on the meta device its data has none. Kept, so that none is used again.
+    # Keyed by the address of the storage object, since data on the meta device has none; kept alive to stay unique.
     seen = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in known)}
 
     def note(tensor: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ def saved_bytes(told: Callable[[int], None], *known: Tensor) -> Iterator[None]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device, within the limits of a container or job; None where nobody says."""
+    """Free memory of a device, within the limits of a container or job; None where unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
@@ -83,7 +82,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on any device."""
+    """Whether an exception means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
@@ -91,13 +90,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What each control group around this process, of a container or of a cluster's job, still lets it take.
+    """The memory left in each control group around this process (a container's or a cluster job's).
 
-    A group is charged for files that its processes read, too; the system drops those from memory when it needs room.
+    A group's usage includes cached files, which the system drops when it needs room, so they count as free.
     """
     try:
         memberships = _MEMBERSHIP.read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
@@ -120,7 +119,7 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _kept_bytes(view: AttackView, x: Tensor) -> int:
-    """What a forward pass keeps for the backward pass, weights included."""
+    """Bytes that a forward pass saves for the backward pass, weights included."""
     kept: list[int] = []
     with saved_bytes(kept.append):
         view.gradient(x, lambda logits: logits.sum(1))

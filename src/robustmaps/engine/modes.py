@@ -11,20 +11,20 @@ from robustmaps.engine.errors import InputError
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters take no gradients.
+    """A copy in evaluation mode whose parameters require no gradients.
 
     Raises:
         InputError: the network can't be copied.
     """
     try:
         return copy.deepcopy(model).eval().requires_grad_(False)
-    except (RuntimeError, TypeError, AttributeError) as error:  # what copy.deepcopy raises for what it can't copy
+    except (RuntimeError, TypeError, AttributeError) as error:  # what copy.deepcopy raises
         raise InputError(f"the network can't be copied ({error})") from error
 
 
 @contextmanager
 def modes_restored(model: nn.Module) -> Iterator[None]:
-    """After the block every module is in the mode it was in before, also after an exception."""
+    """Restore every module's mode after the block, even after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -35,7 +35,7 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Within the block, passes in training mode leave the running statistics of normalisations as they are."""
+    """Within the block, passes in training mode leave the running statistics of normalisations unchanged."""
     norms = [module for module in model.modules() if isinstance(module, _NormBase)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]

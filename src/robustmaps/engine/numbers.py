@@ -1,4 +1,4 @@
-"""Numbers as people write them: ``8/255`` is a number on the command line and in YAML."""
+"""Numbers as people write them, such as ``8/255``."""
 
 import math
 import re
@@ -10,7 +10,7 @@ _FRACTION = re.compile(r"\s*([^/\s]+)\s*(?:/\s*([^/\s]+)\s*)?")
 
 
 def parse_number(text: str | float, name: str = "value") -> float:
-    """Read a finite number or a fraction of two.
+    """Parse a finite number or a fraction.
 
     >>> parse_number("8/255") == 8 / 255
     True
@@ -36,7 +36,7 @@ def parse_number(text: str | float, name: str = "value") -> float:
 
 
 def check_eps(eps: float, norm: str) -> None:
-    """Refuse a budget that is no budget.
+    """Refuse an invalid perturbation budget.
 
     Args:
         eps: the radius, in units of images in [0, 1].
@@ -52,7 +52,7 @@ def check_eps(eps: float, norm: str) -> None:
 
 
 def check_at_least(name: str, value: float, least: float, *, exclusive: bool = False) -> None:
-    """Refuse a number below its bound; the error names the value and the bound."""
+    """Refuse a number below its bound."""
     bound = f"{'above' if exclusive else 'of at least'} {least:g}"
     number = isinstance(value, int | float) and math.isfinite(value)
     if not number or value < least or (exclusive and value == least):
@@ -60,13 +60,13 @@ def check_at_least(name: str, value: float, least: float, *, exclusive: bool = F
 
 
 def check_whole(name: str, value: int, least: int) -> None:
-    """Refuse what is not a whole number or is below its bound."""
+    """Refuse anything but a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name}={value!r}: expected a whole number of at least {least}")
 
 
 def human(number: float, unit: str = "") -> str:
-    """Three significant digits and an SI prefix.
+    """Format a number with three significant digits and an SI prefix.
 
     >>> human(12_500_000, "FLOP")
     '12.5 MFLOP'
@@ -80,7 +80,7 @@ def human(number: float, unit: str = "") -> str:
 
 
 def as_fraction(value: float) -> str:
-    """A budget as people write it: whole 255ths as a fraction, numbers of few digits and others as they are.
+    """Format a budget: short decimals as they are, other whole 255ths as a fraction.
 
     >>> as_fraction(8 / 255), as_fraction(0.15), as_fraction(51 / 255)
     ('8/255', '0.15', '0.2')

@@ -1,4 +1,4 @@
-"""What long work tells whoever is watching."""
+"""Progress reports of long work."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ class Progress:
     """One report: how far the work is, and its figures so far.
 
     Attributes:
-        phase: what is being done, such as ``epoch 3/20`` or ``pgd``.
+        phase: the current phase, such as ``epoch 3/20`` or ``pgd``.
         done: units done within the phase.
         total: units in the phase.
         unit: what is counted, such as ``images``.
         figures: named numbers worth showing, such as ``loss`` and ``images_per_s``.
-        remaining_s: estimated seconds until all the work is done, None where unknown.
+        remaining_s: estimated seconds until all work is done; None if unknown.
     """
 
     phase: str
@@ -29,4 +29,4 @@ Watcher = Callable[[Progress], None]
 
 
 def ignore(progress: Progress) -> None:
-    """Watch nothing."""
+    """Do nothing."""

@@ -1,7 +1,7 @@
-"""Random numbers by name: every draw has a generator derived from a seed and what the draw is for.
+"""Named random streams: each draw has its own generator, derived from a seed and the draw's purpose.
 
-A stream named ``("attack", epoch, step)`` gives the same numbers whatever else was drawn before it. So changing the
-attack does not change the order of the data, and a resumed run draws what the uninterrupted run would have drawn.
+The stream ``("attack", epoch, step)`` gives the same numbers whatever was drawn before. So changing the attack does not
+change the order of the data, and a resumed run draws what the uninterrupted run would have drawn.
 """
 
 import hashlib

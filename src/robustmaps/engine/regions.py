@@ -1,4 +1,4 @@
-"""Rectangles of pixels, and how far a change within one reaches through a convolution or a pooling."""
+"""Rectangles of pixels, and how far a change in one spreads through a convolution or a pooling."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Region(NamedTuple):
-    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right``, the ends not included."""
+    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right``, ends excluded."""
 
     top: int
     bottom: int
@@ -23,7 +23,7 @@ class Region(NamedTuple):
         return Region(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)
 
     def cut(self, other: "Region") -> "Region":
-        """What both have in common."""
+        """The intersection of both."""
         return Region(
             max(self.top, other.top),
             min(self.bottom, other.bottom),
@@ -32,7 +32,7 @@ class Region(NamedTuple):
         )
 
     def join(self, other: "Region") -> "Region":
-        """The smallest region that holds both."""
+        """The smallest region that contains both."""
         return Region(
             min(self.top, other.top),
             max(self.bottom, other.bottom),
@@ -42,7 +42,7 @@ class Region(NamedTuple):
 
 
 class KernelWindow(NamedTuple):
-    """What a convolution or a pooling sees, in rows and columns."""
+    """The window of a convolution or a pooling, in rows and columns."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -51,7 +51,7 @@ class KernelWindow(NamedTuple):
 
     @staticmethod
     def of(module: nn.Module) -> "KernelWindow | None":
-        """The window of a layer whose border, if it has one, is of zeros."""
+        """The window of a layer that pads with zeros or not at all; None for any other layer."""
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             dilation: Any = module.dilation
         elif type(module) is nn.MaxPool2d and not module.ceil_mode and not module.return_indices:
@@ -65,14 +65,14 @@ class KernelWindow(NamedTuple):
         return window if type(module) is nn.Conv2d or window.padding == (0, 0) else None
 
     def reached(self, axis: int, begin: int, end: int, length: int) -> tuple[int, int]:
-        """Outputs that see inputs ``begin`` to ``end``; at least one, so that no tensor is empty."""
+        """The range of outputs that see inputs ``begin`` to ``end``; at least one, so that no tensor is empty."""
         stride, padding = self.stride[axis], self.padding[axis]
         span = self.dilation[axis] * (self.kernel[axis] - 1)
         first = min(max(math.ceil((begin + padding - span) / stride), 0), length - 1)
         return first, max(min((end - 1 + padding) // stride + 1, length), first + 1)
 
     def seen(self, axis: int, begin: int, end: int) -> tuple[int, int]:
-        """Inputs that outputs ``begin`` to ``end`` see, where negative ones and those past the end are border."""
+        """The range of inputs that outputs ``begin`` to ``end`` see; positions outside the map are border."""
         stride, padding = self.stride[axis], self.padding[axis]
         span = self.dilation[axis] * (self.kernel[axis] - 1)
         return begin * stride - padding, (end - 1) * stride - padding + span + 1

@@ -14,7 +14,7 @@ def stride_text(stride: tuple[float, float] | None) -> str:
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows in columns as wide as their widest cell."""
+    """Align rows in columns as wide as their widest cell."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

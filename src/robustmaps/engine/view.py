@@ -1,9 +1,9 @@
-"""The attack view: what an attack sees of a network, and where its speed comes from.
+"""The attack view: a fast copy of a network that attacks run on.
 
-An attack needs logits and their gradient at the input, of the network in evaluation mode. The network itself pays for
-more: parameter gradients, batch-norms, a memory layout and a precision that suit training. So attacks run on a
-*view*: a copy with batch-norms folded into convolutions where that is exact, channels-last, in bfloat16 and compiled
-where asked. The network is never touched; its weights are copied over whenever a view is opened.
+An attack needs only the logits in evaluation mode and their gradient at the input. The network itself also computes
+parameter gradients and batch-norms, in a memory layout and precision that suit training. A *view* is a copy with
+batch-norms folded into convolutions where that is exact, in channels-last order, and on request in bfloat16 or
+compiled. The network is never changed; its weights are copied over whenever a view is opened.
 """
 
 import shutil
@@ -24,22 +24,21 @@ from robustmaps.engine.modes import frozen_copy, modes_restored
 Objective = Callable[[Tensor], Tensor]
 """From logits (N, K) to one value per sample (N,)."""
 
-# Relative to the largest logit. Folding only reorders roundings: float32 differences are near 1e-6, so anything near
-# this bound means that the network does something on the way that the one traced pass did not show.
+# Relative to the largest logit. Folding only changes rounding, by about 1e-6 in float32; an error near this bound means
+# that the network does something that the traced pass did not show.
 _FOLD_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How a view is made; every step can be left out, and each is tested against the plain network.
+    """How a view is made; each step is optional.
 
     Attributes:
         fold: fold batch-norms into the convolutions before them where that is exact.
         channels_last: keep images and weights in channels-last order.
-        precision: ``fp32``; ``tf32``, float32 with TF32 products on CUDA; or ``bf16`` for bfloat16 under autocast
-            (logits come back as float32).
-        compile: run through ``torch.compile``.
-        cuda_graphs: replay the compiled passes as CUDA graphs; without effect on other devices.
+        precision: ``fp32``, ``tf32`` (float32 with TF32 products on CUDA) or ``bf16`` (autocast, float32 logits).
+        compile: use ``torch.compile``.
+        cuda_graphs: replay compiled passes as CUDA graphs; no effect on other devices.
 
     Raises:
         InputError: ``cuda_graphs`` without ``compile``.
@@ -53,13 +52,13 @@ class ViewOptions:
 
     def __post_init__(self) -> None:
         if self.cuda_graphs and not self.compile:
-            raise InputError("cuda_graphs=True without compile: only compiled views are replayed; give compile=True")
+            raise InputError("cuda_graphs=True without compile: only compiled views can be replayed; set compile=True")
 
 
 class AttackView:
-    """Logits of a network in evaluation mode, differentiable with respect to the images only.
+    """A network's logits in evaluation mode, differentiable only with respect to the images.
 
-    Made by `AttackEngine.view` or `plain_view`, not by hand.
+    Made by `AttackEngine.view` or `plain_view`.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], options: ViewOptions | None = None) -> None:
@@ -73,7 +72,7 @@ class AttackView:
 
     @property
     def module(self) -> nn.Module | None:
-        """The network that runs, as it is in memory; None where it is compiled, in reduced precision or no module."""
+        """The network that runs; None if it is compiled, in reduced precision or not a module."""
         altered = self._precision != "fp32" or self._fixed_batch
         return self._forward if isinstance(self._forward, nn.Module) and not altered else None
 
@@ -84,7 +83,7 @@ class AttackView:
             x = self._pad(x)
         if self._channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        # Said in both directions: a caller's own autocast must not lower the precision of a float32 view.
+        # Set in both cases: a caller's own autocast must not lower the precision of a float32 view.
         with (
             self._float32_products(x),
             torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == "bf16"),
@@ -95,14 +94,14 @@ class AttackView:
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
-                f"the network gave {shape} for {len(x)} images: expected logits of shape ({len(x)}, classes)"
+                f"the network returned {shape} for {len(x)} images; expected logits of shape ({len(x)}, classes)"
             )
         logits = logits[:n].float()
-        # The next replay writes into the same memory.
+        # The next replay overwrites this memory.
         return logits.clone() if self._graphs else logits
 
     def gradient(self, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), objective (N,) and its gradient (N, C, H, W) at ``x``, all detached."""
+        """Logits (N, K), the objective (N,) and its gradient (N, C, H, W) at ``x``, all detached."""
         with _outside_inference_mode(), torch.enable_grad(), self._float32_products(x):
             x = x.detach().clone() if x.is_inference() else x.detach()
             x.requires_grad_()
@@ -115,9 +114,9 @@ class AttackView:
         return float32_products(x.device, tf32=self._precision != "fp32")
 
     def _pad(self, x: Tensor) -> Tensor:
-        """Round the batch up to the largest seen, halved as often as fits: few sizes, so few compilations.
+        """Pad the batch to the largest seen, halved as often as it fits: few sizes mean few compilations.
 
-        Samples do not see each other in evaluation mode, so the repeated ones change nothing.
+        Samples don't affect each other in evaluation mode, so repeating some changes nothing.
         """
         n = len(x)
         self._largest = max(self._largest, n)
@@ -127,15 +126,14 @@ class AttackView:
         return x if size == n else x[torch.arange(size, device=x.device) % n]
 
 
-# How the network itself runs: nothing about it is changed.
 _AS_IT_IS = ViewOptions(fold=False, channels_last=False)
 
 
 class AttackEngine:
-    """Makes views of one network, again and again as its weights change.
+    """Makes views of one network as its weights change.
 
     Args:
-        model: the network; it is never changed, and must not change its structure between two views.
+        model: the network; it is never changed, and its structure must stay the same between views.
         options: how views are made.
     """
 
@@ -151,11 +149,10 @@ class AttackEngine:
 
     @contextmanager
     def view(self, example: Tensor) -> Iterator[AttackView]:
-        """Open a view with the network's present weights.
+        """Open a view with the network's current weights.
 
         Args:
-            example: a few images (N, C, H, W) in [0, 1] on the network's device; used when the first view is made, to
-                find what can be folded.
+            example: a few images (N, C, H, W) in [0, 1] on the network's device, to find what the first view can fold.
         """
         with _outside_inference_mode():
             if self._copyable and self._view is None:
@@ -167,7 +164,7 @@ class AttackEngine:
             yield self._view
 
     def _as_it_is(self, x: Tensor) -> Tensor:
-        """The network itself, frozen for this pass alone: between two passes it may be trained."""
+        """The network itself, frozen for this pass only: it may be trained between passes."""
         with plain_view(self.model) as view:
             return view(x)
 
@@ -176,7 +173,7 @@ class AttackEngine:
             shadow = frozen_copy(self.model)
         except InputError:
             warnings.warn(
-                "the network can't be copied, so attacks run on it as it is: not folded, not in bf16, not compiled",
+                "the network can't be copied, so attacks run on it directly: not folded, not in bf16, not compiled",
                 stacklevel=4,
             )
             self._copyable = False
@@ -202,10 +199,9 @@ class AttackEngine:
 
 @contextmanager
 def plain_view(model: nn.Module | AttackView) -> Iterator[AttackView]:
-    """A view that runs the network itself, in float32 and evaluation mode, and puts everything back afterwards.
+    """A view that runs the network itself in float32 and evaluation mode; an `AttackView` passes through unchanged.
 
-    Training mode of every module and ``requires_grad`` of every parameter are restored, also after an exception. A view
-    passes through unchanged.
+    The mode of every module and ``requires_grad`` of every parameter are restored, even after an exception.
     """
     if isinstance(model, AttackView):
         with _outside_inference_mode():
@@ -224,17 +220,17 @@ def plain_view(model: nn.Module | AttackView) -> Iterator[AttackView]:
 
 
 def require_compiler() -> None:
-    """Refuse ``compile`` where PyTorch's compiler has no C++ compiler to call.
+    """Refuse ``compile`` where ``torch.compile`` can't work.
 
     Raises:
-        InputError: there is no ``g++`` (or what the environment variable ``CXX`` names), and no CUDA device.
+        InputError: there is neither a CUDA device nor a C++ compiler (``g++``, ``c++`` or ``clang++``).
     """
     if not torch.cuda.is_available() and not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
         raise InputError("compile=True: needs a C++ compiler on the PATH; install g++ or leave compile out")
 
 
 def _outside_inference_mode() -> AbstractContextManager[object]:
-    """Attacks need gradients, also where the caller wants none for himself."""
+    """Attacks need gradients even if the caller has turned them off."""
     return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
@@ -246,8 +242,8 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def _folds_exactly(shadow: nn.Module, pairs: tuple[FoldablePair, ...], x: Tensor) -> bool:
     """Whether a copy with the pairs folded gives the same logits on ``x``.
 
-    It is tried with other statistics than the network has: those of a fresh batch-norm are nearly the identity, which
-    would hide every mistake until training has moved them.
+    The check uses disturbed statistics: a fresh batch-norm is nearly the identity, which would hide mistakes until
+    training has moved it.
     """
     unfolded, folded = frozen_copy(shadow), frozen_copy(shadow)
     for pair in pairs:
@@ -257,7 +253,7 @@ def _folds_exactly(shadow: nn.Module, pairs: tuple[FoldablePair, ...], x: Tensor
     try:
         with torch.autocast(x.device.type, enabled=False), float32_products(x.device, tf32=False):
             return _close(folded(x), unfolded(x))
-    except (AttributeError, TypeError):  # the network reads more of the batch-norm, or returns no tensor
+    except (AttributeError, TypeError):  # the network uses other parts of the batch-norm, or returns no tensor
         return False
 
 
@@ -271,7 +267,7 @@ def _disturb(norm: nn.BatchNorm2d) -> None:
 
 
 def _merge(shadow: nn.Module, pair: FoldablePair) -> None:
-    """Give the convolution a bias and take the batch-norm out; the values come with `_copy_weights`."""
+    """Give the convolution a bias and remove the batch-norm; `_copy_weights` sets the values."""
     convolution = _convolution(shadow, pair)
     if convolution.bias is None:
         convolution.bias = nn.Parameter(convolution.weight.new_zeros(convolution.out_channels), requires_grad=False)
@@ -284,7 +280,7 @@ def _convolution(model: nn.Module, pair: FoldablePair) -> nn.Conv2d:
 
 
 def _store_in_bf16(shadow: nn.Module) -> None:
-    """Convert the weights that autocast would convert again in every pass."""
+    """Convert the weights that autocast would otherwise convert in every pass."""
     for module in shadow.modules():
         if type(module) in (nn.Conv2d, nn.Linear):
             module.to(torch.bfloat16)

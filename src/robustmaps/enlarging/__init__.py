@@ -1,4 +1,4 @@
-"""Surgery that enlarges the feature maps of any network."""
+"""Surgery that enlarges any network's feature maps."""
 
 from robustmaps.enlarging._enlarge import EnlargeWarning, enlarge
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step

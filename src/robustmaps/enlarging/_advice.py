@@ -1,4 +1,4 @@
-"""What the theory says about an enlargement, in words."""
+"""The theory's advice about an enlargement, in words."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,31 +10,31 @@ _THEORY = "docs/theory.md"
 
 
 def advise(enlargement: Enlargement, not_spread: Sequence[str]) -> Iterator[str]:
-    """What speaks against an enlargement.
+    """Reasons against an enlargement.
 
     Args:
-        enlargement: which one.
-        not_spread: calls through which dilation could not be carried.
+        enlargement: the enlargement.
+        not_spread: calls that dilation can't be carried through.
     """
     if not_spread:
         more = f" and {len(not_spread) - 1} more" if len(not_spread) > 1 else ""
-        yield f"dilation can't be carried through {not_spread[0]}{more}: behind it the function is kept roughly at best"
+        yield f"dilation can't be carried through {not_spread[0]}{more}: after it the function is kept roughly at best"
     yield from _head(enlargement)
     yield from _stride(enlargement)
     yield from _field(enlargement)
 
 
 def nothing_to_relax(network: str, steps: Sequence[Step], head: HeadKind | None) -> str:
-    """Why no step of a network can be relaxed."""
+    """Explain why no step of a network can be relaxed."""
     if not steps:
         return (
-            f"{network} has no downsampling step: its effective stride is 1 already, where the gain of average pooling "
-            f"has reached its floor, so that a larger map costs more and buys nothing ({_THEORY})"
+            f"{network} has no downsampling step: its effective stride is already 1, where the gain of average pooling "
+            f"has reached its floor, so a larger map costs more without any benefit ({_THEORY})"
         )
     reasons = "\n".join(f"  {step}: {step.obstacle}" for step in steps)
     attention = (
-        f"\n{network} reads its last map through attention or a single token: the theory of average pooling would "
-        f"promise nothing anyway ({_THEORY})"
+        f"\n{network} reads its last map through attention or a single token, so the theory of average pooling would "
+        f"not apply anyway ({_THEORY})"
     )
     return (
         f"no downsampling step of {network} can be relaxed without breaking it:\n{reasons}"
@@ -44,15 +44,15 @@ def nothing_to_relax(network: str, steps: Sequence[Step], head: HeadKind | None)
 
 def _head(enlargement: Enlargement) -> Iterator[str]:
     last = {
-        "max": "takes the maximum over its last map: the gradient runs through one position of each channel however "
-        "large the map is, so a larger map does not lower what a perturbation gains",
-        "flatten": "flattens its last map into weights of a fixed size: the larger map is averaged down to the size "
-        "that they expect, and what that buys is less than the law for an average over the whole map says",
+        "max": "takes the maximum over its last map: the gradient passes through one position per channel whatever "
+        "the size of the map, so a larger map does not reduce the effect of a perturbation",
+        "flatten": "flattens its last map into weights of a fixed size: the larger map is averaged down to that size, "
+        "which helps less than the law for an average over the whole map predicts",
         "other": "does not average its last map but reads it through attention or a single token: the theory of "
-        "average pooling says nothing about it",
+        "average pooling does not apply",
     }.get(enlargement.head or "none")
     if enlargement.head is None:
-        last = "has no last map that could be found: the theory of average pooling says nothing about it"
+        last = "has no last map that could be found: the theory of average pooling does not apply"
     if last is not None:
         yield f"{enlargement.network} {last} ({_THEORY})"
 
@@ -63,13 +63,13 @@ def _stride(enlargement: Enlargement) -> Iterator[str]:
         return
     if max(before) <= 1:
         yield (
-            f"the effective stride is {stride_text(before)} already: the gain of average pooling has reached its "
-            f"floor, so a larger map costs more and buys nothing ({_THEORY})"
+            f"the effective stride is already {stride_text(before)}: the gain of average pooling has reached its "
+            f"floor, so a larger map costs more without any benefit ({_THEORY})"
         )
     elif max(after) < 1:
         yield (
             f"the effective stride falls from {stride_text(before)} to {stride_text(after)}: below 1 a larger map "
-            f"costs more and buys nothing ({_THEORY})"
+            f"costs more without any benefit ({_THEORY})"
         )
 
 

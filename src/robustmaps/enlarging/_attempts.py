@@ -1,4 +1,4 @@
-"""What can be changed on a network: its steps, found by tracing it, and whether each can go, found by trying."""
+"""The changes that a network allows: its steps, found by tracing, and whether each can be relaxed, found by trying."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -33,12 +33,12 @@ from robustmaps.tracing import (
 
 @dataclass(frozen=True)
 class View:
-    """What a trace says about the last map.
+    """A network's last map.
 
     Attributes:
-        head: what becomes of the last map, None where the network has none.
-        stride: how far apart its pixels look, in pixels of the image.
-        field_px: what one of its pixels sees.
+        head: the call that consumes the last map; None if there is no last map.
+        stride: distance in the image between the fields of neighbouring pixels.
+        field_px: receptive field of one of its pixels.
     """
 
     head: Head | None
@@ -47,7 +47,7 @@ class View:
 
     @property
     def kind(self) -> HeadKind | None:
-        """What becomes of the last map."""
+        """The kind of the head."""
         return None if self.head is None else self.head.kind
 
     @property
@@ -57,13 +57,13 @@ class View:
 
 
 class Attempts:
-    """A network, an image, and what was found out about them.
+    """A network with an image, its downsampling steps, and the result of trying to relax each.
 
     Attributes:
         model: the network.
         image: one image (1, C, H, W).
-        trace: of the network with the image.
-        view: what becomes of its last map.
+        trace: the network's trace with the image.
+        view: the last map.
         transitions: the downsampling steps.
         steps: the same for the record, each tried on its own.
     """
@@ -83,7 +83,7 @@ class Attempts:
                 self.transitions, self.steps = joined, steps
 
     def changes(self, where: Iterable[int], factor: int, *, dilate: bool, upsampled: bool) -> list[Change]:
-        """What has to change for some steps to be relaxed, and the images upsampled."""
+        """The changes that relax some steps, with or without upsampled images."""
         return self._changes([self.transitions[i] for i in where], factor, dilate=dilate, upsampled=upsampled)
 
     def _changes(self, chosen: Sequence[Transition], factor: int, *, dilate: bool, upsampled: bool) -> list[Change]:
@@ -92,28 +92,28 @@ class Attempts:
         return list({change.call.index: change for change in changes}.values())
 
     def not_spread(self, where: Iterable[int], factor: int) -> list[str]:
-        """The calls behind which dilation does not keep the network's function."""
+        """The calls after which dilation does not preserve the network's function."""
         return list(map(str, not_spread(self.trace, [self.transitions[i] for i in where], factor)))
 
     def rehearse(self, changes: Iterable[Change], upsampling: Upsampling | None) -> View | str:
-        """Try changes: what becomes of the last map, or why they break the network."""
+        """Try changes; return the new last map, or the reason why they break the network."""
         shapes_only = self.trace.shapes_only
         subject = shape_copy(self.model) if shapes_only else copy.deepcopy(self.model)
         try:
             enlarged = record(operate(subject, self.trace, changes, upsampling), self.image, shapes_only=shapes_only)
         except RUN_ERRORS as error:
-            return f"the network breaks with it: {first_line(error)}"
+            return f"the network fails with it: {first_line(error)}"
         if enlarged.output.shape != self.trace.output.shape:
             before, after = tuple(self.trace.output.shape), tuple(enlarged.output.shape)
-            return f"the network gives {after} instead of {before} with it"
+            return f"the network returns {after} instead of {before} with it"
         view = look(enlarged)
         if not _grew(self.view.map_size, view.map_size):
             stays = f"the last map stays {by(self.view.map_size)} with it"
-            return f"{stays}: the step lies on a side branch, or a layer behind it fixes the size"
+            return f"{stays}: the step is on a side branch, or a later layer fixes the size"
         return view
 
     def cost(self, model: nn.Module, latency_runs: int) -> Cost:
-        """What the network or an enlarged copy costs for the image, by shapes only unless latency is asked for."""
+        """The cost of the network or an enlarged copy for the image, from shapes only unless latency is asked for."""
         if latency_runs or not self.trace.shapes_only:
             return measure_cost(model, self.image, latency_runs=latency_runs)
         return measure_cost(shape_copy(model), self.image.to("meta"))
@@ -127,21 +127,21 @@ class Attempts:
     def _obstacle(self, transition: Transition, factor: int) -> str | None:
         if any(read_window(call) is None for call in transition.calls):
             names = sorted({call.name for call in transition.calls if read_window(call) is None})
-            return f"{', '.join(names)} has no stride that could be changed"
+            return f"{', '.join(names)} has no stride to change"
         if any(stride > 1 and stride % factor for stride in transition.stride):
-            return f"its stride {transition.stride} is no multiple of {factor}"
+            return f"its stride {transition.stride} is not a multiple of {factor}"
         result = self.rehearse(self._changes([transition], factor, dilate=False, upsampled=False), None)
         return result if isinstance(result, str) else None
 
 
 def check_images(example: Tensor) -> None:
-    """Refuse what is no batch of images."""
+    """Refuse anything but a batch of images."""
     if example.ndim != 4 or not len(example):
         raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
 
 
 def look(recorded: Trace) -> View:
-    """What a trace says about the last map."""
+    """The last map of a trace."""
     head = find_head(recorded)
     if head is None or head.map.source is None:
         return View(None, None, None)

@@ -1,4 +1,4 @@
-"""The one verb of the package: a new network with larger maps, and an account of what it costs."""
+"""The function `enlarge`: a new network with larger maps, and a record of its cost."""
 
 import copy
 import warnings
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import modes_restored
-from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
@@ -19,11 +19,11 @@ from robustmaps.models import UPSAMPLE_MODES
 from robustmaps.tracing import logits
 
 Where = str | int | Sequence[int]
-"""``"first"``, ``"last"``, the number of a step (negative from the end), or several numbers."""
+"""``"first"``, ``"last"``, a step's number (negative from the end), or several numbers."""
 
 
 class EnlargeWarning(UserWarning):
-    """An enlargement that the theory gives little hope for, or that costs the network its view of the image."""
+    """An enlargement that the theory does not support, or that shrinks the receptive field below the image."""
 
 
 def enlarge(
@@ -38,10 +38,10 @@ def enlarge(
     labels: Tensor | None = None,
     latency_runs: int = 5,
 ) -> tuple[nn.Module, Enlargement]:
-    """A new network whose last map is larger, with the weights of the given one, which is left as it is.
+    """Return a copy of a network with a larger last map and the same weights; the network itself is unchanged.
 
-    The network is traced, so it may be anybody's: modules, functional calls, branches. Its state dict has the same
-    names and values as before.
+    The network is traced, so it may contain any modules, functional calls and branches. The state dict keeps its names
+    and values.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     >>> larger, enlargement = enlarge(network, torch.rand(1, 3, 32, 32), factor=2, where="last")
@@ -49,32 +49,32 @@ def enlarge(
     ((16, 16), (32, 32))
 
     Args:
-        model: a classifier of images that gives logits (N, classes), alone or as ``logits`` in what it returns.
-        example: images (N, C, H, W) as the network is to get them. The first one is traced and timed; all of them
-            are classified where ``dilate`` or ``labels`` asks for a comparison.
-        upsample: factor by which images are enlarged in front of the network.
+        model: an image classifier that returns logits (N, classes), alone or as an entry ``logits``.
+        example: images (N, C, H, W) as the network will get them. The first is traced and timed; all are classified if
+            ``dilate`` or ``labels`` asks for a comparison.
+        upsample: factor by which images are enlarged before the network.
         upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
-        factor: what the strides of the chosen steps are divided by; 2 where only ``where`` is given.
-        where: which downsampling steps: ``"first"`` or ``"last"`` of those that can be relaxed, a number, or several.
-            May be left out where only one can be relaxed.
-        dilate: spread the taps of all later convolutions and pools, so that the given network's values stay in the
-            larger map and a trained network keeps its function.
+        factor: divisor of the chosen steps' strides; 2 if only ``where`` is given.
+        where: the downsampling steps to relax: ``"first"`` or ``"last"`` of those that can be, a number, or several.
+            Optional if only one can be relaxed.
+        dilate: dilate all later convolutions and pools, so that the original values remain in the larger map and a
+            trained network keeps its function.
         labels: (N,), to report accuracy before and after.
-        latency_runs: passes to time; none where 0.
+        latency_runs: passes to time; 0 for none.
 
     Returns:
-        The new network and what was changed.
+        The new network and a record of the changes.
 
     Raises:
-        InputError: nothing was asked for, nothing can be enlarged, or steps have to be named; the message lists them.
+        InputError: nothing is asked for, nothing can be enlarged, or steps must be named; the message lists them.
 
     Warns:
-        EnlargeWarning: the theory promises nothing here, or the receptive field no longer covers the image.
+        EnlargeWarning: the theory does not apply, or the receptive field no longer covers the image.
     """
     factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate)
     study = Attempts(model, example[:1], max(factor, 2))
     if factor == 1 and upsample == 1:
-        raise InputError(f"nothing to do: give upsample=2, or as where one or several of\n{_listing(study.steps)}")
+        raise InputError(f"nothing to do: set upsample=2, or where to one or several of\n{_listing(study.steps)}")
     chosen = _choose(study, where) if factor > 1 else ()
     upsampling = Upsampling(upsample, upsample_mode) if upsample != 1 else None
     changes = study.changes(chosen, factor, dilate=dilate, upsampled=upsampling is not None)
@@ -115,32 +115,31 @@ def enlarge(
 def _check(
     example: Tensor, upsample: float, mode: str, factor: int | None, where: Where | None, *, dilate: bool
 ) -> int:
-    """Refuse arguments that can't be meant; return the factor, 1 for none."""
+    """Refuse contradictory arguments; return the factor, 1 for none."""
     check_images(example)
     check_at_least("upsample", upsample, 1)
     if mode not in UPSAMPLE_MODES:
         raise unknown("upsample mode", mode, UPSAMPLE_MODES)
     if factor is None:
         factor = 1 if where is None else 2
-    if not isinstance(factor, int) or isinstance(factor, bool) or factor < 1:
-        raise InputError(f"factor={factor!r}: expected a whole number of at least 1")
+    check_whole("factor", factor, 1)
     if factor == 1 and where is not None:
         raise InputError(f"where={where!r} with factor=1: expected a factor of at least 2")
     if factor == 1 and dilate:
-        raise InputError("dilate=True without a step to relax: give factor=2 and where")
+        raise InputError("dilate=True without a step to relax: set factor=2 and where")
     return factor
 
 
 def _listing(steps: Sequence[Step]) -> str:
     lines = (f"  {step}" + (f" (can't: {step.obstacle})" if step.obstacle else "") for step in steps)
-    return "\n".join(lines) or "  no step: the network has none"
+    return "\n".join(lines) or "  no steps: the network has none"
 
 
 def _choose(study: Attempts, where: Where | None) -> tuple[int, ...]:
-    """The numbers of the steps that were asked for, in order.
+    """The numbers of the requested steps, in order.
 
     Raises:
-        InputError: none can be relaxed, one of these can't, or they have to be named.
+        InputError: no step can be relaxed, a requested one can't, or steps must be named.
     """
     steps = study.steps
     free = [step.index for step in steps if step.obstacle is None]
@@ -153,13 +152,13 @@ def _choose(study: Attempts, where: Where | None) -> tuple[int, ...]:
         where = free[0]
     if isinstance(where, str):
         if where not in ("first", "last"):
-            raise InputError(f"where={where!r}: expected 'first', 'last', or numbers out of\n{listing}")
+            raise InputError(f"where={where!r}: expected 'first', 'last', or numbers of\n{listing}")
         return (free[0 if where == "first" else -1],)
     numbers = [where] if isinstance(where, int) else list(where)
     chosen: set[int] = set()
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool) or not -len(steps) <= number < len(steps):
-            raise InputError(f"where={where!r}: there is no step {number!r}; expected numbers out of\n{listing}")
+            raise InputError(f"where={where!r}: there is no step {number!r}; expected numbers of\n{listing}")
         step = steps[number]
         if step.obstacle is not None:
             raise InputError(f"step {step.index} can't be relaxed: {step.obstacle}; the steps are\n{listing}")

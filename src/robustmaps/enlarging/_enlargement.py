@@ -1,4 +1,4 @@
-"""What was changed on a network, and what it costs: a frozen value that prints as a table and goes to JSON."""
+"""The record of an enlargement: its changes and costs, as a value that prints as a table and converts to JSON."""
 
 import json
 import math
@@ -16,12 +16,12 @@ class Step:
     """A downsampling step of the given network.
 
     Attributes:
-        index: its number, from the image on; what ``where`` takes.
-        stride: in height and width.
-        before: size of the maps that come in.
-        after: size of the maps that come out.
-        branches: every call that makes the step: the path of its module and the function.
-        obstacle: why it can't be relaxed, None where it can.
+        index: its number, counted from the image, for ``where``.
+        stride: stride in height and width.
+        before: size of the input maps.
+        after: size of the output maps.
+        branches: the calls that make the step: module path and function.
+        obstacle: the reason why it can't be relaxed; None if it can.
     """
 
     index: int
@@ -43,11 +43,11 @@ class Side:
 
     Attributes:
         cost: operations, parameters, memory, latency and the size of the last map.
-        effective_stride: how far apart, in pixels of the image, neighbours of the last map look; None where no last
+        effective_stride: distance in image pixels between the fields of neighbours in the last map; None if no last
             map was found.
-        field_px: height and width of what a pixel of the last map sees, in pixels of the image; infinite behind
-            attention, None where no last map was found.
-        accuracy: on the labelled examples, None where there were none.
+        field_px: height and width of the receptive field of a pixel of the last map, in image pixels; infinite after
+            attention; None if no last map was found.
+        accuracy: accuracy on the labelled examples, if any.
     """
 
     cost: Cost
@@ -68,22 +68,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Enlargement:
-    """What was changed on a network, with its costs before and after.
+    """The changes to a network, with its costs before and after.
 
     Attributes:
-        network: the class of the network.
+        network: the network's class.
         image_size: height and width of the images.
         upsample: factor by which images are enlarged.
-        upsample_mode: how.
-        factor: what the strides of the relaxed steps were divided by.
+        upsample_mode: the interpolation.
+        factor: divisor of the relaxed steps' strides.
         where: the relaxed steps, by index.
-        dilate: whether later windows were spread so that the given network's function stays.
-        head: what the network does with its last map.
-        steps: every downsampling step of the given network.
-        before: the given network.
-        after: the new one.
-        agreement: share of the examples on which both decide for the same class, None where not measured.
-        warnings: what speaks against this enlargement, in words.
+        dilate: whether later windows were dilated to preserve the network's function.
+        head: how the network reduces its last map.
+        steps: all downsampling steps of the original network.
+        before: the original network.
+        after: the enlarged network.
+        agreement: share of the examples that both networks put in the same class; None if not measured.
+        warnings: reasons against this enlargement, in words.
     """
 
     network: str
@@ -102,7 +102,7 @@ class Enlargement:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The arguments of ``enlarge`` that repeat it."""
+        """The arguments of ``enlarge`` that reproduce it."""
         recipe: dict[str, Any] = {}
         if self.upsample != 1:
             recipe |= {"upsample": self.upsample, "upsample_mode": self.upsample_mode}
@@ -111,7 +111,7 @@ class Enlargement:
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields, ready for JSON."""
         return {
             "network": self.network,
             "image_size": list(self.image_size),
@@ -136,7 +136,7 @@ class Enlargement:
         }
 
     def to_json(self) -> str:
-        """The same as text."""
+        """The same as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
@@ -173,7 +173,7 @@ class Enlargement:
             ("receptive field (px)", by(a.field_px), by(b.field_px), ""),
             _row("operations", a.cost.flops, b.cost.flops, "FLOP"),
             _row("parameters", a.cost.parameters, b.cost.parameters, ""),
-            _row("activation memory an image", a.cost.activation_bytes, b.cost.activation_bytes, "B"),
+            _row("activation memory per image", a.cost.activation_bytes, b.cost.activation_bytes, "B"),
         ]
         if a.cost.latency_s is not None and b.cost.latency_s is not None:
             ratio = f"{b.cost.latency_s / a.cost.latency_s:.2f}x"

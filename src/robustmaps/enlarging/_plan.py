@@ -1,4 +1,4 @@
-"""Where to enlarge: all enlargements within a budget, and those of them that no other one beats."""
+"""Plans: all enlargements within a budget, and those that no other one beats."""
 
 import copy
 import math
@@ -21,26 +21,24 @@ Measure = Literal["flops", "memory", "latency"]
 MEASURES = ("flops", "memory", "latency")
 _LATENCY_RUNS = 5
 ENOUGH = 1.0
-"""The share of the image's side that the last map has to see (docs/comparison.md).
-
-No gain was shown below it, and a loss far below.
-"""
+"""The share of the image's side that the last map must see: below it no gain was found, and far below a loss
+(docs/comparison.md)."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One enlargement, or the given network.
+    """One enlargement, or the original network.
 
     Attributes:
         upsample: factor by which images are enlarged, by nearest neighbours.
         where: the steps whose strides are halved.
-        cost: for one image.
-        relative: the cost that the budget is about, relative to the given network.
-        effective_stride: how far apart neighbours of the last map look, in pixels of the image.
-        field_share: the part of the image's side that a pixel of the last map sees, along the axis where it sees less;
-            above 1 it sees all, None where it is not known.
-        gain: what a perturbation gains, None where not measured.
-        best: whether no other option is as good in cost, map size and gain and better in one of them.
+        cost: the cost for one image.
+        relative: the budgeted cost, relative to the original network.
+        effective_stride: distance in image pixels between the fields of neighbours in the last map.
+        field_share: the share of the image's side that a pixel of the last map sees, on the worse axis; at least 1 if
+            it sees the whole image, None if unknown.
+        gain: the gain of a perturbation; None if not measured.
+        best: whether no other option is at least as good in cost, map size and gain and better in one of them.
     """
 
     upsample: float
@@ -54,7 +52,7 @@ class Option:
 
     @property
     def sees_enough(self) -> bool:
-        """Whether the last map sees the whole image; no gain was ever shown where it does not."""
+        """Whether the last map sees the whole image; no gain was ever found otherwise."""
         return self.field_share is None or self.field_share >= ENOUGH
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,11 +75,11 @@ class Plan:
     """The enlargements of a network within a budget.
 
     Attributes:
-        measure: what the budget limits.
-        budget: how many times the given network's cost may be spent.
-        dilate: whether later windows are spread.
+        measure: the cost that the budget limits.
+        budget: the largest cost, relative to the original network.
+        dilate: whether later windows are dilated.
         steps: the downsampling steps of the network.
-        options: the given network and its enlargements, the cheapest first.
+        options: the original network and its enlargements, cheapest first.
     """
 
     measure: Measure
@@ -92,11 +90,11 @@ class Plan:
 
     @property
     def front(self) -> tuple[Option, ...]:
-        """The options that no other one beats."""
+        """The options that no other beats."""
         return tuple(option for option in self.options if option.best)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields, ready for JSON."""
         return {
             "measure": self.measure,
             "budget": self.budget,
@@ -134,21 +132,21 @@ def plan(
     dilate: bool = False,
     gain: Callable[[nn.Module], float] | None = None,
 ) -> Plan:
-    """All ways to halve strides and to upsample that stay within a budget.
+    """All ways to halve strides and upsample within a budget.
 
-    Options whose effective stride would fall below 1 are left out: they cost more and buy nothing.
+    Options with an effective stride below 1 are omitted: they cost more without any benefit.
 
     Args:
-        model: any classifier of images; it stays as it is.
-        example: images (N, C, H, W); the first one is used.
-        budget: how many times the given network's cost may be spent.
+        model: any image classifier; it is not changed.
+        example: images (N, C, H, W); only the first is used.
+        budget: the largest cost, relative to the original network.
         measure: ``flops``, ``memory`` (activations) or ``latency``.
         upsamples: factors to try.
-        dilate: whether later windows are spread.
-        gain: what a perturbation gains on a network, the smaller the better; measured on each option where given.
+        dilate: whether later windows are dilated.
+        gain: measures the gain of a perturbation on a network, the smaller the better; called for each option.
 
     Raises:
-        InputError: a budget below 1, an unknown measure, or a network that can't take the example.
+        InputError: the budget is below 1, the measure unknown, or the network can't take the example.
     """
     check_images(example)
     check_at_least("budget", budget, 1)
@@ -175,7 +173,7 @@ def _within(
     *,
     dilate: bool,
 ) -> Iterator[Option]:
-    """The options with one factor of upsampling; a set of steps is tried only where its subsets fit the budget."""
+    """The options with one upsampling factor; a set of steps is tried only if all its subsets fit the budget."""
     free = [step.index for step in study.steps if step.obstacle is None]
     upsampling = None if upsample == 1 else Upsampling(upsample, "nearest")
     over: list[set[int]] = []
@@ -204,7 +202,7 @@ def _cost(study: Attempts, model: nn.Module, measure: Measure) -> Cost:
 
 def _spent(cost: Cost, measure: Measure) -> float:
     if measure == "latency" and cost.latency_s is None:
-        raise InputError("a latency budget needs a network and an image on a real device")
+        raise InputError("measure='latency': needs a network and an image on a real device, not on 'meta'")
     return {"flops": cost.flops, "memory": cost.activation_bytes, "latency": cost.latency_s or 0.0}[measure]
 
 

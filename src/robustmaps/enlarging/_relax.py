@@ -1,4 +1,4 @@
-"""Which calls of a network have to run differently so that chosen steps downsample less."""
+"""The changes to a network's calls that make chosen steps downsample less."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from robustmaps.tracing import (
 
 @dataclass(frozen=True)
 class Change:
-    """A call of a trace and what is to happen instead."""
+    """A call of a trace and its replacement."""
 
     call: Call
     replacement: Replacement
@@ -36,10 +36,10 @@ def relax(trace: Trace, chosen: Iterable[Transition], factor: int, *, dilate: bo
     """The changes that divide the strides of the chosen steps.
 
     Args:
-        trace: of the given network.
+        trace: the network's trace.
         chosen: steps of that trace.
-        factor: what their strides are divided by, on each axis that has a stride.
-        dilate: whether later windows are spread so that the given network's values stay in the map.
+        factor: divisor of their strides, on each axis with a stride.
+        dilate: whether later windows are dilated so that the original values remain in the map.
     """
     chosen = list(chosen)
     factors = _factors(chosen, factor)
@@ -55,9 +55,9 @@ def relax(trace: Trace, chosen: Iterable[Transition], factor: int, *, dilate: bo
 
 
 def not_spread(trace: Trace, chosen: Iterable[Transition], factor: int) -> list[Call]:
-    """The calls behind which dilation can't keep the function.
+    """The calls after which dilation can't preserve the network's function.
 
-    They resample a spread map, make tokens of it, or average it for a gate, which then sees the new pixels as well.
+    They resample a dilated map, turn it into tokens, or average it for a gate, which then also sees the new pixels.
     """
     head = find_head(trace)
     spacing = _spacings(trace, _factors(chosen, factor))
@@ -71,11 +71,11 @@ def not_spread(trace: Trace, chosen: Iterable[Transition], factor: int) -> list[
 
 
 def fix_head(trace: Trace, *, after: Iterable[Call] | None = None) -> list[Change]:
-    """The changes that let pools and layers of a fixed size take a larger map.
+    """The changes that let pools and layers of fixed size take a larger map.
 
     Args:
-        trace: of the given network.
-        after: only what follows these calls; everything where None.
+        trace: the network's trace.
+        after: change only calls that follow these; None for all.
     """
     reached = set(range(len(trace.calls))) if after is None else _reached(trace, {call.index for call in after})
     head = find_head(trace)
@@ -92,7 +92,7 @@ def fix_head(trace: Trace, *, after: Iterable[Call] | None = None) -> list[Chang
 
 
 def _factors(chosen: Iterable[Transition], factor: int) -> dict[int, Pair]:
-    """What the stride of each call of the chosen steps is divided by; a branch may span several of them."""
+    """The divisor of each call's stride in the chosen steps; a branch may span several steps."""
     factors: dict[int, Pair] = {}
     for transition in chosen:
         for call in transition.calls:
@@ -123,7 +123,7 @@ def _replacement(
 
 
 def _relaxed(trace: Trace, call: Call, window: Window, factor: Pair, *, dilate: bool) -> Relaxed:
-    """A window whose size follows the kind of size that it had: pools, and what padding kept full, keep theirs."""
+    """The relaxed window; pools and windows padded to keep the map's size continue to keep it."""
     full, margin = unpadded(trace, call.inputs[0])
     size, result = size_of(full.shape), size_of(call.shape)
     kept = all(result[axis] == -(-size[axis] // window.stride[axis]) for axis in (0, 1))
@@ -132,11 +132,11 @@ def _relaxed(trace: Trace, call: Call, window: Window, factor: Pair, *, dilate: 
 
 
 def _agree(trace: Trace, transition: Transition, factors: Mapping[int, Pair]) -> bool:
-    """Whether all branches of a step come out at the same size when each follows its own kind of size."""
+    """Whether all branches of a step give maps of the same size if each follows its own rule of size."""
     sizes = set()
     for call in transition.calls:
         if _window(call).stride != transition.stride:
-            continue  # a branch that takes further steps at once
+            continue  # a branch that spans several steps
         relaxed = _relaxed(trace, call, _window(call), factors[call.index], dilate=False)
         given = size_of(call.inputs[0].shape)
         sizes.add((relaxed.size(0, given[0]), relaxed.size(1, given[1])))
@@ -144,7 +144,7 @@ def _agree(trace: Trace, transition: Transition, factors: Mapping[int, Pair]) ->
 
 
 def _spacings(trace: Trace, factors: Mapping[int, Pair]) -> dict[int, Pair]:
-    """How far apart the given network's pixels stand in the result of each call."""
+    """The distance between the original network's pixels in the result of each call."""
     spacing: dict[int, Pair] = {IMAGE: (1, 1)}
     for call in trace.calls:
         down, right = _incoming(call, spacing)
@@ -170,12 +170,12 @@ def _reached(trace: Trace, start: set[int]) -> set[int]:
 def _window(call: Call) -> Window:
     window = read_window(call)
     if window is None:
-        raise TypeError(f"{call} slides no window")
+        raise TypeError(f"{call}: expected a call that slides a window")
     return window
 
 
 def _pools(call: Call) -> bool:
-    """Whether a call leaves one number per channel and row, or per channel: part of a pool over the whole map."""
+    """Whether a call leaves one number per channel, or per channel and row: part of a pool over the whole map."""
     return call.shape.numel() <= call.inputs[0].shape.numel() // max(size_of(call.inputs[0].shape))
 
 
@@ -184,5 +184,5 @@ def _is_pointwise(window: Window) -> bool:
 
 
 def _divisor(stride: int, factor: int) -> int:
-    """The factor, on an axis that has a stride; 1 on one that has none."""
+    """The factor on an axis with a stride, else 1."""
     return factor if stride > 1 else 1

@@ -1,4 +1,4 @@
-"""What a call does instead in an enlarged network: frozen values, so that networks copy, pickle and print well."""
+"""Replacements of calls in an enlarged network: frozen values, so that networks can be copied, pickled and printed."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,26 +15,26 @@ Function = Callable[..., Any]
 
 
 class Replacement(Protocol):
-    """Runs in place of a function of PyTorch, with that function and its arguments."""
+    """Runs in place of a PyTorch function, given that function and its arguments."""
 
     def __call__(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Relaxed:
-    """A convolution, pool, strided slice or space-to-depth with a smaller stride or a wider spacing of its taps.
+    """A convolution, pool, strided slice or space-to-depth with a smaller stride or more widely spaced taps.
 
-    Position ``i`` of the given network's map is position ``i * factor * spacing`` here, so padding above and on the
-    left only grows with the spacing; what the new size needs is added or cut on the right and below.
+    Position ``i`` of the original map is position ``i * factor * spacing`` here, so padding above and on the left only
+    grows with the spacing; the rest of the new size is added or cut on the right and below.
 
     Attributes:
-        window: as the given network has it.
-        factor: what the stride is divided by.
-        spacing: how far apart the pixels of the given network's map stand in the map that comes in.
-        keep_size: whether the size shrinks by exactly the stride that is left; else it is what the window gives.
-        margin: height and width that explicit padding calls in front have added, in pixels of the given network.
-        exact: whether to hold all of the given network's map and nothing beyond it, since later taps would read that
-            where they read padding before.
+        window: the original window.
+        factor: divisor of the stride.
+        spacing: distance between the original network's pixels in the input map.
+        keep_size: whether the size shrinks by exactly the remaining stride; else it follows from the window.
+        margin: height and width added by explicit padding before, in pixels of the original network.
+        exact: whether to keep all of the original map and nothing beyond it, which later taps would read instead of
+            padding.
     """
 
     window: Window
@@ -50,7 +50,7 @@ class Relaxed:
 
     @property
     def new_window(self) -> Window:
-        """The window that slides here."""
+        """The relaxed window."""
         old, (down, right) = self.window, self.spacing
         return replace(
             old,
@@ -61,7 +61,7 @@ class Relaxed:
         )
 
     def size(self, axis: int, given: int) -> int:
-        """The size of the result for that many pixels."""
+        """The size of the result for ``given`` pixels."""
         new, spacing, margin = self.new_window, self.spacing[axis], self.margin[axis]
         unpadded = given - margin * spacing
         size = -(-unpadded // new.stride[axis]) if self.keep_size else new.positions(axis, given)
@@ -72,12 +72,12 @@ class Relaxed:
         return size
 
     def tail(self, axis: int, given: int) -> int:
-        """Padding (cut where negative) on the right that gives that size."""
+        """Padding on the right (negative: cut) that gives that size."""
         new = self.new_window
         return (self.size(axis, given) - 1) * new.stride[axis] + new.reach(axis) - new.lead[axis] - given
 
     def is_symmetric(self) -> bool:
-        """Whether the plain operation with equal padding on both sides does the same for maps of every size."""
+        """Whether the plain operation with equal padding on both sides is equivalent for maps of every size."""
         new, old = self.new_window, self.window
         if any(self.margin) or new.lead != new.tail:
             return False
@@ -87,25 +87,25 @@ class Relaxed:
         )
 
     def __call__(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """Run the operation that way."""
+        """Run the relaxed operation."""
         name = func.__name__.partition(".")[0]
         given = bind(name, args, kwargs)
         return _RUN[name](self, func, given)
 
     def padding(self, x: Tensor) -> tuple[int, int, int, int]:
-        """Left, right, top and bottom, as ``F.pad`` takes them."""
+        """Left, right, top and bottom padding, as for ``F.pad``."""
         lead = self.new_window.lead
         return lead[1], self.tail(1, x.shape[3]), lead[0], self.tail(0, x.shape[2])
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A padding call in front of spread taps: it pads by as many pixels more."""
+    """A padding call before dilated windows, which pads proportionally more."""
 
     spacing: Pair
 
     def __call__(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """Pad."""
+        """Pad the map."""
         given = bind("pad", args, kwargs)
         down, right = self.spacing
         pad = [p * n for p, n in zip(given["pad"], (right, right, down, down), strict=False)]
@@ -114,10 +114,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class WholeMap:
-    """A pool whose window was as large as the map: it pools the larger map whole."""
+    """A pool whose window covered the whole map: it pools the whole larger map."""
 
     def __call__(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """Pool."""
+        """Pool the map."""
         x = args[0] if args else kwargs["input"]
         if func.__name__ == "avg_pool2d":
             return F.adaptive_avg_pool2d(x, 1)
@@ -126,12 +126,12 @@ class WholeMap:
 
 @dataclass(frozen=True)
 class AveragedTo:
-    """A call that needs a map of a fixed size: the larger map is averaged down to it first."""
+    """A call that needs a map of fixed size: the larger map is averaged down to it first."""
 
     size: Pair
 
     def __call__(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """Average, then do what the call does."""
+        """Average the map, then run the original call."""
         if args:
             return cast(Tensor, func(F.adaptive_avg_pool2d(args[0], self.size), *args[1:], **kwargs))
         averaged = F.adaptive_avg_pool2d(kwargs["input"], self.size)
@@ -152,7 +152,7 @@ def _max_pool(relaxed: Relaxed, func: Function, given: dict[str, Any]) -> Tensor
 
 
 def _avg_pool(relaxed: Relaxed, func: Function, given: dict[str, Any]) -> Tensor:
-    """Sums of the windows, divided by the pixels in each that count."""
+    """Sums of the windows, divided by the number of pixels in each that count."""
     x, new = given["input"], relaxed.new_window
     padded = _padded(relaxed, x)
     if new.dilation == (1, 1):
@@ -199,13 +199,13 @@ def _padded(relaxed: Relaxed, x: Tensor, value: float = 0.0) -> Tensor:
 
 
 def _window_sums(x: Tensor, window: Window, axis: int) -> Tensor:
-    """Sums over one axis of a window with spread taps."""
+    """Sums along one axis of a dilated window."""
     taps = x.unfold(2 + axis, window.reach(axis), window.stride[axis])
     return taps[..., :: window.dilation[axis]].sum(-1)
 
 
 def _counts(relaxed: Relaxed, axis: int, given: int, border: int, like: Tensor) -> Tensor:
-    """How many taps of each position fall on the map or on that many pixels around it that count."""
+    """The number of taps at each position on the map or within ``border`` pixels around it."""
     new = relaxed.new_window
     starts = torch.arange(relaxed.size(axis, given), device=like.device) * new.stride[axis] - new.lead[axis]
     taps = starts[:, None] + torch.arange(new.kernel[axis], device=like.device) * new.dilation[axis]

@@ -1,9 +1,9 @@
-"""Surgery: a copy of a network in which some calls run differently, with the same weights under the same names.
+"""Surgery: change how some calls of a network run, while weights and names stay the same.
 
-Where an attribute says it all (the stride of an ``nn.Conv2d``), the attribute is changed. Any other call is caught on
-its way to PyTorch: the smallest module around it gets a subclass of its own class whose ``forward`` runs under a mode
-that replaces the call. So functional calls and shared pools count like modules, nothing is wrapped, and paths, state
-dicts, ``isinstance`` and attributes stay as they were.
+If an attribute suffices (the stride of an ``nn.Conv2d``), it is changed. Other calls are intercepted: the smallest
+module around them gets a subclass of its own class whose ``forward`` runs under a mode that replaces them. So
+functional calls and shared pools can be changed too, nothing is wrapped, and paths, state dicts, ``isinstance`` and
+attributes stay as they were.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +26,7 @@ _UPSAMPLE = "_enlarge_upsample"
 
 @dataclass(frozen=True)
 class Rewrite:
-    """Replace the call of that number, among the calls of that function, within one run of a module."""
+    """Replace the ``number``-th call of ``function`` within one run of a module."""
 
     function: str
     number: int
@@ -38,7 +38,7 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Upsampling:
-    """Images are enlarged by a factor before the network sees them."""
+    """Enlarges images by a factor before the network sees them."""
 
     factor: float
     mode: str
@@ -57,8 +57,8 @@ class Layer:
     """The rewrites of one module.
 
     Attributes:
-        rewrites: of calls within the module.
-        counts: how many calls of each rewritten function one run of the module makes.
+        rewrites: the rewrites of calls within the module.
+        counts: calls of each rewritten function in one run of the module.
     """
 
     rewrites: tuple[Rewrite, ...]
@@ -70,9 +70,9 @@ def operate(model: nn.Module, trace: Trace, changes: Iterable[Change], upsamplin
 
     Args:
         model: a copy that may be changed.
-        trace: of the network that it is a copy of.
-        changes: at most one for each call.
-        upsampling: of the images, none where None.
+        trace: the original network's trace.
+        changes: at most one per call.
+        upsampling: upsampling of the images; None for none.
     """
     rewrites = []
     for change in changes:
@@ -100,7 +100,7 @@ class _Rewriting(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the function or what replaces it."""
+        """Run the function or its replacement."""
         name = function_name(func)
         if name not in self._expected:
             return func(*args, **(kwargs or {}))
@@ -109,11 +109,11 @@ class _Rewriting(TorchFunctionMode):
         return func(*args, **(kwargs or {})) if replacement is None else replacement(func, args, kwargs or {})
 
     def check(self, module: nn.Module) -> None:
-        """Refuse a run that made other calls than the traced one, since the wrong ones may have been replaced."""
+        """Refuse a run with other calls than the traced one, since the wrong ones may have been replaced."""
         if self._count != self._expected:
             raise RuntimeError(
-                f"{type(module).__name__} made {self._count} calls where it made {self._expected} when it was "
-                "enlarged; its calls can't be told apart if their number changes, in training mode for one"
+                f"{type(module).__name__} made {self._count} calls, but {self._expected} when it was enlarged; "
+                "expected the same number of calls in every pass, also in training mode"
             )
 
 
@@ -149,7 +149,7 @@ def _enlarged_class(base: type[nn.Module]) -> type[nn.Module]:
 
 
 def _blank(base: type[nn.Module]) -> nn.Module:
-    """What unpickling and copying fill with state."""
+    """An empty instance, which unpickling and copying fill with state."""
     cls = _enlarged_class(base)  # type: ignore[arg-type]
     return cls.__new__(cls)
 
@@ -162,7 +162,7 @@ def _subclass(module: nn.Module) -> None:
 def _on_images(
     upsampling: Upsampling, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a network with the images among them, the first tensor (N, C, H, W), enlarged."""
+    """The arguments of a network, with the images (the first tensor (N, C, H, W)) enlarged."""
     done = False
 
     def enlarge(value: Any) -> Any:
@@ -180,16 +180,16 @@ def _runs_once(trace: Trace, call: Call) -> bool:
 
 
 def _set_attributes(model: nn.Module, change: Change) -> bool:
-    """Change the attributes of the module that made the call, where they can express it; tell whether they can."""
+    """Change the attributes of the module that made the call, if they can express the change; return whether."""
     relaxed, module = change.replacement, model.get_submodule(change.call.path)
     if not isinstance(relaxed, Relaxed) or not relaxed.is_symmetric():
         return False
     new = relaxed.new_window
-    # The exact classes: a subclass may read its attributes in other places too.
+    # Exact classes only: a subclass may use its attributes elsewhere.
     if type(module) is nn.Conv2d and module.padding_mode == "zeros":
         module.stride, module.padding, module.dilation = new.stride, new.lead, new.dilation
         return True
-    # PyTorch refuses more padding than half a kernel, whatever its dilation.
+    # PyTorch refuses padding of more than half a kernel, whatever its dilation.
     if type(module) is nn.MaxPool2d and all(2 * new.lead[axis] <= new.kernel[axis] for axis in (0, 1)):
         module.stride, module.padding, module.dilation = new.stride, new.lead, new.dilation
         return True
@@ -202,8 +202,8 @@ def _set_attributes(model: nn.Module, change: Change) -> bool:
 def _scopes(trace: Trace, changes: Iterable[Change]) -> dict[str, Layer]:
     """The rewrites of each module that needs any, by its path.
 
-    The module is the innermost around the call that runs once in a pass, so that calls can be told apart by counting.
-    Modules are chosen so that none lies inside another: a replacement's own calls are never counted by an outer mode.
+    The module is the innermost one around the call that runs once per pass, so that counting identifies calls. No
+    chosen module is inside another, so that an outer mode never counts a replacement's own calls.
     """
     scope_of = {change.call: _scope(trace, change.call) for change in changes}
     scopes = set(scope_of.values())

@@ -1,4 +1,4 @@
-"""Cascades of attacks, verdicts per sample, rates with intervals, paired comparison."""
+"""Evaluation: cascades of attacks with a verdict per sample, rates with intervals and paired comparisons."""
 
 from typing import TYPE_CHECKING
 

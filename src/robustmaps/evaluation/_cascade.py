@@ -1,4 +1,4 @@
-"""The cascade: each attack works on the samples that are still standing, and no attack is taken at its word."""
+"""The cascade: each attack works on the samples that withstood the ones before, and its results are verified."""
 
 import inspect
 import time
@@ -20,25 +20,25 @@ from robustmaps.engine.view import AttackView
 from robustmaps.evaluation._result import ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found
 
-# Rounding of float32 images and distances; an excess above it is the attack's fault, and is cut off and reported.
+# Rounding of float32 images and distances; a larger excess is the attack's fault, and is cut off and reported.
 _BUDGET_TOLERANCE = 1e-5
 
 
 @dataclass
 class Cascade:
-    """One evaluation at work.
+    """One running evaluation.
 
     Attributes:
         view: the fast view, for the attacks.
         plain: the network itself, for the verdicts.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
-        device: the network's.
-        seed: of all random draws.
-        found: what is known so far; it is kept up to date.
-        adversarials: like ``x``; receives the images that broke a sample. None: they are not kept.
+        device: the network's device.
+        seed: seed of all random draws.
+        found: the results so far, kept up to date.
+        adversarials: like ``x``; receives the adversarial images. None to discard them.
         keep: called after every batch.
-        watcher: called as the work goes on.
+        watcher: receives progress reports.
     """
 
     view: AttackView
@@ -53,7 +53,7 @@ class Cascade:
     watcher: Watcher
 
     def classify(self) -> None:
-        """Find the samples that are wrong without an attack."""
+        """Find the samples that are misclassified without an attack."""
 
         def look(rows: list[int]) -> None:
             x, y = self._batch(rows)
@@ -62,7 +62,7 @@ class Cascade:
             if rows[0] == 0 and _are_probabilities(logits):
                 self._warn(
                     "the network seems to return probabilities: losses saturate and attacks look weaker than they are; "
-                    "return logits"
+                    "return logits instead"
                 )
             for row, wrong in zip(rows, (logits.argmax(1) != y).tolist(), strict=True):
                 if wrong:
@@ -73,7 +73,7 @@ class Cascade:
             rows = rows[self._as_fits(look, rows) :]
 
     def run(self, attack: Attack, position: int) -> None:
-        """Attack the samples that still stand; the attack's place in the order tells its random draws from others'."""
+        """Attack the unbroken samples; ``position`` in the order gives the attack its own random draws."""
         if position == len(self.found.stages):
             taken = [stage.name for stage in self.found.stages]
             name = attack.name if attack.name not in taken else f"{attack.name}#{position + 1}"
@@ -89,7 +89,7 @@ class Cascade:
             self.keep()
 
     def _as_fits(self, work: Callable[[list[int]], None], rows: list[int]) -> int:
-        """Work on as many of the rows as memory allows, and say how many that were."""
+        """Work on as many of the rows as memory allows, and return their number."""
         while True:
             part = rows[: self.found.batch_size]
             try:
@@ -102,10 +102,10 @@ class Cascade:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.found.batch_size = min(self.found.batch_size, len(part)) // 2 or 1
-            self._warn(f"out of memory: images at once halved to {self.found.batch_size}")
+            self._warn(f"out of memory: batch size halved to {self.found.batch_size}")
 
     def _attack(self, attack: Attack, position: int, rows: list[int]) -> None:
-        """Attack these samples, and note those that fall."""
+        """Attack these samples, and record the broken ones."""
         stage = self.found.stages[position]
         x, y = self._batch(rows)
         with self._reporting(stage, len(rows)) as watcher:
@@ -126,7 +126,7 @@ class Cascade:
     def _attempt(
         self, attack: Attack, position: int, view: AttackView, x: Tensor, y: Tensor, first: int, watcher: Watcher
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images within the budget, whether they break their samples on the plain network, and how far they went."""
+        """Images within the budget, whether the plain network misclassifies them, and their distances."""
         purpose = "view" if view is self.view else "plain"
         generator = stream(self.seed, attack.name, position, purpose, first, device=self.device)
         call = cast(Callable[..., Tensor], _fitted(attack, self.found.batch_size))
@@ -135,11 +135,11 @@ class Cascade:
         return x_adv, self.plain(x_adv).argmax(1) != y, norms(x_adv - x, attack.norm)
 
     def _disputed(self, x_adv: Tensor, y: Tensor, broken: Tensor) -> Tensor:
-        """Samples that the view gives for broken and the plain network does not."""
+        """Samples that are broken for the view but not for the plain network."""
         return (self.view(x_adv).argmax(1) != y) & ~broken
 
     def _inside(self, attack: Attack, x: Tensor, x_adv: Tensor) -> Tensor:
-        """The attack's images, forced into the budget and into [0, 1]."""
+        """The attack's images, projected into the budget and [0, 1]."""
         if x_adv.shape != x.shape or not bool(x_adv.isfinite().all()):
             raise InputError(
                 f"attack {attack.name!r} returned images of shape {tuple(x_adv.shape)}, finite: "
@@ -149,7 +149,7 @@ class Cascade:
         outside = float((x_adv - x_adv.clamp(0, 1)).abs().max())
         if max(excess, outside) > _BUDGET_TOLERANCE:
             self._warn(
-                f"attack {attack.name!r} left its budget by {max(excess, outside):.3g}; its images were cut back"
+                f"attack {attack.name!r} exceeded its budget by {max(excess, outside):.3g}; its images were cut back"
             )
         return project(x_adv.detach().float(), x, attack.eps, attack.norm)
 
@@ -161,7 +161,7 @@ class Cascade:
 
     @contextmanager
     def _reporting(self, stage: AttackStage, images: int) -> Iterator[Watcher]:
-        """What hears an attack's own reports on a batch of so many images, and tells them as the stage's."""
+        """A watcher that turns an attack's own reports on a batch of images into the stage's."""
         began = time.perf_counter()
 
         def hear(progress: Progress) -> None:
@@ -171,7 +171,7 @@ class Cascade:
         yield hear
 
     def _report(self, stage: AttackStage, ahead: float, seconds: float) -> None:
-        """Tell the watcher, where a batch is under way and worth so many finished images."""
+        """Report to the watcher, with a batch under way that counts as ``ahead`` finished images."""
         done, seconds, total = stage.done + ahead, stage.seconds + seconds, len(stage.rows)
         standing = self.found.verdicts.count(ROBUST)
         figures = {
@@ -190,7 +190,7 @@ class Cascade:
 
 
 def _fitted(attack: Any, batch_size: int) -> Any:
-    """The attack with the evaluation's batch size, where it leaves its own open."""
+    """The attack with the evaluation's batch size, unless it sets its own."""
     if is_dataclass(attack) and not isinstance(attack, type) and getattr(attack, "batch_size", 0) is None:
         return replace(attack, batch_size=batch_size)
     return attack

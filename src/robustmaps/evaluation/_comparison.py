@@ -1,4 +1,4 @@
-"""Configurations against each other over the same seeds and test images: how sure, after how many comparisons."""
+"""Comparisons of configurations over the same seeds and test images, corrected for their number."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _ALPHA = 0.05
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for how many there are (Holm, Scandinavian Journal of Statistics 1979), in the given order.
+    """P-values corrected for their number (Holm, Scandinavian Journal of Statistics 1979), in the given order.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -32,26 +32,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much better B is than A, and how sure that is.
+    """How much better B is than A, with its uncertainty.
 
-    The error of the difference is the larger one of two, each with its own quantile: Student's over the seeds' mean
-    differences, which knows how few seeds there are; and that of a bootstrap over seeds and images together, which
-    knows that other images would have been drawn. With one seed there is only the second, over images, and the
-    p-value is never below that of McNemar's exact test.
+    The error of the difference is the larger of two, each with its own quantile: Student's over the seeds' mean
+    differences, which accounts for few seeds, and that of a bootstrap over seeds and images, which accounts for the
+    sampling of images. With one seed only the second applies, over images, and the p-value is at least that of
+    McNemar's exact test.
 
-    In simulations of 2, 3 and 5 seeds that differ by a standard deviation of 3 to 5 points, 95 % intervals made so
-    covered the truth in 93 to 99 % of 150 studies each; the percentile bootstrap alone did in 85 to 89 %.
+    In simulations with 2, 3 and 5 seeds whose standard deviation is 3 to 5 points, these 95 % intervals covered the
+    truth in 93 to 99 % of 150 studies each; the percentile bootstrap alone did in 85 to 89 %.
 
     Attributes:
-        a, b: what is compared.
+        a, b: names of the configurations.
         value: rate of B minus rate of A, in [-1, 1].
         interval: 95 % interval, widened to the level at which Holm's correction tests this comparison.
-        p_value: of no difference, before the correction.
-        corrected_p: after it.
-        mcnemar_p: exact McNemar tests of each pair of trained networks over the images, combined as twice their mean,
-            which holds however they depend on each other (Vovk and Wang, Biometrika 2020). It says whether these
-            networks differ, not whether other seeds would.
-        family: comparisons that are corrected for.
+        p_value: p-value of no difference, before the correction.
+        corrected_p: p-value after the correction.
+        mcnemar_p: exact McNemar tests of each pair of networks over the images, combined as twice their mean, which is
+            valid under any dependence (Vovk and Wang, Biometrika 2020). It tests whether these networks differ, not
+            whether other seeds would.
+        family: number of comparisons in the correction.
         images: test images, the same for both.
         seeds: pairs of runs.
     """
@@ -69,7 +69,7 @@ class Comparison:
 
     @property
     def shown(self) -> bool:
-        """Whether a difference is shown, at 5 % after the correction."""
+        """Whether the difference is significant at 5 % after the correction."""
         return self.corrected_p < _ALPHA
 
     @property
@@ -82,7 +82,7 @@ class Comparison:
         return f"{100 * self.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
     def flipped(self) -> "Comparison":
-        """The same, as seen from the other side."""
+        """The same comparison with A and B swapped."""
         low, high = self.interval
         return Comparison(**{**vars(self), "a": self.b, "b": self.a, "value": -self.value, "interval": (-high, -low)})
 
@@ -93,17 +93,17 @@ class Comparison:
         size = f"{one.seeds} seed{'s' * (one.seeds != 1)} x {one.images:,} images"
         corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
         extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
-        points = f"{100 * one.value:.1f} points more {quality} than {one.a}, {extent}"
+        text = f"{one.b} is {100 * one.value:.1f} points more {quality} than {one.a}"
         if not one.value:
-            text = f"no difference shown: {one.a} and {one.b} measured equally {quality}, {extent}"
-        else:
-            text = f"{one.b} is {points}" if one.shown else f"no difference shown: {one.b} measured {points}"
-        return text + ("; of one pair of networks only, other seeds may differ" if one.seeds == 1 else "")
+            text = f"{one.a} and {one.b} are equally {quality}"
+        elif not one.shown:
+            text += ", within chance"
+        only = "; one pair of networks only, other seeds may differ" if one.seeds == 1 else ""
+        return f"{text} ({extent}{only})"
 
     def as_sentence(self) -> str:
-        """The same as a sentence of its own: with a capital, unless it begins with a name, and a full stop."""
-        text = self.sentence()
-        return f"{'N' if text.startswith('no difference') else text[0]}{text[1:]}."
+        """The same with a full stop."""
+        return f"{self.sentence()}."
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -116,16 +116,16 @@ def compare_all(
     pairs: Sequence[tuple[str, str]] | None = None,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Compare configurations over the same seeds and images, corrected for how many comparisons are made.
+    """Compare configurations over the same seeds and images, corrected for the number of comparisons.
 
     Args:
         verdicts: by name, booleans (seeds, images), or by seed booleans (images,); all in the same order of images.
-        pairs: which are compared, such as each with one that was not chosen by looking at the verdicts; all where
-            None. A pair is compared over the seeds that both have, and left out where there are none.
-        seed: of the bootstrap.
+        pairs: the pairs to compare, such as each with a baseline that was not chosen by its verdicts; None for all. A
+            pair is compared over the seeds that both have, and omitted if there are none.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: fewer than two, an unknown name, or verdicts that don't pair.
+        InputError: there are fewer than two configurations, a name is unknown, or the images differ.
     """
     right = {name: _by_seed(each) for name, each in verdicts.items()}
     shapes = sorted({row.shape for rows in right.values() for row in rows.values()})
@@ -134,7 +134,7 @@ def compare_all(
     wanted = list(combinations(right, 2)) if pairs is None else list(pairs)
     unknown = {name for pair in wanted for name in pair} - set(right)
     if unknown:
-        raise InputError(f"pairs of {', '.join(sorted(unknown))}: expected names out of {', '.join(right)}")
+        raise InputError(f"pairs with {', '.join(sorted(unknown))}: expected names among {', '.join(right)}")
     shared = {pair: sorted(set(right[pair[0]]) & set(right[pair[1]])) for pair in wanted}
     made = [pair for pair in wanted if shared[pair]]
     resampled = _Resampled(right, seed)
@@ -167,7 +167,7 @@ def _by_seed(verdicts: ArrayLike | Mapping[int, ArrayLike]) -> dict[int, NDArray
 
 
 class _Resampled:
-    """Rates under images drawn with replacement, the same draws for all, since all saw the same images."""
+    """Rates under images drawn with replacement, the same for all configurations, since all saw the same images."""
 
     def __init__(self, right: Mapping[str, Mapping[int, NDArray[np.bool_]]], seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -180,7 +180,7 @@ class _Resampled:
             self._rates[i] = stacked @ weights / images
 
     def difference(self, a: str, b: str, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Mean differences (resamples,) over seeds drawn with replacement, the same ones of both."""
+        """Mean differences (resamples,) over seeds drawn with replacement, the same for both."""
         first, second = (self._rates[:, [self._rows[name, s] for s in seeds]] for name in (a, b))
         drawn = self._rng.integers(len(seeds), size=(_RESAMPLES, len(seeds)))
         means: NDArray[np.float64] = np.take_along_axis(second - first, drawn, axis=1).mean(1)
@@ -203,7 +203,7 @@ class _Test:
 
         if not self.value:
             return 1.0
-        # A difference without any spread over seeds is no proof by itself: the other error decides.
+        # Without any spread over seeds, only the other error counts.
         p_values = [self.each_p[0] if len(self.gain) == 1 else 0.0]
         if self._seed_error:
             p_values.append(2 * float(stats.t.sf(abs(self.value) / self._seed_error, len(self.gain) - 1)))
@@ -218,15 +218,15 @@ class _Test:
         if len(self.gain) > 1:
             half = max(half, float(stats.t.ppf(1 - level / 2, len(self.gain) - 1)) * self._seed_error)
         elif self.each_p[0] >= level:
-            half = max(half, abs(self.value))  # where McNemar's exact test does not tell them apart, 0 is possible
+            half = max(half, abs(self.value))  # include 0 if McNemar's exact test finds no difference
         if not half:
-            # No image changed sides in any resample; as many images can't rule out a few in more (Wilson).
+            # No image differed in any resample; that does not rule out rare differences (Wilson).
             half = Measured.share(0, self.gain.shape[1]).high
         return max(-1.0, self.value - half), min(1.0, self.value + half)
 
 
 def _levels(p_values: Sequence[float]) -> list[float]:
-    """The level at which Holm's procedure tests each; it ends at the first that fails, whose level the rest share."""
+    """The level at which Holm's procedure tests each; after the first failure, the rest share its level."""
     levels = [0.0] * len(p_values)
     failed: float | None = None
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

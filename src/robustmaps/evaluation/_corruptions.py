@@ -26,11 +26,10 @@ _Z95 = 1.959964
 
 
 def mean_accuracy(correct: NDArray[np.bool_]) -> Measured:
-    """Accuracy averaged over corruptions, severities or both, from verdicts (..., N), the images last.
+    """Accuracy averaged over corruptions, severities or both, from verdicts (..., N), images last.
 
-    The versions of one image are not independent, so the interval is that of the mean over images of each image's own
-    average: the 95 % Wilson score interval for as many independent verdicts as that mean is worth, which follows from
-    its variance (the effective sample size); where all images agree, for one of each.
+    The versions of an image are not independent, so the interval is for the mean of per-image averages: a 95 % Wilson
+    score interval with the effective sample size that follows from their variance, or N if all images agree.
     """
     each = correct.reshape(-1, correct.shape[-1]).mean(0)
     value, count = float(each.mean()), float(len(each))
@@ -47,14 +46,14 @@ def mean_accuracy(correct: NDArray[np.bool_]) -> Measured:
 
 @dataclass(frozen=True)
 class CorruptionEvaluation:
-    """How a network does on corrupted images.
+    """A network's accuracy on corrupted images.
 
     Attributes:
-        correct: for each corruption the verdicts, boolean, (5, N), severities 1 to 5.
-        fingerprint: of the files of images.
-        seconds: what it took; what was known before is not counted.
-        environment: device and PyTorch.
-        checkpoint_sha256: of the weights, where they came from a file.
+        correct: the verdicts of each corruption, boolean, (5, N), severities 1 to 5.
+        fingerprint: hash of the image files.
+        seconds: wall time, without results that were already known.
+        environment: device and PyTorch version.
+        checkpoint_sha256: hash of the weights' file, if any.
     """
 
     correct: Mapping[str, NDArray[np.bool_]]
@@ -65,7 +64,7 @@ class CorruptionEvaluation:
 
     @property
     def images(self) -> int:
-        """How many images; each has five versions of every corruption."""
+        """The number of images, each with five versions of every corruption."""
         return int(next(iter(self.correct.values())).shape[1])
 
     def accuracies(self, name: str) -> tuple[Measured, ...]:
@@ -82,7 +81,7 @@ class CorruptionEvaluation:
         return tuple(mean_accuracy(stacked[:, severity]) for severity in range(stacked.shape[1]))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: figures, not verdicts."""
+        """The figures without verdicts, ready for JSON."""
         return {
             "kind": "corruptions",
             "images": self.images,
@@ -111,18 +110,18 @@ def evaluate_corruptions(
     state: str | Path | None = None,
     watcher: Watcher = ignore,
 ) -> CorruptionEvaluation:
-    """Classify corrupted images with a network in evaluation mode and float32; it is left as it was.
+    """Classify corrupted images with a network in evaluation mode and float32; it is restored afterwards.
 
     Args:
         model: from images (N, C, H, W) in [0, 1] to logits (N, K), on any device.
-        corrupted: what `robustmaps.data.open_corruptions` gives.
-        samples: how many images, drawn evenly from the classes, the same for all corruptions; None for all.
-        batch_size: images at once; None for what suits the device.
-        state: a folder that keeps the verdicts of each finished corruption. The same call goes on from there.
-        watcher: called after each batch.
+        corrupted: the result of `robustmaps.data.open_corruptions`.
+        samples: number of images, stratified by class, the same for all corruptions; None for all.
+        batch_size: images per batch; None for the device's usual size.
+        state: a folder for the verdicts of each finished corruption, from which the same call resumes.
+        watcher: receives progress reports.
 
     Raises:
-        InputError: the network does not take these images, or has another number of classes.
+        InputError: the network can't take these images, or has too few classes.
     """
     device = device_of(model)
     batch = usual_batch(device) if batch_size is None else batch_size
@@ -175,7 +174,7 @@ def _classify(
 
 
 def _choose(labels: Tensor, samples: int | None) -> Tensor:
-    """Rows of the images to use, those that `ImageSet.subset` takes of a test split in the same order."""
+    """Rows of the images to use, the same as `ImageSet.subset` chooses from a test split in the same order."""
     rows = torch.arange(len(labels))
     if samples is None:
         return rows
@@ -184,15 +183,15 @@ def _choose(labels: Tensor, samples: int | None) -> Tensor:
 
 
 def _check_classes(plain: AttackView, corrupted: CorruptedImages, device: torch.device) -> None:
-    """Run the network once, so that one that is not for these images says so before all else."""
+    """Run the network once, so that an unsuitable one fails at once."""
     example = corrupted.images(corrupted.names[0])[0, :1].to(device).float().div_(255)
     try:
         logits = plain(example)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{corrupted.folder}: the network does not take images of shape {corrupted.shape} ({reason})"
+            f"{corrupted.folder}: the network can't take images of shape {corrupted.shape} ({reason})"
         ) from error
     classes = int(corrupted.labels.max()) + 1
     if classes > logits.shape[1]:
-        raise InputError(f"{corrupted.folder}: labels of {classes} classes; the network tells {logits.shape[1]}")
+        raise InputError(f"{corrupted.folder}: labels of {classes} classes; the network has only {logits.shape[1]}")

@@ -1,4 +1,4 @@
-"""Is this robustness real? Checks for networks that attacks fail on without being robust."""
+"""Is this robustness real? Checks for networks on which attacks fail although they are not robust."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -34,18 +34,18 @@ _NORMS = ("linf", "l2", "l1")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the checks found.
+    """The results of all checks.
 
     Attributes:
-        findings: one for each check.
+        findings: one per check.
         norm: the norm of the budget.
         eps: its radius, in units of images in [0, 1].
-        images: how many images were used.
+        images: number of images.
         images_sha256: hash of images and labels.
-        seed: of all random draws.
+        seed: seed of all random draws.
         seconds: wall time.
-        checkpoint_sha256: hash of the weights' file, None for a network in memory.
-        environment: what it ran on.
+        checkpoint_sha256: hash of the weights' file; None for a network in memory.
+        environment: device and PyTorch version.
     """
 
     findings: tuple[Finding, ...]
@@ -64,7 +64,7 @@ class Diagnosis:
         return tuple(finding for finding in self.findings if finding.verdict == "suspect")
 
     def __getitem__(self, name: str) -> Finding:
-        """The finding of that check.
+        """The finding of a check, by name.
 
         Raises:
             KeyError: there is no such check.
@@ -109,23 +109,23 @@ def diagnose(
 ) -> Diagnosis:
     """Look for signs that attacks fail on a network for other reasons than its robustness.
 
-    Every check runs on the network itself, in the mode that it names, and the network is left as it was. Some two
-    hundred images of all classes are enough. What a check means stands on the page that its finding names.
+    Checks run on the network itself, which is restored afterwards. About two hundred images of all classes are enough.
+    Each finding names the page that explains its check.
 
     Args:
         model: from images (N, C, H, W) in [0, 1] to logits (N, K), on any device, in the mode in which it is used.
-        x: images (N, C, H, W); whether they are in [0, 1] is one of the questions.
+        x: images (N, C, H, W); one of the checks is whether they are in [0, 1].
         y: labels (N,), int64.
         norm: ``linf``, ``l2`` or ``l1``.
-        eps: the budget that the network claims to withstand, in units of images in [0, 1].
-        surrogate: another network for the same classes, on the same device, whose adversarial examples are tried; or
-            a function that makes one, which is called only where it is needed.
-        seed: of every random draw.
-        batch_size: images at once.
-        watcher: called as the work goes on; the phase is the check's name.
+        eps: the budget that the network is claimed to withstand, in units of images in [0, 1].
+        surrogate: another network for the same classes, on the same device, for the transfer check; or a function that
+            returns one, called only if needed.
+        seed: seed of all random draws.
+        batch_size: images per batch.
+        watcher: receives progress reports, with the check's name as phase.
 
     Raises:
-        InputError: shapes, labels or settings that don't fit.
+        InputError: shapes, labels or settings are invalid.
     """
     _check(x, y, norm, eps, batch_size)
     began = time.perf_counter()
@@ -155,7 +155,7 @@ def diagnose(
 
 @contextmanager
 def _opened(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, AttackView]]:
-    """What attacks are made on, in evaluation mode; the network is put back as it was, weights and buffers included."""
+    """The network to attack and its view, in evaluation mode; modes, weights and buffers are restored afterwards."""
     with state_restored(model), plain_view(model) as view:
         if not _fails_without_gradients(model, x):
             yield model, view
@@ -166,7 +166,7 @@ def _opened(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, AttackView
 
 
 def _run(name: str, subject: CheckedNetwork) -> Finding:
-    # Each check draws from a stream of its own, so that none depends on what another one drew.
+    # Each check has its own random stream, so that checks don't affect each other.
     torch.manual_seed(derive_seed(subject.seed, "diagnose", name))
     subject.check = name
     subject.report(0, 1, "check")
@@ -181,7 +181,7 @@ def _run(name: str, subject: CheckedNetwork) -> Finding:
 
 
 def _fails_without_gradients(model: nn.Module, x: Tensor) -> bool:
-    """Whether the network runs only where gradients are computed, as those do that compute some themselves."""
+    """Whether the network runs only with gradients turned on, for example because it computes some itself."""
     if not x.is_floating_point():
         return False
     try:
@@ -195,7 +195,7 @@ def _fails_without_gradients(model: nn.Module, x: Tensor) -> bool:
 
 
 def _check(x: Tensor, y: Tensor, norm: str, eps: float, batch_size: int) -> None:
-    """Refuse what is no batch at all; what is a doubtful one is for the checks."""
+    """Refuse anything but a batch; doubtful batches are left to the checks."""
     if norm not in _NORMS:
         raise unknown("norm", norm, _NORMS)
     check_eps(eps, norm)

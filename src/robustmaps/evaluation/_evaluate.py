@@ -1,4 +1,4 @@
-"""Attack a network, and return a verdict per sample."""
+"""The function `evaluate`: attack a network and return a verdict per sample."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +39,9 @@ def evaluate(
 ) -> Evaluation:
     """Attack a network and return a verdict per sample.
 
-    Attacks run on a fast view of the network. A sample counts as broken only when the plain network, in float32 and
-    evaluation mode, misclassifies an image that lies within the budget and within [0, 1]. Where the view and the plain
-    network disagree, the sample is attacked again on the plain one. The network is left as it was.
+    Attacks run on a fast view of the network. A sample counts as broken only if the plain network, in float32 and
+    evaluation mode, misclassifies an image within the budget and [0, 1]. If the view and the plain network disagree,
+    the sample is attacked again on the plain one. The network is restored afterwards.
 
     >>> evaluate(model, x, y, AutoAttack(eps=8 / 255), state="state").robust_accuracy  # doctest: +SKIP
     46.0 % [43.0, 49.1]
@@ -50,21 +50,22 @@ def evaluate(
         model: from images (N, C, H, W) in [0, 1] to logits (N, K), on any device.
         x: images (N, C, H, W) in [0, 1], float; batches are moved to the network's device.
         y: labels (N,), int64.
-        attack: one attack, or several that are tried in order on what is left; an empty list finds clean accuracy.
-            AutoAttack counts as the attacks that it is made of.
-        batch_size: images at once. None: as many as suit the device and fit into its memory. It is halved where
-            memory runs out.
-        seed: of every random draw.
-        precision: of the view: ``auto``, ``fp32``, ``tf32`` (on CUDA) or ``bf16``.
-        compile: run the view through ``torch.compile``.
-        engine: an engine for ``model`` to use instead of a new one; ``precision`` and ``compile`` are then its own.
-        state: a folder that keeps what is found, batch by batch. The same call goes on from there, to the same result.
-        adversarials: a tensor like ``x`` to receive the images that broke their sample; it must survive with ``state``.
-        smaller: an evaluation of the same network and images with a smaller budget, whose broken samples stay so.
-        watcher: called as the work goes on.
+        attack: one attack, or several to try in order on the unbroken samples; an empty list measures clean accuracy.
+            AutoAttack counts as the attacks that it consists of.
+        batch_size: images per batch; None for the device's usual size, if it fits in memory. It is halved if memory
+            runs out.
+        seed: seed of all random draws.
+        precision: precision of the view: ``auto``, ``fp32``, ``tf32`` (on CUDA) or ``bf16``.
+        compile: use ``torch.compile`` for the view.
+        engine: an engine for ``model`` to use instead of a new one; replaces ``precision`` and ``compile``.
+        state: a folder for the results of each batch, from which the same call resumes, with the same result.
+        adversarials: a tensor like ``x`` that receives the adversarial images; with ``state``, keep it between calls.
+        smaller: an evaluation of the same network and images with a smaller budget, whose broken samples stay broken.
+        watcher: receives progress reports.
 
     Raises:
-        InputError: bad images, labels or settings; attacks with different budgets; a state of something else.
+        InputError: images, labels or settings are invalid, attacks have different budgets, or ``state`` belongs to
+            another evaluation.
     """
     attacks = stages(attack)
     check_batch(x, y)
@@ -83,7 +84,7 @@ def evaluate(
     example = x[:8].float().to(device)
     _try(model, example)
     with ExitStack() as stack:
-        # The view first: its copy is made while the network is as the caller left it.
+        # The view first, so that its copy is made before the network changes.
         view = stack.enter_context(engine.view(example))
         plain = stack.enter_context(plain_view(model))
         found = folder.load() if folder else None
@@ -121,7 +122,7 @@ def evaluate(
 
 
 def _try(model: nn.Module, example: Tensor) -> None:
-    """Run the network once, so that one that doesn't take these images says so before all else."""
+    """Run the network once, so that an unsuitable one fails at once."""
     try:
         with plain_view(model) as plain, torch.no_grad():
             plain(example[:1])
@@ -131,11 +132,11 @@ def _try(model: nn.Module, example: Tensor) -> None:
 
 
 def _nothing(samples: int, batch_size: int, smaller: Evaluation | None, images: str) -> Found:
-    """What is known before the first attack."""
+    """The results before the first attack."""
     if smaller is None:
         return Found([ROBUST] * samples, [None] * samples, batch_size)
     if smaller.images_sha256 != images:
-        raise InputError("smaller: is of other images; give an evaluation of the same ones")
+        raise InputError("smaller: made on other images; expected an evaluation of the same images")
     broken = [verdict not in (ROBUST, WRONG) for verdict in smaller.verdicts]
     return Found(
         [verdict if b else ROBUST for verdict, b in zip(smaller.verdicts, broken, strict=True)],
@@ -146,7 +147,7 @@ def _nothing(samples: int, batch_size: int, smaller: Evaluation | None, images: 
 
 @contextmanager
 def _timed(found: Found, folder: StateFolder | None) -> Iterator[Callable[[], None]]:
-    """What keeps ``found`` up to date on disk; an exception is told where it is kept."""
+    """A function that saves ``found``; an exception gets a note with the folder."""
     before, began = found.seconds, time.perf_counter()
 
     def keep() -> None:
@@ -158,6 +159,6 @@ def _timed(found: Found, folder: StateFolder | None) -> Iterator[Callable[[], No
         yield keep
     except Exception as error:
         if folder is not None and found.seconds > before:
-            error.add_note(f"What was found until then is kept in {folder.path}; the same call goes on from there.")
+            error.add_note(f"The results so far are in {folder.path}; the same call resumes from there.")
         raise
     found.seconds = before + time.perf_counter() - began

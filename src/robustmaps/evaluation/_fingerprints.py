@@ -1,4 +1,4 @@
-"""What an evaluation depends on, as plain values and hashes."""
+"""The inputs of an evaluation as plain values and hashes."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ from robustmaps.engine.errors import InputError
 
 
 def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
-    """The attacks one by one, those of its ``stages`` for one that has any, as AutoAttack.
+    """The attacks one by one, with an attack such as AutoAttack replaced by its ``stages``.
 
     Raises:
-        InputError: they have different budgets.
+        InputError: the attacks have different budgets.
     """
     attacks: list[Attack] = []
     for one in attack if isinstance(attack, Sequence) else [attack]:
@@ -29,13 +29,13 @@ def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
 
 
 def caveats(attack: Attack | Sequence[Attack]) -> list[str]:
-    """What attacks have to say of themselves wherever their figures are printed."""
+    """The attacks' own cautions, to print beside their figures."""
     given: Sequence[Any] = attack if isinstance(attack, Sequence) else [attack]
     return [text for one in given if isinstance(text := getattr(one, "caveat", None), str)]
 
 
 def attack_settings(attack: Attack | Sequence[Attack]) -> list[dict[str, Any]]:
-    """Name and fields of each of the `stages`, as JSON gives them back; what is no plain value counts by its text."""
+    """Name and fields of each of the `stages`, as read back from JSON; other values are given by their ``repr``."""
     return [_settings(stage) for stage in stages(attack)]
 
 

@@ -1,4 +1,4 @@
-"""Rates over seeds, and the test that compares two of them."""
+"""Rates over seeds, and McNemar's test."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,20 +11,20 @@ _ALPHA = 0.05
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The exact McNemar test: were as many images gained as lost (McNemar, Psychometrika 1947)?"""
-    from scipy import stats  # takes a second to import, which reading records does not need
+    """The p-value of McNemar's exact test of equal gains and losses (McNemar, Psychometrika 1947)."""
+    from scipy import stats  # takes a second to import, and reading records does not need it
 
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def rate_over_seeds(verdicts: ArrayLike, *, seed: int = 0) -> Measured:
-    """The mean over seeds of how many images are right, with the bootstrap's interval.
+    """The mean accuracy over seeds, with its bootstrap interval.
 
-    Seeds and images are both drawn with replacement, the images alike for all seeds, since all saw the same ones.
+    Seeds and images are both resampled, with the same images for all seeds, since all saw the same ones.
 
     Args:
         verdicts: booleans (seeds, images).
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
         InputError: there are no verdicts.
@@ -42,7 +42,7 @@ def rate_over_seeds(verdicts: ArrayLike, *, seed: int = 0) -> Measured:
 
 
 def over_seeds(values: ArrayLike) -> Measured:
-    """The mean of a figure (seeds,) with Student's 95 % interval, which one seed does not bound.
+    """The mean of a figure (seeds,) with Student's 95 % interval, infinite for a single seed.
 
     >>> over_seeds([0.50, 0.52, 0.54]).interval
     (0.470..., 0.569...)
@@ -52,7 +52,7 @@ def over_seeds(values: ArrayLike) -> Measured:
     """
     sample = np.asarray(values, dtype=np.float64).reshape(-1)
     if not sample.size:
-        raise InputError("no values: expected one for each seed")
+        raise InputError("no values: expected one per seed")
     mean, half = float(sample.mean()), np.inf
     if (deviation := deviation_over_seeds(sample)) is not None:
         from scipy import stats

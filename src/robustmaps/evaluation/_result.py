@@ -1,4 +1,4 @@
-"""The result of an evaluation: a verdict per sample, and what follows from it."""
+"""The result of an evaluation: a verdict per sample, and the rates that follow."""
 
 import json
 from collections.abc import Mapping
@@ -21,22 +21,22 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Verdicts per sample and how they came about.
+    """Verdicts per sample, with the settings that led to them.
 
     Attributes:
         verdicts: per sample ``wrong`` (misclassified clean), ``robust``, or the name of the attack that broke it.
-        distances: per sample the norm of the perturbation that broke it; None where nothing did.
+        distances: per sample the norm of the perturbation that broke it, if any.
         norm: the norm of the budget.
         eps: the radius of the budget, in units of images in [0, 1].
-        attacks: the settings of each attack, in the order in which they ran.
+        attacks: the settings of each attack, in order.
         images_sha256: hash of images and labels; only evaluations on the same images are compared.
-        seed: the seed of all random draws.
+        seed: seed of all random draws.
         seconds: wall time.
-        stages: per attack how many samples it attacked and broke, and the seconds that it took.
-        warnings: what makes the figures doubtful, in words.
-        checkpoint_sha256: hash of the evaluated weights' file, None for a network in memory.
-        split: of which images of a data set these are, ``test`` or ``validation``; None where nobody said.
-        environment: what it ran on.
+        stages: samples attacked and broken by each attack, and its time in seconds.
+        warnings: reasons to doubt the figures, in words.
+        checkpoint_sha256: hash of the evaluated weights' file; None for a network in memory.
+        split: the split of the images, ``test`` or ``validation``; None if unknown.
+        environment: device, PyTorch version and settings.
     """
 
     verdicts: tuple[str, ...]
@@ -70,7 +70,7 @@ class Evaluation:
 
     @property
     def robust_accuracy(self) -> Measured:
-        """The share of samples that are classified correctly and withstood every attack."""
+        """The share of samples that withstood every attack."""
         return Measured.share(int(self.robust_correct.sum()), len(self.verdicts))
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,10 +101,10 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: str | Path) -> "Evaluation":
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
-            InputError: the file is missing or is no evaluation.
+            InputError: the file is missing or not an evaluation.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
@@ -113,10 +113,10 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
-        """Read what `to_dict` gave.
+        """Restore the result of `to_dict`.
 
         Raises:
-            InputError: something is missing, or is not what it should be.
+            InputError: a field is missing or invalid.
         """
         try:
             return cls(
@@ -135,17 +135,17 @@ class Evaluation:
                 },
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"no evaluation: {error!r}") from error
+            raise InputError(f"not an evaluation: {error!r}") from error
 
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """The difference in robust accuracy of B over A, paired by image.
 
     Raises:
-        InputError: the two were made on different images, or against different budgets.
+        InputError: the images or the budgets differ.
     """
     if a.images_sha256 != b.images_sha256:
         raise InputError("the evaluations were made on different images; evaluate both on the same samples")
     if (a.norm, a.eps) != (b.norm, b.eps):
-        raise InputError(f"the budgets differ: {a.norm} {a.eps:g} against {b.norm} {b.eps:g}")
+        raise InputError(f"the budgets differ: {a.norm} {a.eps:g} and {b.norm} {b.eps:g}; evaluate both with the same")
     return compare_all({"A": a.robust_correct, "B": b.robust_correct})[0]

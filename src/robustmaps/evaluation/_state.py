@@ -1,4 +1,4 @@
-"""What an evaluation has found so far, and the folder from which a killed one goes on."""
+"""The results of an evaluation so far, and the folder from which a killed one resumes."""
 
 import json
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ _FILE = "state.json"
 
 @dataclass
 class AttackStage:
-    """One attack of a cascade and how far it is.
+    """One attack of a cascade and its progress.
 
     Attributes:
         name: the verdict of the samples that it breaks.
-        rows: the samples that it attacks, which stood when it began.
-        done: how many of them have been attacked.
-        broken: how many of those fell.
+        rows: the samples to attack, unbroken when it began.
+        done: number of samples attacked.
+        broken: number of samples broken.
         seconds: wall time.
     """
 
@@ -31,20 +31,20 @@ class AttackStage:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """For people and JSON: counts in place of rows."""
+        """Counts instead of rows, for people and JSON."""
         return {"name": self.name, "attacked": self.done, "broken": self.broken, "seconds": self.seconds}
 
 
 @dataclass
 class Found:
-    """All that an evaluation has found; plain values, so that it can be written at any time.
+    """The results of an evaluation so far, as plain values that can be written at any time.
 
     Attributes:
         verdicts, distances: see `Evaluation`.
         stages: the attacks that have begun.
-        batch_size: images at once.
-        warnings: what makes the figures doubtful.
-        seconds: wall time of all sittings.
+        batch_size: images per batch.
+        warnings: reasons to doubt the figures.
+        seconds: wall time over all calls.
     """
 
     verdicts: list[str]
@@ -56,11 +56,11 @@ class Found:
 
 
 class StateFolder:
-    """Where `Found` is kept after every batch.
+    """The folder that stores `Found` after every batch.
 
     Args:
-        path: the folder, made when first written to.
-        identity: what the result depends on, by name; a state of anything else is refused.
+        path: the folder, created on first write.
+        identity: everything that the result depends on, by name; a state with another identity is refused.
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
@@ -68,10 +68,10 @@ class StateFolder:
         self._identity = dict(identity)
 
     def load(self) -> Found | None:
-        """What an earlier sitting found; None where there was none.
+        """The results of an earlier call, if any.
 
         Raises:
-            InputError: the state is of another evaluation, or damaged.
+            InputError: the state belongs to another evaluation or is damaged.
         """
         file = self.path / _FILE
         if not file.exists():
@@ -86,11 +86,11 @@ class StateFolder:
         others = [name for name, value in self._identity.items() if identity.get(name) != value]
         if others:
             raise InputError(
-                f"{self.path}: holds the state of an evaluation with another {' and another '.join(others)}; "
-                "name another folder, or delete this one"
+                f"{self.path}: contains the state of an evaluation with another {' and another '.join(others)}; "
+                "choose another folder or delete this one"
             )
         return result
 
     def save(self, found: Found) -> None:
-        """Write it, atomically."""
+        """Write the results, atomically."""
         write_json(self.path / _FILE, {"identity": self._identity, "found": asdict(found)})

@@ -1,4 +1,4 @@
-"""Tables, plots and rasters of plain values."""
+"""Figures: tables, plots and rasters of plain values."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Plots of analyses: the gain along the depth of a network, and its maps under attack."""
+"""Plots of analyses: gains along a network's depth, its maps under attack, and plans."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ Maps = NDArray[np.float32]
 
 
 def plot_gains(path: str | Path, analyses: Mapping[str, Analysis], title: str) -> None:
-    """The gain of the pooled features along the depth of the network, and that of the margin, with 95 % intervals.
+    """The gain of the pooled features along the network's depth and of the margin, with 95 % intervals.
 
     Args:
         path: the PNG to write.
-        analyses: per variant of one network its analysis.
-        title: what is shown.
+        analyses: the analysis of each variant of a network.
+        title: the title.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9.5, 4.4), layout="constrained")
@@ -79,7 +79,7 @@ def _points(
 
 
 def _ticks(analyses: Mapping[str, Analysis]) -> list[str]:
-    """Name and map sizes of each stage."""
+    """The name and map sizes of each stage."""
     first, *others = analyses.values()
     texts = []
     for number, (name, report) in enumerate(zip(short_names(first), first.stages, strict=True)):
@@ -94,14 +94,14 @@ def _ticks(analyses: Mapping[str, Analysis]) -> list[str]:
 
 @dataclass(frozen=True)
 class AttackedMaps:
-    """One image and what a network makes of it, before and after an attack.
+    """One image and a network's maps of it, before and after an attack.
 
     Attributes:
         image: the image.
         eps: the budget.
-        stages: names.
-        clean: per stage the map (C, h, w).
-        attacked: the same of the attacked image.
+        stages: names of the stages.
+        clean: the map (C, h, w) of each stage.
+        attacked: the same for the attacked image.
     """
 
     image: AttackedImage
@@ -112,15 +112,15 @@ class AttackedMaps:
 
 
 def plot_maps(path: str | Path, networks: Mapping[str, AttackedMaps], title: str) -> None:
-    """Per network three rows: the image and its maps, the same under attack, and the change.
+    """Three rows per network: the image and its maps, the same under attack, and the change.
 
-    A map is shown as the root mean square over its channels. The clean and the attacked map share one scale of
-    brightness; the change has its own, and the figure above it says how large it is.
+    A map is shown as the root mean square over its channels. The clean and the attacked map share a brightness scale;
+    the change has its own, with its size printed above.
 
     Args:
         path: the PNG to write.
-        networks: per network its maps, for the same image.
-        title: what is shown.
+        networks: the maps of each network, for the same image.
+        title: the title.
     """
     columns = 1 + max(len(maps.stages) for maps in networks.values())
     kinds = ("clean", "attacked", "change")
@@ -151,9 +151,9 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
 
     Args:
         path: the PNG to write.
-        plan: with measured gains.
-        title: what is shown.
-        gain: what the gain is, for the axis.
+        plan: a plan with measured gains.
+        title: the title.
+        gain: the label of the gain's axis.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.5, 4.6), layout="constrained")

@@ -1,10 +1,10 @@
-"""Figures with their intervals, and how a table shows them."""
+"""Table cells of figures with their intervals."""
 
 from robustmaps.engine.measured import Measured
 from robustmaps.figures._tables import Cell
 
 NONE = "-"
-"""In a table, for what is not known."""
+"""The text of an unknown value in a table."""
 
 
 def percent_cell(figure: Measured) -> Cell:

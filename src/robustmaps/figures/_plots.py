@@ -16,7 +16,7 @@ from robustmaps.engine.files import atomic
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
+# Okabe and Ito's colours, which are distinct for people with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -30,12 +30,12 @@ _STYLE: dict[Any, Any] = {
 
 
 def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> None:
-    """Validation accuracy over epochs: clean dashed, robust solid, the mean over seeds with the span of the seeds.
+    """Validation accuracy over epochs, clean (dashed) and robust (solid), as mean and range over seeds.
 
     Args:
         path: the PNG to write.
-        histories: per variant the histories of its runs.
-        title: what is shown.
+        histories: the histories of each variant's runs.
+        title: the title.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
@@ -68,13 +68,13 @@ def _curve(axes: Axes, runs: list[list[tuple[int, float]]], colour: str, style: 
 
 
 def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], norm: str, title: str) -> None:
-    """Robust accuracy over the radius, with the 95 % interval at each.
+    """Robust accuracy against the radius, with 95 % intervals.
 
     Args:
         path: the PNG to write.
-        points: radius and rate, in rising order; radius 0 is clean accuracy.
+        points: radii in ascending order and their rates; radius 0 is clean accuracy.
         norm: the norm of the radius.
-        title: what is shown.
+        title: the title.
     """
     radii = [eps for eps, _ in points]
     rates = 100 * np.array([rate.value for _, rate in points])
@@ -109,13 +109,13 @@ class AttackedImage:
 
 
 def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]], eps: float, title: str) -> None:
-    """Per network a row of images, and below each the same image attacked, with the prediction.
+    """Images of each network with their perturbations, attacked versions and predictions.
 
     Args:
         path: the PNG to write.
-        rows: per network its images, the same number for each.
-        eps: the budget; the perturbation is shown with grey for no change and white for ``+eps``.
-        title: what is shown.
+        rows: the images of each network, the same number for each.
+        eps: the budget; perturbations are grey for no change and white for ``+eps``.
+        title: the title.
     """
     columns = len(next(iter(rows.values())))
     kinds = ("clean", "perturbation", "attacked")
@@ -139,7 +139,7 @@ def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]],
 
 
 def plot_samples(path: str | Path, data: Dataset, per_class: int = 8, classes: int = 10) -> None:
-    """Some test images of the first classes, a row per class."""
+    """Some test images of the first classes, one row per class."""
     names = data.classes[:classes]
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
         figure = Figure(figsize=(0.8 * per_class + 1.5, 0.85 * len(names) + 0.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Arrays as small PNG files, a pixel for a pixel; the page enlarges them."""
+"""Arrays as small PNG files, one pixel per entry; the page enlarges them."""
 
 import io
 
@@ -11,7 +11,7 @@ Array = NDArray[np.float32]
 
 
 def png_of_image(image: Array) -> bytes:
-    """An image (C, H, W) in [0, 1] with one channel or three; more channels are averaged to grey."""
+    """An image (C, H, W) in [0, 1]; unless it has one or three channels, they are averaged to grey."""
     if len(image) not in (1, 3):
         image = image.mean(0, keepdims=True)
     levels = np.round(255 * image.clip(0, 1)).astype(np.uint8)
@@ -19,12 +19,12 @@ def png_of_image(image: Array) -> bytes:
 
 
 def png_of_change(change: Array, eps: float) -> bytes:
-    """A perturbation (C, H, W), magnified so that ``-eps`` is black, nothing is grey and ``+eps`` is white."""
+    """A perturbation (C, H, W), scaled so that ``-eps`` is black, 0 is grey and ``+eps`` is white."""
     return png_of_image((0.5 + change / (2 * eps)).astype(np.float32))
 
 
 def png_of_map(values: Array, top: float) -> bytes:
-    """A map (h, w) of figures from 0 on, dark for none and bright for ``top``."""
+    """A map (h, w) of non-negative values, dark for 0 and bright for ``top``."""
     colours = mpl.colormaps["magma"](values / (top or 1.0), bytes=True)
     return _encode(np.asarray(colours)[..., :3])
 

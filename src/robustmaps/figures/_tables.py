@@ -1,4 +1,4 @@
-"""Tables: the same rows for a terminal, a page, Markdown, LaTeX and CSV."""
+"""Tables for a terminal, a page, Markdown, LaTeX and CSV."""
 
 import csv
 import io
@@ -23,17 +23,17 @@ _LATEX = {
     "[": "{[}",
     "]": "{]}",
 }
-"""Square brackets are wrapped too: after a row's end LaTeX would take one for an option."""
+"""Square brackets are wrapped too, since LaTeX reads one after a row's end as an option."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, as people read it and as programs do.
+    """A figure, as text for people and as a value for programs.
 
     Attributes:
-        text: for people, with unit and interval.
-        value: what the column is sorted by, and what CSV holds; None where it has none.
-        interval: the bounds of the value.
+        text: the figure with unit and interval.
+        value: the value for sorting and CSV, if any.
+        interval: the bounds of the value, if any.
     """
 
     text: str
@@ -49,9 +49,9 @@ class Table:
     """Rows under column names.
 
     Attributes:
-        columns: the names, units included.
+        columns: the column names, with units.
         rows: one text or figure per column.
-        caption: what the rows are.
+        caption: a description of the rows.
     """
 
     columns: tuple[str, ...]
@@ -61,22 +61,22 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"a row of {len(row)} cells under {len(self.columns)} columns: {row}")
+                raise ValueError(f"row of {len(row)} cells {row}: expected {len(self.columns)}, one per column")
 
     def is_figures(self, column: int) -> bool:
-        """Whether a column holds figures rather than words."""
+        """Whether a column contains figures rather than words."""
         return any(isinstance(row[column], Cell) for row in self.rows)
 
     def to_markdown(self) -> str:
-        """As a Markdown table; what Markdown or HTML would take for its own in a cell is escaped."""
+        """Format as a Markdown table; Markdown and HTML syntax in cells is escaped."""
         lines = [self.columns, tuple("---" for _ in self.columns), *self.rows]
         return "\n".join("| " + " | ".join(in_markdown(str(cell)) for cell in line) + " |" for line in lines) + "\n"
 
     def to_latex(self, label: str = "") -> str:
-        r"""As a LaTeX table for the package booktabs, figures aligned to the right.
+        r"""Format as a LaTeX table for the package booktabs, with right-aligned figures.
 
         Args:
-            label: for ``\ref``; none where empty.
+            label: label for ``\ref``; empty for none.
         """
         kinds = "".join("r" if self.is_figures(column) else "l" for column in range(len(self.columns)))
         head, *body = (" & ".join(map(_latex, map(str, line))) + r" \\" for line in (self.columns, *self.rows))
@@ -97,7 +97,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
-        """As CSV: figures as plain numbers, their intervals in columns of their own."""
+        """Format as CSV, with figures as plain numbers and intervals in separate columns."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         wide = [self._has_intervals(column) for column in range(len(self.columns))]
@@ -116,7 +116,7 @@ class Table:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Table:
-    """A table of anything that prints; figures stay figures."""
+    """A table of any values; cells stay cells, and the others become text."""
     cells = tuple(tuple(cell if isinstance(cell, Cell) else str(cell) for cell in row) for row in rows)
     return Table(tuple(columns), cells, caption)
 
@@ -132,12 +132,12 @@ def _plain(cell: str | Cell, bounds: bool) -> Iterator[object]:
 
 
 def in_markdown(text: str) -> str:
-    """Plain text in a line of Markdown: what Markdown or HTML would take for its own is escaped."""
-    # A backslash first, since the others add some.
+    """Escape Markdown and HTML syntax in plain text for a line of Markdown."""
+    # Backslashes first, since the other escapes add some.
     for special in "\\|`*":
         text = text.replace(special, f"\\{special}")
-    text = text.replace("](", "]\\(")  # of a link or a picture; an interval needs no escape
-    # Within a word an underscore is text: names of networks and files stay readable.
+    text = text.replace("](", "]\\(")  # links and pictures only; intervals need no escape
+    # Underscores within words are text, so names of networks and files stay readable.
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)
     return text.replace("<", "&lt;").replace("\n", " ")
 

@@ -20,7 +20,7 @@ def plot_theory(path: str | Path, found: Laboratory) -> None:
 
     Args:
         path: the PNG to write.
-        found: what was measured, both pools of each series.
+        found: the measurements, with both pools of each series.
     """
     names = list(dict.fromkeys(series.name for series in found.series))
     with mpl.rc_context(_STYLE):

@@ -1,4 +1,4 @@
-"""The paper's networks, each with a ``strides`` argument, and what any network costs."""
+"""The paper's networks, each with configurable strides, and the cost of any network."""
 
 from robustmaps.models._catalog import CatalogEntry, catalog
 from robustmaps.models._classifier import Architecture, Classifier

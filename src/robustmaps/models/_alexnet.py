@@ -9,13 +9,13 @@ from robustmaps.models._strides import Strides
 
 
 def alexnet(strides: Strides, in_channels: int, num_classes: int) -> Classifier:
-    """Five convolutions with max pools behind the first, second and fifth, and a head of three layers.
+    """Five convolutions, max pools after the first, second and fifth, and a head of three layers.
 
     Args:
-        strides: strides of the first convolution and of the three max pools. A pool of stride 1 stays, and takes one
-            pixel off each side length.
+        strides: strides of the first convolution and the three max pools. A pool of stride 1 stays and makes each side
+            one pixel shorter.
         in_channels: channels of the images.
-        num_classes: logits.
+        num_classes: number of logits.
     """
     conv1, pool1, pool2, pool5 = strides
     features = OrderedDict[str, nn.Module](

@@ -17,9 +17,9 @@ class CatalogEntry:
 
     Attributes:
         name: the name for ``models.create``.
-        family: the family's name as papers write it.
+        family: the family's name in papers.
         strides: the default strides.
-        parameters: learned numbers.
+        parameters: number of learned values.
         flops: floating-point operations of a forward pass of one image, as in ``Cost``.
         map_size: (H, W) of the feature map before the final pooling.
     """
@@ -37,15 +37,15 @@ class CatalogEntry:
 
 
 def catalog(names: Iterable[str] | None = None, *, image_px: int = 32, num_classes: int = 10) -> list[CatalogEntry]:
-    """The sizes of networks with their default strides, had from shapes alone: no network is allocated or computed.
+    """The sizes of networks with their default strides, from shapes alone: no weights are allocated.
 
     Args:
-        names: all networks where None.
+        names: the networks; None for all.
         image_px: side length of the three-channel image.
-        num_classes: logits.
+        num_classes: number of logits.
 
     Raises:
-        InputError: an unknown name, or an image too small for a network.
+        InputError: a name is unknown, or the image is too small for a network.
     """
     entries = []
     for name in _registry.names() if names is None else names:

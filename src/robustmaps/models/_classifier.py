@@ -1,4 +1,4 @@
-"""What the families share: features, global average pooling and a head, and the row of a network."""
+"""The parts that all families share: the classifier, residual groups and the row of a network."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from robustmaps.models._strides import Strides
 
 
 class Classifier(nn.Module):
-    """Features (N, C, H, W), their average over the map (N, C), and a head that turns it into logits (N, classes).
+    """Features (N, C, H, W), their average over the map (N, C), and a head that returns logits (N, classes).
 
-    Global average pooling is what lets every network take images of any size and any strides.
+    Global average pooling lets every network take images of any size with any strides.
     """
 
     def __init__(self, features: nn.Sequential, head: nn.Module) -> None:
@@ -37,11 +37,11 @@ class Architecture:
     """What is known of a network: as ``ROW``, or several as ``ROWS``, in the module of its family.
 
     Attributes:
-        name: on the command line.
-        family: the name of the family as papers write it.
+        name: the name on the command line.
+        family: the family's name in papers.
         strides: the default stride of each downsampling step.
-        steps: what the strides belong to, such as ``one per group``.
-        build: makes the body from strides, input channels and classes.
+        steps: the steps that the strides apply to, such as ``one per group``.
+        build: builds the body from strides, input channels and number of classes.
     """
 
     name: str
@@ -59,13 +59,13 @@ def residual_groups(
     depths: Sequence[int],
     strides: Strides,
 ) -> dict[str, nn.Module]:
-    """Groups of residual blocks; the first block of a group has its stride and changes the width.
+    """Groups of residual blocks; the first block of a group applies its stride and changes the width.
 
     Args:
-        block: makes a block from input channels, output channels and stride.
-        in_channels: channels that enter the first group.
+        block: builds a block from input channels, output channels and stride.
+        in_channels: input channels of the first group.
         widths: output channels of each group.
-        depths: blocks of each group.
+        depths: number of blocks in each group.
         strides: stride of each group.
     """
     groups: dict[str, nn.Module] = {}
@@ -77,5 +77,5 @@ def residual_groups(
 
 
 def conv(in_channels: int, out_channels: int, kernel_px: int, stride: int = 1, *, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias whose padding keeps the map's size at stride 1."""
+    """A convolution without bias, padded to keep the map's size at stride 1."""
     return nn.Conv2d(in_channels, out_channels, kernel_px, stride, kernel_px // 2, groups=groups, bias=False)

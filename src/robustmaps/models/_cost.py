@@ -1,4 +1,4 @@
-"""What a network costs: operations, parameters, memory for the backward pass, latency."""
+"""The cost of a network: operations, parameters, memory for the backward pass, latency."""
 
 import statistics
 import time
@@ -26,15 +26,14 @@ class Cost:
     """The cost of a network for one image.
 
     Attributes:
-        flops: floating-point operations of a forward pass, two for a multiplication with addition, as
-            ``torch.utils.flop_counter`` counts them, those of attention included.
-        parameters: learned numbers, shared ones counted once.
-        activation_bytes: memory that one more image in the batch leaves allocated, after the forward pass, for the
-            backward pass of a training step, where every parameter gets a gradient: each saved storage once and
-            whole, without the image itself. A training step's peak adds what does not grow with the batch
-            (parameters, their gradients and the optimizer's state) and short-lived buffers.
-        map_size: (H, W) of the feature map before the final pooling, None where no map is pooled or flattened.
-        latency_s: median time of a forward pass in seconds, None where not measured.
+        flops: floating-point operations of a forward pass, two per multiply-add, as ``torch.utils.flop_counter`` counts
+            them, attention included.
+        parameters: number of learned values, shared ones counted once.
+        activation_bytes: memory saved for the backward pass of a training step by one more image in the batch, without
+            the image itself. A training step's peak adds what does not grow with the batch (parameters, their
+            gradients and the optimizer's state) and short-lived buffers.
+        map_size: (H, W) of the feature map before the final pooling; None if no map is pooled or flattened.
+        latency_s: median time of a forward pass in seconds; None if not measured.
     """
 
     flops: int
@@ -49,23 +48,23 @@ class Cost:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Cost":
-        """What `to_dict` gave."""
+        """Restore the result of `to_dict`."""
         size = values["map_size"]
         return Cost(**{**values, "map_size": None if size is None else tuple(size)})
 
 
 def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int = 0) -> Cost:
-    """Measure what one image costs, in evaluation mode, and leave the model as it was.
+    """Measure the cost of one image in evaluation mode, without changing the model.
 
-    Everything but the latency can be had of a model and an image on the ``meta`` device, where nothing is computed.
+    Everything but the latency can also be measured on the ``meta`` device, where nothing is computed.
 
     Args:
         model: any network, on the example's device.
-        example: images (N, C, H, W); the first one is used.
-        latency_runs: forward passes to time; none where 0.
+        example: images (N, C, H, W); only the first is used.
+        latency_runs: forward passes to time; 0 for none.
 
     Raises:
-        InputError: no image, or a latency is asked for on the ``meta`` device.
+        InputError: there is no image, or latency is asked for on the ``meta`` device.
     """
     if example.ndim != 4 or not len(example):
         raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
@@ -75,7 +74,7 @@ def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int =
     with _as_trained(model):
         flops, map_size = trace_forward(model, image)
         pair = image.repeat(2, 1, 1, 1)
-        # The difference leaves out what is saved once per batch, such as parameters and batch-norm statistics.
+        # The difference excludes what is saved once per batch, such as parameters and batch-norm statistics.
         activation_bytes = _saved_bytes(model, pair) - _saved_bytes(model, image)
         latency_s = _latency_s(model, image, latency_runs) if latency_runs else None
     return Cost(
@@ -88,21 +87,21 @@ def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int =
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learned numbers of a model, shared ones counted once."""
+    """The number of learned values, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int, int] | None]:
-    """Operations of one forward pass and (H, W) of the map before the final pooling."""
+    """Operations of one forward pass, and (H, W) of the map before the final pooling."""
     with torch.no_grad(), count_flops() as counter, FinalPooling() as pooling:
         model(image)
     return counter.total, pooling.map_size
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up PyTorch's formulas of what is computed, also where gradients of single tensors are asked for.
+    """Counts operations by PyTorch's formulas.
 
-    PyTorch's own `FlopCounterMode` follows modules as well, which `torch.autograd.grad` does not allow.
+    PyTorch's own `FlopCounterMode` also tracks modules, which fails under `torch.autograd.grad`.
 
     Attributes:
         total: operations so far.
@@ -113,11 +112,11 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute, and count."""
+        """Run the operation and count it."""
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
         if formula is None:
-            with self:  # an operation that is made of others, as inference mode leaves it
+            with self:  # an operation composed of others, as in inference mode
                 out = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if out is NotImplemented else out
         out = func(*args, **kwargs)
@@ -127,10 +126,10 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def count_flops() -> Iterator[FlopCounter]:
-    """Count operations, those of attention from its matrix products, of which PyTorch's formulas know all.
+    """Count operations within the block, with attention as plain matrix products.
 
-    They pass over the fused kernels that attention has on a CPU, and over the fast path of `nn.MultiheadAttention`,
-    with the projections in it.
+    PyTorch's formulas miss the fused attention kernels on a CPU and the fast path of `nn.MultiheadAttention`, including
+    its projections.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -143,7 +142,7 @@ def count_flops() -> Iterator[FlopCounter]:
 
 @contextmanager
 def _as_trained(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, gradients for all parameters, and afterwards what was before."""
+    """Evaluation mode with gradients for all parameters within the block; restored afterwards."""
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     for parameter in frozen:
         parameter.requires_grad_(True)
@@ -157,7 +156,7 @@ def _as_trained(model: nn.Module) -> Iterator[None]:
 
 
 def _saved_bytes(model: nn.Module, images: torch.Tensor) -> int:
-    """Size of the storages that a forward pass saves for the backward pass, without the images'."""
+    """Bytes that a forward pass saves for the backward pass, without the images."""
     saved: list[int] = []
     with torch.enable_grad(), saved_bytes(saved.append, images):
         model(images.requires_grad_())

@@ -1,4 +1,4 @@
-"""The size of the feature map before the final pooling, read off a forward pass."""
+"""The size of the feature map before the final pooling, observed in a forward pass."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -17,11 +17,10 @@ _RESHAPES = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 class FinalPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, notes the size (H, W) of the last map (N, C, H, W) that is pooled over all its pixels.
+    """While active, records the size (H, W) of the last map (N, C, H, W) that is pooled over all its pixels.
 
-    It sees operations and not modules, so it holds for any network, also for one that pools with ``x.mean((2, 3))``.
-    A map that is flattened instead of pooled counts where nothing is pooled. Squeeze-and-excitation blocks pool too,
-    but before the end.
+    It watches operations, not modules, so it works for any network, including one that pools with ``x.mean((2, 3))``.
+    If no map is pooled, the last flattened one counts. Squeeze-and-excitation blocks pool too, but earlier.
     """
 
     def __init__(self) -> None:
@@ -31,7 +30,7 @@ class FinalPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def map_size(self) -> tuple[int, int] | None:
-        """(H, W) of the final map so far, None where no map was pooled or flattened."""
+        """(H, W) of the final map so far; None if no map was pooled or flattened."""
         return self._pooled or self._flattened
 
     def __torch_dispatch__(
@@ -41,7 +40,7 @@ class FinalPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run the operation and note the size of its input where it is a pooling."""
+        """Run the operation and record its input's size if it pools or flattens a map."""
         out = func(*args, **(kwargs or {}))
         x = args[0] if args else None
         if isinstance(x, torch.Tensor) and x.ndim == 4:
@@ -55,7 +54,7 @@ class FinalPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Run a model on images of that shape with shapes only: nothing is computed and the model stays as it is.
+    """Run a model on images of that shape without computing values or changing the model.
 
     Raises:
         RuntimeError: the model can't take that shape.
@@ -67,11 +66,11 @@ def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:
 
 
 def smallest_side_px(model: nn.Module, channels: int, limit_px: int = 1024) -> int | None:
-    """The side length of the smallest square image that the model can take, None where that is above the limit."""
+    """The side length of the smallest square image that the model can take; None if above the limit."""
 
     def fits(side_px: int) -> bool:
         try:
-            # Two images, since batch-norm in training mode refuses one image with a map of one pixel.
+            # Two images: batch-norm in training mode refuses a single image whose map has one pixel.
             dry_run(model, (2, channels, side_px, side_px))
         except RuntimeError:
             return False

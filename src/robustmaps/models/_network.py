@@ -1,4 +1,4 @@
-"""A network that takes pixels: normalisation and upsampling are layers in front of the body."""
+"""A network that takes pixels: normalisation and upsampling are layers before the body."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ UPSAMPLE_MODES = ("nearest", "bilinear", "bicubic")
 
 
 class Normalize(nn.Module):
-    """``(x - mean) / std`` by channel, with fixed values that travel with the network's state.
+    """``(x - mean) / std`` per channel, with fixed values that are part of the network's state.
 
     Attributes:
         mean, std: buffers (C, 1, 1).
@@ -25,10 +25,10 @@ class Normalize(nn.Module):
     std: torch.Tensor
 
     def __init__(self, channels: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> None:
-        """Mean 0 and standard deviation 1 where none is given, which leaves images as they are.
+        """Defaults to mean 0 and standard deviation 1, which leaves images unchanged.
 
         Raises:
-            InputError: not one finite number for each channel, or a standard deviation that is not positive.
+            InputError: there is not one finite number per channel, or a standard deviation is not positive.
         """
         super().__init__()
         self.register_buffer("mean", _per_channel("mean", mean, channels, default=0.0))
@@ -38,7 +38,7 @@ class Normalize(nn.Module):
         """Normalised images (N, C, H, W).
 
         Raises:
-            InputError: the images have another number of channels.
+            InputError: the number of channels differs.
         """
         _check_channels(x, len(self.mean))
         return (x - self.mean) / self.std
@@ -52,8 +52,8 @@ class Network(nn.Module):
     """Logits (N, classes) of images (N, C, H, W) in [0, 1].
 
     Attributes:
-        normalize: the normalisation by channel.
-        upsample: enlarges the normalised images, the identity for factor 1.
+        normalize: the normalisation per channel.
+        upsample: enlarges the normalised images; the identity for factor 1.
         body: the classifier.
     """
 
@@ -67,7 +67,7 @@ class Network(nn.Module):
         """Logits (N, classes) of images (N, C, H, W).
 
         Raises:
-            InputError: images of another number of channels, or so small that no map is left of them.
+            InputError: the number of channels differs, or the images are too small for the network.
         """
         enlarged = self.upsample(self.normalize(x))
         try:
@@ -84,9 +84,9 @@ class Network(nn.Module):
 
 
 def feature_map_size(network: Network, image_size: tuple[int, int]) -> tuple[int, int]:
-    """The size (H, W) of the feature map before the final pooling, for images of a size (H, W).
+    """The size (H, W) of the feature map before the final pooling, for images of size (H, W).
 
-    Only shapes are run through the network, so it takes milliseconds for any width and device.
+    Only shapes are computed, so it takes milliseconds for any width and device.
 
     Raises:
         InputError: the images are too small, or the network neither pools nor flattens a map.
@@ -95,15 +95,17 @@ def feature_map_size(network: Network, image_size: tuple[int, int]) -> tuple[int
         dry_run(network, (2, len(network.normalize.mean), *image_size))
     size: tuple[int, int] | None = pooling.map_size
     if size is None:
-        raise InputError(f"feature_map_size of {type(network.body).__name__}: it neither pools nor flattens a map")
+        raise InputError(
+            f"{type(network.body).__name__} neither pools nor flattens a map; expected a network with a final map"
+        )
     return size
 
 
 def upsampling(factor: float, mode: str) -> nn.Module:
-    """The layer that enlarges images by a factor of at least 1, by ``nearest``, ``bilinear`` or ``bicubic``.
+    """The layer that enlarges images by a factor of at least 1 with ``nearest``, ``bilinear`` or ``bicubic``.
 
     Raises:
-        InputError: a factor below 1 or an unknown mode.
+        InputError: the factor is below 1 or the mode unknown.
     """
     check_at_least("upsample", factor, 1)
     if mode not in UPSAMPLE_MODES:

@@ -1,4 +1,4 @@
-"""PreActResNet (arXiv:1603.05027) for small images: batch-norm and ReLU come before each convolution."""
+"""PreActResNet (arXiv:1603.05027) for small images: batch-norm and ReLU precede each convolution."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from robustmaps.models._strides import Strides
 
 
 class PreActResidual(nn.Module):
-    """A path beside a shortcut: ``path(preact(x)) + shortcut``.
+    """A residual block: ``path(preact(x)) + shortcut``.
 
-    The shortcut is x itself where the shape stays and a 1x1 convolution of ``preact(x)`` where it changes.
+    The shortcut is x itself, or a 1x1 convolution of ``preact(x)`` if the shape changes.
     """
 
     def __init__(self, path: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
@@ -25,7 +25,7 @@ class PreActResidual(nn.Module):
         self.projection = conv(in_channels, out_channels, 1, stride) if changes else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         activated = self.preact(x)
         shortcut = x if self.projection is None else self.projection(activated)
         out: torch.Tensor = self.path(activated) + shortcut
@@ -44,7 +44,7 @@ def basic(in_channels: int, out_channels: int, stride: int) -> PreActResidual:
 
 
 def bottleneck(in_channels: int, out_channels: int, stride: int) -> PreActResidual:
-    """A 3x3 convolution of a quarter of the channels, which carries the stride, between two 1x1 ones."""
+    """A strided 3x3 convolution on a quarter of the channels, between two 1x1 convolutions."""
     inner = out_channels // 4
     path = nn.Sequential(
         conv(in_channels, inner, 1),
@@ -68,17 +68,7 @@ def preact_resnet(
     widths: Sequence[int],
     depths: Sequence[int],
 ) -> Classifier:
-    """Stem, groups of blocks, a last batch-norm and ReLU, linear head.
-
-    Args:
-        strides: stride of each group.
-        in_channels: channels of the images.
-        num_classes: logits.
-        block: makes a block from input channels, output channels and stride.
-        stem: channels of the first convolution.
-        widths: output channels of each group.
-        depths: blocks of each group.
-    """
+    """Stem, groups of blocks, a last batch-norm and ReLU, linear head; arguments as for `resnet`."""
     groups = residual_groups(block, in_channels=stem, widths=widths, depths=depths, strides=strides)
     last = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True))
     features = nn.Sequential(OrderedDict(stem=conv(in_channels, stem, 3), **groups, last=last))

@@ -12,9 +12,9 @@ from robustmaps.models._strides import Strides
 
 
 class Residual(nn.Module):
-    """A path beside a shortcut: ``relu(path(x) + shortcut(x))``.
+    """A residual block: ``relu(path(x) + shortcut(x))``.
 
-    The shortcut is the identity where the shape stays and a 1x1 convolution with batch-norm where it changes.
+    The shortcut is the identity, or a 1x1 convolution with batch-norm if the shape changes.
     """
 
     def __init__(self, path: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
@@ -26,7 +26,7 @@ class Residual(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         out: torch.Tensor = self.relu(self.path(x) + self.shortcut(x))
         return out
 
@@ -44,7 +44,7 @@ def basic(in_channels: int, out_channels: int, stride: int) -> Residual:
 
 
 def bottleneck(in_channels: int, out_channels: int, stride: int, *, reduction: int = 4, groups: int = 1) -> Residual:
-    """A 3x3 convolution of ``out_channels / reduction`` channels, which carries the stride, between two 1x1 ones."""
+    """A strided 3x3 convolution on ``out_channels / reduction`` channels, between two 1x1 convolutions."""
     inner = out_channels // reduction
     path = nn.Sequential(
         conv(in_channels, inner, 1),
@@ -74,11 +74,11 @@ def resnet(
     Args:
         strides: stride of each group.
         in_channels: channels of the images.
-        num_classes: logits.
-        block: makes a block from input channels, output channels and stride.
+        num_classes: number of logits.
+        block: builds a block from input channels, output channels and stride.
         stem: channels of the first convolution.
         widths: output channels of each group.
-        depths: blocks of each group.
+        depths: number of blocks in each group.
     """
     first = nn.Sequential(conv(in_channels, stem, 3), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
     groups = residual_groups(block, in_channels=stem, widths=widths, depths=depths, strides=strides)
@@ -98,7 +98,7 @@ def _wide(
     depths: Sequence[int],
     family: str = "ResNet",
 ) -> Architecture:
-    """Four groups behind a stem of 64 channels (table 1 of the ResNet paper, the stem made for small images)."""
+    """Four groups after a stem of 64 channels (table 1 of the ResNet paper, with a stem for small images)."""
     build = partial(resnet, block=block, stem=64, widths=widths, depths=depths)
     return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build)
 

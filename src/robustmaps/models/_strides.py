@@ -7,9 +7,7 @@ from robustmaps.engine.errors import InputError
 
 
 class Strides(tuple[int, ...]):
-    """The stride of each downsampling step, 1 to 9, written as one digit each.
-
-    It is a plain tuple that prints as it is written on the command line:
+    """The stride of each downsampling step, 1 to 9: a tuple that prints as on the command line.
 
     >>> str(Strides((1, 1, 2, 2)))
     '1122'
@@ -20,17 +18,16 @@ class Strides(tuple[int, ...]):
 
     @classmethod
     def parse(cls, value: "StridesLike | None", *, default: "Strides", network: str, steps: str) -> Self:
-        """Read the strides that replace a network's default ones.
+        """Parse the strides that replace a network's default ones.
 
         Args:
-            value: digits (``"1122"``, or ``1122`` as unquoted YAML gives it), a sequence of integers, or None for
-                the default.
+            value: digits (``"1122"``, or ``1122`` from YAML), a sequence of integers, or None for the default.
             default: the network's own strides, which set the expected length.
             network: the network's name, for the error.
-            steps: what the digits are the strides of, for the error, such as ``one per group``.
+            steps: the steps that the digits apply to, for the error, such as ``one per group``.
 
         Raises:
-            InputError: not one digit from 1 to 9 for each step.
+            InputError: the value is not one digit from 1 to 9 per step.
         """
         if value is None:
             return cls(default)

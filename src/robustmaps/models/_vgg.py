@@ -1,6 +1,6 @@
-"""VGG (arXiv:1409.1556) with global average pooling and a small head; the paper's VGG-16 is ``vgg16_bn``.
+"""VGG (arXiv:1409.1556) with global average pooling and a small head.
 
-That VGG-16 means the one with batch-norm is how the published code trains it (github.com/MTandHJ/rcm, README).
+The VGG-16 of the paper's experiments is ``vgg16_bn``: the published code trains it (github.com/MTandHJ/rcm, README).
 """
 
 from collections import OrderedDict
@@ -16,14 +16,14 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 def vgg(strides: Strides, in_channels: int, num_classes: int, *, depths: Sequence[int], batch_norm: bool) -> Classifier:
-    """Five groups of 3x3 convolutions, each with a max pool behind it, and a head of three layers.
+    """Five groups of 3x3 convolutions, each followed by a max pool, and a head of three layers.
 
     Args:
-        strides: stride of the max pool behind each group; a pool of stride 1 is left out.
+        strides: stride of the max pool after each group; a pool of stride 1 is omitted.
         in_channels: channels of the images.
-        num_classes: logits.
-        depths: convolutions of each group.
-        batch_norm: put a batch-norm behind each convolution.
+        num_classes: number of logits.
+        depths: number of convolutions in each group.
+        batch_norm: add a batch-norm after each convolution.
     """
     groups: dict[str, nn.Module] = {}
     for number, (width, depth, stride) in enumerate(zip(WIDTHS, depths, strides, strict=True), start=1):

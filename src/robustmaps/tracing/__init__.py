@@ -1,4 +1,4 @@
-"""What a network does in one pass: calls, windows, receptive field, head and downsampling steps."""
+"""What a network computes in one pass: its calls, windows, receptive field, head and downsampling steps."""
 
 from robustmaps.tracing._head import (
     Head,

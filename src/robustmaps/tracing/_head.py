@@ -1,4 +1,4 @@
-"""What a network does with its last map: averages it, takes maxima, flattens it, or something else."""
+"""A network's head: how it reduces its last map, by an average, a maximum, flattening or otherwise."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,13 +19,13 @@ _RESHAPES = ("flatten", "view", "reshape")
 
 @dataclass(frozen=True)
 class Head:
-    """Where the last map ends.
+    """The call that consumes the last map.
 
     Attributes:
         kind: ``average`` or ``max`` over the whole map, ``flatten``, or ``other`` (attention, a class token).
-        call: the call that does it.
-        map: the map that goes in; for a flatten behind an adaptive pool, what goes into that pool.
-        map_size: its height and width.
+        call: the call itself.
+        map: its input; for a flatten behind an adaptive pool, the input of that pool.
+        map_size: height and width of the map.
     """
 
     kind: HeadKind
@@ -35,11 +35,11 @@ class Head:
 
 
 def find_head(trace: Trace) -> Head | None:
-    """Walk back from the logits to the first call that takes a whole map; None where no map is left on the way."""
+    """Walk back from the logits to the first call that takes a whole map; None if there is no such call."""
     pending = {trace.output.source}
-    pixel: Head | None = None  # on a map of one pixel: a pool further back may have made it
+    pixel: Head | None = None  # a head on a map of one pixel, which an earlier pool may have made
     while pending:
-        # The latest call first, so that a pool is met before the convolutions in front of it.
+        # Latest call first, so that a pool is met before the convolutions in front of it.
         index = max(i for i in pending if i is not None)
         pending.discard(index)
         if index == IMAGE:
@@ -47,7 +47,7 @@ def find_head(trace: Trace) -> Head | None:
         call = trace.calls[index]
         window = read_window(call)
         if pixel is not None and pixel.kind != "flatten" and _is_dense(call):
-            break  # behind this convolution the network pools, so it is no head
+            break  # the network pools after this convolution, so it is not the head
         head = _as_head(trace, call)
         if head is not None and head.map_size != (1, 1):
             return head
@@ -60,7 +60,7 @@ def find_head(trace: Trace) -> Head | None:
 
 
 def pools_whole_map(call: Call) -> bool:
-    """Whether a call makes one number per channel out of a map (N, C, H, W)."""
+    """Whether a call reduces a map (N, C, H, W) to one number per channel."""
     if not call.inputs or len(call.inputs[0].shape) != 4:
         return False
     if call.name in _ADAPTIVE:
@@ -89,7 +89,7 @@ def _as_head(trace: Trace, call: Call) -> Head | None:
 
 
 def _reduction(trace: Trace, call: Call) -> Head | None:
-    """A mean or maximum over a map that does not come as (N, C, H, W) or is not taken at once."""
+    """A mean or maximum over a map in another layout than (N, C, H, W), or taken one axis at a time."""
     kind: HeadKind = "average" if call.name in _SUMS else "max"
     value = call.inputs[0]
     if _reduced(call) == {1, 2} and len(value.shape) == 4:  # channels last
@@ -101,7 +101,7 @@ def _reduction(trace: Trace, call: Call) -> Head | None:
 
 
 def _of_tokens(trace: Trace, call: Call, kind: HeadKind) -> Head | None:
-    """A head on tokens (N, L, C) or (N, C, L): its map is the last that has as many pixels, but for a class token."""
+    """A head on tokens (N, L, C) or (N, C, L); its map is the last with L pixels, or L - 1 with a class token."""
     counts = {length - extra for length in call.inputs[0].shape[1:] for extra in (0, 1)}
     for other in reversed(trace.calls[: call.index]):
         size = size_of(other.shape)
@@ -111,7 +111,7 @@ def _of_tokens(trace: Trace, call: Call, kind: HeadKind) -> Head | None:
 
 
 def _reduced(call: Call) -> set[int]:
-    """The axes that a mean, sum or maximum runs over."""
+    """The axes that a mean, sum or maximum reduces."""
     dims = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
     if call.name not in ("mean", "sum", "amax", "max") or dims is None:
         return set()
@@ -123,7 +123,7 @@ def _flattens(call: Call) -> bool:
 
 
 def is_small_step(call: Call, *, averages: bool = False) -> bool:
-    """Whether a pool takes in a whole map only because the map is as small as an ordinary window: VGG's last step.
+    """Whether a pool covers a whole map only because the map is as small as an ordinary window, as in VGG's last step.
 
     Args:
         call: a pool of the whole map.
@@ -134,14 +134,14 @@ def is_small_step(call: Call, *, averages: bool = False) -> bool:
 
 
 def _is_dense(call: Call) -> bool:
-    """Whether a convolution is as large as its map, and so a linear layer on the flattened map."""
+    """Whether a convolution is as large as its map, which makes it a linear layer on the flattened map."""
     window = read_window(call)
     size = size_of(call.inputs[0].shape)
     return call.name == "conv2d" and window is not None and window.kernel == size != (1, 1) and window.covers(size)
 
 
 def _before_adaptive_pool(trace: Trace, value: Value) -> Value:
-    """What goes into the adaptive pool that made a map, through layers that leave its size; else the map itself."""
+    """The input of the adaptive pool that made a map, looking through layers that keep its size; else the map."""
     at = value
     while at.source not in (None, IMAGE):
         call = trace.calls[at.source]
@@ -154,6 +154,6 @@ def _before_adaptive_pool(trace: Trace, value: Value) -> Value:
 
 
 def _asked_size(call: Call) -> Pair:
-    """The output size that an adaptive pool was asked for."""
+    """The requested output size of an adaptive pool."""
     size = call.args[1] if len(call.args) > 1 else call.kwargs["output_size"]
     return pair(tuple(s or 1 for s in size) if not isinstance(size, int) else size)

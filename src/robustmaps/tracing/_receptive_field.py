@@ -1,4 +1,4 @@
-"""What each call of a trace sees of the image, and which calls are its consumers."""
+"""The receptive field and the consumers of each call of a trace."""
 
 import math
 from collections import defaultdict
@@ -24,7 +24,7 @@ RESAMPLERS = (
     "pixel_shuffle",
     "conv_transpose2d",
 )
-"""Further functions that make a map smaller or larger, which are told of but not changed."""
+"""Other functions that resize a map; they are reported but not changed."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Sight:
     """What a pixel of a map sees.
 
     Attributes:
-        field_px: height and width of the part of the image that can change it.
-        stride_px: how far apart, in the image, two neighbours of the map look.
+        field_px: height and width of the part of the image that it depends on.
+        stride_px: distance in the image between the fields of two neighbouring pixels.
     """
 
     field_px: tuple[float, float]
@@ -41,10 +41,10 @@ class Sight:
 
 
 def sights(trace: Trace) -> Mapping[int, Sight]:
-    """What the result of each call sees, by the call's index; `IMAGE` stands for the image.
+    """What each call's result sees, by the call's index; `IMAGE` is the image.
 
-    A side branch that pools the whole map into one number per channel (squeeze and excitation) is left out of account,
-    as the receptive field of such a network is quoted in the literature.
+    Side branches that pool the whole map into one number per channel (squeeze and excitation) are ignored, as is usual
+    in the literature.
     """
     seen = {IMAGE: Sight((1.0, 1.0), (1.0, 1.0))}
     for call in trace.calls:
@@ -53,12 +53,12 @@ def sights(trace: Trace) -> Mapping[int, Sight]:
 
 
 def size_of(shape: torch.Size) -> Pair:
-    """Height and width of a map, (1, 1) of anything that has none."""
+    """Height and width of a map; (1, 1) for anything else."""
     return (shape[-2], shape[-1]) if len(shape) >= 4 else (1, 1)
 
 
 def consumers(trace: Trace) -> Mapping[int, Sequence[Call]]:
-    """The calls that read each call's result, by its index."""
+    """The calls that read each call's result, by that call's index."""
     readers: dict[int, list[Call]] = defaultdict(list)
     for call in trace.calls:
         for source in {value.source for value in call.inputs if value.source is not None}:
@@ -67,7 +67,7 @@ def consumers(trace: Trace) -> Mapping[int, Sequence[Call]]:
 
 
 def unpadded(trace: Trace, value: Value) -> tuple[Value, Pair]:
-    """The map before the calls that padded or cropped it to this one, and what they added to height and width."""
+    """The map before the calls that padded or cropped it, and what they added to its height and width."""
     height = width = 0
     while value.source not in (None, IMAGE):
         call = trace.calls[value.source]
@@ -80,13 +80,13 @@ def unpadded(trace: Trace, value: Value) -> tuple[Value, Pair]:
 
 
 def leading_inputs(call: Call) -> list[Value]:
-    """The inputs that carry the map: those of the largest size, so not a gate of one pixel that is multiplied in."""
+    """The inputs that carry the map: the largest ones, so not a gate of one pixel."""
     areas = [math.prod(size_of(value.shape)) for value in call.inputs]
     return [value for value, area in zip(call.inputs, areas, strict=True) if area == max(areas)]
 
 
 def pixels_in_channels(trace: Trace, call: Call) -> Value | None:
-    """The map whose pixels a reshape, at the end of a chain of them, has moved into channels; else None."""
+    """The map whose pixels a chain of reshapes, ending here, has moved into channels; None for any other call."""
     if call.name not in ("view", "reshape", "flatten") or len(call.shape) != 4 or len(call.inputs[0].shape) == 4:
         return None
     value = call.inputs[0]
@@ -129,7 +129,7 @@ def _sight(trace: Trace, call: Call, seen: Mapping[int, Sight]) -> Sight:
 
 
 def _unfolded(call: Call, field: tuple[float, float], stride: tuple[float, float]) -> Sight:
-    """Windows along one axis, as ``Tensor.unfold`` makes them, or in both, as ``F.unfold`` does."""
+    """Windows along one axis (``Tensor.unfold``) or both (``F.unfold``)."""
     if len(call.shape) == 3:
         given = bind("unfold", call.args, call.kwargs)
         taps, apart, by = (pair(given.get(name, 1)) for name in ("kernel_size", "dilation", "stride"))

@@ -1,4 +1,4 @@
-"""Downsampling steps: transitions from one size of map to a smaller one, each with all the branches that make it."""
+"""Downsampling steps: transitions from one map size to a smaller one, across all branches."""
 
 import math
 from collections import defaultdict
@@ -21,11 +21,11 @@ from robustmaps.tracing._windows import Pair, read_window
 
 @dataclass(frozen=True)
 class Transition:
-    """All calls that take maps of one size a stride down.
+    """All calls that downsample maps of one size by one stride.
 
     Attributes:
-        before: height and width of the maps that come in, explicit padding left out.
-        stride: of the calls.
+        before: height and width of the input maps, without explicit padding.
+        stride: the stride of the calls.
         calls: in the order in which they run.
     """
 
@@ -35,7 +35,7 @@ class Transition:
 
     @property
     def after(self) -> Pair:
-        """Height and width of the largest map that comes out; others differ by what borders take."""
+        """Height and width of the largest output map; the others differ only by their borders."""
         return max(size_of(call.shape) for call in self.calls)
 
 
@@ -54,7 +54,7 @@ def find_transitions(trace: Trace) -> list[Transition]:
 
 
 def spread_over_steps(transitions: Sequence[Transition]) -> list[Transition]:
-    """Give a branch that takes several steps at once to each of these steps: a shortcut around two stages."""
+    """Add a branch that spans several steps (a shortcut around two stages) to each of those steps."""
     calls = {transition: list(transition.calls) for transition in transitions}
     for wide in transitions:
         narrow = [t for t in transitions if t is not wide and _lies_within(t, wide)]
@@ -74,7 +74,7 @@ def _lies_within(narrow: Transition, wide: Transition) -> bool:
 
 
 def _shrinks(trace: Trace, call: Call) -> tuple[Pair, Pair] | None:
-    """The size before a call that downsamples and its stride, None for any other."""
+    """The input size and stride of a call that downsamples; None for any other."""
     folded = pixels_in_channels(trace, call)
     if folded is not None:
         return size_of(folded.shape), (folded.shape[2] // call.shape[2],) * 2
@@ -94,7 +94,7 @@ def _shrinks(trace: Trace, call: Call) -> tuple[Pair, Pair] | None:
 
 
 def _pools_to_gate(call: Call, readers: Mapping[int, Sequence[Call]]) -> bool:
-    """Whether a call pools the whole map of a side branch or for a head, rather than taking a step."""
+    """Whether a call pools a whole map for a side branch or a head, rather than as a downsampling step."""
     if not pools_whole_map(call):
         return False
     if call.name.startswith("adaptive") or not is_small_step(call, averages=True):
@@ -104,7 +104,7 @@ def _pools_to_gate(call: Call, readers: Mapping[int, Sequence[Call]]) -> bool:
 
 
 def _fate(call: Call, readers: Mapping[int, Sequence[Call]]) -> Literal["map", "window", "nothing"]:
-    """What the one pixel that a call leaves meets first: a larger map (squeeze and excitation), or a larger window."""
+    """What a call's single output pixel meets first: a larger map (squeeze and excitation) or a larger window."""
     pending, seen, meets_window = [call], set[int](), False
     while pending:
         for reader in readers.get(pending.pop().index, ()):

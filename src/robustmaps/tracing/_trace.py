@@ -1,8 +1,7 @@
-"""One forward pass, recorded: every operation with its arguments, its place in the network, where its data came from.
+"""One forward pass, recorded: each operation with its arguments, its place in the network and its data's origin.
 
-Operations are caught where PyTorch dispatches its functions (``__torch_function__``), so a functional call in the
-middle of a ``forward`` counts as much as a module. The level lies above autograd, so what is recorded here can also be
-changed here, which is what the surgery does.
+Operations are intercepted where PyTorch dispatches functions (``__torch_function__``), so functional calls are seen as
+well as modules. This level is above autograd, so the surgery can also change what is recorded here.
 """
 
 import copy
@@ -21,15 +20,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from robustmaps.engine.errors import InputError
 
 IMAGE = -1
-"""Stands for the image where the index of the call that made a tensor is meant."""
+"""The image, in place of the index of the call that made a tensor."""
 
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
-"""What networks raise when a map has a size that they can't take."""
+"""What networks raise for a map of unsupported size."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor among the arguments: its shape and the index of the call that made it, None for a parameter."""
+    """A tensor argument: its shape and the index of the call that made it, None for a parameter."""
 
     shape: torch.Size
     source: int | None
@@ -45,8 +44,8 @@ class Call:
         name: the function's name, such as ``conv2d`` or ``__getitem__``.
         args: positional arguments, with a `Value` for each tensor.
         kwargs: keyword arguments, likewise.
-        shape: of the (first) result.
-        frames: the paths of the modules around the call, from the network to the innermost.
+        shape: shape of the (first) result.
+        frames: paths of the enclosing modules, outermost first.
     """
 
     index: int
@@ -76,12 +75,12 @@ class Trace:
     """A recorded pass.
 
     Attributes:
-        calls: those that depend on the image, in the order in which they ran.
-        log: all calls, by the function's name and the modules around it.
+        calls: the calls that depend on the image, in order.
+        log: function name and enclosing modules of all calls.
         image: shape of the image (1, C, H, W).
         output: the logits.
-        runs: how many times each module ran, by path.
-        shapes_only: whether the pass computed shapes and no values.
+        runs: how often each module ran, by path.
+        shapes_only: whether the pass computed only shapes.
     """
 
     calls: tuple[Call, ...]
@@ -98,7 +97,7 @@ class Trace:
 
 
 class Recorder(TorchFunctionMode):
-    """While active, records calls, and in full those that depend on an image."""
+    """While active, logs all calls and records those that depend on an image."""
 
     def __init__(self, model: nn.Module, image: Tensor) -> None:
         super().__init__()
@@ -107,7 +106,7 @@ class Recorder(TorchFunctionMode):
         self.runs: Counter[str] = Counter()
         self._frames: list[str] = []
         self._source: dict[int, int] = {}
-        # A tensor's identity is its address, so none may be freed during the pass.
+        # Tensors are identified by address, so none may be freed during the pass.
         self._alive: list[Tensor] = []
         self._note(image, IMAGE)
         for path, module in model.named_modules():
@@ -115,13 +114,13 @@ class Recorder(TorchFunctionMode):
             module.register_forward_hook(self._leave, always_call=True)
 
     def source(self, tensor: Tensor) -> int | None:
-        """The index of the call that made a tensor, None where it does not depend on the image."""
+        """The index of the call that made a tensor; None if it does not depend on the image."""
         return self._source.get(id(tensor))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the function and note it where it made a tensor from the image."""
+        """Run the function and record it if its result depends on the image."""
         kwargs = kwargs or {}
         known = tree_map(self._value, (args, kwargs))  # before the call, which may change a tensor in place
         name = function_name(func)
@@ -155,29 +154,28 @@ class Recorder(TorchFunctionMode):
 
 
 def function_name(func: Callable[..., Any]) -> str:
-    """The name under which a function of PyTorch is recorded and replaced."""
+    """The name under which a PyTorch function is recorded and replaced."""
     return getattr(func, "__name__", str(func)).partition(".")[0]
 
 
 def shape_copy(model: nn.Module) -> nn.Module:
-    """A copy on the ``meta`` device, where only shapes are computed; the weights are not copied."""
+    """A copy on the ``meta`` device, which computes only shapes; the weights are not copied."""
     tensors = chain(model.parameters(), model.buffers())
     memo: dict[int, Any] = {id(t): _meta(t) for t in tensors}
     return copy.deepcopy(model, memo)
 
 
 def trace(model: nn.Module, image: Tensor) -> Trace:
-    """Record what a network does with an image, in evaluation mode; it stays as it is.
+    """Record a network's pass in evaluation mode, without changing the network.
 
-    The pass runs with shapes only where the network allows it, and in earnest on a copy where it does not (a network
-    that looks at values on the way).
+    The pass computes only shapes if possible; a network that depends on values runs for real on a copy.
 
     Args:
         model: any network.
         image: one image (1, C, H, W).
 
     Raises:
-        InputError: the network can't take the image, or gives no logits (1, classes).
+        InputError: the network can't take the image, or returns no logits (1, classes).
     """
     scripted = [path or "(network)" for path, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     if scripted:
@@ -197,12 +195,12 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
 
 
 def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
-    """Record a pass of a network that is thrown away afterwards: hooks stay on it.
+    """Record a pass of a disposable copy of a network, which keeps the hooks.
 
     Args:
-        model: a copy, made by `shape_copy` for shapes only.
+        model: the copy, made by `shape_copy` for shapes only.
         image: one image (1, C, H, W).
-        shapes_only: whether to compute shapes and no values.
+        shapes_only: whether to compute only shapes.
     """
     model.eval()
     image = image.detach().to("meta") if shapes_only else image.detach().clone()
@@ -213,20 +211,20 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
     value = Value(output.shape, recorder.source(output))
     if value.source is None:
         raise InputError(
-            f"{type(model).__name__} gives logits that no recorded operation made from the image, so there is nothing "
-            "to change"
+            f"{type(model).__name__}: no recorded operation connects the image to the logits; expected a network of "
+            "PyTorch functions"
         )
     return Trace(tuple(recorder.calls), tuple(recorder.log), image.shape, value, dict(recorder.runs), shapes_only)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, on one line of moderate length."""
+    """An error's message on one line of at most 160 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:159] + "…"
 
 
 def logits(result: object) -> Tensor:
-    """The logits in what a network returned: a tensor, the entry ``logits``, or the first tensor of several.
+    """The logits in a network's output: the tensor itself, the entry ``logits``, or the first of several tensors.
 
     Raises:
         InputError: there is no tensor (N, classes).
@@ -236,13 +234,13 @@ def logits(result: object) -> Tensor:
     tensors = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
     if not tensors or tensors[0].ndim != 2:
         shapes = [tuple(t.shape) for t in tensors]
-        raise InputError(f"the network gave {shapes or type(result).__name__}: expected logits (N, classes)")
+        raise InputError(f"the network returned {shapes or type(result).__name__}; expected logits (N, classes)")
     return tensors[0]
 
 
 def _run(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if name == "batch_norm" and args and args[0].is_meta:
-        return torch.empty_like(args[0])  # PyTorch takes most of a pass to find out that the shape stays
+        return torch.empty_like(args[0])  # PyTorch spends most of a pass on working out that the shape stays
     return func(*args, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Operations that slide a window over a map: what they read, and how large a map they leave."""
+"""Operations that slide a window over a map: what they read and the size of their result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,20 +7,12 @@ from typing import Any
 from robustmaps.tracing._trace import Call, Value
 
 Pair = tuple[int, int]
-"""A number for the height and one for the width."""
+"""Height and width."""
 
 SIGNATURES = {
     "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
-    "avg_pool2d": (
-        "input",
-        "kernel_size",
-        "stride",
-        "padding",
-        "ceil_mode",
-        "count_include_pad",
-        "divisor_override",
-    ),
+    "avg_pool2d": ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
     "pixel_unshuffle": ("input", "downscale_factor"),
     "unfold": ("input", "kernel_size", "dilation", "padding", "stride"),
     "__getitem__": ("input", "index"),
@@ -34,10 +26,10 @@ class Window:
     """A window of ``kernel`` taps, ``dilation`` apart, that starts at ``-lead`` and moves by ``stride``.
 
     Attributes:
-        kernel, stride, dilation: of the window.
-        lead: padding above and on the left; negative where a slice starts later.
+        kernel, stride, dilation: as in PyTorch.
+        lead: padding above and on the left; negative if a slice starts later.
         tail: padding below and on the right.
-        ceil_mode: whether a last window may overrun the padding.
+        ceil_mode: whether the last window may extend beyond the padding.
     """
 
     kernel: Pair
@@ -48,25 +40,25 @@ class Window:
     ceil_mode: bool = False
 
     def reach(self, axis: int) -> int:
-        """Pixels from the window's first tap to its last, both counted."""
+        """Pixels from the window's first tap to its last, inclusive."""
         return (self.kernel[axis] - 1) * self.dilation[axis] + 1
 
     def positions(self, axis: int, size: int) -> int:
-        """How many positions the window takes on that many pixels."""
+        """The number of window positions on ``size`` pixels."""
         room = size + self.lead[axis] + self.tail[axis] - self.reach(axis)
         if not self.ceil_mode:
             return room // self.stride[axis] + 1
         positions = -(-room // self.stride[axis]) + 1
-        # PyTorch leaves out a window that would start in the padding on the right.
+        # PyTorch omits a window that would start in the padding on the right.
         return positions - ((positions - 1) * self.stride[axis] >= size + self.lead[axis])
 
     def covers(self, size: Pair) -> bool:
-        """Whether one position of the window takes in a whole map."""
+        """Whether a single position of the window covers a whole map."""
         return all(self.reach(axis) >= size[axis] and self.positions(axis, size[axis]) == 1 for axis in (0, 1))
 
 
 def bind(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a known function by name."""
+    """The arguments of a function in `SIGNATURES`, by name."""
     return {**dict(zip(SIGNATURES[name], args, strict=False)), **kwargs}
 
 
@@ -94,7 +86,7 @@ def read_window(call: Call) -> Window | None:
 
 
 def read_slices(index: object) -> tuple[slice, slice, slice, slice] | None:
-    """The four slices of an index of a map (N, C, H, W), None where it does more than slice."""
+    """The four slices of an index into a map (N, C, H, W); None if it does more than slice."""
     items = index if isinstance(index, tuple) else (index,)
     if not all(item is Ellipsis or isinstance(item, slice) for item in items):
         return None
@@ -106,7 +98,7 @@ def read_slices(index: object) -> tuple[slice, slice, slice, slice] | None:
 
 
 def margin(call: Call) -> Pair | None:
-    """What a call adds to a map's height and width by padding, or cuts off by slicing; None for any other operation."""
+    """Pixels that a call adds to a map's height and width (padding) or removes (slicing); None for other operations."""
     pad = spatial_pad(call)
     if pad is not None:
         left, right, top, bottom = pad
@@ -120,7 +112,7 @@ def margin(call: Call) -> Pair | None:
 
 
 def spatial_pad(call: Call) -> tuple[int, int, int, int] | None:
-    """Left, right, top and bottom of a call that pads a map, None for any other operation."""
+    """Left, right, top and bottom padding of a call that pads a map; None for any other operation."""
     if call.name != "pad" or len(call.shape) != 4:
         return None
     pad = tuple(bind("pad", call.args, call.kwargs)["pad"])
@@ -131,13 +123,13 @@ def spatial_pad(call: Call) -> tuple[int, int, int, int] | None:
 
 
 def pair(value: Any) -> Pair:
-    """One number for both axes, or one for each."""
+    """Expand one number to both axes; keep two as they are."""
     numbers = (value,) if isinstance(value, int) else tuple(int(number) for number in value)
     return numbers[0], numbers[-1]
 
 
 def _all_stride(parts: tuple[slice, ...]) -> bool:
-    """Whether slices take every so many pixels, up to a few from the end."""
+    """Whether slices only stride and crop: no negative start, and a stop counted from the end if any."""
     return all((part.start or 0) >= 0 and (part.stop or -1) < 0 for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""The training loop, checkpoints and averaged weights."""
+"""Training: one loop for every defence, with checkpoints and averaged weights."""
 
 from typing import TYPE_CHECKING
 

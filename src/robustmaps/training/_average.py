@@ -14,14 +14,13 @@ from robustmaps.engine.modes import frozen_copy
 class AveragedWeights:
     """A running average of a network's parameters and buffers.
 
-    With a decay it is the exponential moving average over steps, whose batch-norm statistics are averaged with the
-    weights; early on, while there is little to average over, the decay is ``(1 + t) / (10 + t)``. Without one it is the
-    plain mean over epochs (stochastic weight averaging, arXiv 1803.05407), between which the statistics move too far to
-    be averaged: `measure_statistics` measures them anew.
+    With a decay it is the exponential moving average over steps, including batch-norm statistics; in early steps the
+    decay is ``(1 + t) / (10 + t)``. Without one it is the plain mean over epochs (stochastic weight averaging,
+    arXiv 1803.05407), whose statistics differ too much to be averaged and are measured by `measure_statistics`.
 
     Args:
-        model: the network to follow.
-        decay: how much of the old average each step keeps, in (0, 1); None for the plain mean.
+        model: the network to average.
+        decay: share of the old average that each step keeps, in (0, 1); None for the plain mean.
 
     Raises:
         InputError: the network can't be copied.
@@ -37,14 +36,14 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the present weights."""
+        """Add the current weights to the average."""
         kept = (
             self.steps / (1 + self.steps)
             if self._decay is None
             else min(self._decay, (1 + self.steps) / (10 + self.steps))
         )
         self.steps += 1
-        # By tensor and not by name: a tensor that has two names must not be averaged twice.
+        # By tensor, not by name: a tensor with two names must not be averaged twice.
         for average, present in zip(_tensors(self.model), _tensors(model), strict=True):
             if average.is_floating_point():
                 average.lerp_(present, 1 - kept)
@@ -52,13 +51,13 @@ class AveragedWeights:
                 average.copy_(present)
 
     def measure_statistics(self, passes: Iterable[Callable[[nn.Module], object]]) -> None:
-        """Set the batch-norm statistics to the mean of what the average sees in some passes, each given the network."""
+        """Set the batch-norm statistics to their mean over some passes, each called with the averaged network."""
         update_bn(passes, _Passes(self.model))
         self.model.eval()
 
 
 class _Passes(nn.Module):
-    """Takes passes where `update_bn` would have images."""
+    """Lets `update_bn` run passes instead of images."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

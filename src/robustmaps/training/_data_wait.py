@@ -1,4 +1,4 @@
-"""How long training waits for its images."""
+"""The time that training waits for its images."""
 
 import time
 from collections.abc import Iterator
@@ -8,13 +8,12 @@ T = TypeVar("T")
 
 
 class Waiting(Generic[T]):
-    """An iterator that measures how long it is waited for.
+    """An iterator that measures the time spent waiting for it.
 
-    On a GPU this is the time in which the processor waited; what the GPU still had to do in it is not taken off, so the
-    GPU waited no longer than that.
+    On a GPU this is the processor's waiting time, an upper bound of the GPU's, which may have had work to do meanwhile.
 
     Attributes:
-        seconds: spent in waiting so far.
+        seconds: time spent waiting so far.
     """
 
     def __init__(self, items: Iterator[T]) -> None:

@@ -1,4 +1,4 @@
-"""Training, as one call."""
+"""The function `fit`: train a network."""
 
 import math
 import warnings
@@ -29,13 +29,13 @@ from robustmaps.training._tensorboard import open_events
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training yielded.
+    """The result of training.
 
     Attributes:
-        history: per epoch the training and validation figures.
+        history: training and validation figures per epoch.
         best_epoch: the epoch, from 1, whose weights the network now has.
-        seconds: time spent training and validating, over all sittings.
-        folder: the run folder, None where none was asked for.
+        seconds: time of training and validation, over all calls.
+        folder: the run folder, if any.
     """
 
     history: tuple[Mapping[str, Any], ...]
@@ -59,33 +59,33 @@ def fit(
 ) -> FitResult:
     """Train a network in place; it ends with the weights of the best epoch.
 
-    The best epoch is the one with the highest accuracy on the validation images: under attack where there is a
-    validation attack, clean otherwise, the earlier one where they tie. Without validation images it is the last. The
-    test images are not looked at.
+    The best epoch has the highest accuracy on the validation images, under the validation attack if there is one; the
+    earliest wins a tie. Without validation images it is the last. The test images are never used.
 
-    The same arguments give the same weights, bit for bit on the CPU with the same number of threads, also when the run
-    was killed and resumed on the way. PyTorch's global random state is left as it was.
+    The same arguments give the same weights, bit for bit on the CPU with the same number of threads, even if the run is
+    killed and resumed. PyTorch's global random state is restored.
 
     Args:
         model: from images in [0, 1] to logits; moved to the chosen device.
-        data: its ``train`` and ``validation`` splits and its ``augmentation`` are used.
+        data: provides the splits ``train`` and ``validation`` and the ``augmentation``.
         defense: the loss to train with.
         options: the hyper-parameters.
-        validation_attack: what validation attacks with; by default PGD with the budget of the defence's attack.
-        out: the run folder; None keeps nothing.
-        resume: go on from the checkpoint in ``out`` if there is one.
+        validation_attack: the attack of the validation (default: PGD with the budget of the defence's attack).
+        out: the run folder; None to write nothing.
+        resume: resume from the checkpoint in ``out``, if any.
         description: strings stored in the header of ``best.safetensors``.
         watcher: called about twice a second.
-        should_stop: asked after each step; True saves a checkpoint and raises `Interrupted`.
+        should_stop: called after each step; True saves a checkpoint and raises `Interrupted`.
 
     Raises:
-        InputError: no training images; ``out`` holds a run and ``resume`` is False; or that run had other settings.
-        Interrupted: ``should_stop`` said so.
+        InputError: there are no training images, or ``out`` contains a run and ``resume`` is False or its settings
+            differ.
+        Interrupted: ``should_stop`` returned True.
         Diverged: the loss became NaN or infinite.
     """
     options = options or TrainOptions()
     if len(data.train) == 0:
-        raise InputError(f"{data.name}: there are no training images")
+        raise InputError(f"{data.name}: found no training images; expected at least one")
     for what in _without_effect(defense, options):
         warnings.warn(what, stacklevel=2)
     folder = None if out is None else RunFolder(out)
@@ -93,8 +93,8 @@ def fit(
         if folder is not None:
             stack.enter_context(folder.locked())
             if folder.last.exists() and not resume:
-                raise InputError(f"{folder.path} already holds a run; resume it, or choose another folder")
-        # The loop works in channels-last order and leaves gradients behind; neither is the caller's.
+                raise InputError(f"{folder.path} already contains a run; resume it or choose another folder")
+        # Undo the loop's channels-last order and gradients.
         stack.callback(model.zero_grad, set_to_none=True)
         stack.callback(_make_contiguous, model)
         loop = Loop(
@@ -128,22 +128,22 @@ def fit(
 
 
 def _without_effect(defense: Defense, options: TrainOptions) -> Iterator[str]:
-    """What is asked for and will not happen."""
+    """Warnings about options without effect."""
     last = math.nextafter(options.epochs, 0)
     if options.schedule.startswith("step:") and parse_schedule(options.schedule, options.epochs)(last) == 1:
         yield (
-            f"schedule={options.schedule}: its first step lies beyond the {options.epochs} epochs, so the learning "
-            "rate stays what it is; 'step' places its steps by itself"
+            f"schedule={options.schedule}: the first step is beyond the {options.epochs} epochs, so the learning rate "
+            "never changes; 'step' places its steps automatically"
         )
     if options.eps_warmup and defense.attack is None:
         yield f"eps_warmup={options.eps_warmup:g}: {defense.name} has no budget to warm up"
     elif options.eps_warmup > options.epochs:
         yield (
             f"eps_warmup={options.eps_warmup:g}: the budget will not reach its full size in {options.epochs} epochs; "
-            "give fewer"
+            "use a smaller value"
         )
     if options.optimizer != "sgd" and options.momentum != TrainOptions.momentum:
-        yield f"momentum={options.momentum:g}: {options.optimizer} has none of that kind; it is for sgd"
+        yield f"momentum={options.momentum:g}: has no effect with {options.optimizer}, only with sgd"
 
 
 def _make_contiguous(model: nn.Module) -> None:

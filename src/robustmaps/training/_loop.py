@@ -1,4 +1,4 @@
-"""The training loop: one for every defence, and it survives being killed."""
+"""The training loop: one for every defence, and resumable when killed."""
 
 import math
 import time
@@ -36,16 +36,16 @@ _STATISTICS_BATCHES = 32
 _PROBED_IMAGES = 256
 
 
-class Diverged(RuntimeError):  # noqa: N818 - says what happened
-    """The loss is no longer a number. The last checkpoint is from before that."""
+class Diverged(RuntimeError):  # noqa: N818 - named after the event
+    """The loss became NaN or infinite; the last checkpoint is from before."""
 
 
 class CatastrophicOverfitting(UserWarning):
-    """A network is robust against the single step that it is trained with, and against nothing else."""
+    """The network is robust only against the single step that it is trained with."""
 
 
 class Loop:
-    """A run in progress; `fit` says what the arguments mean."""
+    """A run in progress; arguments as for `fit`."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Loop:
         self.device = resolve_device(options.device)
         precision = resolve_precision(options.precision, self.device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # The size that the network sees most often, for which it is compiled.
+        # The usual batch size, for which the network is compiled.
         self.part = math.ceil(options.batch_size / options.accumulate)
         self.trainee = Trainee(model, precision, options.compile, self.part)
         self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
@@ -79,7 +79,7 @@ class Loop:
         each_step = self.average if options.ema else None
         self.stepper = Stepper(self.trainee, self.engine, defense, options, data.num_classes, each_step)
         self.optimizer = self.stepper.optimizer
-        # A last batch of one image has no batch statistics where the map is a single pixel.
+        # A last batch of one image has no batch statistics if the map is a single pixel.
         self.drop_last = len(self.train) > 1 and len(self.train) % options.batch_size == 1
         whole, rest = divmod(len(self.train), options.batch_size)
         self.steps = whole + (rest > 0 and not self.drop_last)
@@ -176,11 +176,11 @@ class Loop:
 
     @property
     def judged(self) -> nn.Module:
-        """The network that is validated and kept as best."""
+        """The network that is validated and saved as best."""
         return self.model if self.average is None or not self.average.steps else self.average.model
 
     def _average_epoch(self) -> None:
-        """Take the epoch's weights into the plain mean, once: a run stopped while it validates comes here again."""
+        """Add the epoch's weights to the plain mean, once, even if the run was stopped during validation."""
         due = self.state.epoch + 1 - math.floor(self.options.swa * self.options.epochs)
         if self.average is None or not self.options.swa or self.average.steps >= due:
             return
@@ -190,7 +190,7 @@ class Loop:
         drawn = self._some_batches("statistics", _STATISTICS_BATCHES)
         first = next(drawn)
         with self.engine.view(first[0]) as view:
-            # Without the perturbation of weights, if any: the network is used as it is.
+            # Without weight perturbation, if any, since the network is used without it.
             loss = getattr(defense, "defense", defense).loss
             self.average.measure_statistics(
                 partial(loss, x=x[rows], y=y[rows], view=view, generator=generator)
@@ -199,7 +199,7 @@ class Loop:
             )
 
     def _some_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """A few training batches, augmented as in training but drawn for themselves."""
+        """A few training batches, augmented as in training but from their own random stream."""
         drawn = batches(
             self.train,
             self.options.batch_size,
@@ -214,12 +214,12 @@ class Loop:
         return islice(drawn, count)
 
     def _look_for_overfitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Attack a few training images with more steps than the defence makes, and compare.
+        """Attack a few training images with more steps than the defence, and compare.
 
-        Catastrophic overfitting (arXiv 2001.03994, section 5.3): the single step breaks fewer images than ever, PGD
-        suddenly nearly all.
+        Catastrophic overfitting (arXiv 2001.03994, section 5.3): the single step breaks fewer images than ever, while
+        PGD suddenly breaks nearly all.
         """
-        # While the budget warms up, the single step had that of the middle of the epoch, on average.
+        # During the budget's warm-up, the single step's average budget was that of the middle of the epoch.
         present = self.stepper.defense_at(self.state.epoch + 0.5, self.steps)
         attack = validation_attack(present.attack)
         assert attack is not None  # noqa: S101 - for the type checker
@@ -236,13 +236,13 @@ class Loop:
         warm = [r for r in self.state.history if r["epoch"] > self.options.eps_warmup]
         before = max((r["train_pgd_accuracy"] for r in warm), default=0.0)
         chance = 1 / self.data.num_classes
-        learnt = against_one > min(2 * chance, (1 + chance) / 2)  # twice as good as chance; of few classes, half way up
+        learnt = against_one > min(2 * chance, (1 + chance) / 2)  # twice chance; with few classes, halfway to 1
         overfitted = learnt and against_many < against_one / 2 and against_many < max(before / 2, against_one / 10)
         if overfitted:
             warnings.warn(
                 f"catastrophic overfitting in epoch {record['epoch']}: {100 * against_one:.0f} % of the images "
-                f"withstand the single step of {self.defense.name}, {100 * against_many:.0f} % withstand {attack.name} "
-                "with more steps; use a smaller eps or lr, n-fgsm, or a defence with several steps",
+                f"withstand the single step of {self.defense.name}, but only {100 * against_many:.0f} % withstand "
+                f"{attack.name} with more steps; use a smaller eps or lr, n-fgsm, or a defence with several steps",
                 CatastrophicOverfitting,
                 stacklevel=2,
             )
@@ -250,7 +250,7 @@ class Loop:
         return {"train_pgd_accuracy": against_many, "catastrophic_overfitting": overfitted}
 
     def _validate(self, record: dict[str, Any]) -> list[float]:
-        """Write the validation figures into the record; returns what epochs are compared by."""
+        """Write the validation figures into the record; return the score that epochs are compared by."""
 
         def watch(progress: Progress) -> None:
             self.watcher(replace(progress, phase=f"epoch {self.state.epoch + 1}/{self.options.epochs} validation"))
@@ -325,7 +325,7 @@ class Loop:
         self.folder.write_history(self.state.history)
 
     def load(self, folder: RunFolder) -> None:
-        """Take up the run in the folder."""
+        """Resume the run in the folder."""
         checkpoint = folder.load_last(self.device)
         check_settings(folder.path, checkpoint["settings"], self.settings)
         self.model.load_state_dict(checkpoint["model"])
@@ -340,14 +340,14 @@ class Loop:
         torch.set_rng_state(checkpoint["random"].cpu())
         if checkpoint["random_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint["random_cuda"].cpu(), self.device)
-        # Both follow from the checkpoint; a crash may have come between it and them.
+        # Write both again: a crash may have happened after the checkpoint and before them.
         folder.write_history(self.state.history)
         if self.state.best_epoch:
             self.save_best()
 
 
 def _stopping_early(attack: Attack | None) -> Attack | None:
-    """The attack as validation wants it: done with a sample once it is broken, where the attack can do that."""
+    """The attack with early stopping, if it supports it."""
     settings: Any = attack
     if is_dataclass(settings) and hasattr(settings, "early_stop"):
         settings = replace(settings, early_stop=True)  # type: ignore[type-var]

@@ -1,6 +1,6 @@
-"""The run folder: all that is needed to resume, evaluate and report, written so that a crash loses nothing.
+"""The run folder: everything needed to resume, evaluate and report, written so that a crash loses nothing.
 
-PyTorch is imported where a checkpoint is written or read, so that hundreds of runs can be listed without it.
+PyTorch is imported only to write or read checkpoints, so that hundreds of runs can be listed without it.
 """
 
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Long enough to outwait somebody who only looks whether the folder is held.
+# Longer than another process holds the lock to check whether it is free.
 _LOCK_S = 0.5
 
 
@@ -27,7 +27,7 @@ class RunFolder:
     """The files of one run.
 
     Args:
-        path: the folder; made when the first file is written.
+        path: the folder, created with the first file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The newest checkpoint, with everything needed to go on."""
+        """The newest checkpoint, with everything needed to resume."""
         return self.path / "last.pt"
 
     @property
@@ -45,7 +45,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The configuration, as the command line takes it."""
+        """The configuration, in the command line's format."""
         return self.path / "config.yaml"
 
     @property
@@ -60,30 +60,30 @@ class RunFolder:
 
     @property
     def error(self) -> Path:
-        """Why the run failed; it goes when the run goes on."""
+        """The error of a failed run, removed when the run resumes."""
         return self.path / "error.txt"
 
     @property
     def cost(self) -> Path:
-        """The cost of its network for one image."""
+        """The network's cost for one image."""
         return self.path / "cost.json"
 
     @property
     def environment(self) -> Path:
-        """What the run ran on."""
+        """The run's software and hardware."""
         return self.path / "environment.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains."""
+        """The lock of the training process."""
         return self.path / ".lock"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, so that no two processes train in it; what a killed one left half written is removed.
+        """Lock the folder, so that only one process trains in it, and remove partial files of a killed process.
 
         Raises:
-            InputError: another process holds it.
+            InputError: another process has locked it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.lock)
@@ -106,7 +106,7 @@ class RunFolder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.jsonl anew, so that it never holds more epochs than the checkpoint."""
+        """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint."""
         write_text(self.metrics, "".join(json.dumps(record, allow_nan=False) + "\n" for record in history))
 
     def read_history(self) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ class RunFolder:
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Record what the run runs on."""
+        """Record the run's software and hardware."""
         write_json(self.environment, dict(environment))
 
     def save_last(self, state: Mapping[str, Any]) -> None:
@@ -150,17 +150,17 @@ class RunFolder:
 
 
 def validation_score(record: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The validation figures of an epoch by which the best is chosen, the most important first; None without them."""
+    """The validation figures that select the best epoch, most important first; None without them."""
     clean = record.get("validation_clean_accuracy")
     return None if clean is None else (record.get("validation_robust_accuracy", clean), clean)
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]], epochs: int) -> int | None:
-    """The epoch, from 1, with the highest validation figures; the earlier one where they tie, the last without any.
+    """The epoch, from 1, with the highest validation figures; the earliest of ties, or the last without any.
 
     Args:
         history: the epochs so far.
-        epochs: how many there will be.
+        epochs: the planned number of epochs.
     """
     best, highest = None, (-1.0, -1.0)
     for number, record in enumerate(history, 1):

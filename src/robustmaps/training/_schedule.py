@@ -1,4 +1,4 @@
-"""Learning-rate schedules, as pure functions of how much of the run is done: nothing to save, nothing to resume."""
+"""Learning-rate schedules as pure functions of progress, without state to save or resume."""
 
 import math
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from robustmaps.engine.errors import InputError, unknown
 
 Schedule = Callable[[float], float]
-"""From epochs done (a real number) to a factor of the peak learning rate."""
+"""From completed epochs (a real number) to a factor of the peak learning rate."""
 
-# Linear up, then linear down to zero: Smith & Topin, arXiv 1708.07120, as in fast adversarial training, 2001.03994.
+# Linear up, then linear down to zero (Smith & Topin, arXiv 1708.07120), as in fast adversarial training (2001.03994).
 _ONE_CYCLE_RISE = 0.3
 
 
@@ -20,7 +20,7 @@ def parse_schedule(spec: str, epochs: int) -> Schedule:
     (1.0, 0.1, 0.01)
 
     Raises:
-        InputError: an unknown schedule, or milestones that are not ascending positive numbers.
+        InputError: the schedule is unknown, or milestones are not ascending positive numbers.
     """
     name, _, details = spec.partition(":")
     if name == "step":
@@ -50,7 +50,7 @@ def _step(spec: str, details: str, epochs: int) -> Schedule:
 
 
 def _power(factor: float, times: int) -> float:
-    # 1 / 10**2 is 0.01 to the last bit, which 0.1**2 is not.
+    # 1 / 10**2 equals 0.01 exactly; 0.1**2 does not.
     return 1 / (1 / factor) ** times
 
 

@@ -1,4 +1,4 @@
-"""Where a run is, and what it was set to do."""
+"""The state of a run, and the settings that must not change when it is resumed."""
 
 import hashlib
 import re
@@ -19,16 +19,16 @@ from robustmaps.training._options import INCIDENTAL, TrainOptions
 
 @dataclass
 class State:
-    """The counters of a run; with the weights, the optimizer's and the random state they are a checkpoint.
+    """The counters of a run; with the weights and the states of the optimizer and the generators, a checkpoint.
 
     Attributes:
-        epoch: epochs completed.
-        step: steps done in the present epoch.
+        epoch: completed epochs.
+        step: completed steps of the current epoch.
         seconds: time spent in completed epochs.
-        epoch_seconds: time spent in the present one.
-        data_s: of it, time spent waiting for images.
+        epoch_seconds: time spent in the current epoch.
+        data_s: the part of it spent waiting for images.
         best_epoch: the best epoch so far, from 1; 0 before there is one.
-        best_score: its validation figures, the most important first.
+        best_score: its validation figures, most important first.
         history: a record per completed epoch.
     """
 
@@ -43,19 +43,19 @@ class State:
 
     @property
     def data_share(self) -> float:
-        """The share of the present epoch's time that was spent waiting for images."""
+        """The share of the current epoch's time spent waiting for images."""
         return self.data_s / max(self.epoch_seconds, 1e-9)
 
 
 class Sums:
-    """Loss and counts of the present epoch, kept on the device so that no step waits for them."""
+    """Loss and counts of the current epoch, kept on the device so that no step waits for them."""
 
     def __init__(self, device: torch.device) -> None:
         self._loss, self._clean, self._robust = (torch.zeros((), device=device) for _ in range(3))
         self.images = self._clean_images = self._robust_images = 0
 
     def add(self, images: int, loss: Tensor, clean: Tensor | None, robust: Tensor | None) -> None:
-        """Take in a step: its mean loss, and how many of its images were right."""
+        """Add a step: its mean loss, and the number of correctly classified images."""
         self.images += images
         self._loss += loss * images
         if clean is not None:
@@ -66,7 +66,7 @@ class Sums:
             self._robust_images += images
 
     def figures(self) -> dict[str, float]:
-        """Mean loss and accuracies so far; accuracies only where they were seen."""
+        """Mean loss and the measured accuracies so far."""
         figures = {"loss": float(self._loss) / max(self.images, 1)}
         if self._clean_images:
             figures["clean_accuracy"] = float(self._clean) / self._clean_images
@@ -79,17 +79,17 @@ class Sums:
         return dict(vars(self))
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Take up what `to_dict` gave."""
+        """Restore the result of `to_dict`."""
         vars(self).update(values)
 
 
 def settings(
     model: nn.Module, data: Dataset, defense: Defense, options: TrainOptions, validation_attack: Attack | None
 ) -> dict[str, str]:
-    """What decides where a run ends up, as text; a run is only continued with the same."""
+    """The settings that determine a run's result, as text; a run only resumes with the same."""
     chosen = {name: value for name, value in asdict(options).items() if name not in INCIDENTAL}
     parameters = [f"{name}{list(p.shape)}" for name, p in model.named_parameters()]
-    # Strides and upsampling change no parameter, but the text of the modules.
+    # Strides and upsampling change the text of the modules but no parameter.
     structure = hashlib.sha256("\n".join([_text(model), *parameters]).encode()).hexdigest()
     return {
         **{name: str(value) for name, value in chosen.items()},
@@ -103,7 +103,7 @@ def settings(
 
 
 def _networks(defense: Defense) -> list[tuple[str, nn.Module]]:
-    """The networks that a defence brings along; their weights decide where the run ends up."""
+    """The networks of a defence, whose weights affect the run's result."""
     held: dict[str, Any] = vars(defense) if is_dataclass(defense) else {}
     inner = _networks(held["defense"]) if "defense" in held else []
     return [*inner, *((name, value) for name, value in held.items() if isinstance(value, nn.Module))]
@@ -114,15 +114,15 @@ def _extra(data: Dataset) -> str:
 
 
 def _text(value: object) -> str:
-    """Its ``repr`` without addresses, which differ from process to process."""
+    """The ``repr`` of a value without addresses, which differ between processes."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def check_settings(where: object, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to continue a run as another one.
+    """Refuse to resume a run with other settings.
 
     Raises:
-        InputError: names each setting that differs, with both values.
+        InputError: a setting differs; the message lists each with both values.
     """
     changes = [f"{name}: {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
     if changes:

@@ -1,4 +1,4 @@
-"""One optimizer step, whatever the defence."""
+"""The optimizer step, for any defence."""
 
 from contextlib import nullcontext
 
@@ -17,13 +17,13 @@ from robustmaps.training._trainee import Trainee
 
 
 class Stepper:
-    """Trains on one batch after the other; `fit` says what the arguments mean.
+    """Trains on one batch at a time; arguments as for `fit`.
 
     Args:
-        average: takes in the weights after each step, None where nothing does.
+        average: averaged weights to update after each step, if any.
 
     Attributes:
-        carried: the perturbations that free adversarial training takes from batch to batch.
+        carried: the perturbations that free adversarial training carries from batch to batch.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Stepper:
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """The rows of each part of a batch."""
-        # One image alone has no batch statistics where the map is a single pixel.
+        # A single image has no batch statistics if the map is a single pixel.
         parts = min(self.options.accumulate, max(len(x) // 2, 1))
         return torch.arange(len(x), device=x.device).tensor_split(parts)
 
@@ -76,7 +76,7 @@ class Stepper:
         return defense
 
     def _mixed(self, x: Tensor, y: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, labels to attack, and probabilities to train towards where they are not those labels."""
+        """Images, labels to attack, and target probabilities if they differ from those labels."""
         options = self.options
         if not self._mixes(epoch, step):
             return x, y, smoothed(y, self.num_classes, options.label_smoothing) if options.label_smoothing else None

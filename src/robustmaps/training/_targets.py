@@ -1,4 +1,4 @@
-"""What a batch is trained towards: smoothed labels, and images mixed with their labels."""
+"""Training targets: smoothed labels, and images mixed with their labels."""
 
 import torch
 import torch.nn.functional as F
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def smoothed(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    """Labels (N,) as probabilities (N, K), a share of which is spread evenly over all classes (arXiv 1512.00567)."""
+    """Labels (N,) as probabilities (N, K), with a share spread evenly over all classes (arXiv 1512.00567)."""
     return F.one_hot(y, num_classes) * (1 - smoothing) + smoothing / num_classes
 
 
 def cutmix(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A box of each image replaced by that of another image of the batch (Yun et al., arXiv 1905.04899, section 3).
+    """Replace a box of each image by that of another image of the batch (Yun et al., arXiv 1905.04899, section 3).
 
-    Every image has a box of its own, whose share of the area is uniform in [0, 1] before it is cut at the border.
+    Every image has its own box, whose share of the area is uniform in [0, 1] before it is clipped at the border.
 
     Args:
         x: images (N, C, H, W).
@@ -21,8 +21,7 @@ def cutmix(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
         generator: on the device of the images.
 
     Returns:
-        The mixed images, the labels (N,) of the images that the boxes come from, and the share (N,) of each image that
-        is left.
+        The mixed images, the labels (N,) of the images in the boxes, and the remaining share (N,) of each image.
     """
     n, _, height, width = x.shape
     other = torch.randperm(n, generator=generator, device=x.device)

@@ -1,4 +1,4 @@
-"""TensorBoard, where it is asked for."""
+"""Optional TensorBoard events."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ class NoEvents:
     """Writes nothing."""
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Take an epoch's record."""
+        """Ignore an epoch's record."""
 
 
 class TensorBoardEvents:
     """Writes every number of an epoch's record as a scalar.
 
     Args:
-        folder: where the event files go.
+        folder: the folder of the event files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class TensorBoardEvents:
         self._writer = SummaryWriter(str(folder))
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Take an epoch's record."""
+        """Write an epoch's record."""
         for name, value in record.items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, record["epoch"])

@@ -1,4 +1,4 @@
-"""The network as the training step runs it."""
+"""The network in the form that training steps run."""
 
 from contextlib import nullcontext
 
@@ -10,13 +10,13 @@ from robustmaps.engine.view import require_compiler
 
 
 class Trainee(nn.Module):
-    """Runs a network channels-last, under autocast and compiled where asked; its parameters and modes stay its own.
+    """Runs a network channels-last, optionally under autocast and compiled, with its own parameters and modes.
 
     Args:
-        network: what is trained.
-        precision: ``bf16`` runs under autocast with float32 weights.
-        compile: use torch.compile for batches of that size; others run eagerly, since each size would be compiled anew.
-        batch_size: the usual size of a batch.
+        network: the network to train.
+        precision: ``bf16`` for autocast with float32 weights.
+        compile: compile for batches of the usual size; others run eagerly, since each size needs a compilation.
+        batch_size: the usual batch size.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, compile: bool, batch_size: int) -> None:  # noqa: A002

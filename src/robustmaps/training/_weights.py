@@ -1,4 +1,4 @@
-"""Weights as safetensors files, which are written whole and read without running code."""
+"""Weights as safetensors files, which are written atomically and read without running code."""
 
 import json
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], description: M
 
 
 def _in_order(data: bytes) -> bytes:
-    """The same file with its description sorted: it comes in random order, and files are known by their hash."""
+    """Sort the file's description, whose order is random, since files are identified by their hash."""
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # as the format has it, so that tensors stay aligned
+    text += b" " * (-len(text) % 8)  # required by the format to align tensors
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save_weights` wrote: weights on the CPU, and the description.
+    """Read a file written by `save_weights`: weights on the CPU, and the description.
 
     Raises:
         InputError: the file is missing or damaged.

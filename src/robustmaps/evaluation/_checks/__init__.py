@@ -1,4 +1,4 @@
-"""The checks of `diagnose`, in the order in which they are made: from what costs nothing to what takes attacks."""
+"""The checks of `diagnose`, in order: from free ones to those that run attacks."""
 
 from collections.abc import Callable
 

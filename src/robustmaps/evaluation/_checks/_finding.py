@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 from scipy import stats
 
 PAGES = "docs/diagnose"
-"""Where each check has a page of its own name, within the source tree."""
+"""The folder of the checks' pages, within the source tree."""
 
 Verdict = Literal["ok", "suspect", "skipped"]
 
-# A check speaks up only where chance is an unlikely reason: one in a hundred, for each comparison.
+# A check is suspicious only if chance is an unlikely cause: one in a hundred for each comparison.
 _SIGNIFICANCE = 0.01
 
 
@@ -20,8 +20,8 @@ class Finding:
 
     Attributes:
         name: the check.
-        verdict: ``ok``, ``suspect``, or ``skipped`` where it could not be made.
-        text: what was found, with figures; why it was skipped.
+        verdict: ``ok``, ``suspect``, or ``skipped`` if it could not be made.
+        text: the result with figures, or the reason for skipping.
     """
 
     name: str
@@ -39,18 +39,18 @@ class Finding:
 
 
 class Outcome(NamedTuple):
-    """What a check returns: whether it is suspicious, and a sentence with figures."""
+    """A check's return value: whether it is suspicious, and a sentence with figures."""
 
     suspect: bool
     text: str
 
 
 class SkippedError(Exception):
-    """A check can't be made here; the message says why."""
+    """A check can't be made here; the message gives the reason."""
 
 
 def exceeds(count: int, total: int, share: float) -> bool:
-    """Whether so many of all are significantly more than that share of them (exact binomial test).
+    """Whether ``count`` of ``total`` is significantly more than a share (exact binomial test).
 
     >>> exceeds(10, 190, 0.02), exceeds(9, 190, 0.02)
     (True, False)
@@ -61,7 +61,7 @@ def exceeds(count: int, total: int, share: float) -> bool:
 
 
 def percent(count: int, total: int) -> str:
-    """A share for a sentence.
+    """Format a share for a sentence.
 
     >>> percent(31, 100)
     '31 %'

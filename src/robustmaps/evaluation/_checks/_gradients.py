@@ -1,4 +1,4 @@
-"""Checks of the gradient itself: is there one, and does it say how the logits move?"""
+"""Checks of the gradient itself: does it exist, and does it predict how the logits change?"""
 
 import math
 from collections.abc import Callable
@@ -7,27 +7,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustmaps.attacks import logit_margin
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds
 from robustmaps.evaluation._checks._operations import StraightThrough, find_cuts
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
 
-# Below this part of the margin's gradient cross-entropy's is about to leave float32: a margin of 70. Networks trained
-# without tricks had margins up to 14 (digits, CIFAR-10).
+# Below this fraction of the margin's gradient, cross-entropy's is about to underflow float32: a margin of 70. Networks
+# trained without tricks had margins up to 14 (digits, CIFAR-10).
 _VANISHING = 1e-30
 _VANISHING_SHARE = 0.01
 
-# Steps of finite differences, as parts of eps. What the gradient explains of them, at the better of the two, was at
-# least 0.93 for networks trained without tricks (0.98 at 8/255), 0 behind roundings, below 0 behind a fast sine, and
-# 0.07 and 0.58 behind a rounding to four levels with a straight-through gradient.
+# Steps of finite differences, as fractions of eps. The gradient explained, at the better of both, at least 0.93 of them
+# for networks trained without tricks (0.98 at 8/255), 0 behind rounding, below 0 behind a fast sine, and 0.07 and 0.58
+# behind rounding to four levels with a straight-through gradient.
 _LENGTHS = (1 / 8, 1 / 2)
 _EXPLAINED = 0.8
-# Over longer ways networks bend too much for a gradient to explain it: at eps 1 it was 0.79 of an honest one.
+# Over longer steps networks are too nonlinear for the gradient: at eps 1 it explained 0.79 for an honest one.
 _MOST_STEP = 0.3
 _DIRECTIONS = 4
 _MOST = 64
 
-# As for the attacks of other kinds.
+# As for the other kinds of attacks.
 _GAIN_SHARE = 0.02
 _BRIDGED_STEPS = 50
 
@@ -36,14 +37,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def zero_gradients(subject: CheckedNetwork) -> Outcome:
-    """Has the loss a gradient at the images, and is it cross-entropy's fault where it has not?"""
+    """Does the loss have a gradient at the images, and if not, is cross-entropy the cause?"""
     subject.require_attackable()
     rows = subject.correct
     entropy = torch.cat([_largest(subject, part, _cross_entropy) for part in torch.split(rows, subject.batch_size)])
-    margin = torch.cat([_largest(subject, part, _margin) for part in torch.split(rows, subject.batch_size)])
+    margin = torch.cat([_largest(subject, part, logit_margin) for part in torch.split(rows, subject.batch_size)])
     flat = int((margin == 0).sum())
     zero = int((entropy <= _VANISHING * margin).sum())
-    gap = float(_margin(subject.clean[rows], subject.y[rows]).neg().median())
+    gap = float(logit_margin(subject.clean[rows], subject.y[rows]).neg().median())
     if not exceeds(zero, len(rows), _VANISHING_SHARE):
         return Outcome(
             False, f"cross-entropy has a gradient at {len(rows) - zero} of {len(rows)} images; median margin {gap:.3g}"
@@ -53,12 +54,12 @@ def zero_gradients(subject: CheckedNetwork) -> Outcome:
     return Outcome(
         True,
         f"cross-entropy's gradient vanishes at {zero} of {len(rows)} images, the logit margin's at {flat}: the logits "
-        f"are saturated, with a median margin of {gap:.3g}; climb the margin or DLR",
+        f"are saturated, with a median margin of {gap:.3g}; attack the margin or DLR instead",
     )
 
 
 def non_differentiable(subject: CheckedNetwork) -> Outcome:
-    """Does the gradient say how the logits move, or do operations without a derivative stand between?"""
+    """Does the gradient predict how the logits change, or do operations without a derivative block it?"""
     _ = subject.clean
     cuts = find_cuts(subject.model, subject.x[:2])
     named = f" ({', '.join(map(str, cuts[:3]))}{', ...' if len(cuts) > 3 else ''})" if cuts else ""
@@ -66,7 +67,7 @@ def non_differentiable(subject: CheckedNetwork) -> Outcome:
         return Outcome(True, f"no gradient reaches the images{named}: {subject.gradient_error}")
     subject.require_images()
     explained = _explained(subject)
-    part = f"the gradient explains {max(explained, 0.0):.2f} of how the logits move (R2 of finite differences)"
+    part = f"the gradient explains {max(explained, 0.0):.2f} of the change of the logits (R2 of finite differences)"
     if not cuts:
         return Outcome(explained < _EXPLAINED, part)
     before = len(subject.left)
@@ -75,31 +76,31 @@ def non_differentiable(subject: CheckedNetwork) -> Outcome:
     suspect = explained < _EXPLAINED or exceeds(before - after, len(subject.correct), _GAIN_SHARE)
     return Outcome(
         suspect,
-        f"{part}; operations without a derivative{named}: with gradients passed straight through them an attack breaks "
-        f"{before - after} of the {before} images left standing",
+        f"{part}; operations without a derivative{named}: with gradients passed straight through, an attack breaks "
+        f"{before - after} of the {before} unbroken images",
     )
 
 
 def _largest(subject: CheckedNetwork, rows: Tensor, loss: Loss) -> Tensor:
-    """The largest entry of the loss's gradient at each image, (M,); zero where it is not a number."""
+    """The largest entry of the loss's gradient at each image, (M,); zero for NaN."""
     y = subject.y[rows]
     gradient = subject.gradient(subject.x[rows], lambda logits: loss(logits, y))
     return gradient.flatten(1).abs().amax(1).nan_to_num(0.0)
 
 
 def _explained(subject: CheckedNetwork) -> float:
-    """R2 of finite differences of the margin, in random directions at random points of the ball, given the gradient."""
+    """R2 of the gradient for finite differences of the margin, in random directions at random points of the ball."""
     rows = subject.correct
     rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), _MOST), device=rows.device).long()]
     if distance(_Probe(subject, rows, 0).logits(0.0), _Probe(subject, rows, 0).logits(0.0)) > ROUNDING:
-        raise SkippedError("the network draws random numbers that no seed of PyTorch fixes")
+        raise SkippedError("the network draws random numbers that PyTorch's seed does not control")
     return max(_agreement([_Probe(subject, rows, number) for number in range(_DIRECTIONS)], at) for at in _LENGTHS)
 
 
 class _Probe:
-    """A point near each image, a direction, and how the margin moves along it.
+    """A point near each image, a direction, and the change of the margin along it.
 
-    All passes draw the same random numbers, so that a network with noise is compared with itself.
+    All passes draw the same random numbers, so that a randomised network is compared with itself.
     """
 
     def __init__(self, subject: CheckedNetwork, rows: Tensor, number: int) -> None:
@@ -109,19 +110,19 @@ class _Probe:
         size = min(subject.eps / _per_pixel(subject.norm, x[0].numel()), _MOST_STEP)
         self.step = torch.empty_like(x).normal_(generator=generator).sign() * size
         start = x + torch.empty_like(x).uniform_(-size, size, generator=generator)
-        # Away from the edges, where networks may clip what leaves [0, 1].
+        # Away from the edges, since networks may clip images to [0, 1].
         edge = min(size, 0.5)
         self.start = start.clamp(edge, 1 - edge)
         self.y = subject.y[rows]
         self.seed = derive_seed(subject.seed, "probe", number)
 
     def logits(self, length: float) -> Tensor:
-        """Logits that many steps away."""
+        """Logits at ``length`` steps from the start."""
         torch.manual_seed(self.seed)
         return self.subject.logits(self.start + length * self.step)
 
     def compare(self, length: float) -> tuple[Tensor, Tensor]:
-        """How the margin to the strongest other class moves, and how it should by its gradient, each (M,)."""
+        """The change of the margin to the strongest other class, actual and predicted by its gradient, each (M,)."""
         other = self.logits(0.0).scatter(1, self.y[:, None], -float("inf")).argmax(1)
 
         def margin(logits: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class _Probe:
 
 
 def _agreement(probes: list[_Probe], length: float) -> float:
-    """R2; zero where nothing moves."""
+    """R2; zero if nothing changes."""
     pairs = [probe.compare(length) for probe in probes]
     moved, expected = (torch.cat(values) for values in zip(*pairs, strict=True))
     total, missed = float(moved.square().sum()), float((moved - expected).square().sum())
@@ -142,14 +143,9 @@ def _agreement(probes: list[_Probe], length: float) -> float:
 
 
 def _per_pixel(norm: str, pixels: int) -> float:
-    """How many times smaller a change of every pixel is than its norm."""
+    """The norm of a change by 1 in every pixel."""
     return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
-
-
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    true = logits.gather(1, y[:, None]).squeeze(1)
-    return logits.scatter(1, y[:, None], -float("inf")).amax(1) - true

@@ -1,4 +1,4 @@
-"""Networks that don't keep still: state that a pass changes, passes that compute gradients."""
+"""Networks with side effects: passes that change state or compute gradients."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class WithGradients(nn.Module):
-    """A network that computes gradients when it is run, and fails where they are switched off."""
+    """Wraps a network that computes gradients in its pass and fails if they are turned off."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K), with a gradient where the caller wants one."""
+        """Logits (N, K), differentiable only if the caller has gradients turned on."""
         with torch.enable_grad():
             logits: Tensor = self.model(x)
         return logits if torch.is_grad_enabled() else logits.detach()
@@ -23,7 +23,7 @@ class WithGradients(nn.Module):
 
 @contextmanager
 def state_restored(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """After the block parameters and buffers are as before; within it, a function lists those that have changed."""
+    """Restore parameters and buffers after the block; within it, the function yielded lists those that changed."""
     stores = [
         (f"{path}.{name}".lstrip("."), values, name, tensor, tensor.detach().clone())
         for path, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Operations through which no gradient passes: found by watching a forward pass, and bridged to attack behind them."""
+"""Operations that block gradients: found by watching a forward pass, and bridged for attacks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,20 +17,20 @@ _STEPS = frozenset(
         *("round_", "floor_", "ceil_", "trunc_", "fix_", "sign_", "sgn_", "floor_divide_"),
     ]
 )
-# They give integers, which carry no gradient.
+# They return integers, which carry no gradient.
 _INTEGERS = frozenset(
     [
         *("argmax", "argmin", "argsort", "bucketize", "searchsorted", "multinomial", "histc"),
         *("int", "long", "short", "byte", "char", "to", "type", "quantize_per_tensor", "quantize_per_channel"),
     ]
 )
-# They take nothing but the shape of the tensor they are given.
+# They use only the shape of their argument.
 _TEMPLATES = ("_like", "new_")
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation on what was computed from the images, and the module within which it was called."""
+    """An operation on values computed from the images, and the module that called it."""
 
     name: str
     path: str
@@ -40,12 +40,12 @@ class Operation:
 
 
 def find_cuts(model: nn.Module, x: Tensor) -> list[Operation]:
-    """Run the network on images and list the operations that let no gradient pass, each once per module.
+    """Run the network on images and list the operations that block gradients, each once per module.
 
-    What PyTorch's functions do in Python is seen, what scripted modules and functions in C++ do is not.
+    PyTorch functions called from Python are seen; scripted modules and C++ functions are not.
     """
     stack = [""]
-    # Where the network refuses images that want a gradient, what ran until then counts.
+    # If the network refuses images that require gradients, the operations until then count.
     with torch.enable_grad(), _paths(model, stack), suppress(RuntimeError), _Watch(stack) as watch:
         model(x.detach().clone().requires_grad_())
     return list(watch.found)
@@ -66,7 +66,7 @@ class StraightThrough(nn.Module):
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the operations on images that cut the gradient."""
+    """Records the operations on images that block the gradient."""
 
     def __init__(self, stack: list[str]) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _cut(name: str, result: Tensor) -> str:
-    """How an operation on a tracked tensor is named if it cuts the gradient; empty if it does not."""
+    """The name of an operation on a tracked tensor if it blocks the gradient, else empty."""
     if name in _STEPS:
         return name
     if result.requires_grad or name.startswith(_TEMPLATES[1]) or name.endswith(_TEMPLATES[0]):
@@ -99,7 +99,7 @@ def _cut(name: str, result: Tensor) -> str:
 
 
 class _Bridge(TorchFunctionMode):
-    """Lets gradients through rounding, signs and detaching."""
+    """Passes gradients through rounding, signs and detaching."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -115,7 +115,7 @@ class _Bridge(TorchFunctionMode):
 
 @contextmanager
 def _paths(model: nn.Module, stack: list[str]) -> Iterator[None]:
-    """Within the block the last of ``stack`` is the path of the module that is running."""
+    """Within the block, the last entry of ``stack`` is the path of the running module."""
     handles = []
     for path, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path)))

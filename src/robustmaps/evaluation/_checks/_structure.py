@@ -1,4 +1,4 @@
-"""Checks that need no attack: how the network behaves, and what it is given."""
+"""Checks without attacks, of the network's behaviour and its input."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,29 +11,28 @@ from robustmaps.evaluation._checks._finding import Outcome, percent
 from robustmaps.evaluation._checks._modules import state_restored
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
 
-# Batches of other sizes run through other kernels; on GPUs they round to about 1e-3. Statistics that are taken from
-# the batch move logits by a tenth and more.
+# Other batch sizes use other kernels, which differ by about 1e-3 on GPUs. Batch statistics change logits by over 10 %.
 _BATCH_ROUNDING = 5e-3
 
 _FEW = 16
 
 
 def training_mode(subject: CheckedNetwork) -> Outcome:
-    """Is the network in training mode, and does that change what it says?"""
+    """Is the network in training mode, and does that change its logits?"""
     layers = _several(sum(was for module, was in subject.modes if not any(module.children())), "layer")
     if not any(was for _, was in subject.modes):
         return Outcome(False, "every module is in evaluation mode")
     try:
         handed_in = subject.logits_as_handed_in(subject.x)
-    except ValueError as error:  # a batch-norm that sees one value per channel
+    except ValueError as error:  # from a batch-norm with one value per channel
         return Outcome(True, f"{layers} in training mode, in which the network fails ({error})")
     moved = distance(handed_in, subject.clean)
     if moved <= ROUNDING:
-        return Outcome(False, f"{layers} in training mode, which leaves the logits as they are")
+        return Outcome(False, f"{layers} in training mode, which does not change the logits")
     turned = int((handed_in.argmax(1) != subject.clean.argmax(1)).sum())
     return Outcome(
         True,
-        f"{layers} in training mode, which moves logits by up to {_share(moved)} of the largest and changes "
+        f"{layers} in training mode, which changes logits by up to {_share(moved)} of the largest and "
         f"{percent(turned, len(subject.y))} of the predictions",
     )
 
@@ -49,12 +48,12 @@ def stochastic(subject: CheckedNetwork) -> Outcome:
     return Outcome(
         True,
         f"two passes over the same images differ by up to {_share(moved)} of the largest logit and in "
-        f"{percent(turned, len(again))} of the predictions; AutoAttack has a version for that, rand",
+        f"{percent(turned, len(again))} of the predictions; use AutoAttack's version rand",
     )
 
 
 def probabilities(subject: CheckedNetwork) -> Outcome:
-    """Does the network return probabilities, in which differences vanish?"""
+    """Does the network return probabilities, whose differences vanish?"""
     logits = subject.clean
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < ROUNDING).all()):
         sure = int((logits.amax(1) > 1 - 1e-6).sum())
@@ -90,7 +89,7 @@ def input_range(subject: CheckedNetwork) -> Outcome:
 
 
 def test_time_optimisation(subject: CheckedNetwork) -> Outcome:
-    """Does a forward pass learn: gradients within it, changed weights, logits that depend on the batch?"""
+    """Does a forward pass learn: compute gradients, change weights, or make logits depend on the batch?"""
     _ = subject.clean
     x = subject.x[:_FEW]
     signs = []
@@ -107,14 +106,14 @@ def test_time_optimisation(subject: CheckedNetwork) -> Outcome:
             alone = torch.cat([subject.logits(image) for image in torch.split(x, 1)])
         moved = distance(alone, together)
         if moved > _BATCH_ROUNDING:
-            signs.append(f"logits of an image move by up to {_share(moved)} with the others in its batch")
+            signs.append(f"an image's logits change by up to {_share(moved)} with the other images of its batch")
     if not signs:
-        return Outcome(False, "a pass computes no gradients, changes no weights and treats each image by itself")
+        return Outcome(False, "a pass computes no gradients, changes no weights and treats each image independently")
     return Outcome(True, "; ".join(signs))
 
 
 class _Gradients(TorchFunctionMode):
-    """Counts gradients that are computed within the block."""
+    """Counts the gradient computations within the block."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""The network under examination: its logits, its gradients, and which images stand after an attack."""
+"""The network under examination: its logits, its gradients, and the images that withstand an attack."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,15 +18,15 @@ from robustmaps.evaluation._checks._modules import state_restored
 
 Surrogate = nn.Module | Callable[[], nn.Module]
 
-# Logits of the same images may differ by this much, relative to the largest, where only roundings do.
+# The largest difference by rounding between logits of the same images, relative to the largest logit.
 ROUNDING = 1e-4
 
-# Forward passes whose logits are averaged before a network that draws random numbers is said to be wrong.
+# Forward passes whose logits are averaged to judge a randomised network.
 _PASSES = 8
 
-# The gradient attacks that the others are measured against: PGD, then APGD at five targets. On honest networks Square
-# then breaks at most 3 of 190 images, against 13 after PGD with two losses and 8 after untargeted APGD with three
-# restarts; nine targets or more steps find nothing more (ResNet-8 and a small CNN on digits, l_inf 0.15 and l2 1.0).
+# The gradient attacks that others are compared with: PGD, then APGD with five targets. On honest networks Square then
+# breaks at most 3 of 190 images, against 13 after PGD with two losses and 8 after untargeted APGD with three restarts;
+# nine targets or more steps find nothing more (ResNet-8 and a small CNN on digits, l_inf 0.15 and l2 1.0).
 STEPS, _TARGETED_STEPS, _TARGETS = 100, 20, 5
 
 
@@ -36,17 +36,17 @@ class CheckedNetwork:
 
     Attributes:
         model: the network.
-        attacked: what attacks are made on; the network, in a wrapper where it needs gradients to run at all.
-        view: a view of that.
-        modes: every module and whether it was in training mode when it was handed in.
+        attacked: the network, wrapped if it needs gradients to run at all.
+        view: a view of ``attacked``.
+        modes: every module and whether it was originally in training mode.
         x: images (N, C, H, W).
         y: labels (N,).
         norm, eps: the budget.
-        seed: of all random draws.
-        batch_size: images at once.
-        watcher: told how far the running check is.
-        surrogate: another network, or a function that makes one.
-        check: the check that is running.
+        seed: seed of all random draws.
+        batch_size: images per batch.
+        watcher: receives progress reports.
+        surrogate: another network, or a function that returns one.
+        check: the running check.
     """
 
     model: nn.Module
@@ -63,15 +63,13 @@ class CheckedNetwork:
     surrogate: Surrogate | None = None
     check: str = field(default="", init=False)
 
-    # Logits.
-
     def logits(self, x: Tensor) -> Tensor:
         """Float32 logits (N, K), without gradients."""
         with torch.no_grad():
             return torch.cat([self.view(part) for part in torch.split(x, self.batch_size)])
 
     def logits_as_handed_in(self, x: Tensor) -> Tensor:
-        """Logits in the modes in which the network was handed in; its statistics are put back."""
+        """Logits in the network's original modes; its statistics are restored."""
         with modes_restored(self.model), state_restored(self.model):
             for module, training in self.modes:
                 module.training = training
@@ -82,34 +80,34 @@ class CheckedNetwork:
         """Logits (N, K) of the images.
 
         Raises:
-            InputError: the labels don't fit, or there is one class only.
+            InputError: the labels are invalid, or there is only one class.
         """
         if not self.x.is_floating_point() or not bool(self.x.isfinite().all()):
             raise SkippedError("the images are not finite floats")
         logits = self.logits(self.x)
         if logits.shape[1] < 2:
-            raise InputError(f"the network gave logits of shape {tuple(logits.shape)}: expected two classes or more")
+            raise InputError(
+                f"the network returned logits of shape {tuple(logits.shape)}; expected at least two classes"
+            )
         check_labels(self.y, logits.shape[1])
         return logits
 
     @cached_property
     def stochastic(self) -> bool:
-        """Whether a second pass gives other logits."""
+        """Whether a second pass gives different logits."""
         return distance(self.logits(self.x), self.clean) > ROUNDING
 
     @cached_property
     def correct(self) -> Tensor:
-        """Numbers of the images that are classified correctly, (M,).
+        """Indices of the correctly classified images, (M,).
 
         Raises:
-            SkippedError: there is none.
+            SkippedError: there are none.
         """
         rows = self._stand(self.x, self.y).nonzero().squeeze(1)
         if len(rows) == 0:
             raise SkippedError("no image is classified correctly")
         return rows
-
-    # Attacks.
 
     def gradient(self, x: Tensor, objective: Objective) -> Tensor:
         """The gradient (N, C, H, W) of an objective at some images."""
@@ -117,7 +115,7 @@ class CheckedNetwork:
 
     @cached_property
     def gradient_error(self) -> str | None:
-        """Why attacks get no gradient; None where they do."""
+        """The reason why attacks get no gradient; None if they do."""
         try:
             self.gradient(self.x[:2], lambda logits: logits.sum(1))
         except RuntimeError as error:
@@ -125,32 +123,32 @@ class CheckedNetwork:
         return None
 
     def require_attackable(self) -> None:
-        """Go on only where gradient attacks can run.
+        """Require that gradient attacks can run.
 
         Raises:
-            SkippedError: the images don't lie in [0, 1], or no gradient reaches them.
+            SkippedError: the images are outside [0, 1], or no gradient reaches them.
         """
         self.require_images()
         if self.gradient_error is not None:
             raise SkippedError("no gradient reaches the images")
 
     def require_images(self) -> None:
-        """Go on only where images lie in [0, 1].
+        """Require images in [0, 1].
 
         Raises:
-            SkippedError: they don't.
+            SkippedError: the images are outside [0, 1].
         """
         _ = self.clean
         low, high = self.x.aminmax()
         if low < 0 or high > 1:
-            raise SkippedError("the images do not lie in [0, 1], where attacks work")
+            raise SkippedError("the images are outside [0, 1], which attacks require")
 
     def stands(self, attack: Attack, rows: Tensor, on: nn.Module | None = None) -> Tensor:
-        """Which of these images are classified correctly after an attack, booleans in their order.
+        """Which of these images are classified correctly after an attack, as booleans in their order.
 
         Args:
-            attack: is made on ``on``; its images are judged by the network itself.
-            rows: numbers of images.
+            attack: the attack on ``on``; its images are classified by the network itself.
+            rows: indices of images.
             on: another network to attack; None for the network itself.
         """
         standing = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
@@ -171,22 +169,22 @@ class CheckedNetwork:
         return FGSM(norm=self.norm, eps=self.eps)  # type: ignore[arg-type]
 
     def steps(self, count: int, *, eps: float | None = None, loss: str = "ce", to_the_end: bool = False) -> Attack:
-        """PGD with so many steps, which leaves an image that is wrong unless it goes on to the end; in l1, APGD."""
+        """PGD with ``count`` steps, which stops at the first error unless ``to_the_end``; in l1, APGD."""
         radius = self.eps if eps is None else eps
         if self.norm == "l1":
             return APGD("l1", radius, count, batch_size=self.batch_size)
-        # What a network that draws random numbers gets wrong once is no adversarial example.
+        # A single error of a randomised network does not make an adversarial example.
         stop = not (to_the_end or self.stochastic)
         return PGD(self.norm, radius, count, loss=loss, early_stop=stop)  # type: ignore[arg-type]
 
     @cached_property
     def after_steps(self) -> Tensor:
-        """Which of the correct images stand after many steps along cross-entropy's gradient, (M,)."""
+        """Which of the correct images withstand many steps along cross-entropy's gradient, (M,)."""
         return self.stands(self.steps(STEPS), self.correct)
 
     @cached_property
     def left(self) -> Tensor:
-        """Numbers of the images that all gradient attacks leave standing; all correct ones where none can run."""
+        """Indices of the images that withstand all gradient attacks; all correct ones if none can run."""
         if self.gradient_error is not None:
             return self.correct
         rows = self.correct[self.after_steps]
@@ -205,10 +203,8 @@ class CheckedNetwork:
             total = total + self.logits(x)
         return total.argmax(1) == y
 
-    # Reports.
-
     def report(self, done: int, total: int, unit: str) -> None:
-        """Tell how far the running check is."""
+        """Report the progress of the running check."""
         self.watcher(Progress(self.check, done, total, unit))
 
     def _relay(self, progress: Progress) -> None:
@@ -216,5 +212,5 @@ class CheckedNetwork:
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """The largest difference, relative to the largest entry of ``b``."""
+    """The largest difference of entries, relative to the largest entry of ``b``."""
     return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))
