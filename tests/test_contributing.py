@@ -17,7 +17,7 @@ from robustmaps.cli import main
 from robustmaps.config import DataConfig, RunConfig
 from robustmaps.defenses import _registry as defense_registry
 from robustmaps.engine.errors import InputError
-from robustmaps.networks import load_data
+from robustmaps.networks import load_data, resolve
 from robustmaps.studies._costs import forward_flops
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
@@ -113,7 +113,7 @@ def test_a_study_knows_what_the_toys_cost(toys, tmp_path, capsys):
         (run,) = answer(capsys, "sweep", str(study), "--dry-run")["runs"]
         costs.append(run["flops"])
     data = load_data(DataConfig())
-    forward = forward_flops(RunConfig(), data)
+    forward = forward_flops(resolve(RunConfig()), data)
     assert costs[1] - costs[0] == pytest.approx(10 * 100 * forward)
 
 
