@@ -18,7 +18,7 @@ from robustmaps.cli import main
 from robustmaps.config import DataConfig, RunConfig
 from robustmaps.data import load, sources
 from robustmaps.engine.errors import InputError
-from robustmaps.networks import load_data
+from robustmaps.networks import load_data, resolve
 from robustmaps.report import sections
 from robustmaps.studies._costs import forward_flops
 
@@ -144,7 +144,7 @@ def test_a_study_knows_what_the_toys_cost(toys, tmp_path, capsys):
         (run,) = answer(capsys, "sweep", str(study), "--dry-run")["runs"]
         costs.append(run["flops"])
     data = load_data(DataConfig())
-    forward = forward_flops(RunConfig(), data)
+    forward = forward_flops(resolve(RunConfig()), data)
     assert costs[1] - costs[0] == pytest.approx(10 * 100 * forward)
 
 

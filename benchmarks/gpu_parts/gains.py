@@ -98,7 +98,7 @@ def evaluation_name(run: Run, images: int) -> str:
 
 
 def _evaluation(setting: Setting, record: Record, run: Run, images: int) -> Step:
-    needed_s = 5.0 if setting.smoke else 60.0 * max(images / 1000, 1)
+    needed_s = 5.0 if setting.smoke else 90.0 * max(images / 1000, 1)
     return Step("gains", evaluation_name(run, images), lambda: _evaluate(setting, record, run, images), needed_s)
 
 
@@ -111,6 +111,7 @@ def _defense(setting: Setting, run: Run) -> Defense:
 
 def _train(setting: Setting, record: Record, run: Run) -> dict[str, Any]:
     """Train until the end or until time is up; from the checkpoint here, or from the pieces that came along."""
+    _refuse_before_evaluation(setting, record, run)
     folder = RunFolder(setting.work / "runs" / run.folder)
     batch = record.values.setdefault("batches", {}).setdefault(run.label, chosen_batch(setting, record))
     scale = batch / 128
@@ -172,6 +173,14 @@ def _train(setting: Setting, record: Record, run: Run) -> dict[str, Any]:
     }
 
 
+def _refuse_before_evaluation(setting: Setting, record: Record, run: Run) -> None:
+    """Only one training's weights are carried away, so each is evaluated before the next one begins."""
+    for earlier in runs(setting)[: runs(setting).index(run)]:
+        status = record.steps.get(evaluation_name(earlier, setting.images), {}).get("status")
+        if record.get(f"train {earlier.label}") is not None and status not in ("done", "failed"):
+            raise OutOfTime(f"{earlier.label} is to be evaluated first")
+
+
 def _carry(record: Record, folder: RunFolder, run: Run) -> None:
     record.values["carried"] = carried.write(folder.last, record.out, run.label)
 
@@ -203,6 +212,9 @@ def _evaluate(setting: Setting, record: Record, run: Run, images: int) -> dict[s
     }
     values: dict[str, Any] = {"run": run.label, "images": len(x)}
     for which, weights in (("best", state["best_weights"]), ("last", state["average"] or state["model"])):
+        if which == "last" and state["state"]["best_epoch"] == run.epochs:
+            values["last"] = values["best"]  # the same weights
+            continue
         model = setting.make(run.network)
         model.load_state_dict(weights)
         values[which] = {name: _kept(evaluate(model, x, y, attack)) for name, attack in attacks.items()}

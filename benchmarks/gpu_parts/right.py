@@ -31,11 +31,11 @@ def steps(setting: Setting) -> Iterator[Step]:
     cuda = setting.device.type == "cuda"
     for name in setting.architectures:
         yield Step("right", f"view of {name}", lambda name=name: _views(setting, name, _eager(cuda)))
-    yield Step("right", "attacks", lambda: _attacks(setting), 20.0 if cuda else 5.0)
+    yield Step("right", "attacks", lambda: _attacks(setting), 40.0 if cuda else 5.0)
     for name in _defenses(nn.Identity()):
         yield Step("right", f"defence {name}", lambda name=name: _defense_step(setting, name))
     yield Step("right", "resume", lambda: _resume(setting), 20.0 if cuda else 5.0)
-    yield Step("right", "verdicts", lambda: _verdicts(setting), 30.0 if cuda else 5.0)
+    yield Step("right", "verdicts", lambda: _verdicts(setting), 60.0 if cuda else 5.0)
 
 
 def compiled_steps(setting: Setting) -> Iterator[Step]:
@@ -125,9 +125,8 @@ def quickly_trained(setting: Setting, network: Network) -> nn.Module:
         model.load_state_dict(torch.load(file, map_location=setting.device, weights_only=True))
         return model.eval()
     attack = NoiseFGSM(eps=setting.eps)
-    options = TrainOptions(
-        epochs=2 if setting.smoke else 6, schedule="one-cycle", lr=0.2, device=str(setting.device), compile=False
-    )
+    size = {"epochs": 2} if setting.smoke else {"epochs": 6, "batch_size": 512}
+    options = TrainOptions(**size, schedule="one-cycle", lr=0.2, device=str(setting.device))
     fit(model, replace(setting.dataset, validation=_few(setting, 100)), defenses.NFGSM(attack), options)
     file.parent.mkdir(exist_ok=True)
     torch.save(model.state_dict(), file)

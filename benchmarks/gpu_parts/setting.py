@@ -1,6 +1,7 @@
 """What is measured on: networks, images and sizes, in full on a GPU and in miniature for a trial on a CPU."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -91,9 +92,14 @@ class Setting:
 
     def flops(self, network: Network) -> int:
         """Operations of a forward pass of one image."""
-        height, width = self.dataset.image_size
-        image = torch.empty(1, self.dataset.in_channels, height, width, device="meta")
-        return models.measure_cost(self.make(network).to("meta"), image).flops
+        return _flops(self, network)
+
+
+@cache
+def _flops(setting: Setting, network: Network) -> int:
+    height, width = setting.dataset.image_size
+    image = torch.empty(1, setting.dataset.in_channels, height, width, device="meta")
+    return models.measure_cost(setting.make(network).to("meta"), image).flops
 
 
 def full(spec: str, device: torch.device, work: Path) -> Setting:

@@ -8,7 +8,7 @@ import pytest
 from robustmaps.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
-QUICK = "--data digits --samples 10 --steps 1 --directions 1 --device cpu"
+QUICK = "--data digits --samples 10 --steps 1 --device cpu"
 
 
 def run(line, capsys):
@@ -71,7 +71,7 @@ def test_plan_lists_the_front(capsys, tmp_path):
 
 
 def test_theory_writes_figure_and_numbers(capsys, tmp_path):
-    code, out, _ = run(f"theory --draws 2 --steps 1 --networks 2 --epochs 1 --samples 200 --out {tmp_path}", capsys)
+    code, out, _ = run(f"theory --draws 2 --steps 1 --networks 2 --epochs 1 --out {tmp_path}", capsys)
     assert code == 0
     assert "trained weights" in out
     found = json.loads((tmp_path / "theory.json").read_text())

@@ -82,7 +82,7 @@ def test_the_surrogate_is_the_same_for_the_same_seed(run, digits, monkeypatch):
     ("arguments", "message"),
     [
         ([], "expected a run folder"),
-        (["nowhere"], "there is no such file"),
+        (["nowhere"], "no such file"),
         (["nowhere", "--model-from", "json:dumps"], "give one of the two"),
         (["nowhere", "--checkpoint", "a.safetensors"], "needs --model-from"),
     ],

@@ -86,7 +86,7 @@ def test_killed_and_run_again_it_ends_the_same(run, tmp_path, how):
     assert process.returncode != 0
     assert not killed.exists()
     if how == signal.SIGTERM:
-        assert "the same command goes on" in said
+        assert "the same command continues" in said
     (stage,) = json.loads(state.read_text())["found"]["stages"]
     assert 0 < stage["done"] < len(stage["rows"])
     results = []

@@ -118,10 +118,10 @@ def test_resumed_equals_uninterrupted(run, tmp_path, digits):
 def test_the_weights_decide_the_name_and_not_their_place(run, tmp_path):
     copy = tmp_path / "copy.safetensors"
     shutil.copy(run.folder / "best.safetensors", copy)
-    config, moved = tuned(run), resolve(starting_from(str(copy), RunConfig(training=OPTIONS)))
+    config, moved = tuned(run), resolve(starting_from(str(copy), RunConfig(training=OPTIONS))).config
     assert config.hash == moved.hash
-    assert config.hash != resolve(BASE).hash
-    assert config.hash != resolve(tuned(run, enlarge="first")).hash
+    assert config.hash != resolve(BASE).config.hash
+    assert config.hash != resolve(tuned(run, enlarge="first")).config.hash
 
 
 def test_other_weights_are_refused(run, tmp_path, digits):
@@ -134,9 +134,9 @@ def test_other_weights_are_refused(run, tmp_path, digits):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "resnet20"}, "model=resnet20: .* holds a network with model=resnet8; leave model out"),
-        ({"strides": "122"}, "strides=122: .* holds a network with strides=221"),
-        ({"upsample": 2.0}, "upsample=2.0: .* holds a network with upsample=1"),
+        ({"model": "resnet20"}, "model=resnet20: .* contains a network with model=resnet8; leave model out"),
+        ({"strides": "122"}, "strides=122: .* contains a network with strides=221"),
+        ({"upsample": 2.0}, "upsample=2.0: .* contains a network with upsample=1"),
         ({"enlarge": "7"}, "there is no step 7"),
         ({"init_from": "nowhere"}, "nowhere"),
     ],
@@ -152,7 +152,7 @@ def test_a_saved_enlargement_is_trained(tmp_path, digits):
     config = starting_from(str(tmp_path / "larger"), RunConfig(training=OPTIONS))
     network = create_network(resolve(config), digits)
     assert torch.equal(network.model(torch.ones(1, 1, 8, 8)), enlarged.model.eval()(torch.ones(1, 1, 8, 8)))
-    with pytest.raises(InputError, match="these are weights; begin with them by init_from"):
+    with pytest.raises(InputError, match="these are weights; begin with them through init_from"):
         resolve(RunConfig(ModelConfig(model=str(tmp_path / "larger"))))
 
 
@@ -177,7 +177,7 @@ def test_a_function_of_ones_own_is_trained(tmp_path, monkeypatch, digits):
     for name, message in (("few", "at least 10 classes"), ("coloured", "can't take images of")):
         with pytest.raises(InputError, match=message):
             train(replace(config, model=ModelConfig(model=f"start_networks:{name}")), tmp_path / "runs", data=digits)
-    with pytest.raises(InputError, match="are for networks of ours"):
+    with pytest.raises(InputError, match="are for built-in networks"):
         resolve(RunConfig(ModelConfig(model="start_networks:small", strides="2")))
 
 

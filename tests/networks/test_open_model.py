@@ -70,7 +70,7 @@ def test_a_run_brings_its_weights_data_and_budget(run_folder):
     assert opened.data.data == "digits"
     assert opened.budget == ("linf", 0.1)
     assert opened.fit.in_channels == 1
-    with pytest.raises(InputError, match="has its weights already"):
+    with pytest.raises(InputError, match="has strides of its own"):
         analyze_network(str(run_folder), strides="112")
 
 
@@ -160,7 +160,7 @@ def test_a_function_from_here(tmp_path, monkeypatch):
     [
         ("resnet9", "did you mean 'resnet8'.*torchvision:NAME"),
         ("missing.safetensors", "unknown model"),
-        ("runs/gone/best.safetensors", "there is no such file or folder"),
+        ("runs/gone/best.safetensors", "no such file or folder"),
     ],
 )
 def test_unknown_names(spec, message):

@@ -56,15 +56,15 @@ def test_other_images_or_samples_are_another_file(run: Path, folder: Path) -> No
     second = evaluate_corrupted(run, folder, Options(samples=30))
     assert not second.before
     assert second.path != first.path
-    with pytest.raises(ValueError, match=r"holds something else; name another file"):
+    with pytest.raises(ValueError, match=r"contains something else; name another file"):
         evaluate_corrupted(run, folder, Options(samples=20), out=first.path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--attack", "fgsm"], "leave out the options of attack"),
-        (["--save-adversarials", "--split", "validation"], "leave out the options of split, save-adversarials"),
+        (["--attack", "fgsm"], "leave out --attack"),
+        (["--save-adversarials", "--split", "validation"], "leave out --split, --save-adversarials"),
     ],
 )
 def test_options_without_effect_are_refused(options: list[str], message: str, run: Path, folder: Path, capsys) -> None:

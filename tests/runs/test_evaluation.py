@@ -47,7 +47,7 @@ def test_the_same_evaluation_is_not_made_twice(run, tmp_path):
 def test_another_evaluation_is_not_overwritten(run, tmp_path):
     done = evaluate_checkpoint(run, QUICK, FEW, out=tmp_path / "result.json")
     before = done.path.read_bytes()
-    with pytest.raises(InputError, match="holds another evaluation; name another file with --out"):
+    with pytest.raises(InputError, match="contains another evaluation; name another file with --out"):
         evaluate_checkpoint(run, AttackConfig("fgsm"), FEW, out=tmp_path / "result.json")
     assert done.path.read_bytes() == before
 
@@ -196,7 +196,7 @@ def test_a_network_of_ones_own(own):
         ("own_networks:smal", None, "did you mean 'small'"),
         ("own_networks:nothing", None, "returned NoneType"),
         ("own_networks:small", "weights.pt", "expected a .safetensors file"),
-        ("own_networks:small", "missing.safetensors", "there is no such file"),
+        ("own_networks:small", "missing.safetensors", "no such file"),
     ],
 )
 def test_what_is_no_network(own, function, weights, message):

@@ -113,7 +113,7 @@ def test_bad_input(run, tmp_path):
     with pytest.raises(InputError, match="unknown format 'onx'; did you mean 'onnx'"):
         export(run[0].folder, "onx")
     (tmp_path / "mine").write_text("")
-    with pytest.raises(InputError, match="is there already; name another folder"):
+    with pytest.raises(InputError, match="already exists; name another folder"):
         export(run[0].folder, "torch", tmp_path)
 
 

@@ -50,7 +50,7 @@ def test_conditions(text, kept):
         ("(robust>0.4", "a bracket is not closed"),
         ("robust>'x", "can't be read from"),
         ("robust>high", "robust='high': expected a finite number or a fraction"),
-        ("defense<at", "defense is no number; use = or !="),
+        ("defense<at", "defense is not a number; use = or !="),
         ("__import__('os')", "is missing before"),
     ],
 )

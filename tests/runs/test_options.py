@@ -111,8 +111,7 @@ def test_what_one_of_several_attacks_takes_is_taken():
         ("train --beta 2", "beta=2.0: at has no such parameter; leave it out (at takes norm, eps, steps, step_size)"),
         ("train --defense trades --awp-gamma 0.1", "awp_gamma=0.1: trades has no such parameter"),
         ("train --defense standard --steps 5", "steps=5: standard has no such parameter"),
-        ("train --helper-sha256 abc", "helper_sha256=abc: needs helper"),
-        ("search resnet8 --tau 1", "tau=1: at has no such parameter"),
+        ("search resnet8 --beta 1", "beta=1.0: at has no such parameter"),
     ],
 )
 def test_the_command_line_refuses_them_before_anything_is_opened(arguments, message, capsys, tmp_path, monkeypatch):
@@ -124,9 +123,13 @@ def test_the_command_line_refuses_them_before_anything_is_opened(arguments, mess
 
 def test_a_configuration_file_is_no_way_around(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "run.yaml").write_text("defense: at\nbeta: 2\n")
-    assert main(["train", "--config", "run.yaml"]) == 2
-    assert "beta=2.0: at has no such parameter" in capsys.readouterr().err
+    for text, message in (
+        ("defense: at\nbeta: 2\n", "beta=2.0: at has no such parameter"),
+        ("helper_sha256: abc", "helper_sha256=abc: needs helper"),
+    ):
+        (tmp_path / "run.yaml").write_text(text)
+        assert main(["train", "--config", "run.yaml"]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

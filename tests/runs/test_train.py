@@ -39,7 +39,7 @@ def test_the_folder_says_all(run):
 
 def test_a_run_is_not_overwritten(run):
     before = (run.folder / "last.pt").read_bytes()
-    with pytest.raises(InputError, match="already holds this run; continue it with --resume"):
+    with pytest.raises(InputError, match="already contains this run; continue it with --resume"):
         train(CONFIG, run.folder.parent)
     assert (run.folder / "last.pt").read_bytes() == before
 
@@ -72,7 +72,7 @@ def test_evaluations_with_other_settings_have_other_files(run):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("nowhere", "there is no such file"), (".", "it is no finished run"), ("broken.safetensors", "can't be read")],
+    [("nowhere", "no such file"), (".", "it is no finished run"), ("broken.safetensors", "can't be read")],
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, path, message):
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")

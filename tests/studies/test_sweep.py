@@ -237,7 +237,7 @@ def test_a_dry_run_writes_nothing(study, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("seed: [0, 1]", "strides: [122, 1222]"), "strides: 1222: .*expected 3 digits.*mend or exclude it"),
+        (("seed: [0, 1]", "strides: [122, 1222]"), "strides: 1222: .*expected 3 digits.*fix or exclude it"),
         (("attack: fgsm", "attack: fgms"), "did you mean 'fgsm'"),
         (("data: digits", "data: nowhere"), "nowhere"),
     ],
@@ -254,7 +254,7 @@ def test_two_sweeps_do_not_share_a_folder(study):
     path.with_suffix("").mkdir()
     with (
         FileLock(path.with_suffix("") / ".sweep.lock"),
-        pytest.raises(InputError, match="another sweep is at work there"),
+        pytest.raises(InputError, match="another sweep is running there"),
     ):
         make(path)
 

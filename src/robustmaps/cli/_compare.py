@@ -6,7 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table
 
 DESCRIPTION = """Compare two runs, paired by image, by the strongest evaluation that both have."""
 
@@ -16,9 +17,9 @@ class Arguments:
     """Options of the comparison.
 
     Attributes:
-        a: a run folder.
-        b: another one; differences are B minus A.
-        json: print the comparison as one JSON object.
+        a: run folder
+        b: another run folder; differences are B minus A
+        json: print the comparison as one JSON object
     """
 
     a: tyro.conf.Positional[Path]

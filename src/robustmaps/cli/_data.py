@@ -7,14 +7,15 @@ from typing import Any, Literal
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.engine.errors import InputError, unknown
 
 DESCRIPTION = {
     "list": "List the data sets that have a name, and the other forms that --data takes.",
-    "prepare": "Decode a data set into the cache, so that training starts at once.",
-    "show": "Show what a data set holds: sizes, classes, statistics; with --picture, a PNG of some images.",
+    "prepare": "Decode a data set into the cache, so that training starts immediately.",
+    "show": "Show a data set's sizes, classes and statistics; with --picture, write a PNG of some images.",
 }
 
 
@@ -23,7 +24,7 @@ class ListArguments:
     """Options of the list.
 
     Attributes:
-        json: print the list as one JSON object.
+        json: print the list as one JSON object
     """
 
     json: bool = False
@@ -34,11 +35,11 @@ class PrepareArguments:
     """Options of preparing.
 
     Attributes:
-        data: a name or a path; see `robustmaps data list`.
-        image_size: resize images to this many pixels a side.
-        augment: resized-crop for what training with that option reads: images an eighth larger.
-        refresh: decode again what is cached already.
-        json: print the result as one JSON object.
+        data: name or path of a data set; see `robustmaps data list`
+        image_size: side length in pixels to resize the images to (default: the data set's own)
+        augment: augmentation to prepare for; resized-crop needs images an eighth larger
+        refresh: decode again what is cached already
+        json: print the result as one JSON object
     """
 
     data: tyro.conf.Positional[str]
@@ -53,12 +54,12 @@ class ShowArguments:
     """Options of showing.
 
     Attributes:
-        data: a name or a path; see `robustmaps data list`.
-        image_size: resize images to this many pixels a side.
-        augment: resized-crop for what training with that option reads.
-        validation: the part of the training images held out; a fraction, or a number.
-        picture: a PNG to write, with some test images of each class.
-        json: print the result as one JSON object.
+        data: name or path of a data set; see `robustmaps data list`
+        image_size: side length in pixels to resize the images to (default: the data set's own)
+        augment: augmentation to show the images for; resized-crop needs images an eighth larger
+        validation: part of the training images held out; a fraction, or a number
+        picture: PNG to write, with some test images of each class (default: no picture)
+        json: print the result as one JSON object
     """
 
     data: tyro.conf.Positional[str]

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustmaps.cli._sweep import showing
-from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
 from robustmaps.engine.errors import Interrupted
 
 DESCRIPTION = """Train ResNet-8 and its twin with inputs upsampled by 2 on the embedded digits, by adversarial training
-with the same seeds; attack both; print and plot what the enlargement bought."""
+with the same seeds; attack both; print and plot what the enlargement gained."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,11 @@ class Arguments:
     """Options of the demonstration.
 
     Attributes:
-        out: where runs, plots and summary go.
-        seeds: runs per network.
-        epochs: of each run.
-        jobs: runs at once; as many as there are cores if left out. The figures do not depend on it.
-        json: print the result as one JSON object.
+        out: folder for runs, plots and summary
+        seeds: runs per network
+        epochs: epochs of each run
+        jobs: runs at once; the figures do not depend on it (default: one per core)
+        json: print the result as one JSON object
     """
 
     out: Path = Path("runs/demo")
@@ -47,7 +48,7 @@ def run(arguments: Sequence[str]) -> None:
                 should_stop=should_stop,
             )
         except Interrupted:
-            raise Interrupted("stopped; the same command goes on from here") from None
+            raise Interrupted("stopped; the same command continues from here") from None
     table = result.table()
     files = "\n".join(f"  {result.folder / name}" for name in ("summary.md", "curves.png", "attacked.png"))
     Output(given.json).result(

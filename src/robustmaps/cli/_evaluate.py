@@ -5,19 +5,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from robustmaps.cli._terminal._shared import ATTACKS, Output, open_given, parse, rich_table
+from robustmaps.cli._terminal._options import Computing, SplitImages, TrainedNetwork
+from robustmaps.cli._terminal._parsing import ATTACKS, parse
+from robustmaps.cli._terminal._shared import Output, open_given, rich_table
 from robustmaps.cli._terminal._watch import attacking
-from robustmaps.config import AttackConfig
+from robustmaps.config import AttackConfig, flat_values
 from robustmaps.engine.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from robustmaps.runs import CorruptedRun, EvaluatedCurve, EvaluatedRun
 
-DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run of ours, or
-your own network with --model-from package.module:function --checkpoint weights.safetensors --data ... The same command
-goes on where a stopped or killed one was, to the same result."""
+DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run, or your own
+network with --model-from package.module:function --checkpoint weights.safetensors --data ... The same command
+continues a stopped or killed one, to the same result."""
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Rarely needed.
+
+    Attributes:
+        batch_size: images at once (default: what suits the device and its memory, halved where they don't fit)
+        precision: precision of the attack; verdicts are always float32
+        compile: run the attack through torch.compile
+    """
+
+    batch_size: int | None = None
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,41 +40,24 @@ class Arguments:
     """Options of evaluation.
 
     Attributes:
-        run: a run folder, or a weights file (best.safetensors) of one.
-        model_from: a function without arguments that returns your network, as package.module:function.
-        checkpoint: safetensors of that network's weights, where the function does not load them itself.
-        attack: what to attack with.
-        corruptions: a folder of corrupted test images in the form of CIFAR-10-C (labels.npy and a .npy for each
-            corruption, five severities): tell the accuracy on them instead of attacking.
-        data: other images than those it was trained on; needed with --model-from.
-        split: which images.
-        samples: how many, drawn evenly from the classes; all if left out.
-        batch_size: images at once; as many as suit the device and its memory if left out, halved where they don't fit.
-        seed: of the attack's random draws.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        precision: of the attack. Verdicts are always float32.
-        compile: run the attack through torch.compile.
-        save_adversarials: also write the images that broke their samples, as safetensors.
-        out: the file to write; named after the settings, in the run folder, if left out.
-        json: print the result as one JSON object, verdicts included.
+        corruptions: folder of corrupted test images in the form of CIFAR-10-C (labels.npy and a .npy for each
+            corruption, five severities); measures the accuracy on them instead of attacking
+        seed: seed of the attack's random draws
+        save_adversarials: write the images that broke their samples too, as safetensors
+        out: file to write (default: named after the settings, in the run folder)
+        json: print the result as one JSON object, verdicts included
     """
 
-    run: tyro.conf.Positional[Path | None] = None
-    model_from: str | None = None
-    checkpoint: Path | None = None
+    network: TrainedNetwork = field(default_factory=TrainedNetwork)
     attack: AttackConfig = field(default_factory=AttackConfig)
+    images: SplitImages = field(default_factory=SplitImages)
+    computing: Computing = field(default_factory=Computing)
     corruptions: Path | None = None
-    data: str | None = None
-    split: Literal["test", "validation"] = "test"
-    samples: int | None = None
-    batch_size: int | None = None
     seed: int = 0
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    compile: bool = False
     save_adversarials: bool = False
     out: Path | None = None
     json: bool = False
+    advanced: Advanced = field(default_factory=Advanced)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -70,17 +68,13 @@ def run(arguments: Sequence[str]) -> None:
 
     if given.corruptions is not None:
         _refuse_beside_corruptions(given)
-    checkpoint = open_given(given.run, given.model_from, given.checkpoint)
+    checkpoint = open_given(given.network)
     with attacking() as watch:
         options = Options(
-            data=given.data,
-            split=given.split,
-            samples=given.samples,
-            batch_size=given.batch_size,
+            **vars(given.images),
+            **vars(given.computing),
+            **vars(given.advanced),
             seed=given.seed,
-            device=given.device,
-            precision=given.precision,
-            compile=given.compile,
             save_adversarials=given.save_adversarials,
             watcher=watch,
             decoding=watch.decoding,
@@ -95,19 +89,19 @@ def run(arguments: Sequence[str]) -> None:
                 done = evaluate_checkpoint(checkpoint, given.attack, options, out=given.out)
         except KeyboardInterrupt:
             what = "batch" if given.corruptions is None else "corruption"
-            raise Interrupted(f"stopped; the same command goes on from the last finished {what}") from None
+            raise Interrupted(f"stopped; the same command continues after the last finished {what}") from None
     _print(done, given)
 
 
 def _refuse_beside_corruptions(given: Arguments) -> None:
     """Options that would be without effect are a misunderstanding."""
-    default = Arguments()
-    names = ("attack", "data", "split", "seed", "precision", "compile", "save_adversarials")
-    changed = [name.replace("_", "-") for name in names if getattr(given, name) != getattr(default, name)]
+    default = flat_values(Arguments())
+    idle = {*vars(AttackConfig()), "data", "split", "seed", "precision", "compile", "save_adversarials"}
+    changed = [f"--{k.replace('_', '-')}" for k, v in flat_values(given).items() if k in idle and v != default[k]]
     if changed:
         raise InputError(
             f"--corruptions {given.corruptions}: nothing is attacked, and the images are those of the folder; "
-            f"leave out the options of {', '.join(changed)}"
+            f"leave out {', '.join(changed)}"
         )
 
 
@@ -142,7 +136,7 @@ def _print(done: "EvaluatedRun | EvaluatedCurve | CorruptedRun", given: Argument
         return
     output = Output(given.json)
     if isinstance(done, EvaluatedRun):
-        output.result(_values(done), _stages(done), *_summary(done, given.split))
+        output.result(_values(done), _stages(done), *_summary(done, given.images.split))
         return
     first = done.runs[0].evaluation
     rows = [("0", str(first.clean_accuracy), "")]
@@ -150,7 +144,7 @@ def _print(done: "EvaluatedRun | EvaluatedCurve | CorruptedRun", given: Argument
     output.result(
         {"curve": [_values(run) for run in done.runs], "file": str(done.path), "plot": str(done.plot)},
         rich_table((f"eps, {first.norm}", "accuracy [95 %]", "verdicts"), rows),
-        f"{len(first.verdicts)} {given.split} images. Curve: {done.path}\nPlot: {done.plot}",
+        f"{len(first.verdicts)} {given.images.split} images. Curve: {done.path}\nPlot: {done.plot}",
         *_warnings(done.runs[-1]),
     )
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, parse
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output
 
-DESCRIPTION = """Export a run's network with a model card that holds the measured figures. Its outputs are compared with
-the original's on test images; an export that differs is not kept."""
+DESCRIPTION = """Export a run's network with a model card of the measured figures. Compare its outputs with those of the
+original on test images; keep no export that differs."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,12 @@ class Arguments:
     """Options of the export.
 
     Attributes:
-        run: a run folder, or its weights file.
-        format: onnx for any runtime (needs pip install 'robustmaps[export]'), torch for a program of torch.export, or
-            safetensors for weights with their description.
-        data: other images to check with than those it was trained on.
-        out: the folder to write; export/FORMAT in the run folder if left out.
-        json: print the result as one JSON object.
+        run: run folder, or its weights file
+        format: format to write: onnx for any runtime (needs pip install 'robustmaps[export]'), torch for a torch.export
+            program, or safetensors for weights with their description
+        data: data set to check with (default: the one that the network was trained on)
+        out: folder to write (default: export/FORMAT in the run folder)
+        json: print the result as one JSON object
     """
 
     run: tyro.conf.Positional[Path]

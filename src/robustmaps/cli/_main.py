@@ -35,7 +35,7 @@ VERBS = {
 }
 
 _EPILOGUE = """\
-robustmaps VERB --help says more. Every verb takes --json.
+robustmaps VERB --help lists the options of a verb. Every verb takes --json.
 Exit codes: 0 done, 2 bad input, 1 anything else."""
 
 
@@ -87,7 +87,7 @@ def _usage() -> str:
         [
             "usage: robustmaps VERB [options]",
             "",
-            "Make convolutional classifiers more robust by larger feature maps, and prove what it gained.",
+            "Make convolutional classifiers more robust by enlarging their feature maps, and measure the gain.",
             "",
             *lines,
             "",

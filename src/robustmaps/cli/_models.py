@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table
 
 DESCRIPTION = "List the networks with their default strides, parameters and FLOPs."
 
@@ -13,9 +14,9 @@ class Arguments:
     """Options of the list.
 
     Attributes:
-        image_size: pixels a side of the image for which FLOPs and map sizes are given.
-        classes: number of classes.
-        json: print the list as one JSON object.
+        image_size: side length in pixels of the image for which FLOPs and map sizes are given
+        classes: number of classes
+        json: print the list as one JSON object
     """
 
     image_size: int = 32

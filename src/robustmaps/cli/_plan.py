@@ -1,13 +1,13 @@
 """``robustmaps plan``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from robustmaps.cli._terminal._shared import Output, parse
+from robustmaps.cli._terminal._options import AnyNetwork, Budget, Computing, SizedImages, Spending
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """List all enlargements of a network within a budget, with cost, map size and perturbation gain, and mark
@@ -19,40 +19,20 @@ class Arguments:
     """Options of planning.
 
     Attributes:
-        model: a network's name, a run folder, a weights file, torchvision:NAME, timm:NAME, hf:OWNER/NAME or
-            MODULE:FUNCTION.
-        budget: how many times the given network's cost may be spent, such as 2.0x.
-        measure: what the budget limits.
-        upsamples: factors of upsampling to try, with commas.
-        dilate: spread the taps of later windows, so that a trained network keeps its function.
-        gain: what to measure: of the pooled features, which needs no training, or of the margin, which does; auto
-            takes the one that fits.
-        data: the images; those that the network was trained on if left out, else the digits.
-        image_size: resize images to this many pixels a side.
-        samples: how many images.
-        eps: the perturbation's radius, for images in [0, 1]; the network's own if left out, else 8/255.
-        norm: its norm; the network's own if left out, else linf.
-        strides: of an untrained network of ours.
-        seed: of an untrained network's weights.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        out: a PNG of cost against gain.
-        json: print the result as one JSON object.
+        dilate: spread the taps of later windows, so that a trained network keeps its function
+        gain: gain to measure: of the pooled features, which needs no training, or of the margin, which does (auto takes
+            the one that fits)
+        out: PNG of cost against gain (default: no picture)
+        json: print the result as one JSON object
     """
 
-    model: tyro.conf.Positional[str]
-    budget: str = "2.0x"
-    measure: Literal["flops", "memory", "latency"] = "flops"
-    upsamples: tuple[float, ...] = (1.0, 2.0)
+    network: AnyNetwork
+    spending: Spending = field(default_factory=Spending)
+    images: SizedImages = field(default_factory=lambda: SizedImages(samples=32))
+    perturbation: Budget = field(default_factory=Budget)
+    computing: Computing = field(default_factory=Computing)
     dilate: bool = False
     gain: Literal["auto", "features", "margin", "none"] = "auto"
-    data: str | None = None
-    image_size: int | None = None
-    samples: int = 32
-    eps: float | None = None
-    norm: Literal["linf", "l2"] | None = None
-    strides: str | None = None
-    seed: int = 0
-    device: str = "auto"
     out: Path | None = None
     json: bool = False
 
@@ -60,13 +40,23 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "plan", DESCRIPTION)
-    from robustmaps.networks import parse_budget, plan_network
+    from robustmaps.networks import plan_network
 
-    options = {**vars(given), "budget": parse_budget(given.budget)}
-    for name in ("model", "json"):
-        del options[name]
     with watching() as watch:
-        done = plan_network(given.model, **options, watcher=watch, decoding=watch.decoding)
+        done = plan_network(
+            **vars(given.network),
+            budget=given.spending.times,
+            measure=given.spending.measure,
+            upsamples=given.spending.upsamples,
+            **vars(given.images),
+            **vars(given.perturbation),
+            **vars(given.computing),
+            dilate=given.dilate,
+            gain=given.gain,
+            out=given.out,
+            watcher=watch,
+            decoding=watch.decoding,
+        )
     Output(given.json).result(
         done.to_dict(),
         done.plan,

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table
 from robustmaps.engine.errors import InputError
 
-DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. One of them is
-trained by robustmaps train --recipe NAME; options on the command line win over it."""
+DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. Train one with
+robustmaps train --recipe NAME; options on the command line override it."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Arguments:
     """Options of the list.
 
     Attributes:
-        words: list only recipes whose names hold all of these.
-        json: print the list as one JSON object, with every key of each recipe.
+        words: words that a recipe's name must all contain
+        json: print the list as one JSON object, with every key of each recipe
     """
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()

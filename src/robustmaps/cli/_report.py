@@ -1,16 +1,19 @@
 """``robustmaps report``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, parse
+from robustmaps.cli._terminal._options import Computing
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
+from robustmaps.engine.errors import InputError
 
-DESCRIPTION = """Write the report of a run, or of all runs in a folder: one HTML page that opens from disk and needs no
-network, and its tables as Markdown, LaTeX and CSV beside it."""
+DESCRIPTION = """Write the report of a run, or of all runs in a folder: one HTML page that works offline, and
+its tables as Markdown, LaTeX and CSV beside it."""
 
 
 @dataclass(frozen=True)
@@ -18,17 +21,16 @@ class Arguments:
     """Options of the report.
 
     Attributes:
-        folder: a run folder, or a folder that holds runs, such as that of a study.
-        out: the folder to write; "report" in the given one if left out. A report that is there is replaced.
-        no_pictures: leave out what needs the networks themselves: attacked images, feature maps, gain along the depth.
-        device: where these are computed: auto, cpu, cuda, cuda:1 or mps.
-        json: print the answer and the files as one JSON object.
+        folder: run folder, or a folder of runs, such as that of a study
+        out: folder to write; replaces a report there (default: report, in the given folder)
+        no_pictures: leave out what needs the networks themselves: attacked images, feature maps, gain along the depth
+        json: print the answer and the files as one JSON object
     """
 
     folder: tyro.conf.Positional[Path]
     out: Path | None = None
     no_pictures: bool = False
-    device: str = "auto"
+    computing: Computing = field(default_factory=Computing)
     json: bool = False
 
 
@@ -37,8 +39,11 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "report", DESCRIPTION)
     from robustmaps.report import report
 
+    device = given.computing.device
+    if given.no_pictures and device != Computing.device:
+        raise InputError(f"--device {device}: nothing is computed with --no-pictures; leave one of the two out")
     with watching() as watch:
-        done = report(given.folder, given.out, pictures=not given.no_pictures, device=given.device, watcher=watch)
+        done = report(given.folder, given.out, pictures=not given.no_pictures, device=device, watcher=watch)
     page, tables = done.page, done.path.parent / "tables"
     Output(given.json).result(
         {

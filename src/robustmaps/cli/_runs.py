@@ -10,10 +10,13 @@ from typing import Any, Literal
 
 import tyro
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.config import RunConfig, fraction_keys
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
 
-DESCRIPTION = """List runs, such as those of a study; without options all of them, by name. Conditions compare columns:
+DESCRIPTION = """List runs, such as those of a study, by name. Conditions compare columns:
 --where 'defense=at and robust>0.4'. Columns are the options of train and: name, status (finished, running, stopped,
 failed), clean, robust, images, attack, validation_clean, validation_robust, best_epoch, epochs_done, seconds, flops,
 parameters, evaluation, folder. The table shows the options that differ between the runs."""
@@ -24,14 +27,14 @@ class Arguments:
     """Options of the list.
 
     Attributes:
-        folder: a folder of runs.
-        where: which runs: comparisons (= != < <= > >=) joined by and, or and brackets.
-        sort: a column; -column for falling order.
-        columns: with commas, what the table shows beside name and status.
-        evaluation: which evaluation speaks for a run, by its file's name, such as 'autoattack*'; the worst one at its
-            own budget with the most images if left out.
-        format: how it is printed.
-        json: the same as --format json.
+        folder: folder of runs
+        where: condition on the runs: comparisons (= != < <= > >=) joined by and, or and brackets (default: all runs)
+        sort: column to sort by, -column for descending order (default: name)
+        columns: columns that the table shows, with commas (default: those that differ between the runs)
+        evaluation: evaluation to show for each run, by its file's name, e.g. 'autoattack*' (default: the worst one at
+            the run's own budget with the most images)
+        format: format of the list
+        json: print the list as one JSON object, as --format json does
     """
 
     folder: tyro.conf.Positional[Path] = Path("runs")
@@ -47,6 +50,11 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     # "--sort -robust" would be read as two options.
     given = parse(Arguments, _joined(arguments), "runs", DESCRIPTION)
+    form = "json" if given.json else given.format
+    if given.json and given.format == "csv":
+        raise InputError("--json and --format csv: give one of the two")
+    if given.columns is not None and form != "table":
+        raise InputError(f"--columns {given.columns}: {form} has all columns; leave --columns out")
     from robustmaps.runs import RUN_COLUMNS, differing, list_runs, read_runs
 
     skipped: list[str] = []
@@ -56,10 +64,10 @@ def run(arguments: Sequence[str]) -> None:
     keys = differing(rows, chosen)
     for line in skipped:
         print(f"robustmaps: warning: {line}", file=sys.stderr)
-    if given.json or given.format == "json":
+    if form == "json":
         print(json.dumps({"runs": rows, "skipped": skipped}, allow_nan=False))
         return
-    if given.format == "csv":
+    if form == "csv":
         writer = csv.DictWriter(sys.stdout, RUN_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -88,7 +96,7 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name in ("clean", "robust", "validation_clean", "validation_robust"):
         return f"{100 * value:.1f} %"
-    if name in ("eps", "step_size"):
+    if name in fraction_keys(RunConfig):
         return as_fraction(value)
     if name == "seconds":
         return f"{value:.0f} s"

@@ -3,21 +3,52 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, cast
 
 import tyro
 
-from robustmaps.cli._terminal._shared import DEFENCES, Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._terminal._begin import Begun, begin
+from robustmaps.cli._terminal._options import Spending
+from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known
+from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import AttackConfig, ModelConfig, RunConfig, to_mapping
+from robustmaps.config import EvaluationConfig, ModelConfig, RunConfig, flat_values, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import human
 from robustmaps.training import TrainOptions
 
-DESCRIPTION = """Find the enlargements of a network that are worth their cost: candidates within a budget are trained on
-a short proxy schedule, those without prospect are given up early (successive halving), and the Pareto front of cost
+if TYPE_CHECKING:
+    from robustmaps.data import Dataset
+    from robustmaps.studies import Candidate
+
+DESCRIPTION = """Find the enlargements of a network that are worth their cost. Candidates within a budget are trained
+on a short proxy schedule; those without prospects are stopped early (successive halving). The Pareto front of cost
 against robust accuracy is printed and saved. TARGET is a network's name, or a study (robustmaps sweep) whose
-combinations are the candidates, the first being the network that the budget is relative to."""
+combinations are the candidates; the budget is relative to the first. Give any other key of training in a file:
+--config."""
+
+SHOWN = frozenset(
+    {
+        *("strides", "init_from", "data", "validation", "train_samples", "image_size", "augment"),
+        *("defense", "norm", "eps", "steps", "step_size", "beta", "defense_parameters"),
+        *("epochs", "batch_size", "optimizer", "lr", "schedule", "seed", "device", "precision"),
+    }
+)
+"""Keys of a configuration that are options of the search; a file may give the others."""
+PROXY = RunConfig(training=TrainOptions(epochs=9, schedule="one-cycle"))
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Successive halving.
+
+    Attributes:
+        least_epochs: epochs that every candidate gets
+        reduction: factor N of the halving: 1 in N candidates survives each rung, with N times the epochs
+    """
+
+    least_epochs: int = 1
+    reduction: int = 3
 
 
 @dataclass(frozen=True)
@@ -25,59 +56,40 @@ class Arguments:
     """Options of the search.
 
     Attributes:
-        target: a network's name, such as resnet8, or a study's YAML file.
-        run: the proxy schedule and all else that the candidates share; of a study, its own.
-        budget: how many times the given network's cost may be spent, such as 2.0x.
-        measure: what the budget limits.
-        upsamples: factors of upsampling to try, with commas.
-        least_epochs: epochs that every candidate gets.
-        reduction: of so many candidates one goes on, to so many times as many epochs.
-        out: the folder of the runs and of search.json; runs/search-TARGET if left out, STUDY-search for a study.
-        json: print the result as one JSON object.
+        target: name of a network, e.g. resnet8, or YAML file of a study
+        config: YAML file with any options of training, for all candidates (default: 9 epochs, one-cycle)
+        out: folder for the runs and search.json (default: runs/search-TARGET; STUDY-search for a study)
+        json: print the result as one JSON object
     """
 
     target: tyro.conf.Positional[str]
-    run: RunConfig = field(default_factory=lambda: RunConfig(training=TrainOptions(epochs=9, schedule="one-cycle")))
-    budget: str = "2.0x"
-    measure: Literal["flops", "memory", "latency"] = "flops"
-    upsamples: tuple[float, ...] = (1.0, 2.0)
-    least_epochs: int = 1
-    reduction: int = 3
+    spending: Spending = field(default_factory=Spending)
+    halving: Halving = field(default_factory=Halving)
+    run: RunConfig = PROXY
+    config: Path | None = None
     out: Path | None = None
     json: bool = False
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The options that decide what the others are by default."""
+
+    config: Path | None = None
+    init_from: str | None = None
+
+
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, arguments, "search", DESCRIPTION, rows=DEFENCES)
-    given.run.defense.check()
-    from robustmaps.config import EvaluationConfig, read_study
-    from robustmaps.networks import complete, load_data, parse_budget
-    from robustmaps.studies import find_candidates, search, within
+    sources = parse_known(Sources, arguments, "search")
+    begun = begin(sources.config, None, sources.init_from, PROXY)
+    hidden = frozenset(flat_values(PROXY)) - SHOWN
+    default = Arguments(cast("str", tyro.MISSING_NONPROP), run=begun.run)
+    given = parse(Arguments, arguments, "search", DESCRIPTION, default, rows=DEFENCES, hidden=hidden)
+    given.run.check(PROXY)
+    from robustmaps.studies import search
 
-    budget = parse_budget(given.budget)
-    if given.target.endswith((".yaml", ".yml")):
-        study = read_study(given.target, complete)
-        configs = [point.config for point in study.points]
-        if given.run != Arguments("").run:
-            raise InputError(
-                f"{given.target}: holds all that its runs are made with; write the options of training there"
-            )
-        parts = [{**to_mapping(config), **dict.fromkeys(vars(ModelConfig()))} for config in configs]
-        differ = [key for key in study.keys if len({str(part[key]) for part in parts}) > 1]
-        if differ:
-            raise InputError(
-                f"{given.target}: candidates of a search differ in their network alone; give one value for "
-                f"{', '.join(differ)}"
-            )
-        data, evaluation = load_data(configs[0].data), study.evaluations[0]
-        candidates = within(configs, data, budget=budget, measure=given.measure)
-        out = given.out or Path(given.target).with_name(f"{Path(given.target).stem}-search")
-    else:
-        base = replace(given.run, model=replace(given.run.model, model=given.target))
-        data, evaluation = load_data(base.data), EvaluationConfig(AttackConfig())
-        candidates = find_candidates(base, data, budget=budget, measure=given.measure, upsamples=given.upsamples)
-        out = given.out or Path("runs") / f"search-{given.target}"
+    candidates, data, evaluation, out = _study(given) if _is_study(given.target) else _network(given, begun)
     with stop_on_signal() as should_stop, watching() as watch:
         try:
             result = search(
@@ -85,19 +97,18 @@ def run(arguments: Sequence[str]) -> None:
                 out,
                 data=data,
                 evaluation=evaluation,
-                least_epochs=given.least_epochs,
-                reduction=given.reduction,
+                **vars(given.halving),
                 watcher=watch.of,
                 should_stop=should_stop,
             )
         except Interrupted:
-            raise Interrupted("stopped; the same command goes on from here") from None
+            raise Interrupted("stopped; the same command continues from here") from None
     rows = [
         (
             ("* " if trial.best else "") + trial.candidate.title,
             f"{trial.candidate.relative:.2f}x",
             human(trial.candidate.cost.flops, "FLOP"),
-            f"{trial.epochs}" + ("" if trial.kept else ", given up"),
+            f"{trial.epochs}" + ("" if trial.kept else ", stopped early"),
             f"{100 * trial.score:.1f} %",
             "" if trial.robust is None else str(trial.robust),
         )
@@ -105,8 +116,60 @@ def run(arguments: Sequence[str]) -> None:
     ]
     Output(given.json).result(
         {**result.to_dict(), "file": str(result.path)},
-        rich_table(("candidate", given.measure, "forward", "epochs", "validation", "robust, test [95 %]"), rows),
-        "* no other candidate is cheaper and more robust, by validation images; one seed each, so a few points of "
-        "difference call for a sweep over seeds",
+        rich_table(
+            ("candidate", given.spending.measure, "forward", "epochs", "validation", "robust, test [95 %]"), rows
+        ),
+        "* no other candidate is cheaper and more robust on validation images; one seed each, so confirm differences "
+        "of a few points with a sweep over seeds",
         f"Written: {result.path}",
     )
+
+
+def _is_study(target: str) -> bool:
+    return target.endswith((".yaml", ".yml"))
+
+
+def _study(given: Arguments) -> "tuple[list[Candidate], Dataset, EvaluationConfig, Path]":
+    """The combinations of a study as candidates, which decides all else too."""
+    from robustmaps.config import read_study
+    from robustmaps.networks import Resolver, load_data
+    from robustmaps.studies import within
+
+    resolver, spending = Resolver(), given.spending
+    study = read_study(given.target, resolver.complete)
+    configs = [point.config for point in study.points]
+    if given.run != PROXY or given.config is not None:
+        raise InputError(f"{given.target}: the study configures its runs; write the options of training there")
+    if spending.upsamples != Spending.upsamples:
+        raise InputError(f"{given.target}: the study lists its candidates; leave --upsamples out")
+    parts = [{**to_mapping(config), **dict.fromkeys(vars(ModelConfig()))} for config in configs]
+    differ = [key for key in study.keys if len({str(part[key]) for part in parts}) > 1]
+    if differ:
+        raise InputError(
+            f"{given.target}: candidates of a search differ in their network alone; give one value for "
+            f"{', '.join(differ)}"
+        )
+    data = load_data(configs[0].data)
+    found = within(configs, data, budget=spending.times, measure=spending.measure, resolver=resolver)
+    out = given.out or Path(given.target).with_name(f"{Path(given.target).stem}-search")
+    return found, data, study.evaluations[0], out
+
+
+def _network(given: Arguments, begun: Begun) -> "tuple[list[Candidate], Dataset, EvaluationConfig, Path]":
+    """The enlargements of a network as candidates."""
+    from robustmaps.networks import load_data
+    from robustmaps.studies import find_candidates
+
+    base = replace(given.run, model=replace(given.run.model, model=given.target))
+    resolver, spending = begun.resolver(), given.spending
+    resolver.resolve(base)  # before time is spent on images
+    data = load_data(base.data)
+    found = find_candidates(
+        base,
+        data,
+        budget=spending.times,
+        measure=spending.measure,
+        upsamples=spending.upsamples,
+        resolver=resolver,
+    )
+    return found, data, EvaluationConfig(), given.out or Path("runs") / f"search-{given.target}"

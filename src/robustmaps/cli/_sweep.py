@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table, stop_on_signal
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
 from robustmaps.cli._terminal._watch import clock
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
-list of mappings), fixed, exclude and evaluation. What is there already is not made again: the same command goes on
-after a stop, a kill or a failed run. docs/studies.md shows a file."""
+list of mappings), fixed, exclude and evaluation. No run is made twice: the same command continues after a stop, a kill
+or a failed run. docs/studies.md shows a file."""
 
 _PLAIN_EVERY_S = 30.0
 
@@ -33,20 +34,18 @@ class Arguments:
     """Options of the sweep.
 
     Attributes:
-        study: the YAML file.
-        out: the folder of the runs; beside the file, with its name, if left out.
-        jobs: runs at once; a core each, at most eight, if left out, and one where a GPU does the work.
-        threads: of each run; the cores are shared out evenly if left out.
-        executor: what makes the runs.
-        dry_run: show what would be made and what it costs, and write nothing.
-        json: print the result as one JSON object.
+        study: YAML file of the study
+        out: folder of the runs (default: beside the file, with its name)
+        jobs: runs at once (default: a core each, at most eight; one where a GPU does the work)
+        threads: threads of each run (default: an even share of the cores)
+        dry_run: show what would be made and what it costs, and write nothing
+        json: print the result as one JSON object
     """
 
     study: tyro.conf.Positional[Path]
     out: Path | None = None
     jobs: int | None = None
     threads: int | None = None
-    executor: Literal["local"] = "local"
     dry_run: bool = False
     json: bool = False
 
@@ -56,15 +55,17 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "sweep", DESCRIPTION)
     from robustmaps.config import read_study
     from robustmaps.engine.numbers import check_whole
-    from robustmaps.networks import complete
+    from robustmaps.networks import Resolver
     from robustmaps.runs import read_run
     from robustmaps.studies import RunsFailed, plan_sweep, statistics_by_part, sweep
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
             check_whole(name, getattr(given, name), 1)
-    study = read_study(given.study, complete)
-    plan = plan_sweep(study, given.out or given.study.with_suffix(""), jobs=given.jobs, threads=given.threads)
+    resolver = Resolver()
+    study = read_study(given.study, resolver.complete)
+    out = given.out or given.study.with_suffix("")
+    plan = plan_sweep(study, out, jobs=given.jobs, threads=given.threads, resolver=resolver)
     output = Output(given.json)
     if given.dry_run:
         output.result(plan.to_dict(), *_plan_texts(plan))
@@ -74,7 +75,7 @@ def run(arguments: Sequence[str]) -> None:
         try:
             result = sweep(plan, watcher=show, should_stop=should_stop)
         except Interrupted as place:
-            raise Interrupted(f"{place}; the same command goes on from here") from None
+            raise Interrupted(f"{place}; the same command continues from here") from None
     folders = [run.folder for run in plan.runs if run.folder not in result.failed]
     found = statistics_by_part([read_run(folder) for folder in folders], plan.out) if folders else ()
     texts = [text for part in found for text in _statistics_texts(part)]
@@ -107,9 +108,9 @@ def _plan_texts(plan: "SweepPlan") -> list[object]:
     return [
         table,
         _plan_line(plan),
-        "Operations are counted, evaluations as if every image withstood every attack: those take less.",
-        *([f"Times follow from {' and '.join(measured)}, start-up left out."] if measured else []),
-        *(["Of some attacks the steps are not known; their evaluations are not counted."] if unknown else []),
+        "Operations are counted; evaluations as if every image withstood every attack, so they take less.",
+        *([f"Times are estimated from {' and '.join(measured)}, without start-up."] if measured else []),
+        *(["The steps of some attacks are not known; their evaluations are not counted."] if unknown else []),
         *(f"Note: {note}" for note in plan.notes),
     ]
 
@@ -153,9 +154,7 @@ def _statistics_texts(found: "Statistics") -> list[object]:
 
 
 def _result_texts(result: "SweepResult") -> list[object]:
-    counts = (
-        f"{len(result.made)} made in {clock(result.seconds)}, {result.before} were there, {len(result.failed)} failed"
-    )
+    counts = f"{len(result.made)} made in {clock(result.seconds)}, {result.before} existed, {len(result.failed)} failed"
     return [f"{counts}. Runs: {result.out}", f"Next: robustmaps report {result.out}, or robustmaps runs {result.out}"]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.cli._terminal._shared import Output, parse, rich_table
+from robustmaps.cli._terminal._parsing import parse
+from robustmaps.cli._terminal._shared import Output, rich_table
 from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Measure how the perturbation gain of random and trained networks depends on the size of the map before
@@ -16,26 +17,20 @@ class Arguments:
     """Options of the laboratory.
 
     Attributes:
-        draws: random networks per point.
-        steps: of projected gradient descent in the basic case; 0 leaves it out.
-        seed: of all draws.
-        data: images to train networks on.
-        image_size: pixels a side of those images.
-        networks: trained ones per pool, each from another seed; 0 leaves them out.
-        epochs: of their training.
-        samples: their training images.
-        out: a folder for theory.json and theory.png.
-        json: print the result as one JSON object.
+        draws: random networks per point
+        steps: steps of projected gradient descent in the basic case (0 leaves it out)
+        seed: seed of all random draws
+        networks: trained networks per pool, each from another seed (0 leaves them out)
+        epochs: epochs of their training
+        out: folder for theory.json and theory.png (default: nothing is written)
+        json: print the result as one JSON object
     """
 
     draws: int = 20
     steps: int = 20
     seed: int = 0
-    data: str = "digits"
-    image_size: int = 32
     networks: int = 5
     epochs: int = 10
-    samples: int = 3000
     out: Path | None = None
     json: bool = False
 

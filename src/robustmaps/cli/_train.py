@@ -1,18 +1,20 @@
 """``robustmaps train``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from robustmaps.cli._terminal._shared import DEFENCES, Output, parse, stop_on_signal, take_option
+from robustmaps.cli._terminal._begin import Begun, begin
+from robustmaps.cli._terminal._parsing import DEFENCES, OptionalValue, parse, parse_known
+from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import RunConfig, read_config, read_recipe, to_mapping
+from robustmaps.config import RunConfig, read_config, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
-names, and --recipe takes such a file that comes with the package (robustmaps recipes); --config wins over --recipe,
-and options on the command line over both. --resume goes on where the run of this configuration stopped (and starts it
-if there is none); --resume RUN does so for the run in that folder."""
+names; --recipe takes such a file from the package (robustmaps recipes). --config overrides --recipe, and options on the
+command line override both. --resume continues the run of this configuration, or starts it; --resume RUN continues the
+run in that folder."""
 
 
 @dataclass(frozen=True)
@@ -20,84 +22,70 @@ class Arguments:
     """Options of training.
 
     Attributes:
-        run: what decides the run.
-        config: a YAML file with any of the options below.
-        recipe: the name of a recipe, such as at-resnet18-1122.
-        out: the folder that holds the runs.
-        resume: go on with a run instead of refusing to overwrite it: a run folder, or nothing for the run that the
-            other options name.
-        json: print the result as one JSON object.
+        config: YAML file with any of the options below
+        recipe: name of a recipe, e.g. at-resnet18-1122
+        out: folder that holds the runs
+        resume: continue a run instead of refusing to overwrite it (without RUN: the one that the other options name)
+        json: print the result as one JSON object
     """
 
     run: RunConfig = field(default_factory=RunConfig)
     config: Path | None = None
     recipe: str | None = None
     out: Path = Path("runs")
-    resume: str | None = None
+    resume: OptionalValue = None
     json: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The options that decide what the others are by default."""
+
+    config: Path | None = None
+    recipe: str | None = None
+    init_from: str | None = None
+    resume: OptionalValue = None
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    rest, config = take_option(arguments, "--config")
-    rest, recipe = take_option(rest, "--recipe")
-    rest, resume = take_option(rest, "--resume")
-    if config == "":
-        raise InputError("--config: expected a YAML file, such as --config run.yaml")
-    if recipe == "":
-        raise InputError("--recipe: expected a name, such as --recipe at-resnet18-1122; robustmaps recipes lists them")
-    _, weights = take_option(rest, "--init-from")
-    default = Arguments(
-        run=_defaults(recipe, config, None if resume else weights),
-        recipe=recipe,
-        config=None if config is None else Path(config),
-    )
-    if resume:
-        run_config = Path(resume) / "config.yaml"
-        if not run_config.exists():
-            raise InputError(f"--resume {resume}: not a run folder, it has no config.yaml")
-        default = Arguments(run=read_config(run_config), out=Path(resume).resolve().parent)
-    given = parse(Arguments, rest, "train", DESCRIPTION, default, rows=DEFENCES)
-    given.run.defense.check(default.run.defense)
-    _train(given, resume)
+    sources = parse_known(Sources, arguments, "train")
+    begun = begin(sources.config, sources.recipe, sources.init_from)
+    default = Arguments()
+    if sources.resume:
+        folder = Path(sources.resume)
+        if not (folder / "config.yaml").exists():
+            raise InputError(f"--resume {folder}: not a run folder, it has no config.yaml")
+        for name, value in (("config", sources.config), ("recipe", sources.recipe)):
+            if value is not None:
+                raise InputError(f"--{name} {value}: the run in {folder} has its own configuration; leave --{name} out")
+        default = Arguments(out=folder.resolve().parent)
+        begun = Begun(read_config(folder / "config.yaml"))
+    default = replace(default, run=begun.run)
+    given = parse(Arguments, arguments, "train", DESCRIPTION, default, rows=DEFENCES)
+    given.run.check(default.run)
+    _train(given, begun)
 
 
-def _defaults(recipe: str | None, config: str | None, weights: str | None) -> RunConfig:
-    """What holds where the command line is silent: a YAML file, else the weights to begin with, else a recipe."""
-    run = RunConfig() if recipe is None else read_recipe(recipe)
-    if weights == "":
-        raise InputError("--init-from: expected a run folder, a weights file or a folder that robustmaps enlarge saved")
-    if weights is not None:
-        from robustmaps.networks import starting_from
+def _train(given: Arguments, begun: Begun) -> None:
+    from robustmaps.runs import train
 
-        run = starting_from(weights, run)
-    if config is None:
-        return run
-    from robustmaps.networks import complete
-
-    return read_config(config, run, complete)
-
-
-def _train(given: Arguments, resume: str | None) -> None:
-    from robustmaps.networks import resolve
-    from robustmaps.runs import folder_of, train
-
-    config = resolve(given.run)
-    folder = folder_of(config, given.out)
-    if resume and folder.resolve() != Path(resume).resolve():
-        raise InputError(f"--resume {resume}: the other options name another run, {folder.name}; leave them out")
+    run = begun.resolver().resolve(given.run)
+    folder = given.out / run.config.name
+    if given.resume and folder.resolve() != Path(given.resume).resolve():
+        raise InputError(f"--resume {given.resume}: the other options name another run, {folder.name}; leave them out")
     with stop_on_signal() as should_stop, watching() as watch:
         try:
             done = train(
-                config,
+                run,
                 given.out,
-                resume=resume is not None,
+                resume=given.resume is not None,
                 watcher=watch,
                 decoding=watch.decoding,
                 should_stop=should_stop,
             )
         except Interrupted as place:
-            raise Interrupted(f"stopped at {place}; go on with:\n  robustmaps train --resume {folder}") from None
+            raise Interrupted(f"stopped at {place}; continue with:\n  robustmaps train --resume {folder}") from None
     best = done.fit.history[done.fit.best_epoch - 1]
     values = {
         "run": str(done.folder),

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
         parse_surgery,
     )
     from robustmaps.config._flat_keys import (
+        Fraction,
+        flat_values,
+        fraction_keys,
         read_mapping,
         to_mapping,
     )
@@ -47,6 +50,7 @@ __all__ = [
     "DataConfig",
     "DefenseConfig",
     "EvaluationConfig",
+    "Fraction",
     "FromMapping",
     "ModelConfig",
     "Point",
@@ -56,6 +60,8 @@ __all__ = [
     "asked_for",
     "describe_recipe",
     "field_names",
+    "flat_values",
+    "fraction_keys",
     "from_mapping",
     "make_study",
     "parse_surgery",
@@ -73,7 +79,7 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "_enlarge_option": ["Surgery", "parse_surgery"],
-        "_flat_keys": ["read_mapping", "to_mapping"],
+        "_flat_keys": ["Fraction", "flat_values", "fraction_keys", "read_mapping", "to_mapping"],
         "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
         "_run": [
             "AttackConfig",
@@ -84,7 +90,6 @@ __getattr__, __dir__ = lazy(
             "RunConfig",
             "field_names",
             "from_mapping",
-            "make_study",
             "read_config",
             "write_config",
         ],

@@ -10,14 +10,14 @@ from robustmaps.engine.numbers import parse_number
 
 @dataclass(frozen=True)
 class Surgery:
-    """What is changed on a network.
+    """The enlargement.
 
     Attributes:
-        upsample: factor by which images are enlarged in front of the network.
-        upsample_mode: how they are enlarged.
-        factor: what the strides of the chosen steps are divided by; 2 if only --where is given.
-        where: which downsampling steps: first, last, or their numbers with commas, such as 0,2.
-        dilate: spread the taps of later windows, so that a trained network keeps its function.
+        upsample: factor by which images are upsampled in front of the network
+        upsample_mode: interpolation of the upsampled images
+        factor: divisor of the strides of the chosen steps (default: 2 with --where)
+        where: downsampling steps to change: first, last, or their numbers with commas, e.g. 0,2 (default: none)
+        dilate: spread the taps of later windows, so that a trained network keeps its function
     """
 
     upsample: float = 1.0

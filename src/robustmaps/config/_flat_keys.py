@@ -1,8 +1,9 @@
 """Configurations as flat keys and plain values, and as YAML. No PyTorch here."""
 
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,20 +17,42 @@ _SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Section = TypeVar("Section")
 
+Fraction = Annotated[float, "a number or a fraction such as 8/255"]
+"""A float that is written as a fraction, on the command line and in YAML; any float may be read as one."""
 
-def to_mapping(config: Any) -> dict[str, Any]:
-    """Flat keys and plain values, budgets as fractions; what `section_from_mapping` reads."""
+
+def flat_values(config: Any) -> dict[str, Any]:
+    """The values of a configuration by their flat keys."""
     flat: dict[str, Any] = {}
     for item in fields(config):
         value = getattr(config, item.name)
-        if is_dataclass(value):
-            flat.update(to_mapping(value))
-        elif item.name in ("eps", "step_size") and value is not None:
-            fraction = as_fraction(value)
-            flat[item.name] = fraction if "/" in fraction and parse_number(fraction) == value else value
-        else:
-            flat[item.name] = value
+        flat.update(flat_values(value) if is_dataclass(value) else {item.name: value})
     return flat
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Flat keys and plain values, budgets as fractions; what `section_from_mapping` reads."""
+    written = fraction_keys(type(config))  # type: ignore[arg-type]  # classes are hashable
+    return {key: _written(value) if key in written else value for key, value in flat_values(config).items()}
+
+
+@cache
+def fraction_keys(kind: Hashable) -> frozenset[str]:
+    """The keys of a configuration whose type is `Fraction`."""
+    keys: set[str] = set()
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if is_dataclass(hint):
+            keys |= fraction_keys(hint)  # type: ignore[arg-type]
+        elif Fraction in (hint, *get_args(hint)):
+            keys.add(name)
+    return frozenset(keys)
+
+
+def _written(value: float | None) -> float | str | None:
+    if value is None:
+        return None
+    fraction = as_fraction(value)
+    return fraction if "/" in fraction and parse_number(fraction) == value else value
 
 
 def section_from_mapping(base: Section, values: Mapping[str, Any], where: str) -> Section:
@@ -72,16 +95,14 @@ def _convert(value: Any, kind: Any, what: str) -> Any:
         if value is None:
             return None
         kind = next(option for option in get_args(kind) if option is not type(None))
-    if get_origin(kind) is Annotated:
-        return parse_number(value, what)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise unknown(what, value, map(str, get_args(kind)))
         return value
-    if kind == tuple[float, ...]:
+    if get_origin(kind) is tuple:
         parts = value if isinstance(value, list) else str(value).split(",")
         return tuple(parse_number(part, what) for part in parts)
-    if kind is float:
+    if kind in (float, Fraction):
         return parse_number(value, what)
     if kind is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # strides: 1122 is a number to YAML

@@ -3,21 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
 from robustmaps import attacks, defenses
 from robustmaps.config._enlarge_option import parse_surgery
-from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
+from robustmaps.config._flat_keys import Fraction, read_mapping, section_from_mapping, to_mapping
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.registry import parse_parameters
 from robustmaps.training import INCIDENTAL, TrainOptions
-
-Fraction = Annotated[float, "a number or a fraction such as 8/255"]
-"""A float that is written as a fraction on the command line and in YAML."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +22,17 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        model: a network's name, see `robustmaps models`; or torchvision:NAME, timm:NAME, hf:OWNER/NAME or
-            MODULE:FUNCTION.
-        strides: of a network of ours, the stride of each downsampling step, such as 1122; its own if left out.
-        upsample: of a network of ours, the factor by which images are enlarged before it.
-        upsample_mode: how they are enlarged.
-        enlarge: what else to enlarge, on any network: upsample=2, first, last, or numbers of downsampling steps such
-            as 0,2; dilate keeps what a trained network computes. Several with commas: last,dilate. See `robustmaps
-            enlarge MODEL`.
-        init_from: begin with the weights of a run, a weights file, or a folder that `robustmaps enlarge` saved;
-            network, data and budget are those of these weights if left out.
-        init_sha256: the hash of these weights, filled in where left out; others are then refused.
+        model: name of a network, see `robustmaps models`; or torchvision:NAME, timm:NAME, hf:OWNER/NAME or
+            MODULE:FUNCTION
+        strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
+        upsample: factor by which images are upsampled in front of a built-in network
+        upsample_mode: interpolation of the upsampled images
+        enlarge: enlargement of any network: upsample=2, first, last, or numbers of downsampling steps such as 0,2;
+            dilate keeps what a trained network computes; several with commas, e.g. last,dilate; see `robustmaps enlarge
+            MODEL` (default: none)
+        init_from: weights to begin with: a run, a weights file, or a folder that `robustmaps enlarge` saved; they
+            decide network, data and budget where these are left out (default: random weights)
+        init_sha256: hash of these weights, filled in where left out; others are then refused
 
     Raises:
         InputError: ``enlarge`` can't be read.
@@ -49,9 +46,18 @@ class ModelConfig:
     init_from: str | None = None
     init_sha256: str | None = None
 
+    def check(self, base: "ModelConfig") -> None:
+        """Refuse what would be without effect, where it differs from what holds already.
+
+        Raises:
+            InputError: a way of upsampling without any.
+        """
+        if self.upsample == 1 and self.upsample_mode != base.upsample_mode:
+            raise InputError(f"upsample_mode={self.upsample_mode}: nothing is upsampled; give upsample, such as 2")
+
     def __post_init__(self) -> None:
         if self.enlarge is not None and parse_surgery(self.enlarge).is_none:
-            raise InputError(f"enlarge={self.enlarge!r}: changes nothing; expected such as upsample=2, or last,dilate")
+            raise InputError(f"enlarge={self.enlarge!r}: changes nothing; expected upsample=2, or last,dilate")
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,17 @@ class DataConfig:
     """The images.
 
     Attributes:
-        data: digits, cifar10, hf:OWNER/NAME, or the path of a folder, archive, IDX folder or .npz; see
-            `robustmaps data list`.
-        validation: the part of the training images held out for choosing the best epoch; a fraction, or a number.
-        train_samples: train on so many images, drawn evenly from the classes; on all if left out.
-        image_size: resize images to this many pixels a side; what is usual for a named set if left out.
-        augment: what suits the data set (shifts and flips, or random resized crops), none, or resized-crop for random
-            resized crops of image_size pixels; the other splits then get the centre of images an eighth larger.
-        extra_data: an .npz of extra training images, such as generated ones: image, uint8, (N, H, W, C), and label.
-        extra_share: the share of every batch that is drawn from them; an epoch stays as long as it is without.
+        data: data set: digits, cifar10, hf:OWNER/NAME, or the path of a folder, archive, IDX folder or .npz; see
+            `robustmaps data list`
+        validation: part of the training images held out for choosing the best epoch; a fraction, or a number
+        train_samples: number of training images, drawn evenly from the classes (default: all)
+        image_size: side length in pixels to resize the images to (default: the data set's own)
+        augment: augmentation: auto for what suits the data set (shifts and flips, or random resized crops), none, or
+            resized-crop for random resized crops of --image-size pixels; the other splits then get the centre of images
+            an eighth larger
+        extra_data: npz file of extra training images, such as generated ones: image, uint8, (N, H, W, C), and label
+            (default: none)
+        extra_share: share of every batch that is drawn from the extra images; an epoch stays as long as without them
     """
 
     data: str = "digits"
@@ -77,6 +85,15 @@ class DataConfig:
     augment: Literal["auto", "none", "resized-crop"] = "auto"
     extra_data: str | None = None
     extra_share: float = 0.7
+
+    def check(self, base: "DataConfig") -> None:
+        """Refuse what would be without effect, where it differs from what holds already.
+
+        Raises:
+            InputError: a share of extra images without any.
+        """
+        if self.extra_data is None and self.extra_share != base.extra_share:
+            raise InputError(f"extra_share={self.extra_share:g}: there are no extra images; give extra_data")
 
     def __post_init__(self) -> None:
         if not 0 < self.extra_share < 1:
@@ -88,19 +105,19 @@ class DefenseConfig:
     """The defence, and the attack that it trains against.
 
     Attributes:
-        defense: the defence's name; see the list above.
-        norm: the norm of the budget.
-        eps: its radius, for images in [0, 1].
-        steps: steps of the training attack; leave it out for the cheap ones, which make one, and for dajat's five.
-        step_size: length of a step; 2.5 * eps / steps if left out, 1.25 * eps for fast-at.
-        beta: weight of the pairing or of the divergence; alp 0.5, trades 6, mart 5, hat 2.5, dajat 11 if left out.
-        awp_gamma: relative size of the weight perturbation; 0.01 for at-awp, 0.005 for the others if left out.
-        awp_warmup: share of training before weights are perturbed, such as 10/200.
-        tau: steps that fat still makes after an error; 0, 1 and 2 as training goes on if left out.
-        replays: steps that free-at makes on a batch; 8 if left out.
-        helper: of hat, the run folder or weights file of a network that was trained with --defense standard.
-        helper_sha256: the hash of its weights, filled in where left out; others are then refused.
-        defense_parameters: parameters of the defence that have no option of their own, as NAME=VALUE with commas.
+        defense: name of the defence; see the list above
+        norm: norm of the budget
+        eps: radius of the budget, for images in [0, 1]
+        steps: steps of the training attack; leave it out for defences with steps of their own
+        step_size: length of a step (default: 2.5 * eps / steps, or 1.25 * eps for fast-at)
+        beta: weight of the pairing or of the divergence (default: alp 0.5, trades 6, mart 5, hat 2.5, dajat 11)
+        awp_gamma: relative size of the weight perturbation (default: 0.01 for at-awp, else 0.005)
+        awp_warmup: share of training before weights are perturbed, e.g. 10/200 (default: 0)
+        tau: steps that fat still makes after a misclassification (default: 0, 1 and 2 as training proceeds)
+        replays: steps that free-at makes on a batch (default: 8)
+        helper: run folder or weights file of hat's helper, a network trained with --defense standard
+        helper_sha256: hash of the helper's weights, filled in where left out; others are then refused
+        defense_parameters: parameters of the defence without an option of their own, as NAME=VALUE with commas
     """
 
     defense: str = "at"
@@ -110,7 +127,7 @@ class DefenseConfig:
     step_size: Fraction | None = None
     beta: float | None = None
     awp_gamma: float | None = None
-    awp_warmup: Fraction | None = None
+    awp_warmup: float | None = None
     tau: int | None = None
     replays: int | None = None
     helper: str | None = None
@@ -143,25 +160,25 @@ class DefenseConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """Attacks for evaluation; what is left out comes from the run's own configuration.
+    """The attack, or several.
 
     Attributes:
-        attack: the attack's name, see the list above; or several with commas, each on what the ones before left.
-        version: of autoattack (default: standard). rapid takes a few percent of the time.
-        norm: the norm of the budget.
-        eps: its radius, for images in [0, 1]; several with commas for a curve.
-        steps: gradient steps per restart, of pgd (20 if left out) and of foolbox's attacks.
-        step_size: length of a step of pgd; 2.5 * eps / steps if left out.
-        restarts: independent random starts of pgd (default: 5); the worst case counts.
-        loss: what pgd climbs (default: ce).
-        exhaustive: make every step of autoattack, also in runs that are without prospect.
-        attack_parameters: parameters of the attacks that have no option of their own, as NAME=VALUE with commas.
+        attack: name of the attack, see the list above; or several with commas, each on what the ones before left
+        version: version of AutoAttack; rapid takes a few percent of the time (default: standard)
+        norm: norm of the budget (default: the run's own)
+        eps: radius of the budget, for images in [0, 1]; several with commas for a curve (default: the run's own)
+        steps: gradient steps per restart, for pgd and foolbox's attacks (default: 20)
+        step_size: length of a step, for pgd (default: 2.5 * eps / steps)
+        restarts: independent random starts, for pgd; the worst case counts (default: 5)
+        loss: loss that pgd maximises (default: ce)
+        exhaustive: make every step of AutoAttack, also in runs that cannot succeed
+        attack_parameters: parameters of the attacks without an option of their own, as NAME=VALUE with commas
     """
 
     attack: str = "pgd"
     version: Literal["standard", "plus", "rand", "rapid"] | None = None
     norm: Literal["linf", "l2", "l1"] | None = None
-    eps: tuple[float, ...] = ()
+    eps: tuple[Fraction, ...] = ()
     steps: int | None = None
     step_size: Fraction | None = None
     restarts: int | None = None
@@ -197,6 +214,19 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     defense: DefenseConfig = field(default_factory=DefenseConfig)
     training: TrainOptions = field(default_factory=TrainOptions)
+
+    def check(self, base: "RunConfig") -> None:
+        """Refuse what would be without effect; opens nothing.
+
+        Args:
+            base: what holds already; only what differs from it is looked at.
+
+        Raises:
+            InputError: an option that the others leave without effect.
+        """
+        self.model.check(base.model)
+        self.data.check(base.data)
+        self.defense.check(base.defense)
 
     @property
     def name(self) -> str:

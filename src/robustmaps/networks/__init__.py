@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         save_enlarged,
     )
     from robustmaps.networks._initial import (
+        ResolvedRun,
+        Resolver,
         complete,
         create_network,
         resolve,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from robustmaps.networks._planning import (
         Budgeted,
         PlannedNetwork,
-        parse_budget,
         plan_network,
     )
     from robustmaps.networks._weights import (
@@ -60,6 +61,8 @@ __all__ = [
     "Fit",
     "OpenedNetwork",
     "PlannedNetwork",
+    "ResolvedRun",
+    "Resolver",
     "analyze_network",
     "choose_images",
     "complete",
@@ -71,7 +74,6 @@ __all__ = [
     "open_checkpoint",
     "open_model",
     "open_network",
-    "parse_budget",
     "plan_network",
     "resolve",
     "save_enlarged",
@@ -86,11 +88,11 @@ __getattr__, __dir__ = lazy(
         "_cost": ["image_cost"],
         "_data": ["choose_images", "load_data"],
         "_enlarging": ["EnlargedNetwork", "enlarge_network", "save_enlarged"],
-        "_initial": ["complete", "create_network", "resolve", "starting_from"],
+        "_initial": ["ResolvedRun", "Resolver", "complete", "create_network", "resolve", "starting_from"],
         "_libraries": ["Fit"],
         "_open_model": ["open_model"],
         "_opened": ["OpenedNetwork"],
-        "_planning": ["Budgeted", "PlannedNetwork", "parse_budget", "plan_network"],
+        "_planning": ["Budgeted", "PlannedNetwork", "plan_network"],
         "_weights": ["Checkpoint", "DESCRIPTION", "data_for", "open_checkpoint", "open_network", "weights_file"],
     },
 )

@@ -122,7 +122,7 @@ def analyze_network(
     }
     notes = list(subject.data.notes)
     if not subject.network.trained:
-        notes.append("the weights are random: accuracy, margin and gain / margin say nothing of a trained network")
+        notes.append("the weights are random: accuracy, margin and gain / margin say nothing about a trained network")
     network = subject.network.model
     enlargement = None
     twin = network

@@ -13,7 +13,7 @@ from robustmaps.enlarging import Enlargement, enlarge
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._subject import Decoding, blank_image, open_subject
+from robustmaps.networks._subject import Decoding, blank_image, check_strides, open_subject
 from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
 from robustmaps.training import save_weights
 
@@ -64,11 +64,13 @@ def enlarge_network(
     Raises:
         InputError: a network that can't be had or can't be enlarged this way.
     """
+    check_strides(model, strides)
     network = open_model(model, Fit(strides=strides, seed=seed))
     labels: Tensor | None = None
     if data is not None or network.data is not None:
         subject = open_subject(
             model,
+            opened=network if network.trained or Path(model).exists() else None,
             data=data,
             image_size=image_size,
             samples=samples,

@@ -1,7 +1,8 @@
 """The network that training starts with: named, perhaps with weights of another run, perhaps enlarged."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,63 +20,107 @@ from robustmaps.networks._weights import open_weights
 from robustmaps.tracing import first_line, logits
 
 
-def starting_from(weights: str, base: RunConfig | None = None) -> RunConfig:
-    """The configuration of a run that goes on from weights: their network, their images, the budget they met.
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run as it will be made, with what had to be opened to know that.
 
-    Args:
-        weights: what `open_model` takes and finds weights for.
-        base: everything else.
-
-    Raises:
-        InputError: they can't be opened.
+    Attributes:
+        config: the configuration with everything filled in that decides the network, so that one run has one name.
+        start: the network whose weights it begins with, None where it begins with random ones.
+        helper: the network that its defence consults, None where there is none.
     """
-    base = base or RunConfig()
-    opened = open_model(weights)
-    model = _held(ModelConfig(model=opened.recipe.spec, init_from=weights), opened)
-    budget = {} if opened.budget is None else dict(zip(("norm", "eps"), opened.budget, strict=True))
-    return from_mapping(budget, replace(base, model=model, data=opened.data or base.data), weights)
+
+    config: RunConfig
+    start: OpenedNetwork | None = None
+    helper: OpenedNetwork | None = None
+
+
+class Resolver:
+    """Completes and resolves configurations, and opens each set of weights once, however many runs name it."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, OpenedNetwork] = {}
+
+    def starting_from(self, weights: str, base: RunConfig | None = None) -> RunConfig:
+        """The configuration of a run that goes on from weights: their network, their images, the budget they met.
+
+        Args:
+            weights: what `open_model` takes and finds weights for.
+            base: everything else.
+
+        Raises:
+            InputError: they can't be opened.
+        """
+        base = base or RunConfig()
+        opened = self._open(weights)
+        model = _held(ModelConfig(model=opened.recipe.spec, init_from=weights), opened)
+        budget = {} if opened.budget is None else dict(zip(("norm", "eps"), opened.budget, strict=True))
+        return from_mapping(budget, replace(base, model=model, data=opened.data or base.data), weights)
+
+    def complete(
+        self, values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration"
+    ) -> RunConfig:
+        """As `config.from_mapping`; where ``init_from`` is given, network, images and budget are those of its weights.
+
+        Raises:
+            InputError: as `config.from_mapping` and `starting_from`.
+        """
+        start = values.get("init_from", values.get("init-from"))
+        given_already = base is not None and base.model.init_from is not None
+        if isinstance(start, str) and not given_already and "init_sha256" not in values:
+            base = self.starting_from(start, base)
+        return from_mapping(values, base, where)
+
+    def resolve(self, config: RunConfig) -> ResolvedRun:
+        """The run of a configuration, with everything filled in.
+
+        Raises:
+            InputError: an unknown network, or strides or weights that don't fit it; or other weights than a run began
+                with.
+        """
+        model, start = config.model, None
+        if model.enlarge is not None:
+            model = replace(model, enlarge=str(parse_surgery(model.enlarge)))
+        if model.init_from is not None:
+            start = self._open(model.init_from)
+            model = _held(replace(model, init_from=found_anywhere(model.init_from)), start)
+        elif model.init_sha256 is not None:
+            raise InputError(f"init_sha256={model.init_sha256}: needs init_from, the weights whose hash it is")
+        else:
+            model = _named(model)
+        defense, helper = config.defense, None
+        if defense.helper is not None:
+            helper = self._open(defense.helper, weights=True)
+            defense = _with_helper(defense, helper)
+        return ResolvedRun(replace(config, model=model, defense=defense), start, helper)
+
+    def _open(self, spec: str, *, weights: bool = False) -> OpenedNetwork:
+        key = found_anywhere(spec)
+        if key not in self._opened:
+            self._opened[key] = open_weights(spec)[0] if weights else open_model(spec)
+        return self._opened[key]
+
+
+def starting_from(weights: str, base: RunConfig | None = None) -> RunConfig:
+    """As `Resolver.starting_from`, for one configuration."""
+    return Resolver().starting_from(weights, base)
 
 
 def complete(values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
-    """As `config.from_mapping`; where ``init_from`` is given, network, images and budget are those of these weights.
-
-    Raises:
-        InputError: as `config.from_mapping` and `starting_from`.
-    """
-    start = values.get("init_from", values.get("init-from"))
-    given_already = base is not None and base.model.init_from is not None
-    if isinstance(start, str) and not given_already and "init_sha256" not in values:
-        base = starting_from(start, base)
-    return from_mapping(values, base, where)
+    """As `Resolver.complete`, for one configuration."""
+    return Resolver().complete(values, base, where)
 
 
-def resolve(config: RunConfig) -> RunConfig:
-    """The configuration with everything filled in that decides the network, so that one run has one name.
-
-    Raises:
-        InputError: an unknown network, or strides or weights that don't fit it; or other weights than a run began with.
-    """
-    model = config.model
-    if model.enlarge is not None:
-        model = replace(model, enlarge=str(parse_surgery(model.enlarge)))
-    if model.init_from is not None:
-        weights = found_anywhere(model.init_from)
-        model = replace(model, init_from=weights)
-        if model.init_sha256 is None:
-            model = _held(model, open_model(weights))
-    elif model.init_sha256 is not None:
-        raise InputError(f"init_sha256={model.init_sha256}: needs init_from, the weights whose hash it is")
-    else:
-        model = _named(model)
-    return replace(config, model=model, defense=_with_helper(config.defense))
+def resolve(config: RunConfig) -> ResolvedRun:
+    """As `Resolver.resolve`, for one configuration."""
+    return Resolver().resolve(config)
 
 
-def _with_helper(defense: DefenseConfig) -> DefenseConfig:
-    if defense.helper is None:
-        return defense
-    digest = weights_sha256(open_weights(defense.helper)[0].model)
-    _same_weights(defense.helper, digest, defense.helper_sha256)
-    return replace(defense, helper=found_anywhere(defense.helper), helper_sha256=digest)
+def _with_helper(defense: DefenseConfig, helper: OpenedNetwork) -> DefenseConfig:
+    where = str(defense.helper)
+    digest = weights_sha256(helper.model)
+    _same_weights(where, digest, defense.helper_sha256)
+    return replace(defense, helper=found_anywhere(where), helper_sha256=digest)
 
 
 def _same_weights(where: str, found: str, expected: str | None) -> None:
@@ -86,18 +131,19 @@ def _same_weights(where: str, found: str, expected: str | None) -> None:
         )
 
 
-def create_network(config: RunConfig, data: Dataset) -> OpenedNetwork:
-    """The network before training; what is random is drawn from the run's seed, PyTorch's state is left as it was.
+def create_network(run: ResolvedRun, data: Dataset) -> OpenedNetwork:
+    """The network before training, a new one at each call.
+
+    What is random is drawn from the run's seed; PyTorch's state is left as it was.
 
     Raises:
         InputError: it can't be had, can't be enlarged as asked, or does not fit the images.
     """
-    model = config.model
-    if model.init_from is not None:
-        opened = open_model(model.init_from)
-        _held(model, opened)
+    model = run.config.model
+    if run.start is not None:
+        opened = replace(run.start, model=copy.deepcopy(run.start.model))
     else:
-        fit = Fit.to_data(data, strides=model.strides, seed=config.training.seed)
+        fit = Fit.to_data(data, strides=model.strides, seed=run.config.training.seed)
         opened = open_model(model.model, replace(fit, upsample=model.upsample, upsample_mode=model.upsample_mode))
     if model.enlarge is not None:
         opened = opened.enlarged(parse_surgery(model.enlarge), data.image_size)
@@ -110,14 +156,14 @@ def _named(model: ModelConfig) -> ModelConfig:
     name = model.model
     check_name(name)
     if Path(name).exists():
-        raise InputError(f"model={name}: these are weights; begin with them by init_from (--init-from {name})")
+        raise InputError(f"model={name}: these are weights; begin with them through init_from (--init-from {name})")
     if ":" not in name:
         # Nothing is interpolated without upsampling: one network, one configuration.
         mode = ModelConfig.upsample_mode if model.upsample == 1 else model.upsample_mode
         return replace(model, strides=str(models.parse_strides(name, model.strides)), upsample_mode=mode)
     if model.strides is not None or model.upsample != 1:
         raise InputError(
-            f"model={name}: strides and upsample are for networks of ours; expected enlarge instead, such as "
+            f"model={name}: strides and upsample are for built-in networks; expected enlarge instead, such as "
             "upsample=2 or last"
         )
     return model
@@ -137,8 +183,8 @@ def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
     for key, value in held.items():
         if getattr(model, key) != value and (key == "model" or getattr(model, key) != getattr(ModelConfig, key)):
             raise InputError(
-                f"{key}={getattr(model, key)}: {model.init_from} holds a network with {key}={value}; leave {key} out, "
-                "and say with enlarge what to change"
+                f"{key}={getattr(model, key)}: {model.init_from} contains a network with {key}={value}; leave {key} "
+                "out, and change it with enlarge"
             )
     digest = weights_sha256(opened.model)
     _same_weights(str(model.init_from), digest, model.init_sha256)

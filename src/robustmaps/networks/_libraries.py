@@ -129,7 +129,7 @@ def check_name(spec: str) -> None:
         InputError: neither a path, nor a name of ours, nor one with a colon.
     """
     if "/" in spec and ":" not in spec and not Path(spec).exists():
-        raise InputError(f"{spec}: there is no such file or folder")
+        raise InputError(f"{spec}: no such file or folder")
     if ":" not in spec and not Path(spec).exists() and spec not in models.names():
         raise InputError(f"{unknown('model', spec, models.names())}. Expected {FORMS}")
 

@@ -2,19 +2,9 @@
 
 from pathlib import Path
 
-from robustmaps.config import DataConfig
 from robustmaps.networks._libraries import Fit, check_name, make_architecture
 from robustmaps.networks._opened import OpenedNetwork, Recipe
 from robustmaps.networks._weights import open_weights
-
-
-def data_of(spec: str) -> DataConfig | None:
-    """The images that a run or a weights file of ours was trained on, None for any other network.
-
-    Raises:
-        InputError: the weights can't be read.
-    """
-    return open_weights(spec)[0].data if Path(spec).exists() else None
 
 
 def open_model(spec: str, fit: Fit | None = None) -> OpenedNetwork:

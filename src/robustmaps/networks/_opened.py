@@ -58,6 +58,7 @@ class OpenedNetwork:
         data: the images it was trained on, where that is known.
         budget: norm and eps it was trained for, where that is known.
         image_px: side of the images it is made for.
+        classes, image_size: names of the classes, and height and width of the images, where that is known.
     """
 
     model: nn.Module
@@ -66,6 +67,8 @@ class OpenedNetwork:
     data: DataConfig | None = None
     budget: tuple[str, float] | None = None
     image_px: int = 32
+    classes: tuple[str, ...] | None = None
+    image_size: tuple[int, ...] | None = None
 
     @property
     def fit(self) -> Fit:
@@ -117,7 +120,9 @@ class OpenedNetwork:
         data = None if about["data"] is None else DataConfig(**about["data"])
         budget = None if about["norm"] is None else (str(about["norm"]), float(about["eps"]))
         made = recipe.make()
-        return OpenedNetwork(made.model, recipe, bool(about.get("trained", True)), data, budget, made.image_px)
+        classes, size = (None if about.get(k) is None else tuple(about[k]) for k in ("classes", "image_size"))
+        trained = bool(about.get("trained", True))
+        return OpenedNetwork(made.model, recipe, trained, data, budget, made.image_px, classes, size)
 
 
 def found_anywhere(spec: str) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from robustmaps.analysis import feature_gain, margin_gain
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_free
-from robustmaps.engine.numbers import as_fraction, parse_number
+from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
@@ -43,15 +43,6 @@ class PlannedNetwork:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**self.plan.to_dict(), "gain": self.gain, "files": [str(path) for path in self.files]}
-
-
-def parse_budget(text: str) -> float:
-    """How many times the given network's cost: ``2.0x`` or ``2``.
-
-    >>> parse_budget("2.5x")
-    2.5
-    """
-    return parse_number(text.removesuffix("x"), "budget")
 
 
 def plan_network(
@@ -99,6 +90,8 @@ def plan_network(
     Raises:
         InputError: a network, data or a budget that can't be used.
     """
+    if gain == "none" and (eps is not None or norm is not None):
+        raise InputError("gain='none': nothing is perturbed; leave eps and norm out")
     if out is not None and gain == "none":
         raise InputError("gain='none': a picture shows cost against gain; measure one, or leave the picture out")
     if out is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
-from robustmaps.networks._open_model import data_of, open_model
+from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.networks._weights import UNKNOWN_BUDGET
 
@@ -44,6 +45,7 @@ class Subject:
 def open_subject(
     model: str,
     *,
+    opened: OpenedNetwork | None = None,
     data: str | None = None,
     image_size: int | None = None,
     split: Literal["test", "validation"] = "test",
@@ -57,6 +59,7 @@ def open_subject(
 
     Args:
         model: what `open_model` takes.
+        opened: the network, where the caller has opened it and it does not depend on the images.
         data: the images; those that the network was trained on if left out, the digits where none are known.
         image_size: resize images to this many pixels a side.
         split: which images.
@@ -69,17 +72,28 @@ def open_subject(
     Raises:
         InputError: a network or data that can't be had, or that don't fit each other.
     """
-    check_name(model)
-    config = data_of(model) or DataConfig()
+    check_strides(model, strides)
+    if opened is None and Path(model).exists():
+        opened = open_model(model)
+    config = (opened.data if opened is not None else None) or DataConfig()
     config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
     loaded = load_data(config, decoding)
     x, y = choose_images(loaded, split, samples)
-    network = open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
-    if strides is not None and network.trained:
-        raise InputError(f"strides={strides}: {model} has its weights already; expected the name of a network of ours")
+    network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
     at = resolve_device(device)
     network.model.to(at)
     return Subject(network, x.to(at), y.to(at), loaded)
+
+
+def check_strides(model: str, strides: str | None) -> None:
+    """Refuse strides for what is no built-in network.
+
+    Raises:
+        InputError: such strides, or nothing of that name.
+    """
+    check_name(model)
+    if strides is not None and (":" in model or Path(model).exists()):
+        raise InputError(f"strides={strides}: {model} has strides of its own; expected the name of a built-in network")
 
 
 def blank_image(network: OpenedNetwork, image_size: int | None) -> Tensor:

@@ -63,7 +63,7 @@ def data_for(
     if isinstance(data, Dataset):
         return data
     if data is None and checkpoint.data is None:
-        raise InputError("data: needed for a network that is no run of ours, such as --data cifar10")
+        raise InputError("data: needed for a network that is not a run, such as --data cifar10")
     config = checkpoint.data or DataConfig()
     return load_data(config if data is None else replace(config, data=data), decoding)
 
@@ -77,8 +77,8 @@ def weights_file(path: str | Path) -> Path:
     weights_path = _weights_in(Path(path)) if Path(path).is_dir() else Path(path)
     if not weights_path.exists():
         if Path(path).is_dir():
-            raise InputError(f"{path}: it is no finished run; train it to the end first (expected {weights_path.name})")
-        raise InputError(f"{path}: there is no such file or folder; expected a run folder or a weights file")
+            raise InputError(f"{path}: not a finished run; train it to the end first (expected {weights_path.name})")
+        raise InputError(f"{path}: no such file or folder; expected a run folder or a weights file")
     return weights_path
 
 
@@ -89,7 +89,7 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
         The network, and the weights' file.
 
     Raises:
-        InputError: there is no such file, it does not describe its network, or the weights don't fit that.
+        InputError: no such file, it does not describe its network, or the weights don't fit that.
     """
     weights_path = weights_file(path)
     weights, description = load_weights(weights_path)
@@ -110,7 +110,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """Read a run folder's best weights, or a weights file of ours.
 
     Raises:
-        InputError: there is no such file, or it does not describe its network.
+        InputError: no such file, or it does not describe its network.
     """
     opened, weights_path = open_weights(path)
     run = weights_path.resolve().parent
@@ -139,7 +139,7 @@ def open_network(function: str, weights: str | Path | None = None) -> Checkpoint
                 "safetensors.torch.save_file(model.state_dict(), PATH) writes one"
             )
         if not path.exists():
-            raise InputError(f"{path}: there is no such file")
+            raise InputError(f"{path}: no such file")
         _fill(model, load_weights(path)[0], path, function)
     name = function.partition(":")[2]
     digest = sha256(path) if path is not None else weights_sha256(model)

@@ -84,7 +84,7 @@ def _known(path: Path, decisive: list[Any]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         found = []
     if found != decisive:
-        raise InputError(f"{path}: holds something else; name another file with --out, or delete it")
+        raise InputError(f"{path}: contains something else; name another file with --out, or delete it")
     return figures
 
 

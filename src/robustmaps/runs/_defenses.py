@@ -3,17 +3,23 @@
 import warnings
 from typing import Any
 
+from torch import nn
+
 from robustmaps import defenses
 from robustmaps.config import DefenseConfig
 from robustmaps.defenses import Defense
 from robustmaps.engine.errors import InputError
-from robustmaps.networks import open_checkpoint
+from robustmaps.networks import OpenedNetwork, open_checkpoint
 
 _LEAST_L2 = 0.05
 
 
-def create_defense(config: DefenseConfig) -> Defense:
+def create_defense(config: DefenseConfig, helper: OpenedNetwork | None = None) -> Defense:
     """The defence that the configuration names.
+
+    Args:
+        config: the configuration.
+        helper: the network that ``config.helper`` names, where the caller has opened it.
 
     Raises:
         InputError: an unknown name, or a parameter that the defence does not have.
@@ -21,7 +27,7 @@ def create_defense(config: DefenseConfig) -> Defense:
     name, row = config.defense, defenses.find(config.defense)
     if config.norm == "l2" and config.eps < _LEAST_L2:
         warnings.warn(
-            f"eps={config.eps:g} is next to nothing for l_2; 128/255 is usual for 32 x 32 images (give --eps)",
+            f"eps={config.eps:g} is very small for l_2; 128/255 is usual for 32 x 32 images (give --eps)",
             stacklevel=2,
         )
     given: dict[str, Any] = config.given
@@ -30,7 +36,8 @@ def create_defense(config: DefenseConfig) -> Defense:
     defenses.check_parameters(name, {key: each for key, each in given.items() if key not in idle})
     values = {key: each for key, each in {"steps": config.steps, **given}.items() if key in row.parameters}
     for key in row.values.get("networks", ()):
-        values[key] = _network(key, values.get(key), name)
+        opened = helper if key == "helper" else None
+        values[key] = _network(key, values.get(key), name) if opened is None else _frozen(opened.model)
     return defenses.create(name, config.norm, config.eps, **values)
 
 
@@ -40,4 +47,8 @@ def _network(key: str, path: str | None, name: str) -> Any:
             f"{key}: {name.removesuffix('-awp')} needs the run of a network trained with --defense standard; give "
             f"--{key} RUN"
         )
-    return open_checkpoint(path).model.requires_grad_(False).eval()
+    return _frozen(open_checkpoint(path).model)
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    return model.requires_grad_(False).eval()

@@ -226,7 +226,7 @@ class _Work:
         known = Evaluation.load(path)
         mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
         if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
-            raise InputError(f"{path}: holds another evaluation; name another file with --out, or delete it")
+            raise InputError(f"{path}: contains another evaluation; name another file with --out, or delete it")
         return known
 
     def _file_name(

@@ -81,7 +81,7 @@ def export(
     assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
     folder = Path(out) if out is not None else checkpoint.path.parent / "export" / form
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: is there already; name another folder with --out, or delete it")
+        raise InputError(f"{folder}: already exists; name another folder with --out, or delete it")
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _need(package)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
 
-from robustmaps.config import field_names, to_mapping
+from robustmaps.config import field_names, flat_values
 from robustmaps.engine.errors import unknown
-from robustmaps.engine.numbers import parse_number
 from robustmaps.evaluation import Evaluation
 from robustmaps.runs._record import RunRecord
 from robustmaps.runs._where import parse_where
@@ -54,9 +53,6 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
     found = None if name is None else record.evaluations[name]
     best = record.history[record.best_epoch - 1] if record.best_epoch else {}
     cost = record.recorded_cost or {}
-    config = to_mapping(record.config)
-    for key in ("eps", "step_size"):
-        config[key] = None if config[key] is None else parse_number(config[key])
     return {
         "name": record.name,
         "status": record.status,
@@ -73,7 +69,7 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
         "parameters": cost.get("parameters"),
         "evaluation": name,
         "folder": str(record.folder),
-        **config,
+        **flat_values(record.config),
     }
 
 

@@ -94,7 +94,7 @@ def read_runs(folder: str | Path, *, skipped: Skipped = _warn) -> tuple[RunRecor
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected one that holds runs")
+        raise InputError(f"{root}: no such folder; expected a folder of runs")
     records = []
     for path in _run_folders(root, skipped, _DEPTH):
         try:
@@ -145,7 +145,7 @@ def _run_folders(folder: Path, skipped: Skipped, depth: int) -> Iterator[Path]:
             continue
         inside = list(_run_folders(child, lambda *_: None, depth - 1)) if depth else []
         if not inside and not _is_report(child):
-            skipped(child, "it is no run folder, it has no config.yaml")
+            skipped(child, "not a run folder, it has no config.yaml")
         yield from inside
 
 
@@ -207,7 +207,7 @@ def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
         present = sha256(weights)
         for path, evaluation in list(found.items()):
             if evaluation.checkpoint_sha256 not in (None, present):
-                skipped(path, "it is of weights that the run no longer has; evaluate it again")
+                skipped(path, "its weights are no longer in the run; evaluate it again")
                 del found[path]
     return {path.stem: evaluation for path, evaluation in found.items()}
 

@@ -13,9 +13,18 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.networks import DESCRIPTION, OpenedNetwork, create_network, image_cost, load_data, resolve, weights_file
+from robustmaps.networks import (
+    DESCRIPTION,
+    OpenedNetwork,
+    ResolvedRun,
+    create_network,
+    image_cost,
+    load_data,
+    resolve,
+    weights_file,
+)
 from robustmaps.runs._defenses import create_defense
-from robustmaps.training import FitResult, RunFolder, fit, load_weights
+from robustmaps.training import FitResult, RunFolder, fit
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,11 @@ class TrainedRun:
 
 def folder_of(config: RunConfig, out: str | Path) -> Path:
     """Where the run of that configuration lives below ``out``."""
-    return Path(out) / resolve(config).name
+    return Path(out) / resolve(config).config.name
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | ResolvedRun,
     out: str | Path = "runs",
     *,
     resume: bool = False,
@@ -55,7 +64,7 @@ def train(
     """Train what the configuration says, in a folder of its own below ``out``.
 
     Args:
-        config: what to run.
+        config: what to run, resolved or not.
         out: the folder that holds the runs.
         resume: go on where the run of this configuration stopped, or begin it.
         data: the loaded images, where the caller has them already.
@@ -68,16 +77,18 @@ def train(
         training.Interrupted: ``should_stop`` said so.
         training.Diverged: the loss became NaN or infinite.
     """
-    config = resolve(config)
+    run = config if isinstance(config, ResolvedRun) else resolve(config)
+    config = run.config
     folder = RunFolder(Path(out) / config.name)
     if folder.last.exists() and not resume:
         raise InputError(
-            f"{folder.path} already holds this run; continue it with --resume, or choose another --out or --seed"
+            f"{folder.path} already contains this run; continue it with --resume, or choose another --out or --seed"
         )
-    defense = create_defense(config.defense)
+    defense = create_defense(config.defense, run.helper)
     data = data or load_data(config.data, decoding)
-    _check_helper(config, data)
-    network = create_network(config, data)
+    if run.helper is not None:
+        _check_helper(str(config.defense.helper), run.helper, data)
+    network = create_network(run, data)
     if not folder.config.exists():
         write_text(folder.config, write_config(config))
     folder.error.unlink(missing_ok=True)
@@ -97,24 +108,21 @@ def train(
     return TrainedRun(folder.path, config, network.model, data, result)
 
 
-def _check_helper(config: RunConfig, data: Dataset) -> None:
+def _check_helper(path: str, helper: OpenedNetwork, data: Dataset) -> None:
     """Refuse a helper that knows other images: it would be wrong about these without a word."""
-    if config.defense.helper is None:
-        return
-    file = weights_file(config.defense.helper)
-    run = RunFolder(file.parent).config
+    run = RunFolder(weights_file(path).parent).config
     if run.exists() and (defense := read_mapping(run).get("defense")) not in (None, "standard"):
         warnings.warn(
-            f"helper={config.defense.helper}: was trained with --defense {defense}; hat is made for a helper that was "
+            f"helper={path}: was trained with --defense {defense}; hat is made for a helper that was "
             "trained with standard",
             stacklevel=3,
         )
-    about = json.loads(load_weights(file)[1][DESCRIPTION])
-    theirs = (list(about.get("classes", data.classes)), about.get("image_size", list(data.image_size)))
-    if theirs != (list(data.classes), list(data.image_size)):
+    ours = (tuple(data.classes), tuple(data.image_size))
+    theirs = (helper.classes or ours[0], helper.image_size or ours[1])
+    if theirs != ours:
         raise InputError(
-            f"helper={config.defense.helper}: was trained on images of {_shape(theirs)}, these are of "
-            f"{_shape((data.classes, data.image_size))}; train one on the same images"
+            f"helper={path}: was trained on images of {_shape(theirs)}, these are of "
+            f"{_shape(ours)}; train one on the same images"
         )
 
 

@@ -110,7 +110,7 @@ def _compare(name: str, found: Any, sign: str, value: str) -> bool:
         return sign == "!="
     if isinstance(found, bool) or not isinstance(found, int | float):
         if sign in _ORDER:
-            raise InputError(f"{name}{sign}{value}: {name} is no number; use = or !=")
+            raise InputError(f"{name}{sign}{value}: {name} is not a number; use = or !=")
         return (str(found).lower() == value.lower()) == (sign != "!=")
     number = parse_number(value, name)
     if sign in _ORDER:

@@ -13,7 +13,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging import Option, plan
 from robustmaps.models import Cost
-from robustmaps.networks import Budgeted, create_network, image_cost, resolve
+from robustmaps.networks import Budgeted, ResolvedRun, Resolver, create_network, image_cost
 
 _LATENCY_RUNS = 5
 
@@ -56,6 +56,7 @@ def find_candidates(
     budget: float,
     measure: Budgeted = "flops",
     upsamples: Sequence[float] = (1.0, 2.0),
+    resolver: Resolver | None = None,
 ) -> list[Candidate]:
     """The given network, then its enlargements within the budget, the cheapest first.
 
@@ -65,17 +66,20 @@ def find_candidates(
         budget: how many times the given network's cost may be spent.
         measure: what the budget limits.
         upsamples: factors to try.
+        resolver: what completed the configuration, so that no weights are opened twice.
 
     Raises:
         InputError: a bad budget, or a configuration that can't be trained.
     """
-    base = resolve(base)
-    model = create_network(base, data).model
+    resolver = resolver or Resolver()
+    run = resolver.resolve(base)
+    model = create_network(run, data).model
     device = "cpu" if measure == "latency" else "meta"
     image = torch.zeros(1, data.in_channels, *data.image_size, device=device)
     found = plan(model.to(device), image, budget=budget, measure=measure, upsamples=tuple(upsamples))
-    configs = [replace(base, model=_changed(base.model, option)) for option in found.options]
-    return within([base, *configs], data, budget=budget, measure=measure)
+    given = run.config
+    configs = [replace(given, model=_changed(given.model, option)) for option in found.options]
+    return within([given, *configs], data, budget=budget, measure=measure, resolver=resolver)
 
 
 def _changed(base: ModelConfig, option: Option) -> ModelConfig:
@@ -98,7 +102,12 @@ def _changed(base: ModelConfig, option: Option) -> ModelConfig:
 
 
 def within(
-    configs: Sequence[RunConfig], data: Dataset, *, budget: float | None, measure: Budgeted = "flops"
+    configs: Sequence[RunConfig],
+    data: Dataset,
+    *,
+    budget: float | None,
+    measure: Budgeted = "flops",
+    resolver: Resolver | None = None,
 ) -> list[Candidate]:
     """Configurations with their costs relative to the first, which comes first; those above the budget are left out.
 
@@ -107,7 +116,9 @@ def within(
     """
     if budget is not None:
         check_at_least("budget", budget, 1)
-    costs = {resolve(config): _cost(resolve(config), data, measure) for config in configs}
+    resolver = resolver or Resolver()
+    runs = {run.config: run for run in map(resolver.resolve, configs)}
+    costs = {config: _cost(run, data, measure) for config, run in runs.items()}
     spent = {config: _spent(cost, measure) for config, cost in costs.items()}
     first = next(iter(costs))
     candidates = [Candidate(config, cost, spent[config] / spent[first]) for config, cost in costs.items()]
@@ -115,12 +126,12 @@ def within(
     kept = [candidates[0], *(one for one in others if budget is None or one.relative <= budget)]
     if len(kept) < 2:
         limit = "" if budget is None else f"budget={budget:g}: "
-        raise InputError(f"{limit}leaves the given network alone; expected several to choose from")
+        raise InputError(f"{limit}leaves only the given network; expected several candidates")
     return kept
 
 
-def _cost(config: RunConfig, data: Dataset, measure: Budgeted) -> Cost:
-    model = create_network(config, data).model
+def _cost(run: ResolvedRun, data: Dataset, measure: Budgeted) -> Cost:
+    model = create_network(run, data).model
     if measure != "latency":
         return image_cost(model, data)
     return models.measure_cost(model, torch.zeros(1, data.in_channels, *data.image_size), latency_runs=_LATENCY_RUNS)

@@ -176,7 +176,7 @@ def group(runs: Sequence[RunRecord], yardstick: Yardstick | None) -> tuple[Varia
         InputError: there are no runs.
     """
     if not runs:
-        raise InputError("no runs: expected a run folder, or a folder that holds some")
+        raise InputError("no runs: expected a run folder, or a folder of runs")
     groups: dict[str, list[RunRecord]] = {}
     for run in runs:
         groups.setdefault(_key(run), []).append(run)

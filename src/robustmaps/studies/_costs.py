@@ -15,7 +15,7 @@ from robustmaps.defenses import Defense, ReplayingDefense, at, validation_attack
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.view import plain_view
 from robustmaps.models import count_flops
-from robustmaps.networks import create_network, image_cost
+from robustmaps.networks import ResolvedRun, create_network, image_cost
 from robustmaps.runs import create_attacks, create_defense
 from robustmaps.training import fit
 
@@ -55,12 +55,12 @@ class RunEstimate:
 
 
 def estimate_run(
-    config: RunConfig, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int, passes: float
+    run: ResolvedRun, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int, passes: float
 ) -> RunEstimate:
     """Operations of a run.
 
     Args:
-        config: the run.
+        run: the run.
         data: its images.
         evaluations: of the run.
         forward: operations of a forward pass of one image; see `forward_flops`.
@@ -69,10 +69,10 @@ def estimate_run(
     Raises:
         InputError: attacks that don't exist.
     """
-    options = config.training
+    config, options = run.config, run.config.training
     validations = -(-options.epochs // options.validate_every)
     training = options.epochs * len(data.train) * passes
-    training += validations * len(data.validation) * _validation_passes(config)
+    training += validations * len(data.validation) * _validation_passes(run)
     known: float | None = 0.0
     for evaluation in evaluations:
         images = len(data.test if evaluation.split == "test" else data.validation)
@@ -81,28 +81,28 @@ def estimate_run(
     return RunEstimate(forward, forward * training, None if known is None else forward * known)
 
 
-def forward_flops(config: RunConfig, data: Dataset) -> int:
+def forward_flops(run: ResolvedRun, data: Dataset) -> int:
     """Operations of a forward pass of one image.
 
     Raises:
         InputError: a network that can't be made, or that can't take the images.
     """
-    return image_cost(create_network(config, data).model, data).flops
+    return image_cost(create_network(run, data).model, data).flops
 
 
-def training_passes(config: RunConfig, data: Dataset, progress: Sequence[float] = _QUARTERS) -> float:
+def training_passes(run: ResolvedRun, data: Dataset, progress: Sequence[float] = _QUARTERS) -> float:
     """Forward passes that training on one image is worth, attack included: operations counted in real steps.
 
     Args:
-        config: the run; a defence takes much the same number with every network.
+        run: a defence takes much the same number with every network.
         data: its images.
         progress: the shares of training at which a step is made, since some defences change; the mean counts.
 
     Raises:
         InputError: a network or a defence that can't be made.
     """
-    model = create_network(config, data).model.train()
-    defense = create_defense(config.defense)
+    model = create_network(run, data).model.train()
+    defense = create_defense(run.config.defense, run.helper)
     x = data.train.subset(min(2, len(data.train))).tensors()[0]
     with torch.no_grad(), plain_view(model) as plain:
         y = plain(x).argmax(1)  # a label that is wrong from the start would end some attacks at once
@@ -124,8 +124,8 @@ def _step_flops(model: torch.nn.Module, defense: Defense, x: torch.Tensor, y: to
     return counter.total
 
 
-def _validation_passes(config: RunConfig) -> float:
-    attack = validation_attack(create_defense(config.defense).attack)
+def _validation_passes(run: ResolvedRun) -> float:
+    attack = validation_attack(create_defense(run.config.defense, run.helper).attack)
     return 1 + (0.0 if attack is None else attacks.passes(attack) or 0.0)
 
 
@@ -140,18 +140,18 @@ def _evaluation_passes(config: RunConfig, evaluation: EvaluationConfig) -> float
     return total
 
 
-def time_steps(config: RunConfig, data: Dataset, threads: int) -> float | None:
+def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> float | None:
     """Seconds per operation of training, from some timed steps after one to warm up; nothing is kept.
 
     Args:
-        config: the run.
+        run: the run.
         data: its images; as many as a few steps take.
         threads: of a worker.
 
     Returns:
         None where the steps can't be made; the run itself will say why.
     """
-    moments: list[float] = []
+    config, moments = run.config, list[float]()
 
     def enough() -> bool:
         moments.append(time.perf_counter())
@@ -161,12 +161,12 @@ def time_steps(config: RunConfig, data: Dataset, threads: int) -> float | None:
     none = replace(data.validation, images=data.validation.images[:0], labels=data.validation.labels[:0])
     # The learning rate does not change the time, but too large a one would end the steps.
     options = replace(config.training, tensorboard=False, epochs=_TIMED_STEPS + 1, schedule="constant", lr=1e-9)
-    model = create_network(config, data).model
+    model = create_network(run, data).model
     with _threads(threads), suppress(Interrupted, RuntimeError, MemoryError):
         fit(
             model,
             replace(data, train=few, validation=none),
-            create_defense(config.defense),
+            create_defense(config.defense, run.helper),
             options,
             should_stop=enough,
         )
@@ -174,7 +174,7 @@ def time_steps(config: RunConfig, data: Dataset, threads: int) -> float | None:
         return None
     step_s = (moments[-1] - moments[0]) / (len(moments) - 1)
     images = min(config.training.batch_size, len(few))
-    return step_s / (images * training_passes(config, data, (0.0,)) * image_cost(model, data).flops)
+    return step_s / (images * training_passes(run, data, (0.0,)) * image_cost(model, data).flops)
 
 
 @contextmanager
@@ -189,6 +189,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def measure_all(
     estimates: Mapping[RunConfig, RunEstimate],
+    runs: Mapping[RunConfig, ResolvedRun],
     data: Callable[[RunConfig], Dataset],
     *,
     threads: int,
@@ -202,7 +203,7 @@ def measure_all(
     speeds: dict[object, float] = {}
     for config in sorted(estimates, key=lambda c: estimates[c].image_flops):
         if _kind(config) not in speeds and time.monotonic() - began < budget_s:
-            speed = time_steps(config, data(config), threads)
+            speed = time_steps(runs[config], data(config), threads)
             if speed is not None:
                 speeds[_kind(config)] = speed
     mean = sum(speeds.values()) / max(len(speeds), 1)

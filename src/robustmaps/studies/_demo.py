@@ -211,7 +211,7 @@ def _markdown(result: DemoResult) -> str:
         f"- {name}: {', '.join(f'`{run.name}`' for run in variant.runs)}"
         for name, variant in zip(_NAMES, result.variants, strict=True)
     )
-    return f"""# What larger feature maps buy: ResNet-8 on digits
+    return f"""# What larger feature maps gain: ResNet-8 on digits
 
 {result.sentence()}
 

@@ -12,7 +12,7 @@ from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import attack_settings, images_sha256
-from robustmaps.networks import choose_images, load_data, resolve
+from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data
 from robustmaps.runs import RunRecord, create_attacks, read_run
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._processes import LocalExecutor, available_cores
@@ -112,7 +112,14 @@ def remaining_s(seconds: Sequence[float | None], jobs: int) -> float | None:
     return max(sum(known) / max(min(jobs, len(known)), 1), max(known, default=0.0))
 
 
-def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, threads: int | None = None) -> SweepPlan:
+def plan_sweep(
+    study: Study,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    threads: int | None = None,
+    resolver: Resolver | None = None,
+) -> SweepPlan:
     """Find what is missing of a study and estimate what it costs; writes nothing.
 
     Args:
@@ -120,6 +127,7 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
         out: the folder of the runs.
         jobs: runs at once; a core each, at most eight, if left out, and one where a GPU does the work.
         threads: of each run; the cores are shared out evenly if left out.
+        resolver: what completed the study, so that no weights are opened twice.
 
     Raises:
         InputError: a configuration that can't be run: a network, strides, data or an attack.
@@ -130,17 +138,19 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
     flops: dict[tuple[ModelConfig, DataConfig], int] = {}
     passes: dict[DefenseConfig, float] = {}
     found: dict[RunConfig, PlannedRun] = {}
+    resolver, resolved = resolver or Resolver(), dict[RunConfig, ResolvedRun]()
     for point in study.points:
         try:
-            config = resolve(point.config)
+            run = resolver.resolve(point.config)
+            config, resolved[run.config] = run.config, run
             data, kind = loaded(config.data), (config.model, config.data)
-            flops[kind] = flops[kind] if kind in flops else forward_flops(config, data)
+            flops[kind] = flops[kind] if kind in flops else forward_flops(run, data)
             if config.defense not in passes:
-                passes[config.defense] = training_passes(config, data)
-            estimate = estimate_run(config, data, study.evaluations, flops[kind], passes[config.defense])
+                passes[config.defense] = training_passes(run, data)
+            estimate = estimate_run(run, data, study.evaluations, flops[kind], passes[config.defense])
         except InputError as error:
             values = ", ".join(f"{key}: {value}" for key, value in point.values.items())
-            raise InputError(f"{study.name}: {values}: {error}; mend or exclude it") from error
+            raise InputError(f"{study.name}: {values}: {error}; fix or exclude it") from error
         if config in found:
             continue
         path = folder / config.name
@@ -150,17 +160,18 @@ def plan_sweep(study: Study, out: str | Path, *, jobs: int | None = None, thread
     notes = list(study.notes)
     if len(found) < len(study.points):
         notes.append(f"{len(study.points) - len(found)} combinations are the same run as another, and made once")
-    missing = [config for config, run in found.items() if not run.done]
+    missing = [config for config, one in found.items() if not one.done]
     jobs = jobs or _jobs(missing)
     executor = LocalExecutor(jobs, threads)
     measured = measure_all(
         {config: found[config].estimate for config in missing},
+        resolved,
         lambda config: loaded(config.data),
         threads=executor.threads_each,
     )
-    runs = tuple(replace(run, estimate=measured.get(config, run.estimate)) for config, run in found.items())
+    runs = tuple(replace(one, estimate=measured.get(config, one.estimate)) for config, one in found.items())
     return SweepPlan(
-        replace(study, points=tuple(run.point for run in runs)), folder, runs, jobs, executor.threads_each, tuple(notes)
+        replace(study, points=tuple(one.point for one in runs)), folder, runs, jobs, executor.threads_each, tuple(notes)
     )
 
 

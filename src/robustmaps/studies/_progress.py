@@ -44,7 +44,7 @@ class Board:
         there = [(run.title, run.robust) for run in plan.runs if run.robust is not None]
         best = max(there, key=lambda each: each[1], default=None)
         self.state = SweepState(len(plan.runs), len(plan.runs) - len(self._runs), best=best)
-        self._tell(f"{self.state.done} of {self.state.total} runs are there" if self.state.done else None)
+        self._tell(f"{self.state.done} of {self.state.total} runs are done already" if self.state.done else None)
 
     def watch(self, index: int, progress: Progress) -> None:
         """Take in a report of a run."""

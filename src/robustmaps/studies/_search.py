@@ -13,7 +13,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
-from robustmaps.runs import Options, evaluate_checkpoint, folder_of, train
+from robustmaps.runs import Options, evaluate_checkpoint, train
 from robustmaps.studies._candidates import Candidate
 from robustmaps.training import RunFolder
 
@@ -139,7 +139,7 @@ def search(
     check_whole("least_epochs", least_epochs, 1)
     check_whole("reduction", reduction, 2)
     if len(data.validation) == 0:
-        raise InputError(f"{data.name}: there are no validation images to choose by; give validation a share")
+        raise InputError(f"{data.name}: there are no validation images to choose by; set validation above 0")
     optuna = _optuna()
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least_epochs, reduction_factor=reduction)
     halving = _Halving(optuna, optuna.create_study(direction="maximize", pruner=pruner))
@@ -167,7 +167,7 @@ def _try(
     spare: bool,
 ) -> Trial:
     """Train one candidate until its end, or until the pruner gives it up."""
-    folder = RunFolder(folder_of(candidate.config, out))
+    folder = RunFolder(out / candidate.config.name)
     trial, seen, given_up = halving.trial(), 0, False
 
     def stop() -> bool:

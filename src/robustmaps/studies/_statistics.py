@@ -116,7 +116,7 @@ class Statistics:
         if without and self.yardstick is not None:
             notes.append(f"{without} of {len(self.runs)} runs have not been evaluated with {self.yardstick.short}")
         if len({tuple(variant.evaluated) for variant in self.compared}) > 1:
-            notes.append("configurations differ in their seeds; each two are compared over the seeds that both have")
+            notes.append("configurations differ in their seeds; each pair is compared over the seeds that both have")
         return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:

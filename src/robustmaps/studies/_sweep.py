@@ -160,7 +160,7 @@ def _held(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        raise InputError(f"{folder}: another sweep is at work there; wait for it or stop it") from None
+        raise InputError(f"{folder}: another sweep is running there; wait for it or stop it") from None
     try:
         yield
     finally:

@@ -15,35 +15,36 @@ class TrainOptions:
     """The hyper-parameters of a run, with published defaults (arXiv 2202.12435, arXiv 2002.11569).
 
     Attributes:
-        epochs: passes over the training images.
-        batch_size: images per step.
-        optimizer: sgd (with momentum), adam or adamw.
-        lr: the peak learning rate.
-        momentum: momentum of SGD.
-        weight_decay: weight decay of all parameters.
-        schedule: step (divided by 10 after 10/11 and 21/22 of the run, the paper's 100 and 105 of 110 epochs),
-            step:100,150 (at these epochs), step:60,120,160@0.2 (times 0.2), cosine, one-cycle or
-            constant.
-        ema: decay of averaged weights, such as 0.999, which are then validated and saved as best; 0 for none.
-        swa: share of the run after which the weights of every epoch are averaged instead (arXiv 1803.05407), such as
-            0.5; 0 for never. Batch-norm statistics of the average are recomputed on the defence's training images.
-        label_smoothing: share of the target's probability that is spread over all classes.
+        epochs: passes over the training images
+        batch_size: images per step
+        optimizer: optimizer: sgd (with momentum), adam or adamw
+        lr: peak learning rate
+        momentum: momentum of sgd
+        weight_decay: weight decay, applied to all parameters
+        schedule: learning rate schedule: step (divided by 10 after 10/11 and 21/22 of the run, the paper's 100 and 105
+            of 110 epochs), step:100,150 (at these epochs), step:60,120,160@0.2 (times 0.2), cosine, one-cycle or
+            constant
+        ema: decay of averaged weights, e.g. 0.999, which are then validated and saved as best (0 for none)
+        swa: share of the run after which the weights of every epoch are averaged instead (arXiv 1803.05407), e.g. 0.5;
+            batch-norm statistics of the average are measured anew, on what the defence trains on (0 for never)
+        label_smoothing: share of the target's probability that is spread over all classes
         cutmix: share of the batches in which a box of each image comes from another one (arXiv 1905.04899); the attack
-            uses the label of the larger part.
-        eps_warmup: epochs over which the training attack's budget grows from zero to its full size.
-        clip_grad: largest l2 norm of the whole gradient, to which longer ones are scaled; 0 for no limit.
-        accumulate: parts into which a batch is divided to save memory. Batch-norms and weight perturbations then see
-            one part at a time.
-        seed: seed of all random draws.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto (bf16 where the hardware has it), fp32, tf32 (float32 with TF32 products, on CUDA only) or bf16.
-        compile: use torch.compile for attack and training step; pays off after a minute of training.
-        validate_every: epochs between validations; the last epoch is always validated.
-        checkpoint_every_s: seconds between checkpoints within an epoch.
-        memory_share: share of the device's free memory above which training images stay in their file and are read
-            batch by batch; 0 for always.
-        workers: threads that read such images ahead.
-        tensorboard: also write TensorBoard events (needs pip install 'robustmaps[tensorboard]').
+            works against the label of the larger part
+        eps_warmup: epochs over which the training attack's budget grows from nothing to its full size
+        clip_grad: largest l2 norm of the whole gradient; longer ones are shortened to it (0 for no limit)
+        accumulate: parts in which a batch is attacked and differentiated, one after the other, to save memory;
+            batch-norms and weight perturbations then see a part at a time
+        seed: seed of all random draws
+        device: device to compute on: auto, cpu, cuda, cuda:1 or mps
+        precision: precision: auto (bf16 where the hardware has it), fp32, tf32 (float32 with TF32 products, on CUDA
+            only) or bf16
+        compile: run attack and training step through torch.compile; pays off after a minute of training
+        validate_every: epochs between two validations; the last epoch is always validated
+        checkpoint_every_s: seconds between two checkpoints within an epoch
+        memory_share: share of the device's free memory; training images that take more stay in their file and are read
+            batch by batch (0 for always)
+        workers: threads that read such images ahead
+        tensorboard: write TensorBoard events too (needs pip install 'robustmaps[tensorboard]')
 
     Raises:
         InputError: a value is out of range.

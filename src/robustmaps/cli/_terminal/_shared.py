@@ -1,153 +1,29 @@
-"""What the verbs share: parsing, output, stopping."""
+"""What the verbs share: opening a network, output, stopping."""
 
 import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from robustmaps import attacks, defenses
-from robustmaps.config import AttackConfig, DefenseConfig
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import as_fraction, parse_number
-from robustmaps.engine.registry import Listed
 
 if TYPE_CHECKING:
+    from robustmaps.cli._terminal._options import TrainedNetwork
     from robustmaps.networks import Checkpoint
 
-T = TypeVar("T")
 _UNLIMITED = 10_000
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What can be chosen by name, listed where a verb explains itself.
-
-    Attributes:
-        title: what these are.
-        listed: the rows.
-        config: the dataclass whose fields are the options of their parameters.
-        further: the option of parameters that are no field.
-    """
-
-    title: str
-    listed: Callable[[], Mapping[str, Listed]]
-    config: type[Any]
-    further: str
-
-    def text(self) -> str:
-        """A line for each."""
-        lines = [f"{self.title}, each with the options that it takes:"]
-        for name, row in self.listed().items():
-            options = " ".join(map(self._option, row.parameters))
-            lines.append(f"  {name}: {row.summary}" + (f"; {options}" if options else ""))
-        return "\n".join(lines)
-
-    def _option(self, parameter: str) -> str:
-        if hasattr(self.config, parameter):
-            return f"--{parameter.replace('_', '-')}"
-        return f"{self.further} {parameter}=VALUE"
-
-
-ATTACKS = Rows("Attacks", attacks.listed, AttackConfig, "--attack-parameters")
-DEFENCES = Rows("Defences", defenses.listed, DefenseConfig, "--defense-parameters")
-
-
-def parse(
-    kind: type[T],
-    arguments: Sequence[str],
-    verb: str,
-    description: str,
-    default: T | None = None,
-    *,
-    rows: "Rows | None" = None,
-) -> T:
-    """Read a verb's arguments into its dataclass; exits with code 2 and a hint where they don't fit.
-
-    Args:
-        kind: the dataclass.
-        arguments: what follows the verb.
-        verb: its name.
-        description: what it does.
-        default: what holds where the arguments are silent.
-        rows: what is listed by name below the description.
-    """
-    if rows is not None and {"-h", "--help"} & set(arguments):
-        description = f"{description}\n\n{rows.text()}"
-    registry = ConstructorRegistry()
-    registry.primitive_rule(_float_rule)
-    registry.primitive_rule(_floats_rule)
-    with registry:
-        given: T = tyro.cli(
-            kind,
-            prog=f"robustmaps {verb}",
-            description=description,
-            args=list(arguments),
-            default=tyro.MISSING_NONPROP if default is None else default,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
-        )
-    return given
-
-
-def take_option(arguments: Sequence[str], flag: str) -> tuple[list[str], str | None]:
-    """Take ``flag VALUE``, ``flag=VALUE`` or a bare ``flag`` out of the arguments.
-
-    Returns:
-        The other arguments, and the value: None where the flag is not there, empty where it stands alone.
-    """
-    rest: list[str] = []
-    value: str | None = None
-    remaining = list(arguments)
-    while remaining:
-        argument = remaining.pop(0)
-        if argument == flag:
-            value = remaining.pop(0) if remaining and not remaining[0].startswith("-") else ""
-        elif argument.startswith(f"{flag}="):
-            value = argument.partition("=")[2]
-        else:
-            rest.append(argument)
-    return rest, value
-
-
-def _float_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
-    """Any float may be written as a fraction."""
-    if info.type is not float:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="FLOAT",
-        instance_from_str=lambda args: parse_number(args[0]),
-        is_instance=lambda value: isinstance(value, float | int),
-        str_from_instance=lambda value: [as_fraction(value)],
-    )
-
-
-def _floats_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[float, ...]] | None:
-    """Several floats are written with commas."""
-    if info.type != tuple[float, ...]:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="FLOAT[,FLOAT...]",
-        instance_from_str=lambda args: tuple(parse_number(part) for part in args[0].split(",")),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(map(as_fraction, value)) or "none"],
-    )
-
-
-def open_given(run: Path | None, model_from: str | None, weights: Path | None) -> "Checkpoint":
+def open_given(given: "TrainedNetwork") -> "Checkpoint":
     """The network of the verbs that take a run or ``--model-from``.
 
     Raises:
@@ -155,15 +31,15 @@ def open_given(run: Path | None, model_from: str | None, weights: Path | None) -
     """
     from robustmaps.networks import open_checkpoint, open_network
 
-    if model_from is not None:
-        if run is not None:
-            raise InputError(f"{run} and --model-from {model_from}: give one of the two")
-        return open_network(model_from, weights)
-    if run is None:
+    if given.model_from is not None:
+        if given.run is not None:
+            raise InputError(f"{given.run} and --model-from {given.model_from}: give one of the two")
+        return open_network(given.model_from, given.checkpoint)
+    if given.run is None:
         raise InputError("expected a run folder, or --model-from package.module:function")
-    if weights is not None:
-        raise InputError(f"--checkpoint {weights}: needs --model-from package.module:function")
-    return open_checkpoint(run)
+    if given.checkpoint is not None:
+        raise InputError(f"--checkpoint {given.checkpoint}: needs --model-from package.module:function")
+    return open_checkpoint(given.run)
 
 
 class Output:
@@ -178,7 +54,7 @@ class Output:
         self._console = Console(soft_wrap=True, highlight=False)
 
     def result(self, values: Mapping[str, Any], *texts: object) -> None:
-        """Print the result: ``values`` as JSON, or the texts, of which tables may be some."""
+        """Print the result: ``values`` as JSON, or the texts, which may be tables."""
         if self._as_json:
             print(json.dumps(values, allow_nan=False))
             return
@@ -216,7 +92,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("robustmaps: stopping after this step; once more to stop at once", file=sys.stderr)
+        print("robustmaps: stopping after this step; press Ctrl-C again to stop immediately", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

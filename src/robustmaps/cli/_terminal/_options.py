@@ -1,0 +1,149 @@
+"""Options that several verbs share, each documented here once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from robustmaps.config import Fraction
+from robustmaps.engine.numbers import parse_number
+
+
+@dataclass(frozen=True)
+class AnyNetwork:
+    """The network.
+
+    Attributes:
+        model: name of a network, a run folder, a weights file, torchvision:NAME, timm:NAME, hf:OWNER/NAME or
+            MODULE:FUNCTION
+        strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
+        seed: seed of an untrained network's weights, and of the measurement's random draws
+    """
+
+    model: tyro.conf.Positional[str]
+    strides: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """The network.
+
+    Attributes:
+        run: run folder, or a weights file (best.safetensors) of a run
+        model_from: function that returns your own network, as package.module:function; needs --data
+        checkpoint: safetensors file with the weights of that network (default: the function loads them itself)
+    """
+
+    run: tyro.conf.Positional[Path | None] = None
+    model_from: str | None = None
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images.
+
+    Attributes:
+        data: data set, as in `robustmaps data list` (default: the one that the network was trained on)
+        samples: number of images, drawn evenly from the classes (default: all)
+    """
+
+    data: str | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class SplitImages(Images):
+    """The images.
+
+    Attributes:
+        split: split of the data set to draw from
+    """
+
+    split: Literal["test", "validation"] = "test"
+
+
+@dataclass(frozen=True)
+class SizedImages(Images):
+    """The images.
+
+    Attributes:
+        image_size: side length in pixels to resize the images to (default: the data set's own)
+    """
+
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class SizedSplitImages(SizedImages, SplitImages):
+    """The images."""
+
+
+@dataclass(frozen=True)
+class Radius:
+    """The perturbation.
+
+    Attributes:
+        eps: radius of the budget, for images in [0, 1] (default: the network's own, or 8/255)
+    """
+
+    eps: Fraction | None = None
+
+
+@dataclass(frozen=True)
+class Budget(Radius):
+    """The perturbation.
+
+    Attributes:
+        norm: norm of the budget (default: the network's own, or linf)
+    """
+
+    norm: Literal["linf", "l2"] | None = None
+
+
+@dataclass(frozen=True)
+class AnyBudget(Radius):
+    """The perturbation.
+
+    Attributes:
+        norm: norm of the budget (default: the network's own, or linf)
+    """
+
+    norm: Literal["linf", "l2", "l1"] | None = None
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Where to compute.
+
+    Attributes:
+        device: device to compute on: auto, cpu, cuda, cuda:1 or mps
+    """
+
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Spending:
+    """The enlargements.
+
+    Attributes:
+        budget: largest cost, relative to the given network
+        measure: cost that the budget limits
+        upsamples: factors of upsampling to try, with commas
+    """
+
+    budget: str = "2.0x"
+    measure: Literal["flops", "memory", "latency"] = "flops"
+    upsamples: tuple[float, ...] = (1.0, 2.0)
+
+    @property
+    def times(self) -> float:
+        """How many times the given network's cost may be spent.
+
+        >>> Spending("2.5x").times
+        2.5
+        """
+        return parse_number(self.budget.removesuffix("x"), "budget")
