@@ -27,10 +27,13 @@ from robustmaps.engine.device import device_name, resolve_device
 
 def steps(setting: Setting, record: Record) -> Iterator[Step]:
     """All steps, the most telling first: what compiles for minutes comes after the first networks are trained."""
-    yield from right.steps(setting)
+    pair, others = gains.steps(setting, record)
+    yield from right.first_steps(setting)
     yield from speed.first_steps(setting, record)
-    yield from gains.steps(setting, record)
-    yield from right.compiled_steps(setting)
+    yield from pair
+    yield from right.compiled_steps(setting, 1)
+    yield from others
+    yield from right.other_steps(setting)
     yield from speed.other_steps(setting, record)
 
 
@@ -41,10 +44,11 @@ def estimate(setting: Setting, record: Record, only: tuple[Part, ...]) -> Iterat
             yield "  gains, from operations, the ceiling and the share of it that a step reaches:"
             for run in gains.runs(setting):
                 seconds, flops = gains.train_seconds(setting, record, run), gains.train_flops(setting, run)
-                yield f"    {run.label}: {flops / 1e15:.3g} PFLOP, about {seconds:.0f} s"
+                time_s = "unknown without a ceiling" if seconds is None else f"about {seconds:.0f} s"
+                yield f"    {run.label}: {flops / 1e15:.3g} PFLOP, {time_s}, and its evaluation"
         else:
-            open_steps = {s.name: s.seconds for s in steps(setting, record) if s.part == part}
-            yield f"  {part}: {len(open_steps)} steps, at most about {sum(open_steps.values()):.0f} s"
+            left = {s.name: s.seconds for s in steps(setting, record) if s.part == part and record.get(s.name) is None}
+            yield f"  {part}: {len(left)} steps, set at {sum(left.values()):.0f} s"
 
 
 def main() -> None:

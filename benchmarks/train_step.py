@@ -79,11 +79,11 @@ def ours(model: nn.Module, x: Tensor, y: Tensor, options: ViewOptions, *, steps:
 def seconds(step: Callable[[], object], device: torch.device) -> float:
     """Wall time of one call, with the device's work before it and its own done."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     began = time.perf_counter()
     step()
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter() - began
 
 

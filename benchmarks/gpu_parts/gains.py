@@ -1,8 +1,8 @@
 """What does enlarging buy? The published question, trained to the end and attacked with AutoAttack."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gpu_parts import carried
@@ -20,6 +20,8 @@ from robustmaps.training import RunFolder
 # Left at the end of a call, for the last checkpoint, its pieces and the record.
 RESERVE_S = 15.0
 _CHECKPOINT_S = 60.0
+# For an evaluation, which keeps what it finds batch by batch.
+_LAST_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,18 @@ def runs(setting: Setting) -> list[Run]:
     ]
 
 
-def steps(setting: Setting, record: Record) -> Iterator[Step]:
-    """Each training, followed at once by the evaluation of its best and last weights; more images at the end."""
+def steps(setting: Setting, record: Record) -> tuple[list[Step], list[Step]]:
+    """The first pair of networks, and all others; each training is followed at once by its evaluation.
+
+    On more images at the end, by the machine that trained them.
+    """
+    every: list[Step] = []
     for run in runs(setting):
-        yield Step("gains", f"train {run.label}", lambda run=run: _train(setting, record, run), 2 * RESERVE_S)
-        yield _evaluation(setting, record, run, setting.images)
+        every.append(Step("gains", f"train {run.label}", partial(_train, setting, record, run), 2 * RESERVE_S))
+        every.append(_evaluation(setting, record, run, setting.images))
     if len(setting.dataset.test) > setting.images and not setting.smoke:
-        for run in runs(setting):
-            yield _evaluation(setting, record, run, len(setting.dataset.test))
+        every += [_evaluation(setting, record, run, len(setting.dataset.test)) for run in runs(setting)]
+    return every[:4], every[4:]
 
 
 def train_flops(setting: Setting, run: Run) -> float:
@@ -98,7 +104,8 @@ def evaluation_name(run: Run, images: int) -> str:
 
 
 def _evaluation(setting: Setting, record: Record, run: Run, images: int) -> Step:
-    needed_s = 5.0 if setting.smoke else 90.0 * max(images / 1000, 1)
+    larger = setting.flops(run.network) / setting.flops(setting.base)
+    needed_s = 5.0 if setting.smoke else 30.0 * larger
     return Step("gains", evaluation_name(run, images), lambda: _evaluate(setting, record, run, images), needed_s)
 
 
@@ -169,6 +176,8 @@ def _train(setting: Setting, record: Record, run: Run) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "best": figures,
         "last": {name: last[name] for name in figures},
+        # Weights that came along in pieces are near those that were trained, not the same.
+        "restored": run.label in record.values.get("restored", []),
         "line": f"validation {100 * figures['validation_robust_accuracy']:.1f} % robust",
     }
 
@@ -192,6 +201,7 @@ def _unpack(record: Record, folder: RunFolder, run: Run) -> None:
         return
     try:
         folder.save_last(carried.read(record.out, manifest))
+        record.values.setdefault("restored", []).append(run.label)
     except ValueError as reason:
         print(f"  {reason}")
 
@@ -217,9 +227,18 @@ def _evaluate(setting: Setting, record: Record, run: Run, images: int) -> dict[s
             continue
         model = setting.make(run.network)
         model.load_state_dict(weights)
-        values[which] = {name: _kept(evaluate(model, x, y, attack)) for name, attack in attacks.items()}
+        values[which] = {}
+        for name, attack in attacks.items():
+            state_of = folder.path / f"{which}-{name}-{images}"  # where a later call goes on
+            evaluation = evaluate(model, x, y, attack, state=state_of, watcher=lambda _: _stop_in_time(record))
+            values[which][name] = _kept(evaluation)
     robust = values["best"]["autoattack"]["robust_accuracy"]
     return values | {"line": f"AutoAttack {100 * robust['value']:.1f} % at the best epoch"}
+
+
+def _stop_in_time(record: Record) -> None:
+    if record.left_s < _LAST_S:
+        raise OutOfTime("what was found is kept on this machine")
 
 
 def _kept(evaluation: Evaluation) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -13,10 +14,14 @@ import torch
 
 from robustmaps import __version__
 from robustmaps.engine.device import device_name
-from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.files import write_text
 
 Part = Literal["right", "speed", "gains"]
 PARTS: tuple[Part, ...] = ("right", "speed", "gains")
+
+
+# A step that outlasts the call that often is left out.
+_ATTEMPTS = 2
 
 
 class OutOfTime(Exception):  # noqa: N818 - says what happened
@@ -87,8 +92,10 @@ class Record:
     def run(self, steps: Iterable[Step], *, retry: bool = False) -> None:
         """Make the steps in order that are not made yet, as far as time allows."""
         for step in steps:
-            status = self.steps.get(step.name, {}).get("status")
-            if status == "done" or (status == "failed" and not retry):
+            entry = self.steps.get(step.name, {})
+            if entry.get("status") == "done" or (entry.get("status") == "failed" and not retry):
+                continue
+            if entry.get("status") == "begun" and entry["attempts"] >= _ATTEMPTS and not retry:
                 continue
             if self.left_s < step.seconds:
                 print(f"  {step.name}: left for the next call ({self.left_s:.0f} s left, needs {step.seconds:.0f})")
@@ -99,6 +106,10 @@ class Record:
         began = time.perf_counter()
         spent = self.steps.get(step.name, {}).get("seconds", 0.0)
         entry: dict[str, Any] = {"part": step.part, "machine": self.values["machines"].index(_machine(self.device))}
+        # A call that is killed in the middle of a step leaves this behind.
+        attempts = self.steps.get(step.name, {}).get("attempts", 0) + 1
+        self.steps[step.name] = {**entry, "status": "begun", "attempts": attempts, "seconds": spent}
+        self.save()
         try:
             entry |= {"status": "done", "values": step.run()}
         except OutOfTime as reason:
@@ -109,19 +120,31 @@ class Record:
                 "error": f"{type(error).__name__}: {error}",
                 "traceback": traceback.format_exc(),
             }
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
         entry["seconds"] = round(spent + time.perf_counter() - began, 3)
         self.steps[step.name] = entry
         self.save()
+        self._clean_up()
         text = entry.get("error") or entry.get("progress") or entry["values"].get("line", "")
         print(f"  {step.name}: {entry['status']} in {entry['seconds']:.1f} s {text}", flush=True)
 
+    def _clean_up(self) -> None:
+        """Give memory back; end the call where an error has left the device unusable, so that no other step fails."""
+        if self.device.type != "cuda":
+            return
+        try:
+            torch.cuda.synchronize(self.device)
+            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            raise SystemExit(f"the device is unusable after an error ({error}); the same call goes on") from error
+
     def save(self) -> None:
-        """Write both forms of the record, atomically."""
+        """Write both forms of the record, atomically; a distance that is no number is a finding and kept as NaN."""
         for folder in (self.work, self.out):
-            write_json(folder / "gpu.json", self.values)
-        write_text(self.out / "gpu.md", self._render(self.values))
+            write_text(folder / "gpu.json", json.dumps(self.values, indent=2) + "\n")
+        try:
+            write_text(self.out / "gpu.md", self._render(self.values))
+        except Exception:  # noqa: BLE001 - the figures are in gpu.json all the same
+            traceback.print_exc()
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
@@ -146,4 +169,10 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 def _driver() -> str:
     version = Path("/proc/driver/nvidia/version")
-    return version.read_text(encoding="utf-8").splitlines()[0] if version.exists() else "unknown"
+    if version.exists():
+        return version.read_text(encoding="utf-8").splitlines()[0]
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

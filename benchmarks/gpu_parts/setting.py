@@ -1,6 +1,6 @@
 """What is measured on: networks, images and sizes, in full on a GPU and in miniature for a trial on a CPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -99,7 +99,8 @@ class Setting:
 def _flops(setting: Setting, network: Network) -> int:
     height, width = setting.dataset.image_size
     image = torch.empty(1, setting.dataset.in_channels, height, width, device="meta")
-    return models.measure_cost(setting.make(network).to("meta"), image).flops
+    here = replace(setting, device=torch.device("cpu"))
+    return models.measure_cost(here.make(network).to("meta"), image).flops
 
 
 def full(spec: str, device: torch.device, work: Path) -> Setting:
@@ -118,7 +119,7 @@ def full(spec: str, device: torch.device, work: Path) -> Setting:
         architectures=(*first, *others),
         side=32,
         batches=(512, 128, 1024),
-        compiled=len(first) + len(others),
+        compiled=len(first),
         epochs=30,
         seeds=2,
         images=1_000,

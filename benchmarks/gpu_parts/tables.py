@@ -156,7 +156,7 @@ def _gains(steps: Steps) -> str:
             epoch = training.get("best_epoch", "") if which == "best" else training.get("epochs", "")
             rows.append(
                 (
-                    values["run"],
+                    values["run"] + (" (carried over)" if training.get("restored") else ""),
                     f"{which} ({epoch})",
                     values["images"],
                     _rate(of["pgd"]["clean_accuracy"]),
@@ -180,6 +180,8 @@ def _unfinished(steps: Steps) -> str:
     for name, step in steps.items():
         if step["status"] == "failed":
             parts.append(f"- {name} failed: {step['error']}\n\n```\n{step['traceback'].rstrip()}\n```")
+        elif step["status"] == "begun":
+            parts.append(f"- {name} was not finished by a call that ended, {step['attempts']} times")
         elif step["status"] == "pending":
             parts.append(f"- {name} goes on in the next call: {step['progress']}")
     return "## Not finished\n\n" + "\n".join(parts) if parts else ""

@@ -68,7 +68,9 @@ def saved_bytes(told: Callable[[int], None], *known: Tensor) -> Iterator[None]:
 def free_bytes(device: torch.device) -> int | None:
     """Free memory of a device, within the limits of a container or job; None where unknown."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # Blocks that PyTorch keeps for reuse count as used there.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type != "cpu":
         return None
     try:

@@ -116,12 +116,14 @@ class Cascade:
                 x_adv[again], broken[again], distance[again] = self._attempt(
                     attack, position, self.plain, x[again], y[again], rows[0], watcher
                 )
+        # Read at once: each value by itself would make a GPU wait.
+        fallen, distances = broken.tolist(), distance.tolist()
         for index, row in enumerate(rows):
-            if broken[index]:
-                self.found.verdicts[row], self.found.distances[row] = stage.name, float(distance[index])
+            if fallen[index]:
+                self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
                 if self.adversarials is not None:
                     self.adversarials[row] = x_adv[index].to(self.adversarials)
-        stage.broken += int(broken.sum())
+        stage.broken += sum(fallen)
 
     def _attempt(
         self, attack: Attack, position: int, view: AttackView, x: Tensor, y: Tensor, first: int, watcher: Watcher

@@ -32,6 +32,7 @@ from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
 from robustmaps.training._trainee import Trainee
 
 _REPORT_EVERY_S = 0.5
+_SAVING_SHARE = 0.02
 _STATISTICS_BATCHES = 32
 _PROBED_IMAGES = 256
 
@@ -85,6 +86,7 @@ class Loop:
         self.steps = whole + (rest > 0 and not self.drop_last)
         self.state, self.sums = State(), Sums(self.device)
         self.best_weights: dict[str, Tensor] = {}
+        self.saved, self.save_s, self.best_saved = time.monotonic(), 0.0, True
         self.settings = settings(model, data, defense, options, validation_attack)
 
     def run(self, events: NoEvents | TensorBoardEvents) -> None:
@@ -100,7 +102,7 @@ class Loop:
         self.trainee.train()
         began, before, first = time.perf_counter(), state.epoch_seconds, state.step
         waited_before = state.data_s
-        saved = reported = time.monotonic()
+        reported = time.monotonic()
         remaining = Waiting(
             batches(
                 self.train,
@@ -124,9 +126,8 @@ class Loop:
             if now - reported >= _REPORT_EVERY_S or state.step == self.steps:
                 reported = now
                 self.watcher(self._progress(elapsed / (state.step - first)))
-            if now - saved >= options.checkpoint_every_s:
+            if now - self.saved >= options.checkpoint_every_s:
                 self.save()
-                saved = time.monotonic()
             self._stop_if_asked()
 
     def _progress(self, step_s: float) -> Progress:
@@ -169,8 +170,11 @@ class Loop:
         if score > state.best_score or (last and not state.best_epoch):
             state.best_epoch, state.best_score = state.epoch, score
             self.best_weights = {name: value.detach().clone() for name, value in self.judged.state_dict().items()}
-            self.save_best()
-        self.save()
+            self.best_saved = False
+        # Every epoch, unless epochs are so short that writing would take a noticeable share of the time.
+        pause = min(self.options.checkpoint_every_s, self.save_s / _SAVING_SHARE)
+        if last or time.monotonic() - self.saved >= pause:
+            self.save()
         self.log(" ".join(f"{name}={value:.4g}" for name, value in record.items()))
         return record
 
@@ -300,13 +304,16 @@ class Loop:
         """Write the best weights."""
         if self.folder is not None:
             self.folder.save_best(self.best_weights, {**self.description, "epoch": str(self.state.best_epoch)})
+        self.best_saved = True
 
     def save(self) -> None:
         """Write a checkpoint, unless the loss is no longer a number."""
         if self.folder is None:
             return
         self._finite_figures()
-        average = self.average
+        began, average = time.monotonic(), self.average
+        if not self.best_saved:
+            self.save_best()
         self.folder.save_last(
             {
                 "settings": self.settings,
@@ -323,6 +330,8 @@ class Loop:
             }
         )
         self.folder.write_history(self.state.history)
+        self.saved = time.monotonic()
+        self.save_s = self.saved - began
 
     def load(self, folder: RunFolder) -> None:
         """Resume the run in the folder."""
