@@ -8,8 +8,9 @@ import pytest
 
 from robustmaps.cli import main
 
-BAD_STARTS = set(
-    ["a", "an", "the", "of", "for", "in", "on", "with", "by", "to", "from", "at", "into", "over", "after", "before", "as", "what", "how", "which", "where", "whether", "its", "also", "else"]
+BAD_STARTS = frozenset(
+    "a an the of for in on with by to from at into over after before as what how which where whether its also "
+    "else".split()  # noqa: SIM905 - words, not code
 )
 # What a command needs, and the functions of lower packages that it hands its arguments to.
 VERBS = {
