@@ -15,12 +15,10 @@ class Arguments:
 
     Attributes:
         image_size: side length in pixels of the image for which FLOPs and map sizes are given
-        classes: number of classes
         json: print the list as one JSON object
     """
 
     image_size: int = 32
-    classes: int = 10
     json: bool = False
 
 
@@ -30,7 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.engine.numbers import human
     from robustmaps.models import catalog
 
-    entries = catalog(image_px=given.image_size, num_classes=given.classes)
+    entries = catalog(image_px=given.image_size, num_classes=10)
     rows = [
         (
             entry.name,

@@ -29,9 +29,9 @@ combinations are the candidates; the budget is relative to the first. Give any o
 
 SHOWN = frozenset(
     {
-        *("strides", "init_from", "data", "validation", "train_samples", "image_size", "augment"),
-        *("defense", "norm", "eps", "steps", "step_size", "beta", "defense_parameters"),
-        *("epochs", "batch_size", "optimizer", "lr", "schedule", "seed", "device", "precision"),
+        *("strides", "init_from", "data", "image_size"),
+        *("defense", "norm", "eps", "steps"),
+        *("epochs", "batch_size", "lr", "schedule", "seed", "device"),
     }
 )
 """Keys of a configuration that are options of the search; a file may give the others."""

@@ -1,7 +1,7 @@
 """Configurations as flat keys and plain values, and as YAML. No PyTorch here."""
 
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -32,17 +32,20 @@ def flat_values(config: Any) -> dict[str, Any]:
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """Flat keys and plain values, budgets as fractions; what `section_from_mapping` reads."""
-    written = fraction_keys(type(config))  # type: ignore[arg-type]  # classes are hashable
+    kind: Any = type(config)
+    written = fraction_keys(kind)
     return {key: _written(value) if key in written else value for key, value in flat_values(config).items()}
 
 
 @cache
-def fraction_keys(kind: Hashable) -> frozenset[str]:
+def fraction_keys(kind: Any) -> frozenset[str]:
     """The keys of a configuration whose type is `Fraction`."""
     keys: set[str] = set()
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    for name, hint in hints.items():
         if is_dataclass(hint):
-            keys |= fraction_keys(hint)  # type: ignore[arg-type]
+            nested: Any = hint
+            keys |= fraction_keys(nested)
         elif Fraction in (hint, *get_args(hint)):
             keys.add(name)
     return frozenset(keys)

@@ -1,5 +1,6 @@
 """From the names on the command line to defences."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -37,7 +38,7 @@ def create_defense(config: DefenseConfig, helper: OpenedNetwork | None = None) -
     values = {key: each for key, each in {"steps": config.steps, **given}.items() if key in row.parameters}
     for key in row.values.get("networks", ()):
         opened = helper if key == "helper" else None
-        values[key] = _network(key, values.get(key), name) if opened is None else _frozen(opened.model)
+        values[key] = _network(key, values.get(key), name) if opened is None else _frozen(copy.deepcopy(opened.model))
     return defenses.create(name, config.norm, config.eps, **values)
 
 
