@@ -111,7 +111,7 @@ def test_what_one_of_several_attacks_takes_is_taken():
         ("train --beta 2", "beta=2.0: at has no such parameter; leave it out (at takes norm, eps, steps, step_size)"),
         ("train --defense trades --awp-gamma 0.1", "awp_gamma=0.1: trades has no such parameter"),
         ("train --defense standard --steps 5", "steps=5: standard has no such parameter"),
-        ("search resnet8 --beta 1", "beta=1.0: at has no such parameter"),
+        ("search resnet8 --defense standard --steps 5", "steps=5: standard has no such parameter"),
     ],
 )
 def test_the_command_line_refuses_them_before_anything_is_opened(arguments, message, capsys, tmp_path, monkeypatch):

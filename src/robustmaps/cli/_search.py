@@ -30,7 +30,7 @@ combinations are the candidates; the budget is relative to the first. Give any o
 SHOWN = frozenset(
     {
         *("strides", "init_from", "data", "image_size"),
-        *("defense", "norm", "eps", "steps", "beta"),
+        *("defense", "norm", "eps", "steps"),
         *("epochs", "batch_size", "lr", "schedule", "seed", "device"),
     }
 )
