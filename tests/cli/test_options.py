@@ -8,35 +8,10 @@ import pytest
 
 from robustmaps.cli import main
 
-BAD_STARTS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "for",
-        "in",
-        "on",
-        "with",
-        "by",
-        "to",
-        "from",
-        "at",
-        "into",
-        "over",
-        "after",
-        "before",
-        "as",
-        "what",
-        "how",
-        "which",
-        "where",
-        "whether",
-        "its",
-        "also",
-        "else",
-    ]
-)
+BAD_STARTS = {
+    *("a", "an", "the", "of", "for", "in", "on", "with", "by", "to", "from", "at", "into", "over", "after", "before"),
+    *("as", "what", "how", "which", "where", "whether", "its", "also", "else"),
+}
 # What a command needs, and the functions of lower packages that it hands its arguments to.
 VERBS = {
     "train": ("", ["runs.train"]),

@@ -134,4 +134,4 @@ def test_the_verbs(run, tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)
     assert (tmp_path / "report" / "index.html").exists()
     assert main(["export", str(folder), "--format", "torch", "--out", str(tmp_path)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

@@ -105,7 +105,7 @@ def test_what_is_half_written_is_named_and_the_rest_is_read(folder):
 
 def test_by_default_what_is_skipped_is_a_warning(tmp_path):
     (tmp_path / "notes").mkdir()
-    with pytest.warns(UserWarning, match="notes: skipped, it is no run folder"):
+    with pytest.warns(UserWarning, match="notes: skipped, not a run folder"):
         assert read_runs(tmp_path) == ()
 
 

@@ -72,7 +72,7 @@ def test_evaluations_with_other_settings_have_other_files(run):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("nowhere", "no such file"), (".", "it is no finished run"), ("broken.safetensors", "can't be read")],
+    [("nowhere", "no such file"), (".", "not a finished run"), ("broken.safetensors", "can't be read")],
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, path, message):
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")

@@ -19,6 +19,7 @@ class Behave:
         if self.how == "raise":
             raise ValueError("no")
         if self.how == "die":
+            time.sleep(0.5)  # reports are sent by a thread of their own
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "wait":
             while not worker.should_stop():
