@@ -83,16 +83,4 @@ __all__ = [
     "training",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "engine.errors": ["InputError"],
-        "enlarging": ["EnlargeWarning", "Enlargement", "enlarge", "plan"],
-        "evaluation": ["Evaluation", "compare", "diagnose", "evaluate"],
-        "training": ["TrainOptions", "fit"],
-    },
-    modules=[
-        *("analysis", "attacks", "config", "data", "defenses", "engine", "enlarging", "evaluation", "figures"),
-        *("models", "networks", "report", "runs", "studies", "tracing", "training"),
-    ],
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

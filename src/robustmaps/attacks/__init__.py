@@ -58,23 +58,4 @@ __all__ = [
     "takes",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_apgd": ["APGD"],
-        "_autoattack": ["PARTS", "AutoAttack"],
-        "_base": ["Attack", "check_batch", "check_labels"],
-        "_fab": ["FAB"],
-        "_fgsm": ["FGSM"],
-        "_foolbox": ["FOOLBOX_ATTACKS", "Foolbox"],
-        "_geometry": ["norms", "project", "shrink", "steepest"],
-        "_losses": ["logit_margin"],
-        "_noise_fgsm": ["NoiseFGSM"],
-        "_pgd": ["PGD"],
-        "_registry": [
-            *("GRADIENT", "AttackRow", "check_parameters", "create", "listed", "passes", "register", "takes"),
-        ],
-        "_square": ["Square"],
-        "_watched": ["WatchedAttack"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -5,22 +5,9 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.config._enlarge_option import (
-        Surgery,
-        parse_surgery,
-    )
-    from robustmaps.config._flat_keys import (
-        Fraction,
-        flat_values,
-        fraction_keys,
-        read_mapping,
-        to_mapping,
-    )
-    from robustmaps.config._recipes import (
-        describe_recipe,
-        read_recipe,
-        recipe_names,
-    )
+    from robustmaps.config._enlarge_option import Surgery, parse_surgery
+    from robustmaps.config._flat_keys import Fraction, flat_values, fraction_keys, read_mapping, to_mapping
+    from robustmaps.config._recipes import describe_recipe, read_recipe, recipe_names
     from robustmaps.config._run import (
         AttackConfig,
         DataConfig,
@@ -75,33 +62,4 @@ __all__ = [
     "write_config",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_enlarge_option": ["Surgery", "parse_surgery"],
-        "_flat_keys": ["Fraction", "flat_values", "fraction_keys", "read_mapping", "to_mapping"],
-        "_recipes": ["describe_recipe", "read_recipe", "recipe_names"],
-        "_run": [
-            "AttackConfig",
-            "DataConfig",
-            "DefenseConfig",
-            "FromMapping",
-            "ModelConfig",
-            "RunConfig",
-            "field_names",
-            "from_mapping",
-            "read_config",
-            "write_config",
-        ],
-        "_study": [
-            "EvaluationConfig",
-            "Point",
-            "STUDY",
-            "Study",
-            "asked_for",
-            "make_study",
-            "read_study",
-            "study_record",
-        ],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -46,17 +46,4 @@ __all__ = [
     "validation_attack",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_at": ["AT", "FAT", "NFGSM", "FastAT", "FreeAT"],
-        "_awp": ["AWP"],
-        "_base": ["Defense", "Loss", "Minimax", "ReplayingDefense", "count_correct", "cross_entropy"],
-        "_clean_and_adversarial": ["ALP", "MART", "TRADES"],
-        "_dajat": ["DAJAT"],
-        "_hat": ["HAT"],
-        "_registry": ["DefenseRow", "check_parameters", "create", "find", "is_attacked", "listed", "register"],
-        "_schedule": ["at", "scaled", "validation_attack"],
-        "_standard": ["Standard"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -38,16 +38,4 @@ __all__ = [
 ]
 
 # Lazy, so that recorded evaluations can be read without PyTorch.
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_checks": ["Finding"],
-        "_comparison": ["Comparison", "compare_all", "holm"],
-        "_corruptions": ["CorruptionEvaluation", "evaluate_corruptions", "mean_accuracy"],
-        "_diagnose": ["Diagnosis", "diagnose"],
-        "_evaluate": ["evaluate"],
-        "_result": ["Evaluation", "ROBUST", "WRONG", "compare"],
-        "_fingerprints": ["attack_settings", "images_sha256", "weights_sha256"],
-        "_rates": ["deviation_over_seeds", "over_seeds", "rate_over_seeds"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

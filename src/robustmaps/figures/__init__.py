@@ -5,38 +5,12 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.figures._analysis_plots import (
-        AttackedMaps,
-        plot_gains,
-        plot_maps,
-        plot_plan,
-    )
-    from robustmaps.figures._cells import (
-        NONE,
-        percent_cell,
-        points_cell,
-    )
-    from robustmaps.figures._plots import (
-        AttackedImage,
-        plot_attacked,
-        plot_curves,
-        plot_eps_curve,
-        plot_samples,
-    )
-    from robustmaps.figures._rasters import (
-        png_of_change,
-        png_of_image,
-        png_of_map,
-    )
-    from robustmaps.figures._tables import (
-        Cell,
-        Table,
-        in_markdown,
-        table,
-    )
-    from robustmaps.figures._theory_plots import (
-        plot_theory,
-    )
+    from robustmaps.figures._analysis_plots import AttackedMaps, plot_gains, plot_maps, plot_plan
+    from robustmaps.figures._cells import NONE, percent_cell, points_cell
+    from robustmaps.figures._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
+    from robustmaps.figures._rasters import png_of_change, png_of_image, png_of_map
+    from robustmaps.figures._tables import Cell, Table, in_markdown, table
+    from robustmaps.figures._theory_plots import plot_theory
 
 __all__ = [
     "NONE",
@@ -61,14 +35,4 @@ __all__ = [
     "table",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_analysis_plots": ["AttackedMaps", "plot_gains", "plot_maps", "plot_plan"],
-        "_cells": ["NONE", "percent_cell", "points_cell"],
-        "_plots": ["AttackedImage", "plot_attacked", "plot_curves", "plot_eps_curve", "plot_samples"],
-        "_rasters": ["png_of_change", "png_of_image", "png_of_map"],
-        "_tables": ["Cell", "Table", "in_markdown", "table"],
-        "_theory_plots": ["plot_theory"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

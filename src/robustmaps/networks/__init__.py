@@ -5,44 +5,15 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.networks._analysis import (
-        AnalyzedNetwork,
-        analyze_network,
-    )
-    from robustmaps.networks._cost import (
-        image_cost,
-    )
-    from robustmaps.networks._data import (
-        choose_images,
-        load_data,
-    )
-    from robustmaps.networks._enlarging import (
-        EnlargedNetwork,
-        enlarge_network,
-        save_enlarged,
-    )
-    from robustmaps.networks._initial import (
-        ResolvedRun,
-        Resolver,
-        complete,
-        create_network,
-        resolve,
-        starting_from,
-    )
-    from robustmaps.networks._libraries import (
-        Fit,
-    )
-    from robustmaps.networks._open_model import (
-        open_model,
-    )
-    from robustmaps.networks._opened import (
-        OpenedNetwork,
-    )
-    from robustmaps.networks._planning import (
-        Budgeted,
-        PlannedNetwork,
-        plan_network,
-    )
+    from robustmaps.networks._analysis import AnalyzedNetwork, analyze_network
+    from robustmaps.networks._cost import image_cost
+    from robustmaps.networks._data import choose_images, load_data
+    from robustmaps.networks._enlarging import EnlargedNetwork, enlarge_network, save_enlarged
+    from robustmaps.networks._initial import ResolvedRun, Resolver, complete, create_network, resolve, starting_from
+    from robustmaps.networks._libraries import Fit
+    from robustmaps.networks._open_model import open_model
+    from robustmaps.networks._opened import OpenedNetwork
+    from robustmaps.networks._planning import Budgeted, PlannedNetwork, plan_network
     from robustmaps.networks._weights import (
         DESCRIPTION,
         Checkpoint,
@@ -81,18 +52,4 @@ __all__ = [
     "weights_file",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_analysis": ["AnalyzedNetwork", "analyze_network"],
-        "_cost": ["image_cost"],
-        "_data": ["choose_images", "load_data"],
-        "_enlarging": ["EnlargedNetwork", "enlarge_network", "save_enlarged"],
-        "_initial": ["ResolvedRun", "Resolver", "complete", "create_network", "resolve", "starting_from"],
-        "_libraries": ["Fit"],
-        "_open_model": ["open_model"],
-        "_opened": ["OpenedNetwork"],
-        "_planning": ["Budgeted", "PlannedNetwork", "plan_network"],
-        "_weights": ["Checkpoint", "DESCRIPTION", "data_for", "open_checkpoint", "open_network", "weights_file"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

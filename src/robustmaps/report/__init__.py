@@ -20,34 +20,12 @@ if TYPE_CHECKING:
         Text,
         Tile,
     )
-    from robustmaps.report._report import (
-        Report,
-        report,
-    )
-    from robustmaps.report._writing import (
-        render_markdown,
-        render_page,
-        write_report,
-    )
-    from robustmaps.report.charts._accuracy import (
-        TradeOff,
-        differences_chart,
-        radius_chart,
-        trade_off_chart,
-    )
-    from robustmaps.report.charts._depth import (
-        DepthSeries,
-        LearningCurve,
-        depth_chart,
-        learning_chart,
-    )
-    from robustmaps.report.charts._verdicts import (
-        cascade_chart,
-        classes_chart,
-    )
-    from robustmaps.report.sections._commands import (
-        shell,
-    )
+    from robustmaps.report._report import Report, report
+    from robustmaps.report._writing import render_markdown, render_page, write_report
+    from robustmaps.report.charts._accuracy import TradeOff, differences_chart, radius_chart, trade_off_chart
+    from robustmaps.report.charts._depth import DepthSeries, LearningCurve, depth_chart, learning_chart
+    from robustmaps.report.charts._verdicts import cascade_chart, classes_chart
+    from robustmaps.report.sections._commands import shell
     from robustmaps.report.sections._material import Material
     from robustmaps.report.sections._registry import SectionRow
 
@@ -85,31 +63,4 @@ __all__ = [
     "write_report",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_blocks": [
-            "Block",
-            "Chart",
-            "Code",
-            "Fact",
-            "Facts",
-            "Gallery",
-            "Listing",
-            "Missing",
-            "Page",
-            "Part",
-            "Section",
-            "Text",
-            "Tile",
-        ],
-        "_report": ["Report", "report"],
-        "_writing": ["render_markdown", "render_page", "write_report"],
-        "charts._accuracy": ["TradeOff", "differences_chart", "radius_chart", "trade_off_chart"],
-        "charts._depth": ["DepthSeries", "LearningCurve", "depth_chart", "learning_chart"],
-        "charts._verdicts": ["cascade_chart", "classes_chart"],
-        "sections._commands": ["shell"],
-        "sections._material": ["Material"],
-        "sections._registry": ["SectionRow"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -5,54 +5,17 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.runs._attacks import (
-        create_attacks,
-    )
-    from robustmaps.runs._corruptions import (
-        CorruptedRun,
-        evaluate_corrupted,
-    )
-    from robustmaps.runs._defenses import (
-        create_defense,
-    )
-    from robustmaps.runs._diagnosis import (
-        DiagnosedRun,
-        diagnose_checkpoint,
-    )
-    from robustmaps.runs._evaluation import (
-        EvaluatedCurve,
-        EvaluatedRun,
-        Options,
-        evaluate_checkpoint,
-        evaluate_curve,
-    )
-    from robustmaps.runs._export import (
-        ExportedRun,
-        export,
-    )
-    from robustmaps.runs._listing import (
-        RUN_COLUMNS,
-        as_row,
-        choose_evaluation,
-        differing,
-        list_runs,
-    )
-    from robustmaps.runs._record import (
-        RunRecord,
-        read_run,
-        read_runs,
-    )
-    from robustmaps.runs._train import (
-        TrainedRun,
-        folder_of,
-        train,
-    )
-    from robustmaps.runs._where import (
-        parse_where,
-    )
-    from robustmaps.runs._yardstick import (
-        Yardstick,
-    )
+    from robustmaps.runs._attacks import create_attacks
+    from robustmaps.runs._corruptions import CorruptedRun, evaluate_corrupted
+    from robustmaps.runs._defenses import create_defense
+    from robustmaps.runs._diagnosis import DiagnosedRun, diagnose_checkpoint
+    from robustmaps.runs._evaluation import EvaluatedCurve, EvaluatedRun, Options, evaluate_checkpoint, evaluate_curve
+    from robustmaps.runs._export import ExportedRun, export
+    from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
+    from robustmaps.runs._record import RunRecord, read_run, read_runs
+    from robustmaps.runs._train import TrainedRun, folder_of, train
+    from robustmaps.runs._where import parse_where
+    from robustmaps.runs._yardstick import Yardstick
 
 __all__ = [
     "RUN_COLUMNS",
@@ -83,19 +46,4 @@ __all__ = [
     "train",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_attacks": ["create_attacks"],
-        "_corruptions": ["CorruptedRun", "evaluate_corrupted"],
-        "_defenses": ["create_defense"],
-        "_diagnosis": ["DiagnosedRun", "diagnose_checkpoint"],
-        "_evaluation": ["EvaluatedCurve", "EvaluatedRun", "Options", "evaluate_checkpoint", "evaluate_curve"],
-        "_export": ["ExportedRun", "export"],
-        "_listing": ["RUN_COLUMNS", "as_row", "choose_evaluation", "differing", "list_runs"],
-        "_record": ["RunRecord", "read_run", "read_runs"],
-        "_train": ["TrainedRun", "folder_of", "train"],
-        "_where": ["parse_where"],
-        "_yardstick": ["Yardstick"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -5,53 +5,16 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.studies._candidates import (
-        Candidate,
-        find_candidates,
-        within,
-    )
-    from robustmaps.studies._configurations import (
-        Variant,
-        bounded,
-        family,
-        only_enlarged,
-    )
-    from robustmaps.studies._demo import (
-        DemoResult,
-        demo,
-    )
-    from robustmaps.studies._plan import (
-        PlannedRun,
-        SweepPlan,
-        evaluation_names,
-        plan_sweep,
-    )
-    from robustmaps.studies._progress import (
-        SweepState,
-    )
-    from robustmaps.studies._search import (
-        SearchResult,
-        Trial,
-        search,
-    )
-    from robustmaps.studies._statistics import (
-        Statistics,
-        statistics_by_part,
-        statistics_of,
-    )
-    from robustmaps.studies._sweep import (
-        RunsFailed,
-        SweepResult,
-        sweep,
-    )
-    from robustmaps.studies._theory import (
-        TheoryResult,
-        theory,
-    )
-    from robustmaps.studies._two_runs import (
-        ComparedRuns,
-        compare_runs,
-    )
+    from robustmaps.studies._candidates import Candidate, find_candidates, within
+    from robustmaps.studies._configurations import Variant, bounded, family, only_enlarged
+    from robustmaps.studies._demo import DemoResult, demo
+    from robustmaps.studies._plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
+    from robustmaps.studies._progress import SweepState
+    from robustmaps.studies._search import SearchResult, Trial, search
+    from robustmaps.studies._statistics import Statistics, statistics_by_part, statistics_of
+    from robustmaps.studies._sweep import RunsFailed, SweepResult, sweep
+    from robustmaps.studies._theory import TheoryResult, theory
+    from robustmaps.studies._two_runs import ComparedRuns, compare_runs
 
 __all__ = [
     "Candidate",
@@ -83,18 +46,4 @@ __all__ = [
     "within",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_candidates": ["Candidate", "find_candidates", "within"],
-        "_configurations": ["Variant", "bounded", "family", "only_enlarged"],
-        "_demo": ["DemoResult", "demo"],
-        "_plan": ["PlannedRun", "SweepPlan", "evaluation_names", "plan_sweep"],
-        "_progress": ["SweepState"],
-        "_search": ["SearchResult", "Trial", "search"],
-        "_statistics": ["Statistics", "statistics_by_part", "statistics_of"],
-        "_sweep": ["RunsFailed", "SweepResult", "sweep"],
-        "_theory": ["TheoryResult", "theory"],
-        "_two_runs": ["ComparedRuns", "compare_runs"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -28,14 +28,4 @@ __all__ = [
     "save_weights",
 ]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "_fit": ["FitResult", "fit"],
-        "_run_folder": ["RunFolder", "best_epoch"],
-        "_weights": ["load_weights", "save_weights"],
-        "_loop": ["CatastrophicOverfitting", "Diverged", "Interrupted"],
-        "_options": ["INCIDENTAL", "TrainOptions"],
-        "_trainee": ["Trainee"],
-    },
-)
+__getattr__, __dir__ = lazy(__name__, __file__)
