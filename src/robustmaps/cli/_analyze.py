@@ -49,7 +49,6 @@ def run(arguments: Sequence[str]) -> None:
             steps=given.steps,
             out=given.out,
             watcher=watch,
-            decoding=watch.decoding,
         )
     result = done.result
     Output(given.json).result(

@@ -11,6 +11,7 @@ from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.progress import decoding
 
 DESCRIPTION = {
     "list": "List the data sets that have a name, and the other forms that --data takes.",
@@ -106,7 +107,7 @@ def _prepare(arguments: Sequence[str]) -> None:
     from robustmaps.data import prepare
 
     with watching() as watch:
-        stored = prepare(given.data, **_stored_size(given), refresh=given.refresh, progress=watch.decoding)
+        stored = prepare(given.data, **_stored_size(given), refresh=given.refresh, progress=decoding(watch))
     sizes = {split: len(images) for split, images in stored.splits.items()}
     Output(given.json).result(
         {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
@@ -123,7 +124,7 @@ def _show(arguments: Sequence[str]) -> None:
     from robustmaps.data import describe, load
 
     with watching() as watch:
-        data = load(given.data, **_stored_size(given), validation=given.validation, progress=watch.decoding)
+        data = load(given.data, **_stored_size(given), validation=given.validation, progress=decoding(watch))
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:

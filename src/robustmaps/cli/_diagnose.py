@@ -55,7 +55,6 @@ def run(arguments: Sequence[str]) -> None:
             batch_size=given.batch_size,
             out=given.out,
             watcher=watch,
-            decoding=watch.decoding,
         )
     diagnosis = done.diagnosis
     rows = [(finding.name, finding.verdict, finding.text) for finding in diagnosis.findings]

@@ -37,9 +37,7 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.networks import enlarge_network, save_enlarged
 
     with watching() as watch:
-        done = enlarge_network(
-            **vars(given.network), surgery=given.surgery, **vars(given.images), decoding=watch.decoding
-        )
+        done = enlarge_network(**vars(given.network), surgery=given.surgery, **vars(given.images), watcher=watch)
     files = () if given.save is None else save_enlarged(done, given.save)
     Output(given.json).result(
         {**done.enlargement.to_dict(), "model": given.network.model, "files": [str(path) for path in files]},

@@ -77,7 +77,6 @@ def run(arguments: Sequence[str]) -> None:
             seed=given.seed,
             save_adversarials=given.save_adversarials,
             watcher=watch,
-            decoding=watch.decoding,
         )
         try:
             done: EvaluatedRun | EvaluatedCurve | CorruptedRun

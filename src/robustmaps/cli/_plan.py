@@ -55,7 +55,6 @@ def run(arguments: Sequence[str]) -> None:
             gain=given.gain,
             out=given.out,
             watcher=watch,
-            decoding=watch.decoding,
         )
     Output(given.json).result(
         done.to_dict(),

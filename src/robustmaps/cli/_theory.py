@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> None:
 
     options = {name: value for name, value in vars(given).items() if name != "json"}
     with watching() as watch:
-        done = theory(**options, watcher=watch, decoding=watch.decoding)
+        done = theory(**options, watcher=watch)
     titles, *exponents = done.found.exponents()
     Output(given.json).result(
         done.to_dict(),

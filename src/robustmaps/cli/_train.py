@@ -81,7 +81,6 @@ def _train(given: Arguments, begun: Begun) -> None:
                 given.out,
                 resume=given.resume is not None,
                 watcher=watch,
-                decoding=watch.decoding,
                 should_stop=should_stop,
             )
         except Interrupted as place:

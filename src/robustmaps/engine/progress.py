@@ -30,3 +30,8 @@ Watcher = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """Do nothing."""
+
+
+def decoding(watcher: Watcher) -> Callable[[int, int | None], None]:
+    """What counts images as a data set is decoded, for a watcher; the total may be unknown."""
+    return lambda done, total: watcher(Progress("decoding images", done, total or done, "images"))

@@ -26,7 +26,7 @@ from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.figures import AttackedImage, AttackedMaps, plot_gains, plot_maps
-from robustmaps.networks._subject import Decoding, Subject, open_subject
+from robustmaps.networks._subject import Subject, open_subject
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ def analyze_network(
     device: str = "auto",
     out: str | Path | None = None,
     watcher: Watcher = ignore,
-    decoding: Decoding | None = None,
 ) -> AnalyzedNetwork:
     """Analyse a network that has a name, and its enlarged twin beside it where one is asked for.
 
@@ -92,7 +91,6 @@ def analyze_network(
         device: where to compute.
         out: a folder for ``analysis.json``, ``gain.png`` and ``maps.png``; nothing is written where None.
         watcher: called as the work goes on.
-        decoding: called while a data set is decoded for the first time.
 
     Raises:
         InputError: a network, data or a budget that can't be used.
@@ -108,7 +106,7 @@ def analyze_network(
         strides=strides,
         seed=seed,
         device=device,
-        decoding=decoding,
+        watcher=watcher,
     )
     kind, radius = subject.budget(norm, eps)
     check_eps(radius, kind)

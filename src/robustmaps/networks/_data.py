@@ -1,6 +1,5 @@
 """The images that a configuration names."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -9,16 +8,17 @@ from torch import Tensor
 from robustmaps.config import DataConfig
 from robustmaps.data import Dataset, load, load_extra
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.progress import Watcher, decoding, ignore
 
 
-def load_data(config: DataConfig, decoding: Callable[[int, int | None], None] | None = None) -> Dataset:
-    """The images that the configuration names."""
+def load_data(config: DataConfig, watcher: Watcher = ignore) -> Dataset:
+    """The images that the configuration names; the watcher is told about a data set's first decoding."""
     data = load(
         config.data,
         validation=config.validation,
         image_size=config.image_size,
         resized_crop=True if config.augment == "resized-crop" else None,
-        progress=decoding,
+        progress=decoding(watcher),
     )
     if config.train_samples is not None:
         if not 1 <= config.train_samples <= len(data.train):

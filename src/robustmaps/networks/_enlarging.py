@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from robustmaps.config import Surgery
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.enlarging import Enlargement, enlarge
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._subject import Decoding, blank_image, check_strides, open_subject
+from robustmaps.networks._subject import blank_image, check_strides, open_subject
 from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
 from robustmaps.training import save_weights
 
@@ -45,7 +46,7 @@ def enlarge_network(
     strides: str | None = None,
     seed: int = 0,
     latency_runs: int = 5,
-    decoding: Decoding | None = None,
+    watcher: Watcher = ignore,
 ) -> EnlargedNetwork:
     """Enlarge a network that has a name.
 
@@ -59,7 +60,7 @@ def enlarge_network(
         strides: of an untrained network of ours.
         seed: of the weights of an untrained network.
         latency_runs: passes to time.
-        decoding: called while a data set is decoded for the first time.
+        watcher: called while a data set is decoded for the first time.
 
     Raises:
         InputError: a network that can't be had or can't be enlarged this way.
@@ -77,7 +78,7 @@ def enlarge_network(
             strides=strides,
             seed=seed,
             device="cpu",
-            decoding=decoding,
+            watcher=watcher,
         )
         network, example = subject.network, subject.x
         labels = subject.y if network.trained else None

@@ -15,7 +15,7 @@ from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
-from robustmaps.networks._subject import Decoding, Subject, open_subject
+from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
 Budgeted = Literal["flops", "memory", "latency"]
@@ -63,7 +63,6 @@ def plan_network(
     device: str = "auto",
     out: str | Path | None = None,
     watcher: Watcher = ignore,
-    decoding: Decoding | None = None,
 ) -> PlannedNetwork:
     """List the enlargements of a network that has a name.
 
@@ -85,7 +84,6 @@ def plan_network(
         device: where to compute.
         out: a PNG to write; none where None.
         watcher: called as the work goes on.
-        decoding: called while a data set is decoded for the first time.
 
     Raises:
         InputError: a network, data or a budget that can't be used.
@@ -106,7 +104,7 @@ def plan_network(
         strides=strides,
         seed=seed,
         device=device,
-        decoding=decoding,
+        watcher=watcher,
     )
     if gain == "auto":
         gain = "margin" if subject.network.trained else "features"

@@ -1,6 +1,5 @@
 """A network and the images it is looked at with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,13 +11,12 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.networks._weights import UNKNOWN_BUDGET
-
-Decoding = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def open_subject(
     strides: str | None = None,
     seed: int = 0,
     device: str = "auto",
-    decoding: Decoding | None = None,
+    watcher: Watcher = ignore,
 ) -> Subject:
     """Open a network and load images for it.
 
@@ -67,7 +65,7 @@ def open_subject(
         strides: of an untrained network of ours.
         seed: of the weights of an untrained network.
         device: where to compute.
-        decoding: called while a data set is decoded for the first time.
+        watcher: called while a data set is decoded for the first time.
 
     Raises:
         InputError: a network or data that can't be had, or that don't fit each other.
@@ -77,7 +75,7 @@ def open_subject(
         opened = open_model(model)
     config = (opened.data if opened is not None else None) or DataConfig()
     config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
-    loaded = load_data(config, decoding)
+    loaded = load_data(config, watcher)
     x, y = choose_images(loaded, split, samples)
     network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
     at = resolve_device(device)

@@ -1,7 +1,6 @@
 """Trained networks from files: our own, which describe themselves, and weights for a user's network."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
+from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._data import load_data
 from robustmaps.networks._libraries import make_network
@@ -52,9 +52,7 @@ class Checkpoint:
     sha256: str
 
 
-def data_for(
-    checkpoint: Checkpoint, data: str | Dataset | None, decoding: Callable[[int, int | None], None] | None = None
-) -> Dataset:
+def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
     """The images that are given, or those that the network was trained on.
 
     Raises:
@@ -65,7 +63,7 @@ def data_for(
     if data is None and checkpoint.data is None:
         raise InputError("data: needed for a network that is not a run, such as --data cifar10")
     config = checkpoint.data or DataConfig()
-    return load_data(config if data is None else replace(config, data=data), decoding)
+    return load_data(config if data is None else replace(config, data=data), watcher)
 
 
 def weights_file(path: str | Path) -> Path:

@@ -1,6 +1,5 @@
 """From a run folder, a checkpoint or a network in memory to a diagnosis in a file."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -46,7 +45,6 @@ def diagnose_checkpoint(
     device: str = "auto",
     out: str | Path | None = None,
     watcher: Watcher = ignore,
-    decoding: Callable[[int, int | None], None] | None = None,
 ) -> DiagnosedRun:
     """Look for signs that a trained network's robustness is not real, and write them down.
 
@@ -64,13 +62,12 @@ def diagnose_checkpoint(
         device: where to compute.
         out: the file to write; by default one named after the settings, in the run folder's ``evaluation``.
         watcher: called as the work goes on.
-        decoding: called while a data set is decoded for the first time.
 
     Raises:
         InputError: a bad checkpoint, bad settings, or images that don't fit the network.
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
-    dataset = data_for(opened, data, decoding)
+    dataset = data_for(opened, data, watcher)
     x, y = choose_images(dataset, split, samples)
     place = resolve_device(device)
 

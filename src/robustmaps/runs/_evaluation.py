@@ -1,7 +1,7 @@
 """From a run folder, a checkpoint or a network in memory to evaluations in files."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -73,7 +73,6 @@ class Options:
         compile: run the attack through torch.compile.
         save_adversarials: also write the images that broke their samples.
         watcher: called as the work goes on.
-        decoding: called while a data set is decoded for the first time.
     """
 
     data: str | Dataset | None = None
@@ -86,7 +85,6 @@ class Options:
     compile: bool = False
     save_adversarials: bool = False
     watcher: Watcher = ignore
-    decoding: Callable[[int, int | None], None] | None = None
 
 
 def evaluate_checkpoint(
@@ -170,7 +168,7 @@ class _Work:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
         self.options = options
         self.folder = self.checkpoint.folder
-        self.data = data_for(self.checkpoint, options.data, options.decoding)
+        self.data = data_for(self.checkpoint, options.data, options.watcher)
         self.x, self.y = choose_images(self.data, options.split, options.samples)
         self.images = images_sha256(self.x, self.y)
         self.model = self.checkpoint.model.to(resolve_device(options.device))

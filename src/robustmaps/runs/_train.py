@@ -58,7 +58,6 @@ def train(
     resume: bool = False,
     data: Dataset | None = None,
     watcher: Watcher = ignore,
-    decoding: Callable[[int, int | None], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
     """Train what the configuration says, in a folder of its own below ``out``.
@@ -69,7 +68,6 @@ def train(
         resume: go on where the run of this configuration stopped, or begin it.
         data: the loaded images, where the caller has them already.
         watcher: called as the work goes on.
-        decoding: called while a data set is decoded for the first time.
         should_stop: asked after each step; True saves a checkpoint and raises `training.Interrupted`.
 
     Raises:
@@ -85,7 +83,7 @@ def train(
             f"{folder.path} already contains this run; continue it with --resume, or choose another --out or --seed"
         )
     defense = create_defense(config.defense, run.helper)
-    data = data or load_data(config.data, decoding)
+    data = data or load_data(config.data, watcher)
     if run.helper is not None:
         _check_helper(str(config.defense.helper), run.helper, data)
     network = create_network(run, data)

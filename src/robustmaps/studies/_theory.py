@@ -1,6 +1,5 @@
 """The theory laboratory as files: random weights, and weights that were trained for the purpose."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.analysis import POOLS, Laboratory, Toy, Variation, Weights, laboratory, standard_variations
-from robustmaps.data import Dataset, load
+from robustmaps.config import DataConfig
+from robustmaps.data import Dataset
 from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_free, write_json
@@ -17,6 +17,7 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.figures import plot_theory
+from robustmaps.networks import load_data
 from robustmaps.training import TrainOptions, fit
 
 TRAINED = "trained weights"
@@ -47,7 +48,6 @@ def theory(
     samples: int = 3000,
     out: str | Path | None = None,
     watcher: Watcher = ignore,
-    decoding: Callable[[int, int | None], None] | None = None,
 ) -> TheoryResult:
     """Measure the laws of docs/theory.md on random networks and on trained ones.
 
@@ -62,7 +62,6 @@ def theory(
         samples: training images.
         out: a folder for ``theory.json`` and ``theory.png``; nothing is written where None.
         watcher: called as the work goes on.
-        decoding: called while a data set is decoded for the first time.
     """
     files = () if out is None else (Path(out) / "theory.json", Path(out) / "theory.png")
     check_free(*files)
@@ -73,8 +72,7 @@ def theory(
         raise InputError("networks=1: one network has no interval; expected 0 or at least 2")
     variations = [variation for pool in POOLS for variation in standard_variations(pool)]
     if networks:
-        loaded = load(data, image_size=image_size, progress=decoding)
-        loaded = loaded.without_augmentation()
+        loaded = load_data(DataConfig(data, image_size=image_size, augment="none"), watcher)
         loaded = replace(loaded, train=loaded.train.subset(samples))
         for pool in POOLS:
             variations.append(_trained(Toy(pool=pool), loaded, networks, epochs, seed, watcher))

@@ -59,10 +59,6 @@ class Watch:
             eta=_eta(progress.remaining_s),
         )
 
-    def decoding(self, done: int, total: int | None) -> None:
-        """Show how many images have been decoded."""
-        self(Progress("decoding images", done, total or done, "images"))
-
     def _plain(self, title: str, label: str, progress: Progress) -> None:
         now = time.monotonic()
         told, when = self._last.get(title, ("", self._began))
@@ -115,10 +111,6 @@ class CascadeTable:
         columns = ("attack", "attacked", "survivors", "robust accuracy", "elapsed", "left")
         rows = [self._row(row) for row in self._rows.values()]
         self._live.update(rich_table(columns, rows))
-
-    def decoding(self, done: int, total: int | None) -> None:
-        """Show how many images have been decoded."""
-        self(Progress("decoding images", done, total or done, "images"))
 
     @staticmethod
     def _row(progress: Progress) -> tuple[str, ...]:
