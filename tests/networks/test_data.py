@@ -1,0 +1,20 @@
+"""The images that a configuration names."""
+
+import numpy as np
+
+from robustmaps.config import DataConfig
+from robustmaps.engine.progress import Progress
+from robustmaps.networks import load_data
+
+
+def test_a_watcher_is_told_of_the_first_decoding_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTMAPS_CACHE", str(tmp_path / "cache"))
+    images, labels = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2
+    np.savez(tmp_path / "images.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    config = DataConfig(str(tmp_path / "images.npz"))
+    first: list[Progress] = []
+    again: list[Progress] = []
+    load_data(config, first.append)
+    load_data(config, again.append)
+    assert first == [Progress("decoding images", 20, 20, "images")] * 2
+    assert not again
