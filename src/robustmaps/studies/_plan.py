@@ -159,7 +159,7 @@ def plan_sweep(
         found[config] = PlannedRun(planned, _title(point, study), path, robust is not None, robust, estimate)
     notes = list(study.notes)
     if len(found) < len(study.points):
-        notes.append(f"{len(study.points) - len(found)} combinations repeat a run, which is made only once")
+        notes.append(f"{len(study.points) - len(found)} combinations are the same run as another, and made once")
     missing = [config for config, one in found.items() if not one.done]
     jobs = jobs or _jobs(missing)
     executor = LocalExecutor(jobs, threads)
