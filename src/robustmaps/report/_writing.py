@@ -67,7 +67,7 @@ def render_page(page: Page) -> str:
                 "traces": c.traces,
                 "layout": c.layout,
                 "height_px": c.height_px,
-            }  # without data, which is in the HTML
+            }  # data is in the HTML
             for c in charts
         ],
         css=_part("page.css"),

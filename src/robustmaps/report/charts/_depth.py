@@ -88,7 +88,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
             "Accuracy over epochs: mean over seeds, with the lowest and highest seed as low and high",
         ),
         caption="Solid: robust, validation images. Dashed: robust, training images. Dotted: clean, validation images. "
-        "Means over seeds; bands span the seeds. A dashed line that keeps rising while the solid one falls shows robust "
+        "Means over seeds; bands span the seeds. If the dashed line rises while the solid one falls, that is robust "
         "overfitting." + (" Click grey entries in the legend to show their lines." if folded else ""),
         height_px=460,
     )

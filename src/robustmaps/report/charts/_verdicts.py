@@ -61,7 +61,7 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
             "legend": {"traceorder": "normal"},
         },
         data=data,
-        caption="Each attack is run only on the images that earlier ones did not break; its bar shows what it broke in addition.",
+        caption="Each attack is run only on images that no earlier one broke; its bar shows the images it adds.",
         height_px=170 + 36 * len(rows),
     )
 

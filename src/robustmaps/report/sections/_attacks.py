@@ -28,9 +28,7 @@ def attacks(material: Material) -> list[Block]:
     curve = _radius(study)
     folder = study.best.runs[0].folder
     command = shell("robustmaps", "evaluate", folder, "--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255")
-    blocks += curve or [
-        Missing("No curve of robust accuracy over eps yet. To make one, evaluate at several radii:", command)
-    ]
+    blocks += curve or [Missing("No curve of robust accuracy over eps yet. To make one, give several radii:", command)]
     if study.yardstick is None:
         blocks.append(not_evaluated(study))
     return blocks

@@ -44,7 +44,7 @@ def leaderboard(material: Material) -> list[Block]:
         blocks.append(
             Text(
                 f"The best of {len(study.compared)} configurations was chosen on the same images as its figure, "
-                "so its lead over close competitors is slightly overestimated.",
+                "so its lead over close competitors tends to be too large.",
                 "note",
             )
         )

@@ -16,9 +16,7 @@ def repeating(material: Material) -> list[Block]:
     study = material.study
     run = study.best.runs[0]
     blocks: list[Block] = [
-        Text(
-            "A run can be repeated from its configuration; on a CPU with the same versions, its weights are identical."
-        ),
+        Text("Repeat a run from its configuration; on a CPU with the same versions, the weights are identical."),
         Code("Commands", _commands(study)),
         Code(
             f"Configuration of {study.best.name}, seed {run.config.training.seed}",
