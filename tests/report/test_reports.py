@@ -65,7 +65,7 @@ def test_no_stronger_than_the_data(tmp_path):
 def test_robust_overfitting_is_named(study):
     page = report(study, pictures=False).page
     texts = [block.text for section in page.sections for block in section.blocks if hasattr(block, "kind")]
-    assert any("by -10.0 points. The best of many" in text for text in texts)
+    assert any("by -10.0 points. Even without overfitting, the best of many" in text for text in texts)
 
 
 def test_what_is_missing_names_its_command(tmp_path):
