@@ -1,4 +1,4 @@
-"""Make convolutional classifiers more robust to adversarial examples by larger feature maps, and prove what it gained.
+"""Make convolutional classifiers more robust to adversarial examples with larger feature maps, and measure the gain.
 
 >>> import robustmaps
 >>> data = robustmaps.data.load("digits")
@@ -8,19 +8,19 @@
 >>> robustmaps.fit(model, data, robustmaps.defenses.AT(attack), options)  # doctest: +SKIP
 >>> robustmaps.evaluate(model, *data.test.tensors(), attack).robust_accuracy  # doctest: +SKIP
 
-What most programs need is here: `enlarge`, `plan`, `Enlargement` and `EnlargeWarning`; `fit` and `TrainOptions`;
-`evaluate`, `compare`, `diagnose` and `Evaluation`; and `InputError`, which every refusal raises. The rest is in the
-packages, from the ground up:
+Most programs need only the names here: `enlarge`, `plan`, `Enlargement` and `EnlargeWarning`; `fit` and `TrainOptions`;
+`evaluate`, `compare`, `diagnose` and `Evaluation`; and `InputError`, the error for any invalid input. The rest
+is in the packages, lowest layer first:
 
 - `engine`: devices, precision, the attack view, numbers, files.
-- `tracing`: what a network does in one pass.
-- `models`, `data`: the paper's networks; images.
+- `tracing`: records of a forward pass of any network.
+- `models`, `data`: the paper's networks; data sets.
 - `attacks`, `enlarging`: gradient and query attacks; larger feature maps for any network.
-- `defenses`, `analysis`: losses that make networks robust; what a network sees, and what a perturbation gains on it.
-- `evaluation`, `training`: verdicts per sample; the training loop.
+- `defenses`, `analysis`: losses for robust training; receptive fields and perturbation gains.
+- `evaluation`, `training`: verdicts per image; the training loop.
 - `figures`: tables, plots and rasters.
-- `config`, `networks`, `runs`, `studies`: a configuration, the network it names, one run, many runs.
-- `report`: the page that shows runs.
+- `config`, `networks`, `runs`, `studies`: a configuration, its network, one run, many runs.
+- `report`: the report page on runs.
 """
 
 from typing import TYPE_CHECKING

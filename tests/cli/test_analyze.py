@@ -90,7 +90,7 @@ def test_theory_writes_figure_and_numbers(capsys, tmp_path):
         ("enlarge resnet8 --where 7", "there is no step 7"),
         ("plan resnet8 --budget 0.5x", "budget=0.5: expected a number of at least 1"),
         ("plan resnet8 --budget much", "budget='much'"),
-        ("theory --networks 1", "networks=1: one network has no interval"),
+        ("theory --networks 1", "networks=1: a single network gives no interval"),
         ("theory --draws 0", "draws=0"),
     ],
 )

@@ -74,7 +74,7 @@ def test_files(tmp_path):
 
 def test_other_files_are_left_alone(tmp_path):
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(InputError, match="is no report; name another folder with --out"):
+    with pytest.raises(InputError, match="is not a report; name another folder with --out"):
         write_report(tmp_path, some_page("a"))
     assert (tmp_path / "index.html").read_text() == "mine"
 

@@ -65,14 +65,14 @@ def test_no_stronger_than_the_data(tmp_path):
 def test_robust_overfitting_is_named(study):
     page = report(study, pictures=False).page
     texts = [block.text for section in page.sections for block in section.blocks if hasattr(block, "kind")]
-    assert any("by -10.0 points. The best of many" in text for text in texts)
+    assert any("by -10.0 points. Even without overfitting, the best of many" in text for text in texts)
 
 
 def test_what_is_missing_names_its_command(tmp_path):
     path = write_run(tmp_path, configuration(), None)
     page = report(path, pictures=False).page
     assert page.kind == "Report of a run"
-    assert page.answer == ("Nothing has been evaluated yet, so there is no answer yet.",)
+    assert page.answer == ("No run has been evaluated yet.",)
     commands = " ".join(block.command for block in blocks(page, Missing))
     for verb in ("evaluate", "diagnose", "report"):
         assert f"robustmaps {verb} {path}" in commands
@@ -101,9 +101,7 @@ def test_parts_that_cannot_be_compared(study):
     write_run(study, replace(configuration(1.5), data=fashion), None)
     page = report(study, pictures=False).page
     assert [part.title for part in page.parts] == ["fashion-mnist", "digits"]
-    assert (
-        page.kind == "Report of a study: 5 configurations, 13 runs in 2 parts, each with images or attacks of its own"
-    )
+    assert page.kind == "Report of a study: 5 configurations, 13 runs in 2 parts with different images or attacks"
     (fashion_rows, digit_rows) = [b.table.rows for b in blocks(page, Listing) if b.name.endswith("-leaderboard")]
     assert [row[0] for row in fashion_rows] == ["resnet8 122", "resnet8 122 x2", "resnet8 122 x1.5"]
     assert [row[0] for row in digit_rows] == ["resnet8 122 x2", "resnet8 122"]

@@ -88,7 +88,7 @@ def test_a_helper_is_a_run_of_ours(tmp_path) -> None:
         assert not p.requires_grad
     other = replace(standard, defense=defense, data=DataConfig(image_size=16))
     with pytest.raises(
-        InputError, match=r"was trained on images of 8 x 8 pixels in 10 classes .* these are of 16 x 16"
+        InputError, match=r"was trained on images of 8 x 8 pixels in 10 classes .* but these are of 16 x 16"
     ):
         train(other, tmp_path)
     assert not (tmp_path / other.name).exists()
@@ -114,7 +114,7 @@ def test_a_helper_with_a_defence_is_said(tmp_path) -> None:
     options = TrainOptions(epochs=1, batch_size=256, device="cpu", precision="fp32")
     base = RunConfig(data=DataConfig(train_samples=64), training=options)
     helper = train(replace(base, defense=DefenseConfig(defense="n-fgsm")), tmp_path)
-    with pytest.warns(UserWarning, match=r"was trained with --defense n-fgsm; hat is made for"):
+    with pytest.warns(UserWarning, match=r"was trained with --defense n-fgsm; hat expects a helper"):
         train(replace(base, defense=DefenseConfig(defense="hat", steps=1, helper=str(helper.folder))), tmp_path)
 
 

@@ -75,7 +75,7 @@ def test_evaluations_of_earlier_weights_are_left_out(folder):
     skipped = {}
     record = read_run(folder, skipped=lambda path, reason: skipped.setdefault(path.name, reason))
     assert list(record.evaluations) == [path.stem]
-    assert skipped == {"older.json": "its weights are no longer in the run; evaluate it again"}
+    assert skipped == {"older.json": "it is of weights that are no longer in the run; evaluate again"}
     # Alone it is found out by the time at which the weights were written.
     path.unlink()
     os.utime(folder / "best.safetensors", (2e9, 2e9))

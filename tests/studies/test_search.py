@@ -32,7 +32,7 @@ def test_candidates_stay_within_the_budget(digits):
 
 
 def test_a_budget_that_leaves_nothing_is_refused(digits):
-    with pytest.raises(InputError, match="leaves only the given network"):
+    with pytest.raises(InputError, match="leaves only the original network"):
         find_candidates(BASE, digits, budget=1)
     with pytest.raises(InputError, match="number of at least 1"):
         within([BASE, BASE], digits, budget=0.5)

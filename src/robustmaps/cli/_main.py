@@ -1,4 +1,4 @@
-"""The entry point: find the verb, run it, turn what happens into an exit code."""
+"""The entry point: find the verb, run it, and convert its outcome into an exit code."""
 
 import importlib
 import os
@@ -53,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("interrupted", FAILURE)
     except BrokenPipeError:
-        # The reader of our output has gone; Python would complain once more when it flushes.
+        # The reader of the output has gone; Python would report the error again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:
         return _say(f"failed: {error}", FAILURE)
-    except Exception as error:  # noqa: BLE001 - the last resort of a program
+    except Exception as error:  # noqa: BLE001 - the last resort of the program
         if type(error).__module__.startswith("robustmaps"):
             return _say(f"failed: {error}", FAILURE)
         traceback.print_exc()

@@ -1,7 +1,7 @@
-"""Rows by name: each stands beside its class, in a module of ours or of another package, or is registered by a program.
+"""Rows by name: each is next to its class, in a built-in module or another package, or registered by a program.
 
-What a list shows of a row is read from the source of its module where it is written out there, so that a command can
-list what there is without importing PyTorch; the module is imported when the row is used.
+Lists read the literal arguments of a row from the source of its module, so that a command can list rows without
+importing PyTorch; the module is imported when the row is used.
 """
 
 import ast
@@ -20,11 +20,11 @@ from robustmaps.engine.numbers import parse_number
 
 
 class Row(Protocol):
-    """What rows have in common."""
+    """The common interface of rows."""
 
     @property
     def name(self) -> str:
-        """What it is called, uniquely among its kind."""
+        """The name, unique among rows of the same kind."""
 
 
 R = TypeVar("R", bound=Row)
@@ -32,15 +32,15 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True)
 class Listed:
-    """A row as far as it is known without importing its module.
+    """The part of a row that is known without importing its module.
 
     Attributes:
         name: the name on the command line.
-        summary: what it is, in a line.
-        parameters: what each option that it takes means.
-        values: all arguments of the row that are written out as literals.
-        module: where the row stands; empty where a program registered it.
-        origin: the package that brought it, in words; empty for ours.
+        summary: a one-line description.
+        parameters: the description of each option.
+        values: all arguments of the row that are literals.
+        module: the module of the row; empty if registered by a program.
+        origin: the package that provides it, in words; empty for built-in rows.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Listed:
 class Registry(Generic[R]):
     """The rows of one kind.
 
-    Rows come from three places: ``ROW`` or ``ROWS`` in the modules of a package of ours; `register`; and modules that
-    other installed packages name as entry points.
+    Rows come from three sources: ``ROW`` or ``ROWS`` in the modules of a built-in package; `register`; and modules
+    that other installed packages declare as entry points.
 
     Args:
-        package: such as ``robustmaps.data.sources``; the group of entry points is then ``robustmaps.sources``.
-        kind: what the rows describe, for messages.
-        row: their class.
-        expand: what a row is known as, itself included.
+        package: the built-in package; for ``robustmaps.data.sources``, the entry point group is ``robustmaps.sources``.
+        kind: the kind of things the rows describe, for messages.
+        row: the class of the rows.
+        expand: returns the rows by which a row can be found, including itself.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Registry(Generic[R]):
         self._registered: dict[str, R] = {}
 
     def register(self, row: R) -> R:
-        """Add a row while the program runs; an installed package names its module as an entry point instead.
+        """Add a row at run time; an installed package declares its module as an entry point instead.
 
         Raises:
-            InputError: it is not a row, or its name is taken.
+            InputError: the value is not a row, or its name is taken.
         """
         if not isinstance(row, self._row):
             raise InputError(f"{row!r}: expected a value of {self._row.__name__}")
@@ -88,16 +88,16 @@ class Registry(Generic[R]):
         return row
 
     def listed(self, *, warn: bool = True) -> dict[str, Listed]:
-        """All rows by name; a package whose rows can't be read is left out, with a warning unless ``warn`` is off."""
+        """All rows by name; packages whose rows can't be read are omitted, with a warning unless ``warn`` is False."""
         for error in self._plugins[1] if warn else ():
             warnings.warn(str(error), stacklevel=2)
         return {**self._known, **self._plugins[0]}
 
     def find(self, name: str) -> Listed:
-        """A row by name; other packages are looked at only where we have none of that name.
+        """A row by name; other packages are searched only if no built-in row has that name.
 
         Raises:
-            InputError: no such row, with the nearest match and the packages whose rows can't be read.
+            InputError: no such row; the message suggests the nearest match and lists packages whose rows can't be read.
         """
         found = self._known.get(name) or self._plugins[0].get(name)
         if found is not None:
@@ -119,7 +119,7 @@ class Registry(Generic[R]):
         return next(row for row in self._imported(listed.module, listed.origin) if row.name == name)
 
     def rows(self) -> Iterator[R]:
-        """All rows themselves; a package whose rows can't be imported is left out, with a warning."""
+        """All rows themselves; packages whose rows can't be imported are omitted, with a warning."""
         for name in self.listed():
             try:
                 row = self.row(name)
@@ -141,10 +141,10 @@ class Registry(Generic[R]):
 
     @cached_property
     def _plugins(self) -> tuple[dict[str, Listed], list[InputError]]:
-        """What other packages bring, and why some of them can't be read."""
+        """The rows of other packages, and errors for those that can't be read."""
         found: dict[str, Listed] = {}
         broken = []
-        from importlib.metadata import entry_points  # where no other package is asked for, this is not waited for
+        from importlib.metadata import entry_points  # a slow import, avoided unless other packages are needed
 
         for point in entry_points(group=f"robustmaps.{self._package.rpartition('.')[2]}"):
             origin = f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
@@ -165,7 +165,7 @@ class Registry(Generic[R]):
         return {each.name: each for row in listed for each in self._expand(row)}
 
     def _read(self, module: str, origin: str = "") -> dict[str, Listed]:
-        """The rows of a module, by its source where that suffices."""
+        """The rows of a module, from its source if that suffices."""
         try:
             rows = _written(_source(module))
         except Exception as error:
@@ -190,15 +190,15 @@ class Registry(Generic[R]):
 
 
 def check_taken(rows: Iterable[Listed], given: Mapping[str, object], common: Iterable[str] = ()) -> None:
-    """Refuse options that none of some rows takes.
+    """Refuse options that none of the rows takes.
 
     Args:
-        rows: what was chosen.
-        given: options that were given.
+        rows: the chosen rows.
+        given: the given options.
         common: options that all rows take, for the message.
 
     Raises:
-        InputError: an option would be without effect; says what is taken.
+        InputError: an option would have no effect; the message lists the valid ones.
     """
     chosen = list(rows)
     for key, value in given.items():
@@ -217,7 +217,7 @@ def parse_parameters(text: str | None, what: str) -> dict[str, Any]:
     {'tries': 3, 'shape': 'round', 'fast': True}
 
     Raises:
-        InputError: a part without a value.
+        InputError: a part has no value.
     """
     values: dict[str, Any] = {}
     for part in text.split(",") if text else ():
@@ -242,7 +242,7 @@ def _value(text: str) -> Any:
 
 
 def _source(module: str) -> str:
-    """The source of a module, which is not imported; empty where there is none."""
+    """The source of a module, without importing it; empty if there is none."""
     spec = importlib.util.find_spec(module)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {module!r}")
@@ -250,9 +250,9 @@ def _source(module: str) -> str:
 
 
 def _written(source: str) -> list[dict[Any, Any]]:
-    """The arguments of the rows that a module assigns to ``ROW`` or ``ROWS``, None for those that are no literals.
+    """The arguments of the rows that a module assigns to ``ROW`` or ``ROWS``, None for those that are not literals.
 
-    Nothing where one that a list shows is none, so that the module has to be imported.
+    Empty if an argument that lists show is not a literal, so that the module must be imported.
     """
     assigned: dict[str, ast.expr] = {}
     for statement in ast.parse(source).body:

@@ -1,4 +1,4 @@
-"""The page that shows runs: its blocks, its sections and its charts."""
+"""The report page on runs: its blocks, sections and charts."""
 
 from typing import TYPE_CHECKING
 

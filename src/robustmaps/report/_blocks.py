@@ -1,4 +1,4 @@
-"""What a report is made of: plain values, which know nothing of runs or of HTML."""
+"""The building blocks of a report: plain values, independent of runs and of HTML."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Text:
 
     Attributes:
         text: plain text.
-        kind: ``plain``; ``note`` for what the reader has to know, ``warning`` for what makes figures doubtful.
+        kind: ``plain``, ``note`` for important remarks, or ``warning`` for doubts about figures.
     """
 
     text: str
@@ -22,11 +22,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Missing:
-    """A part that can't be shown yet.
+    """A placeholder for content that is not available yet.
 
     Attributes:
         text: what is missing.
-        command: what makes it.
+        command: the command that creates it.
     """
 
     text: str
@@ -38,9 +38,9 @@ class Fact:
     """A key figure.
 
     Attributes:
-        label: what it is.
-        value: the figure, with its unit.
-        detail: how sure it is, or what it is measured against.
+        label: its name.
+        value: the figure with its unit.
+        detail: its uncertainty or its reference.
     """
 
     label: str
@@ -60,11 +60,11 @@ class Listing:
     """A table of the report, on the page and as files.
 
     Attributes:
-        name: of the files, and of the table within the page: letters, digits and hyphens.
-        table: with its caption.
-        sortable: by clicking on a column's name.
-        filterable: by typing into a field.
-        folded: shown only when it is opened.
+        name: name of its files, unique within the page; letters, digits and hyphens.
+        table: the table with its caption.
+        sortable: whether a click on a column's name sorts it.
+        filterable: whether it has a filter field.
+        folded: whether it is collapsed at first.
     """
 
     name: str
@@ -79,16 +79,16 @@ class Chart:
     """An interactive plot in Plotly's form.
 
     Attributes:
-        name: within the page: letters, digits and hyphens.
-        title: what is shown.
-        alt: what it says, in words, for those who don't see it.
-        traces: Plotly's traces. Colours are written ``$0``, ``$1`` ... for series, with an opacity as ``$0/0.2``, and
-            ``$text``, ``$muted``, ``$grid``, ``$surface``, ``$good`` and ``$bad``; the page fills in those that suit
-            its light or dark look.
-        layout: Plotly's layout, likewise.
-        data: the plotted figures, below the plot and as files.
+        name: unique within the page; letters, digits and hyphens.
+        title: the title.
+        alt: its message in words, for screen readers.
+        traces: Plotly's traces. Colours are ``$0``, ``$1`` ... for series, ``$0/0.2`` with an opacity, ``$text``,
+            ``$muted``, ``$grid``, ``$surface``, ``$good`` and ``$bad``; the page replaces them according to its light
+            or dark theme.
+        layout: Plotly's layout, with the same colours.
+        data: the plotted figures, shown below the plot and written as files.
         caption: how to read it.
-        height_px: of the plot.
+        height_px: height of the plot.
     """
 
     name: str
@@ -103,14 +103,14 @@ class Chart:
 
 @dataclass(frozen=True)
 class Tile:
-    """A small picture with a name above and a remark below.
+    """A small picture with a title above and a note below.
 
     Attributes:
-        png: the file's bytes.
-        alt: what is seen, in words.
-        title: above it.
-        note: below it.
-        right: whether the remark names something right or wrong; None where that is no question.
+        png: contents of the PNG file.
+        alt: the picture in words.
+        title: text above the picture.
+        note: text below the picture.
+        right: whether the note is a correct prediction; None if it is not a prediction.
     """
 
     png: bytes
@@ -125,8 +125,8 @@ class Gallery:
     """Rows of small pictures.
 
     Attributes:
-        title: what is shown.
-        rows: a name for each row of pictures.
+        title: the title.
+        rows: the rows of pictures, each with its name.
         caption: how to read them.
     """
 
@@ -137,7 +137,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to be copied, such as commands or a configuration."""
+    """Text to copy, such as commands or a configuration."""
 
     title: str
     text: str
@@ -149,12 +149,12 @@ Block = Text | Missing | Facts | Listing | Chart | Gallery | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under a heading.
+    """A section of the page.
 
     Attributes:
-        name: within the page: letters, digits and hyphens.
+        name: unique within the page; letters, digits and hyphens.
         title: the heading.
-        blocks: what stands below it.
+        blocks: its contents.
     """
 
     name: str
@@ -164,13 +164,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Part:
-    """An answer and what it rests on.
+    """An answer and its evidence.
 
     Attributes:
-        title: what tells it from the other parts; empty where it is the only one.
-        answer: the answer, in a sentence or a few.
+        title: a title that distinguishes it from other parts; empty for a single part.
+        answer: the answer, in one or a few sentences.
         facts: its key figures.
-        sections: the rest; names are unique within the page.
+        sections: its sections; names are unique within the page.
     """
 
     title: str
@@ -184,11 +184,11 @@ class Page:
     """A report.
 
     Attributes:
-        title: what it is on.
-        kind: a run or a study, for the line above the title.
-        parts: one, or several that can't be compared with each other.
+        title: its subject.
+        kind: a run or a study, shown above the title.
+        parts: one part, or several that can't be compared.
         footer: versions and machine.
-        warnings: what makes figures doubtful.
+        warnings: doubts about figures.
     """
 
     title: str
@@ -199,18 +199,18 @@ class Page:
 
     @property
     def answer(self) -> tuple[str, ...]:
-        """The answers of all parts, each with its part's title."""
+        """The answers of all parts, prefixed with their titles."""
         return tuple(
             f"{part.title}: {sentence}" if part.title else sentence for part in self.parts for sentence in part.answer
         )
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """Those of all parts."""
+        """The sections of all parts."""
         return tuple(section for part in self.parts for section in part.sections)
 
     def listings(self) -> list[Listing]:
-        """Every table of the page, those of plots included, in order."""
+        """All tables of the page, including those of plots, in order."""
         found = []
         for section in self.sections:
             for block in section.blocks:

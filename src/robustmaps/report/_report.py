@@ -1,4 +1,4 @@
-"""From a run folder, or one that holds runs, to a report."""
+"""Write the report of a run, or of a folder of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from robustmaps.runs import RunRecord, read_run, read_runs
 from robustmaps.studies import Statistics, Variant, statistics_by_part
 
 _FAILURES = 5
-"""Failed runs whose reason is given."""
+"""The number of failed runs whose reason is reported."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Report:
     """A written report.
 
     Attributes:
-        page: what it says.
-        path: the page's file.
-        runs: how many runs it is on.
+        page: its contents.
+        path: the file of the page.
+        runs: number of runs.
     """
 
     page: Page
@@ -46,18 +46,18 @@ def report(
     """Write the report of a run, or of all runs in a folder.
 
     Args:
-        folder: a run folder, or one that holds runs; of a study those that it lists, and its YAML file will do.
-        out: where it is written; ``report`` in that folder if left out. A report that is there is replaced.
-        pictures: also open the best network and the one that it is compared with, attack a few images and look inside.
-        device: where that is computed.
-        watcher: called as the work goes on.
+        folder: a run folder, a folder of runs, or a study's YAML file; of a study, only its listed runs are used.
+        out: folder of the report (default: ``report`` in that folder); an existing report is replaced.
+        pictures: also open the best network and its reference, attack a few images and show their maps.
+        device: device for the pictures.
+        watcher: receives progress reports.
 
     Raises:
-        InputError: no such folder, no runs in it, or something is in the way of the report.
+        InputError: the folder does not exist or contains no runs, or other files are in the way of the report.
     """
     root = Path(folder)
     if root.suffix in (".yaml", ".yml") and root.is_file():
-        root = root.with_suffix("")  # where a sweep puts the runs of that study
+        root = root.with_suffix("")  # the folder of that study's runs
     single = (root / "config.yaml").exists()
     notes: list[str] = []
 
@@ -66,7 +66,7 @@ def report(
 
     runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
-        raise InputError(f"{root}: no runs; expected a run folder, or one that holds some")
+        raise InputError(f"{root}: no runs; expected a run folder or a folder of runs")
     asked = None if single else asked_for(root)
     if asked is not None and (mine := [run for run in runs if run.name in asked]):
         if len(mine) < len(runs):
@@ -103,7 +103,7 @@ def _part(
 
 
 def _within(prefix: str, section: Section) -> Section:
-    """The section with names that are its part's own."""
+    """The section with names prefixed by its part."""
     blocks = tuple(
         replace(block, name=f"{prefix}{block.name}") if isinstance(block, Listing | Chart) else block
         for block in section.blocks
@@ -112,10 +112,10 @@ def _within(prefix: str, section: Section) -> Section:
 
 
 def answer(study: Statistics) -> tuple[str, ...]:
-    """Which configuration, how much, how sure, at what cost; no stronger than the data."""
+    """The best configuration, its gain, uncertainty and cost; no stronger than the data."""
     best, reference = study.best, study.reference
     if study.yardstick is None or not best.evaluated:
-        return ("Nothing has been evaluated yet, so there is no answer yet.",)
+        return ("No run has been evaluated yet.",)
     robust = best.robust
     size = f"{_count(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
     extent = f"95 % interval {100 * robust.low:.1f} to {100 * robust.high:.1f}, {size}"
@@ -134,7 +134,7 @@ def answer(study: Statistics) -> tuple[str, ...]:
 
 
 def _gain(study: Statistics) -> Comparison | None:
-    """The comparison of the best configuration with the one that it is shown beside."""
+    """The comparison of the best configuration with its reference."""
     names = [study.best.name, *([study.reference.name] if study.reference else [])]
     return next((study.gains[name] for name in names if name in study.gains), None)
 
@@ -183,7 +183,7 @@ def _warnings(study: Statistics) -> tuple[str, ...]:
 
 
 def _unfinished(runs: Sequence[RunRecord]) -> list[str]:
-    # The first line is the reason, the rest where in the code it was.
+    # The first line is the reason, the rest is the traceback.
     failed = [(run.name, (run.error or "").strip().partition("\n")[0]) for run in runs if run.status == "failed"]
     found = [f"{name} failed: {reason}" for name, reason in failed[:_FAILURES]]
     for status in ("failed", "stopped", "running"):
@@ -198,7 +198,7 @@ def _kind(studies: Sequence[Statistics], single: bool) -> str:
     if single:
         return "Report of a run"
     variants, runs = (sum(len(getattr(study, what)) for study in studies) for what in ("variants", "runs"))
-    parts = f" in {len(studies)} parts, each with images or attacks of its own" if len(studies) > 1 else ""
+    parts = f" in {len(studies)} parts with different images or attacks" if len(studies) > 1 else ""
     return f"Report of a study: {_count(variants, 'configuration')}, {_count(runs, 'run')}{parts}"
 
 

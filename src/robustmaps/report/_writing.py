@@ -1,4 +1,4 @@
-"""A report as files: one page of HTML that needs nothing else, and its tables in Markdown, LaTeX and CSV."""
+"""The files of a report: one self-contained HTML page, and its tables in Markdown, LaTeX and CSV."""
 
 import base64
 import shutil
@@ -20,23 +20,23 @@ _MARK = '<meta name="generator" content="robustmaps'
 
 
 def write_report(folder: str | Path, page: Page) -> Path:
-    """Write a page and its tables; a report that is there already is replaced, anything else is left alone.
+    """Write a page and its tables; an existing report is replaced, anything else is left alone.
 
     Args:
-        folder: holds ``index.html``, ``report.md`` and ``tables/`` with a file per table and format.
-        page: what to write.
+        folder: folder for ``index.html``, ``report.md`` and ``tables/`` with a file per table and format.
+        page: the page.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        InputError: the folder holds something that is no report.
+        InputError: the folder exists and is not a report.
     """
     target = Path(folder)
     _check_free(target)
     html = render_page(page)
     target.mkdir(parents=True, exist_ok=True)
-    # The page first: by it a later call knows a folder that was left half written.
+    # The page first: it identifies the folder as a report, even if only half written.
     write_text(target / PAGE, html)
     for left in target.glob(".tables.*"):
         shutil.rmtree(left)
@@ -53,7 +53,7 @@ def write_report(folder: str | Path, page: Page) -> Path:
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML; every text in it is escaped, and Plotly is inlined once if there are plots."""
+    """The page as HTML; all text is escaped, and Plotly is inlined once if there are plots."""
     environment = Environment(
         loader=PackageLoader("robustmaps.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -62,7 +62,12 @@ def render_page(page: Page) -> str:
         page=page,
         version=__version__,
         charts=[
-            {"name": c.name, "traces": c.traces, "layout": c.layout, "height_px": c.height_px}  # no data, it is in HTML
+            {
+                "name": c.name,
+                "traces": c.traces,
+                "layout": c.layout,
+                "height_px": c.height_px,
+            }  # data is in the HTML
             for c in charts
         ],
         css=_part("page.css"),
@@ -74,7 +79,7 @@ def render_page(page: Page) -> str:
 
 
 def render_markdown(page: Page) -> str:
-    """The page without its plots and pictures, as Markdown."""
+    """The page as Markdown, without plots and pictures."""
     texts = [f"# {in_markdown(page.title)}", *map(in_markdown, page.answer)]
     texts += [f"> Take care: {in_markdown(warning)}" for warning in page.warnings]
     for part in page.parts:
@@ -106,7 +111,7 @@ def _markdown(block: Block) -> str:
 
 
 def _is_report(folder: Path) -> bool:
-    """Whether a folder holds a report that `write_report` wrote."""
+    """Whether a folder is a report by `write_report`."""
     try:
         with open(folder / PAGE, encoding="utf-8", errors="replace") as file:
             return _MARK in file.read(4096)
@@ -117,7 +122,7 @@ def _is_report(folder: Path) -> bool:
 def _check_free(folder: Path) -> None:
     empty = folder.is_dir() and not any(folder.iterdir())
     if folder.exists() and not empty and not _is_report(folder):
-        raise InputError(f"{folder}: is there already and is no report; name another folder with --out")
+        raise InputError(f"{folder}: exists and is not a report; name another folder with --out")
 
 
 def _part(name: str) -> Markup:

@@ -1,4 +1,4 @@
-"""One run: train it, evaluate it, diagnose it, export it, list it."""
+"""One run: training, evaluation, diagnosis, export and listing."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""From the names on the command line to attacks."""
+"""Create attacks from their configuration."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from robustmaps.config import AttackConfig
 
 
 def create_attacks(config: AttackConfig, norm: str, eps: float) -> list[Attack]:
-    """The attacks that the configuration names, in order.
+    """Create the configured attacks, in order.
 
     Args:
-        config: the configuration; its own ``eps`` is not looked at, since it may hold several.
-        norm: used where the configuration leaves it out.
-        eps: the budget.
+        config: the configuration; its ``eps`` is ignored, since it may contain several radii.
+        norm: the norm of the budget, if not configured.
+        eps: the radius of the budget.
 
     Raises:
-        InputError: an unknown name, or settings that none of the attacks takes.
+        InputError: a name is unknown, or none of the attacks has a given parameter.
     """
     config.check()
     given: dict[str, Any] = config.given

@@ -1,4 +1,4 @@
-"""From a checkpoint and a folder of corrupted images to accuracies in a file."""
+"""Evaluate a checkpoint on a folder of corrupted images, and write the accuracies."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ from robustmaps.runs._evaluation import Options
 
 @dataclass(frozen=True)
 class CorruptedRun:
-    """Accuracies on corrupted images, and where they were written.
+    """Accuracies on corrupted images, and their file.
 
     Attributes:
-        figures: what the file holds.
+        figures: the file's contents.
         path: the file.
-        before: whether it was there already, with the same settings.
+        before: whether the file already existed, with the same settings.
     """
 
     figures: dict[str, Any]
@@ -39,16 +39,17 @@ def evaluate_corrupted(
 ) -> CorruptedRun:
     """Classify a folder of corrupted images with a trained network, and write the accuracies.
 
-    A call that was stopped goes on from the last finished corruption.
+    A stopped call resumes after the last finished corruption.
 
     Args:
-        checkpoint: a run folder, a weights file written by one, or an opened checkpoint.
+        checkpoint: a run folder, its weights file, or an opened checkpoint.
         folder: see `robustmaps.data.open_corruptions`.
         options: ``samples``, ``batch_size``, ``device`` and ``watcher`` are used.
-        out: the file to write; by default one named after the settings, in the run folder's ``evaluation``.
+        out: the file to write; by default named after the settings, in the run folder's ``evaluation``.
 
     Raises:
-        InputError: a bad checkpoint or folder, images that don't fit the network, or a file that is in the way.
+        InputError: the checkpoint or folder is invalid, the images don't fit the network, or another file is in the
+            way.
     """
     options = options or Options()
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
@@ -60,7 +61,7 @@ def evaluate_corrupted(
     path = Path(out) if out is not None else opened.folder / name
     if path.exists():
         return CorruptedRun(_known(path, decisive), path, before=True)
-    # Named after the settings, so that what is found there is of the same ones.
+    # Named after the settings, so that an existing file has the same ones.
     state = path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
     done = evaluate_corruptions(
         opened.model.to(resolve_device(options.device)),
@@ -77,7 +78,7 @@ def evaluate_corrupted(
 
 
 def _known(path: Path, decisive: list[Any]) -> dict[str, Any]:
-    """What the file holds, if it is what would be computed now."""
+    """The file's contents, if from the same settings."""
     try:
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = [figures["fingerprint"], figures["checkpoint_sha256"], figures["images"]]
@@ -89,7 +90,7 @@ def _known(path: Path, decisive: list[Any]) -> dict[str, Any]:
 
 
 def _check_size(opened: Checkpoint, corrupted: CorruptedImages) -> None:
-    """Refuse images of another size than those that the network was trained on, where that is known."""
+    """Refuse images of another size than the training images, if that is known."""
     size = opened.data.image_size if opened.data is not None else None
     if size is not None and corrupted.shape[1:] != (size, size):
         _, height, width = corrupted.shape

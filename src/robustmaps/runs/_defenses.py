@@ -1,4 +1,4 @@
-"""From the names on the command line to defences."""
+"""Create defences from their configuration."""
 
 import copy
 import warnings
@@ -16,14 +16,14 @@ _LEAST_L2 = 0.05
 
 
 def create_defense(config: DefenseConfig, helper: OpenedNetwork | None = None) -> Defense:
-    """The defence that the configuration names.
+    """Create the configured defence.
 
     Args:
         config: the configuration.
-        helper: the network that ``config.helper`` names, where the caller has opened it.
+        helper: the network of ``config.helper``, if the caller has opened it.
 
     Raises:
-        InputError: an unknown name, or a parameter that the defence does not have.
+        InputError: the name is unknown, or the defence does not have a given parameter.
     """
     name, row = config.defense, defenses.find(config.defense)
     if config.norm == "l2" and config.eps < _LEAST_L2:
@@ -32,7 +32,7 @@ def create_defense(config: DefenseConfig, helper: OpenedNetwork | None = None) -
             stacklevel=2,
         )
     given: dict[str, Any] = config.given
-    # Without an attack its steps say nothing, as eps does not; they are there for the other runs of a study.
+    # Without an attack, steps and eps are unused; they are set for the other runs of a study.
     idle = () if defenses.is_attacked(name) else ("steps", "step_size")
     defenses.check_parameters(name, {key: each for key, each in given.items() if key not in idle})
     values = {key: each for key, each in {"steps": config.steps, **given}.items() if key in row.parameters}

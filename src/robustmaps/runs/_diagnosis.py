@@ -1,4 +1,4 @@
-"""From a run folder, a checkpoint or a network in memory to a diagnosis in a file."""
+"""Diagnose a run, a checkpoint or a network in memory, and write the diagnosis."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ _SURROGATE_IMAGES, _SURROGATE_EPOCHS = 3000, 10
 
 @dataclass(frozen=True)
 class DiagnosedRun:
-    """A diagnosis and where it was written."""
+    """A diagnosis and its file."""
 
     diagnosis: Diagnosis
     path: Path
@@ -46,25 +46,25 @@ def diagnose_checkpoint(
     out: str | Path | None = None,
     watcher: Watcher = ignore,
 ) -> DiagnosedRun:
-    """Look for signs that a trained network's robustness is not real, and write them down.
+    """Check a trained network for signs that its robustness is not real, and write the results.
 
     Args:
-        checkpoint: a run folder, a weights file written by one, or an opened checkpoint.
-        data: other images than those it was trained on: a spec, or a loaded data set.
-        split: which images.
-        samples: how many, drawn evenly from the classes; None for all.
-        norm: the norm of the budget; None for the one it was trained for.
-        eps: the radius; None for the one it was trained for.
-        surrogate: a run or a network whose adversarial examples are tried; None trains a ResNet-8 on a few thousand of
-            the training images, where any image is left to try them on.
-        seed: of every random draw.
-        batch_size: images at once.
-        device: where to compute.
-        out: the file to write; by default one named after the settings, in the run folder's ``evaluation``.
-        watcher: called as the work goes on.
+        checkpoint: a run folder, its weights file, or an opened checkpoint.
+        data: a spec or a loaded data set, to use instead of the training data set.
+        split: the split to use.
+        samples: number of images, drawn evenly from the classes; None for all.
+        norm: the norm of the budget; None for that of training.
+        eps: the radius of the budget; None for that of training.
+        surrogate: source of adversarial examples, a run or a network; None trains a ResNet-8 on a few thousand training
+            images, unless no image is left to try its examples on.
+        seed: seed of all random draws.
+        batch_size: images per batch.
+        device: device to compute on.
+        out: the file to write; by default named after the settings, in the run folder's ``evaluation``.
+        watcher: receives progress reports.
 
     Raises:
-        InputError: a bad checkpoint, bad settings, or images that don't fit the network.
+        InputError: the checkpoint or a setting is invalid, or the images don't fit the network.
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     dataset = data_for(opened, data, watcher)
@@ -96,7 +96,7 @@ def diagnose_checkpoint(
 
 
 def _train_surrogate(data: Dataset, device: torch.device, seed: int, watcher: Watcher) -> nn.Module:
-    """A ResNet-8 after a short standard training; on large images its first stride keeps the maps small."""
+    """A ResNet-8 after a short standard training; its first stride keeps maps small on large images."""
     few, none = data.train.subset(_SURROGATE_IMAGES), ImageSet(data.test.images[:0], data.test.labels[:0])
     stride = min(max(1, max(data.image_size) // 32), 9)
     with torch.random.fork_rng([]):
@@ -119,7 +119,7 @@ def _train_surrogate(data: Dataset, device: torch.device, seed: int, watcher: Wa
 
 
 def _file_name(diagnosis: Diagnosis, split: str, surrogate: str) -> str:
-    """Readable, and different for every setting, so that nothing overwrites another result."""
+    """A readable name, unique for each combination of settings, so that no result overwrites another."""
     decisive = [diagnosis.seed, diagnosis.images_sha256, diagnosis.checkpoint_sha256, surrogate]
     budget = as_fraction(diagnosis.eps).replace("/", "_")
     return f"diagnosis-{diagnosis.norm}-{budget}-{split}{diagnosis.images}-{short_hash(decisive)}.json"

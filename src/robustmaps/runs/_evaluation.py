@@ -1,4 +1,4 @@
-"""From a run folder, a checkpoint or a network in memory to evaluations in files."""
+"""Evaluate a run, a checkpoint or a network in memory, and write the results."""
 
 import shutil
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ from robustmaps.runs._robustbench import model_info
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """An evaluation and where it was written.
+    """An evaluation and its files.
 
     Attributes:
         evaluation: the verdicts.
-        path: their file.
-        adversarials: the file of the images that broke their samples, if it was asked for.
-        before: whether the file was there already, with the same settings.
+        path: the file of the verdicts.
+        adversarials: the file of the adversarial examples, if requested.
+        before: whether the file already existed, with the same settings.
     """
 
     evaluation: Evaluation
@@ -48,9 +48,9 @@ class EvaluatedCurve:
     """Evaluations at several budgets.
 
     Attributes:
-        runs: one for each radius, in rising order.
-        path: the JSON file with the curve.
-        plot: the PNG file with the curve.
+        runs: one evaluation per radius, in ascending order.
+        path: the JSON file of the curve.
+        plot: the PNG file of the curve.
     """
 
     runs: tuple[EvaluatedRun, ...]
@@ -60,19 +60,19 @@ class EvaluatedCurve:
 
 @dataclass(frozen=True)
 class Options:
-    """How checkpoints are evaluated.
+    """Options of an evaluation.
 
     Attributes:
-        data: other images than those it was trained on: a spec, or a loaded data set.
-        split: which images.
-        samples: how many, drawn evenly from the classes; None for all.
-        batch_size: images at once; None for as many as fit.
-        seed: of the attack's random draws. The choice of images does not depend on it.
-        device: where to compute.
-        precision: of the attack: auto, fp32, tf32 (on CUDA) or bf16. Verdicts are always float32.
-        compile: run the attack through torch.compile.
-        save_adversarials: also write the images that broke their samples.
-        watcher: called as the work goes on.
+        data: a spec or a loaded data set, to use instead of the training data set.
+        split: the split to use.
+        samples: number of images, drawn evenly from the classes; None for all.
+        batch_size: images per batch; None for as many as fit in memory.
+        seed: seed of the attack's random draws; the choice of images does not depend on it.
+        device: device to compute on.
+        precision: precision of the attack: auto, fp32, tf32 (on CUDA) or bf16; verdicts are always float32.
+        compile: compile the attack with torch.compile.
+        save_adversarials: also write the adversarial examples.
+        watcher: receives progress reports.
     """
 
     data: str | Dataset | None = None
@@ -94,20 +94,21 @@ def evaluate_checkpoint(
     *,
     out: str | Path | None = None,
 ) -> EvaluatedRun:
-    """Attack a trained network and write the verdicts, in steps that a killed evaluation goes on from.
+    """Attack a trained network and write the verdicts; a killed evaluation resumes from its last saved step.
 
     Args:
-        checkpoint: a run folder, a weights file written by one, or an opened checkpoint.
-        attack: what to attack with, at one radius.
+        checkpoint: a run folder, its weights file, or an opened checkpoint.
+        attack: the attacks, at one radius.
         options: images, device and so on.
-        out: the file to write; by default one named after the settings, in the run folder's ``evaluation``.
+        out: the file to write; by default named after the settings, in the run folder's ``evaluation``.
 
     Raises:
-        InputError: a bad checkpoint, bad settings, images that don't fit the network, or a file that is in the way.
+        InputError: the checkpoint or a setting is invalid, the images don't fit the network, or another file is in the
+            way.
     """
     work = _Work(checkpoint, options or Options())
     if len(attack.eps) > 1:
-        raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: several of them make a curve; give one")
+        raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected one radius; several make a curve")
     return work.run(attack, attack.eps[0] if attack.eps else work.checkpoint.eps, out=out)
 
 
@@ -118,18 +119,18 @@ def evaluate_curve(
     *,
     out: str | Path | None = None,
 ) -> EvaluatedCurve:
-    """Evaluate at every radius of ``attack.eps``, and plot robust accuracy over them.
+    """Evaluate at every radius of ``attack.eps``, and plot robust accuracy against the radius.
 
-    What breaks a sample breaks it at every larger radius too, so each evaluation attacks only what is left.
+    A broken sample stays broken at every larger radius, so each evaluation attacks only the remaining samples.
 
     Args:
         checkpoint: see `evaluate_checkpoint`.
-        attack: what to attack with.
+        attack: the attacks.
         options: images, device and so on.
-        out: the JSON file to write; the plot lies beside it.
+        out: the JSON file to write; the plot is written next to it.
 
     Raises:
-        InputError: as `evaluate_checkpoint`; or radii that occur twice.
+        InputError: as `evaluate_checkpoint`, or a radius occurs twice.
     """
     radii = sorted(attack.eps)
     if len(radii) < 2 or len(set(radii)) < len(radii):
@@ -162,7 +163,7 @@ def evaluate_curve(
 
 
 class _Work:
-    """A network on its device and images for it."""
+    """A network on its device, and its images."""
 
     def __init__(self, checkpoint: str | Path | Checkpoint, options: Options) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
@@ -176,7 +177,7 @@ class _Work:
     def run(
         self, config: AttackConfig, eps: float, *, smaller: Sequence[EvaluatedRun] = (), out: str | Path | None = None
     ) -> EvaluatedRun:
-        """Evaluate at one radius, unless that has been done before."""
+        """Evaluate at one radius, unless done before."""
         attacks = create_attacks(config, self.checkpoint.norm, eps)
         described = attack_settings(attacks)
         path = Path(out) if out is not None else self.folder / self._file_name(config, described, smaller)
@@ -218,7 +219,7 @@ class _Work:
         return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
 
     def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
-        """The evaluation in that file; the same settings on the same images give the same result."""
+        """The evaluation in the file, if it has the same settings and images."""
         if not path.exists():
             return None
         known = Evaluation.load(path)
@@ -230,7 +231,7 @@ class _Work:
     def _file_name(
         self, config: AttackConfig, described: Sequence[dict[str, Any]], smaller: Sequence[EvaluatedRun]
     ) -> str:
-        """Readable, and different for every setting, so that nothing overwrites another result."""
+        """A readable name, unique for each combination of settings, so that no result overwrites another."""
         radii = [run.evaluation.eps for run in smaller]
         digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, radii])
         budget = as_fraction(described[0]["eps"]).replace("/", "_")
@@ -238,23 +239,23 @@ class _Work:
 
 
 def _names(config: AttackConfig) -> str:
-    """The attacks, for file names and titles."""
+    """The names of the attacks, for file names and titles."""
     version = "" if config.version in (None, "standard") else f"-{config.version}"
     return "+".join(name + version if "version" in takes(name) else name for name in config.names)
 
 
 def _partial(path: Path, with_images: bool) -> Path:
-    """Where an evaluation that is not finished keeps what it has found.
+    """The file of intermediate results of an unfinished evaluation.
 
-    One that keeps no images can't be gone on with by one that does: those of the samples that fell are gone.
+    An evaluation without saved images can't be resumed by one that saves them, since earlier ones would be missing.
     """
     return path.with_name(f"{path.stem}{'.adversarials' if with_images else ''}.partial")
 
 
 def _kept_images(path: Path, x: Tensor, before: Path | None) -> Tensor:
-    """A file of images in memory, which survives the process.
+    """Memory-map a file of images, which survives the process.
 
-    It begins as ``x`` with the images that broke their samples at a smaller radius, from the file ``before``.
+    It is initialised with ``x`` and the adversarial examples at a smaller radius from the file ``before``.
     """
     if not path.exists():
         images = x.clone()
@@ -267,7 +268,7 @@ def _kept_images(path: Path, x: Tensor, before: Path | None) -> Tensor:
 
 
 def _save_adversarials(path: Path, images: Tensor, y: Tensor, evaluation: Evaluation) -> None:
-    """The images that broke their sample, and which samples these are."""
+    """Write the adversarial examples and the indices of their samples."""
     broken = torch.from_numpy(evaluation.clean_correct & ~evaluation.robust_correct).nonzero().squeeze(1)
     tensors = {"sample": broken, "label": y[broken].contiguous(), "image": images[broken].contiguous()}
     about = {"norm": evaluation.norm, "eps": str(evaluation.eps), "images_sha256": evaluation.images_sha256}

@@ -1,4 +1,4 @@
-"""A trained network for use elsewhere: as ONNX, torch.export or safetensors, checked against the original."""
+"""Export of a trained network as ONNX, torch.export or safetensors, checked against the original."""
 
 import contextlib
 import importlib
@@ -26,15 +26,15 @@ from robustmaps.training import load_weights, save_weights
 Format = Literal["onnx", "torch", "safetensors"]
 
 FILES: dict[str, str] = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
-"""The file of each format."""
+"""The file name for each format."""
 CONFIG = "config.json"
 _CHECKED = 64
-# In units of the largest logit. Runtimes order additions differently, which in float32 costs some 1e-6.
+# In units of the largest logit. Runtimes order additions differently: an error of about 1e-6 in float32.
 _TOLERANCE = 1e-4
 
 
-class ExportMismatch(Exception):  # noqa: N818 - names what happened
-    """The exported network gives other outputs than the original."""
+class ExportMismatch(Exception):  # noqa: N818 - named after what happened
+    """The outputs of the exported network differ from those of the original."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class ExportedRun:
     """An exported network.
 
     Attributes:
-        folder: holds the network's file, ``config.json`` and the model card ``README.md``.
+        folder: folder of the network's file, ``config.json`` and the model card ``README.md``.
         path: the network's file.
-        images: on how many test images its outputs were compared with the original's.
-        difference: the largest difference of a logit.
+        images: number of test images on which the outputs were compared.
+        difference: the largest difference between logits.
         largest: the largest absolute logit of the original.
     """
 
@@ -59,21 +59,21 @@ class ExportedRun:
 def export(
     run: str | Path, form: Format, out: str | Path | None = None, *, data: str | Dataset | None = None
 ) -> ExportedRun:
-    """Export a run's network, and keep it only if it gives the same outputs on test images.
+    """Export a run's network, and keep it only if its outputs on test images match the original's.
 
-    The exported network takes images (N, C, H, W) in [0, 1] for any N, of the size that it was trained on; upsampling
-    and normalisation are inside.
+    The exported network takes images (N, C, H, W) in [0, 1] for any N, in the size of the training images; it includes
+    upsampling and normalisation.
 
     Args:
         run: a run folder, or its weights file.
-        form: ``onnx`` for any runtime, ``torch`` for a program of torch.export, ``safetensors`` for weights with the
-            description by which robustmaps builds the network.
-        out: the folder to write; ``export/FORM`` in the run folder if left out.
-        data: other images to check with than those it was trained on.
+        form: ``onnx`` for any runtime, ``torch`` for a torch.export program, ``safetensors`` for weights with a
+            description from which robustmaps rebuilds the network.
+        out: the folder to write (default: ``export/FORM`` in the run folder).
+        data: a data set for the check, instead of the training data set.
 
     Raises:
-        InputError: an unknown format, no such run, a library is missing, or something is in that folder.
-        ExportMismatch: the outputs differ, and nothing was kept.
+        InputError: the format is unknown, the run or a library is missing, or the folder already exists.
+        ExportMismatch: the outputs differ; nothing was kept.
     """
     if form not in FILES:
         raise unknown("format", form, FILES)
@@ -109,7 +109,7 @@ def export(
 
 
 def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form: str) -> tuple[float, float]:
-    """The largest difference of a logit, for all images at once and for one, and the largest logit."""
+    """The largest difference between logits, for the whole batch and for one image, and the largest logit."""
     with torch.no_grad():
         expected = model(x)
         found = other(x)
@@ -118,10 +118,10 @@ def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form:
     if found.shape != expected.shape or alone.shape != expected[:1].shape:
         raise ExportMismatch(f"{form}: outputs of shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
     difference = max(float((found - expected).abs().max()), float((alone - expected[:1]).abs().max()))
-    # Not "greater than": NaN is no agreement either.
+    # Not "greater than": NaN must not count as agreement.
     if not difference <= _TOLERANCE * max(1.0, largest):
         raise ExportMismatch(
-            f"{form}: on {len(x)} test images a logit differs by {difference:.3g} from the original's, of at most "
+            f"{form}: on {len(x)} test images, logits differ by up to {difference:.3g} from the original's, of at most "
             f"{largest:.3g}; nothing was kept"
         )
     return difference, largest
@@ -174,7 +174,7 @@ def _header(checkpoint: Checkpoint) -> str:
 
 
 def _description(checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program needs to know of the network."""
+    """The description of the network for programs."""
     return {
         "architecture": checkpoint.architecture,
         "model": about["model"],
@@ -199,7 +199,7 @@ def _need(package: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' advice to their own developers."""
+    """Suppress the exporters' messages to their own developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Runs as rows: listed, filtered and sorted. No PyTorch here."""
+"""Runs as rows: listed, filtered and sorted, without PyTorch."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -15,22 +15,22 @@ FIGURES = (
     *("best_epoch", "epochs_done", "seconds", "flops", "parameters", "evaluation", "folder"),
 )
 RUN_COLUMNS = (*FIGURES, *field_names())
-"""What a row holds: figures, then every key of the configuration."""
+"""The columns of a row: figures, then all configuration keys."""
 
 
 def list_runs(
     records: Sequence[RunRecord], *, where: str | None = None, sort: str | None = None, evaluation: str | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of runs under `RUN_COLUMNS`, those that fit in the order asked for; what a run does not have is None.
+    """The matching runs as rows of `RUN_COLUMNS`, sorted; missing values are None.
 
     Args:
         records: the runs.
         where: a condition; see `parse_where`.
-        sort: a column, ``-column`` for falling order; runs without a value come last. By name where None.
+        sort: a column, or ``-column`` for descending order; runs without a value come last. None sorts by name.
         evaluation: a pattern for the names of evaluations, such as ``autoattack*``; see `choose_evaluation`.
 
     Raises:
-        InputError: an unknown column, or a condition that can't be read.
+        InputError: a column is unknown, or the condition can't be parsed.
     """
     keep = parse_where(where, RUN_COLUMNS) if where is not None else lambda _: True
     rows = [row for row in (as_row(record, evaluation) for record in records) if keep(row)]
@@ -48,7 +48,7 @@ def list_runs(
 
 
 def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
-    """A run's row."""
+    """The row of a run."""
     name = choose_evaluation(record, evaluation)
     found = None if name is None else record.evaluations[name]
     best = record.history[record.best_epoch - 1] if record.best_epoch else {}
@@ -74,10 +74,10 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
 
 
 def choose_evaluation(record: RunRecord, pattern: str | None = None) -> str | None:
-    """The name of the evaluation that speaks for a run; None where there is none.
+    """The name of the evaluation that represents a run; None if there is none.
 
-    Among those whose names fit the pattern: at the budget that the run was trained for where there are such, with the
-    most images, and of these the one that left the fewest standing.
+    Among those whose names match the pattern, evaluations at the training budget come first, then those with the most
+    images, then the one with the lowest robust accuracy.
     """
 
     def rank(name: str) -> tuple[bool, int, float]:
@@ -90,10 +90,10 @@ def choose_evaluation(record: RunRecord, pattern: str | None = None) -> str | No
 
 
 def differing(rows: Sequence[dict[str, Any]], shown: Sequence[str] | None = None) -> list[str]:
-    """The configuration's keys that differ between rows; those in ``shown`` where it is given.
+    """The configuration keys that differ between rows, or ``shown`` if given.
 
     Raises:
-        InputError: an unknown column.
+        InputError: a column is unknown.
     """
     if shown is not None:
         for name in shown:

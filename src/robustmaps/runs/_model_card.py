@@ -1,4 +1,4 @@
-"""The model card of an exported network, in the form of the Hugging Face hub: what it is and what was measured."""
+"""The model card of an exported network, in the format of the Hugging Face hub."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ _LIBRARY = {"onnx": "onnx", "torch": "pytorch", "safetensors": "robustmaps"}
 
 @dataclass(frozen=True)
 class Check:
-    """How the export was checked.
+    """The check of an export.
 
     Attributes:
-        images: on how many test images.
-        difference: the largest difference of a logit found there.
+        images: number of test images.
+        difference: the largest difference between logits.
         largest: the largest absolute logit.
     """
 
@@ -53,15 +53,15 @@ class Check:
 def model_card(
     checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any], form: str, file: str, check: Check
 ) -> str:
-    """The card.
+    """Write the model card.
 
     Args:
-        checkpoint: the network; its figures are those of its run folder, of evaluations of these very weights.
-        data: the images that it was trained on.
-        about: what the weights' header says of the network.
-        form: of the export.
-        file: its name.
-        check: how it was checked.
+        checkpoint: the network; figures are from evaluations of exactly these weights in its run folder.
+        data: the training data set.
+        about: the description of the network in the weights' header.
+        form: the format of the export.
+        file: the file name of the export.
+        check: the check of the export.
     """
     record = _record(checkpoint)
     measured = _measured(record, checkpoint)
@@ -73,18 +73,18 @@ def model_card(
             f"# {in_markdown(checkpoint.name)}\n",
             f"{_network(about)} for {data.num_classes} classes of {in_markdown(data.name)},",
             f"{_trained(record, checkpoint)}. It takes images (N, {shape}) in [0, 1] and returns logits",
-            f"(N, {data.num_classes}); upsampling and normalisation are inside.\n",
-            "## What was measured\n",
+            f"(N, {data.num_classes}); upsampling and normalisation are included.\n",
+            "## Results\n",
             _figures(measured),
-            "## How to load it\n",
+            "## Usage\n",
             f"```python\n{_LOAD[form].format(file=file, shape=shape)}\n```\n",
             f"Classes, in the order of the logits: {in_markdown(', '.join(data.classes))}.\n",
-            f"On {check.images} test images its logits, of up to {check.largest:.3g}, differ by at most "
-            f"{check.difference:.2g} from those of the network that was exported.\n",
+            f"On {check.images} test images, its logits differ by at most {check.difference:.2g} from those of the "
+            f"original network (largest logit: {check.largest:.3g}).\n",
             *_training(record),
             "## Limits\n",
-            "Robust accuracy holds for the norm, the radius and the attacks named above, and for images like those it "
-            "was measured on. A stronger attack can only lower it.\n",
+            "Robust accuracy applies to the norm, radius and attacks above, and to images like the evaluated ones. "
+            "A stronger attack can only lower it.\n",
             f"Written by robustmaps {__version__}; weights SHA-256 `{checkpoint.sha256}`.",
             "",
         ]
@@ -92,7 +92,7 @@ def model_card(
 
 
 def _record(checkpoint: Checkpoint) -> RunRecord | None:
-    """The run folder around the weights, None where they lie alone."""
+    """The run of the weights; None if they are not in a run folder."""
     assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
     try:
         return read_run(checkpoint.path.parent, skipped=lambda *_: None)
@@ -141,7 +141,7 @@ def _front_matter(checkpoint: Checkpoint, data: Dataset, form: str, measured: Se
 
 
 def _network(about: Mapping[str, Any]) -> str:
-    """The architecture, and how its maps were enlarged."""
+    """The architecture and the enlargement of its maps."""
     model = about["model"]
     words = [in_markdown(f"{model['name']} {model.get('strides') or ''}".rstrip())]
     changes = [model, *about.get("enlarge", ())]
@@ -156,8 +156,8 @@ def _network(about: Mapping[str, Any]) -> str:
 
 def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
     budget = f"{checkpoint.norm}, eps {as_fraction(checkpoint.eps)}"
-    if record is None:  # the weights alone don't say by which defence
-        return f"meant for {budget}"
+    if record is None:  # the weights alone don't record the defence
+        return f"intended for {budget}"
     if record.config.defense.defense == "standard":
         return "trained without a defence"
     return f"trained adversarially for {budget}"
@@ -165,7 +165,7 @@ def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
 
 def _figures(measured: Sequence[Evaluation]) -> str:
     if not measured:
-        return "Nothing: these weights have not been evaluated (`robustmaps evaluate`).\n"
+        return "These weights have not been evaluated (`robustmaps evaluate`).\n"
     rows = []
     warnings: dict[str, None] = {}
     for evaluation in measured:
@@ -191,13 +191,13 @@ def _training(record: RunRecord | None) -> list[str]:
         lines.append(f"- defence: {defense.defense} ({attack})")
     epochs = len(record.history)
     chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)
-    kept = f"the weights of epoch {record.best_epoch}, chosen on images held out" if chosen else "the last weights"
+    kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"
     lines.append(f"- {epochs} epochs of {config.training.epochs}, {kept}")
     try:
         cost = record.cost()
         lines.append(
-            f"- {human(cost.flops, 'FLOP')} for a forward pass of an image, {human(cost.parameters)} parameters"
+            f"- {human(cost.flops, 'FLOP')} for a forward pass of one image, {human(cost.parameters)} parameters"
         )
     except InputError:
         pass
-    return ["## How it was trained\n", "\n".join(lines) + "\n"]
+    return ["## Training\n", "\n".join(lines) + "\n"]

@@ -1,4 +1,4 @@
-"""What run folders say, read without PyTorch: hundreds of them are listed in about a second."""
+"""The contents of run folders, read without PyTorch: hundreds of runs take about a second."""
 
 import json
 import warnings
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 Status = Literal["finished", "running", "stopped", "failed"]
 
-# Files beside the evaluations that are none.
+# Other files among the evaluations.
 _OTHER_KINDS = ("diagnosis-", "curve-")
 _DEPTH = 3
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says.
+    """The contents of a run folder.
 
     Attributes:
         folder: the run folder.
-        config: what is run, with everything filled in.
-        history: per finished epoch the figures of ``metrics.jsonl``.
-        best_epoch: the epoch, from 1, whose weights are kept as best; None before there is one.
-        status: ``finished``, ``running`` (a process holds the folder), ``stopped``, or ``failed``, in training or, in a
-            sweep, in evaluation.
-        error: why it failed; None where it did not.
+        config: the complete configuration.
+        history: the figures of each finished epoch, from ``metrics.jsonl``.
+        best_epoch: the epoch, from 1, of the best weights so far; None if there are none yet.
+        status: ``finished``, ``running`` (a process has locked the folder), ``stopped``, or ``failed``, in training or,
+            in a sweep, in evaluation.
+        error: the error, if it failed.
         seconds: time spent training and validating in finished epochs.
-        evaluations: by the file's name without ``.json``, in the order of names.
-        environment: what it ran on; empty where not recorded.
-        recorded_cost: the cost of the network as the run recorded it, None where it did not; see `cost`.
+        evaluations: evaluations by file name without ``.json``, sorted.
+        environment: versions and device; empty if not recorded.
+        recorded_cost: the network's cost as recorded by the run, if any; see `cost`.
     """
 
     folder: Path
@@ -60,10 +60,10 @@ class RunRecord:
         return self.folder.name
 
     def cost(self) -> "Cost":
-        """The network's cost for one image: as recorded, else computed on the ``meta`` device, which needs PyTorch.
+        """The network's cost for one image, as recorded or else computed with PyTorch on the ``meta`` device.
 
         Raises:
-            InputError: it is not recorded, and the run has no weights yet that describe the network.
+            InputError: the cost is not recorded, and the run has no weights yet to compute it from.
         """
         from robustmaps.models import Cost
 
@@ -82,15 +82,15 @@ def _warn(path: Path, reason: str) -> None:
 
 
 def read_runs(folder: str | Path, *, skipped: Skipped = _warn) -> tuple[RunRecord, ...]:
-    """Read all runs in a folder, such as ``runs`` or a study's, in the order of their names.
+    """Read all runs in a folder, such as ``runs`` or a study's, sorted by name.
 
     Args:
-        folder: a run folder, or one that holds runs, at most three levels down.
-        skipped: called with each folder or file that looks like a run or an evaluation and can't be read, or is
-            foreign, and the reason; a warning by default.
+        folder: a run folder, or a folder of runs, at most three levels deep.
+        skipped: called with each unreadable or unrelated folder or file that looks like a run or an evaluation, and
+            the reason; by default a warning.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the folder does not exist.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -109,16 +109,16 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
 
     Args:
         folder: the run folder.
-        skipped: called with each evaluation that can't be read, and the reason; a warning by default.
+        skipped: called with each evaluation that can't be read, and the reason; by default a warning.
 
     Raises:
-        InputError: it is no run folder, or its configuration can't be read.
+        InputError: the folder is not a run folder, or its configuration can't be read.
     """
     path = Path(folder)
     files = RunFolder(path)
     if not (files.config).exists():
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
-    # Not `read_config`: a run is read also where the package that brought its defence is no longer installed.
+    # Not `read_config`: the package that provides the defence may no longer be installed.
     config = from_mapping(read_mapping(files.config), where=str(files.config))
     history = _history(files.metrics)
     error = _text(files.error)
@@ -150,12 +150,12 @@ def _run_folders(folder: Path, skipped: Skipped, depth: int) -> Iterator[Path]:
 
 
 def _is_report(folder: Path) -> bool:
-    """Whether it looks like what `robustmaps report` writes; without the report's own code, which needs PyTorch."""
+    """Whether it looks like a report; the report's own code is avoided since it needs PyTorch."""
     return (folder / "index.html").is_file() and (folder / "tables").is_dir()
 
 
 def _history(path: Path) -> tuple[dict[str, Any], ...]:
-    """The epochs that can be read; a line that is cut off ends them."""
+    """The readable epochs, up to the first truncated line."""
     records = []
     for line in (_text(path) or "").splitlines():
         try:
@@ -177,7 +177,7 @@ def _status(files: RunFolder, history: tuple[Mapping[str, Any], ...], config: Ru
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a process holds the lock."""
+    """Whether a process has the lock."""
     if not path.exists():
         return False
     try:
@@ -185,12 +185,12 @@ def _is_held(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # somebody else's folder
+    except OSError:  # another user's folder
         return False
 
 
 def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
-    """Those of the weights that the run has now, not of what it had before it was trained on."""
+    """The evaluations of the current weights, without those from before further training."""
     found: dict[Path, Evaluation] = {}
     for path in sorted(files.evaluations.glob("*.json")):
         if path.name.startswith((".", *_OTHER_KINDS)) or path.name.endswith(".model_info.json"):
@@ -201,13 +201,13 @@ def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
             skipped(path, str(error))
     weights = files.best
     known = {evaluation.checkpoint_sha256 for evaluation in found.values()} - {None}
-    # Large files are only read where there is a doubt.
+    # Large files are only read in case of doubt.
     changed = weights.exists() and any(path.stat().st_mtime < weights.stat().st_mtime for path in found)
     if known and weights.exists() and (changed or len(known) > 1):
         present = sha256(weights)
         for path, evaluation in list(found.items()):
             if evaluation.checkpoint_sha256 not in (None, present):
-                skipped(path, "its weights are no longer in the run; evaluate it again")
+                skipped(path, "it is of weights that are no longer in the run; evaluate again")
                 del found[path]
     return {path.stem: evaluation for path, evaluation in found.items()}
 

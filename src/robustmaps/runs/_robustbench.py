@@ -1,4 +1,4 @@
-"""An evaluation in the form that RobustBench's ``model_info`` files have (arXiv 2010.09670)."""
+"""An evaluation in the format of RobustBench's ``model_info`` files (arXiv 2010.09670)."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ _STANDARD = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 
 def model_info(evaluation: Evaluation, checkpoint: Checkpoint, dataset: str) -> dict[str, Any]:
-    """The entry for a leaderboard; what only its author knows is left empty.
+    """The leaderboard entry; fields that only the author knows are empty.
 
-    ``autoattack_acc`` is filled in where all four attacks of the standard version ran; ``footnote`` says what did.
+    ``autoattack_acc`` is set if all four attacks of the standard version ran; ``footnote`` lists the attacks that ran.
     """
     robust = f"{100 * evaluation.robust_accuracy.value:.2f}"
     names = [stage["name"] for stage in evaluation.stages]

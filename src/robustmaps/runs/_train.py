@@ -1,4 +1,4 @@
-"""From a configuration to a trained run folder."""
+"""Train a configuration in a run folder."""
 
 import json
 import warnings
@@ -33,9 +33,9 @@ class TrainedRun:
 
     Attributes:
         folder: the run folder.
-        config: what was run, with everything filled in.
+        config: the complete configuration.
         model: the network, with its best weights.
-        data: the images.
+        data: the data set.
         fit: history and best epoch.
     """
 
@@ -47,7 +47,7 @@ class TrainedRun:
 
 
 def folder_of(config: RunConfig, out: str | Path) -> Path:
-    """Where the run of that configuration lives below ``out``."""
+    """The folder of the configuration's run below ``out``."""
     return Path(out) / resolve(config).config.name
 
 
@@ -60,19 +60,19 @@ def train(
     watcher: Watcher = ignore,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
-    """Train what the configuration says, in a folder of its own below ``out``.
+    """Train a configuration in its own folder below ``out``.
 
     Args:
-        config: what to run, resolved or not.
-        out: the folder that holds the runs.
-        resume: go on where the run of this configuration stopped, or begin it.
-        data: the loaded images, where the caller has them already.
-        watcher: called as the work goes on.
-        should_stop: asked after each step; True saves a checkpoint and raises `training.Interrupted`.
+        config: the configuration, resolved or not.
+        out: the folder of the runs.
+        resume: resume this configuration's run where it stopped, or start it.
+        data: the data set, if already loaded.
+        watcher: receives progress reports.
+        should_stop: called after each step; if True, saves a checkpoint and raises `training.Interrupted`.
 
     Raises:
-        InputError: a bad configuration, or the run exists and ``resume`` is False.
-        training.Interrupted: ``should_stop`` said so.
+        InputError: the configuration is invalid, or the run exists and ``resume`` is False.
+        training.Interrupted: ``should_stop`` returned True.
         training.Diverged: the loss became NaN or infinite.
     """
     run = config if isinstance(config, ResolvedRun) else resolve(config)
@@ -107,20 +107,19 @@ def train(
 
 
 def _check_helper(path: str, helper: OpenedNetwork, data: Dataset) -> None:
-    """Refuse a helper that knows other images: it would be wrong about these without a word."""
+    """Refuse a helper trained on other images: it would silently give wrong results on these."""
     run = RunFolder(weights_file(path).parent).config
     if run.exists() and (defense := read_mapping(run).get("defense")) not in (None, "standard"):
         warnings.warn(
-            f"helper={path}: was trained with --defense {defense}; hat is made for a helper that was "
-            "trained with standard",
+            f"helper={path}: was trained with --defense {defense}; hat expects a helper trained with standard",
             stacklevel=3,
         )
     ours = (tuple(data.classes), tuple(data.image_size))
     theirs = (helper.classes or ours[0], helper.image_size or ours[1])
     if theirs != ours:
         raise InputError(
-            f"helper={path}: was trained on images of {_shape(theirs)}, these are of "
-            f"{_shape(ours)}; train one on the same images"
+            f"helper={path}: was trained on images of {_shape(theirs)}, but these are of "
+            f"{_shape(ours)}; train a helper on the same images"
         )
 
 
@@ -130,7 +129,7 @@ def _shape(about: tuple[Sequence[str], Sequence[int]]) -> str:
 
 
 def describe(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[str, object]:
-    """What the weights of a run say of themselves, so that they can be used without their folder."""
+    """The description saved with a run's weights, so that they can be used without their folder."""
     trained = replace(
         network, trained=True, data=config.data, budget=(str(config.defense.norm), float(config.defense.eps))
     )

@@ -1,4 +1,4 @@
-"""Conditions on rows, such as ``defense=trades and robust>0.4``. Nothing is evaluated as code."""
+"""Conditions on rows, such as ``defense=trades and robust>0.4``, parsed without evaluating code."""
 
 import math
 import operator
@@ -22,10 +22,10 @@ _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.
 
 
 def parse_where(text: str, columns: Collection[str]) -> Condition:
-    """Read comparisons (``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``) joined by ``and`` and ``or``, with brackets.
+    """Parse comparisons (``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``) joined by ``and`` and ``or``, with brackets.
 
-    A value is a number, a fraction, a word, or a text in quotes; ``and`` binds tighter than ``or``. A value that a row
-    does not have is unequal to all, and neither smaller nor larger.
+    A value is a number, a fraction, a word, or quoted text; ``and`` binds tighter than ``or``. A missing value is
+    unequal to every value, and neither smaller nor larger.
 
     >>> keep = parse_where("eps=8/255 and robust>0.4", ["eps", "robust"])
     >>> keep({"eps": 8 / 255, "robust": 0.5}), keep({"eps": 8 / 255, "robust": None})
@@ -33,15 +33,15 @@ def parse_where(text: str, columns: Collection[str]) -> Condition:
 
     Args:
         text: the condition.
-        columns: the names that it may use.
+        columns: the allowed names.
 
     Raises:
-        InputError: it is no condition, or names an unknown column; the message has the nearest match.
+        InputError: the condition is invalid, or a column is unknown; the message suggests the nearest match.
     """
     parser = _Parser(text, _tokens(text), columns)
     condition = parser.either()
     if parser.rest:
-        raise parser.error(f"{parser.rest[0][1]!r} is too much")
+        raise parser.error(f"{parser.rest[0][1]!r} is unexpected")
     return condition
 
 
@@ -50,7 +50,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
-            raise InputError(f"where={text!r}: can't be read from {text[position:].strip()!r} on")
+            raise InputError(f"where={text!r}: can't be parsed from {text[position:].strip()!r} on")
         kind = match.lastgroup or ""
         tokens.append(("text" if kind in ("double", "single") else kind, match[kind]))
         position = match.end()
@@ -86,7 +86,7 @@ class _Parser:
         name = column.replace("-", "_")
         if name not in self.columns:
             raise unknown("column", column, self.columns)
-        if name == "enlarge":  # runs hold it spelled out: last is where=last
+        if name == "enlarge":  # runs have it in full: last is where=last
             value = str(parse_surgery(value))
         return lambda row: _compare(name, row.get(name), sign, value)
 

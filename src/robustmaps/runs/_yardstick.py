@@ -1,4 +1,4 @@
-"""What makes evaluations comparable: the same attacks, budget and images."""
+"""The settings that comparable evaluations share: attacks, budget and images."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ _NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What evaluations have in common that may be compared.
+    """The attacks, budget and images that comparable evaluations share.
 
     Attributes:
         norm, eps: the budget.
         attacks: settings of the attacks, as JSON.
         images: hash of the images.
-        count: how many images.
-        names: of the attacks.
-        split: of which images of the data set these are, None where that is not known.
+        count: number of images.
+        names: names of the attacks.
+        split: their split of the data set; None if not known.
     """
 
     norm: str
@@ -32,7 +32,7 @@ class Yardstick:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "Yardstick":
-        """That of an evaluation."""
+        """The yardstick of an evaluation."""
         return cls(
             evaluation.norm,
             evaluation.eps,
@@ -55,5 +55,5 @@ class Yardstick:
 
     @property
     def kind(self) -> str:
-        """What the images are, for sentences."""
+        """The kind of images, for sentences."""
         return f"{self.split} images" if self.split else "images"

@@ -1,4 +1,4 @@
-"""Many runs: sweeps, searches, their statistics, and the demonstration."""
+"""Many runs: sweeps, searches, statistics, and the demonstration."""
 
 from typing import TYPE_CHECKING
 

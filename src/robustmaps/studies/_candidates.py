@@ -1,4 +1,4 @@
-"""Enlargements of a network that stay within a budget, as configurations to train."""
+"""Enlargements of a network within a budget, as configurations to train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ _LATENCY_RUNS = 5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration and what its network costs.
+    """A configuration and the cost of its network.
 
     Attributes:
-        config: what would be trained.
-        cost: for one image.
-        relative: the cost that the budget is about, relative to the given network.
+        config: the configuration to train.
+        cost: the cost for one image.
+        relative: the cost that the budget limits, relative to the original network.
     """
 
     config: RunConfig
@@ -58,18 +58,18 @@ def find_candidates(
     upsamples: Sequence[float] = (1.0, 2.0),
     resolver: Resolver | None = None,
 ) -> list[Candidate]:
-    """The given network, then its enlargements within the budget, the cheapest first.
+    """The original network, then its enlargements within the budget, cheapest first.
 
     Args:
-        base: the configuration of the given network; its other keys are those of every candidate.
+        base: the configuration of the original network; every candidate shares its other keys.
         data: the images.
-        budget: how many times the given network's cost may be spent.
-        measure: what the budget limits.
+        budget: the largest cost, as a multiple of the original network's.
+        measure: the cost that the budget limits.
         upsamples: factors to try.
-        resolver: what completed the configuration, so that no weights are opened twice.
+        resolver: the resolver that completed the configuration, so that no weights are opened twice.
 
     Raises:
-        InputError: a bad budget, or a configuration that can't be trained.
+        InputError: the budget is invalid, or the configuration can't be trained.
     """
     resolver = resolver or Resolver()
     run = resolver.resolve(base)
@@ -83,10 +83,10 @@ def find_candidates(
 
 
 def _changed(base: ModelConfig, option: Option) -> ModelConfig:
-    """The network with an enlargement: by its strides where it is an untrained one of ours, else by surgery.
+    """The configuration with an enlargement: by strides for an untrained built-in network, else by surgery.
 
     Raises:
-        InputError: it is enlarged by surgery already.
+        InputError: the network is already enlarged by surgery.
     """
     if ":" not in base.model and base.init_from is None and base.enlarge is None:
         own = models.parse_strides(base.model, base.strides)
@@ -109,10 +109,10 @@ def within(
     measure: Budgeted = "flops",
     resolver: Resolver | None = None,
 ) -> list[Candidate]:
-    """Configurations with their costs relative to the first, which comes first; those above the budget are left out.
+    """The configurations within the budget, with costs relative to the first, which stays first.
 
     Raises:
-        InputError: a budget below 1.
+        InputError: the budget is below 1, or leaves fewer than two configurations.
     """
     if budget is not None:
         check_at_least("budget", budget, 1)
@@ -126,7 +126,7 @@ def within(
     kept = [candidates[0], *(one for one in others if budget is None or one.relative <= budget)]
     if len(kept) < 2:
         limit = "" if budget is None else f"budget={budget:g}: "
-        raise InputError(f"{limit}leaves only the given network; expected several candidates")
+        raise InputError(f"{limit}leaves only the original network; expected several candidates")
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Runs of one configuration under several seeds, and the evaluation by which they are compared."""
+"""Runs of one configuration with several seeds, and the evaluation that compares them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,10 +28,10 @@ class Variant:
     """One configuration with its runs, one per seed.
 
     Attributes:
-        name: what tells it from the others.
-        runs: in the order of seeds.
-        evaluations: per run the one by which it is compared, None where it was not made.
-        cost: of the network for one image, None where the network can't be had yet.
+        name: a name that distinguishes it from the others.
+        runs: the runs, in the order of their seeds.
+        evaluations: per run the evaluation that compares it; None if it was not made.
+        cost: the network's cost for one image; None if not known yet.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Variant:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the runs."""
+        """The seeds of the runs."""
         return tuple(run.config.training.seed for run in self.runs)
 
     @property
     def evaluated(self) -> dict[int, Evaluation]:
-        """Per seed the evaluation by which it is compared."""
+        """The evaluation that compares the run, per seed."""
         return {s: e for s, e in zip(self.seeds, self.evaluations, strict=True) if e is not None}
 
     @cached_property
@@ -66,7 +66,7 @@ class Variant:
 
     @cached_property
     def deviations(self) -> tuple[float | None, float | None]:
-        """Sample standard deviations over seeds of clean and of robust accuracy; None with fewer than two seeds."""
+        """Sample standard deviations of clean and robust accuracy over seeds; None for fewer than two."""
         rates = [(e.clean_accuracy.value, e.robust_accuracy.value) for e in self.evaluated.values()]
         if not rates:
             return None, None
@@ -74,7 +74,7 @@ class Variant:
         return deviation_over_seeds(clean), deviation_over_seeds(robust)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         figures = {"clean_accuracy": self.clean, "robust_accuracy": self.robust} if self.evaluated else {}
         return {
             "name": self.name,
@@ -88,15 +88,15 @@ class Variant:
 
 
 def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = True) -> Measured:
-    """The share of images that are right, over seeds, with a 95 % interval.
+    """The share of correctly classified images over seeds, with a 95 % interval.
 
-    For one seed it is Wilson's. For several it is the wider one of two: the bootstrap's over seeds and images, which
-    knows nothing of how few the seeds are, and Student's over seeds, which knows nothing of the images.
+    For one seed this is Wilson's interval. For several it is the wider of two: the bootstrap's over seeds and images,
+    which ignores how few the seeds are, and Student's over seeds, which ignores the images.
 
     Args:
-        evaluations: of the same images, one for each seed.
+        evaluations: evaluations on the same images, one per seed.
         which: ``clean_correct`` or ``robust_correct``.
-        student: False for the bootstrap's alone.
+        student: False to use only the bootstrap.
     """
     each = list(evaluations)
     if len(each) == 1:
@@ -108,7 +108,7 @@ def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = Tr
         second = over_seeds(right.mean(1))
         low, high = min(low, second.low), max(high, second.high)
     if low == high:
-        # All images alike; as many can't rule out a few others (Wilson).
+        # All verdicts are equal; that does not rule out a few others (Wilson).
         low, high = Measured.share(round(over.value * right.shape[1]), right.shape[1]).interval
     return Measured(over.value, max(0.0, low), min(1.0, high), percent=True)
 
@@ -119,9 +119,9 @@ def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]
 
 
 def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
-    """The evaluation that most configurations have, then most runs; None where there is none.
+    """The evaluation that most configurations have, then most runs; None if there are none.
 
-    Of equals it is the one at the budget trained for, on the most images, by the attacks that broke the most.
+    Ties go to the training budget, then to the most images, then to the attacks that broke the most.
     """
     found: dict[Yardstick, list[tuple[RunRecord, Evaluation]]] = {}
     for run in runs:
@@ -145,10 +145,10 @@ def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
 
 
 def evaluated_alike(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Runs in parts, each with one evaluation that all its configurations have; those of a part may be compared.
+    """Runs in parts that can be compared, each with one evaluation that all its configurations have.
 
-    The first part is that of the evaluation that most configurations have. What has not been evaluated stands with the
-    first part that has the same data, or in one of its own.
+    The first part has the evaluation that most configurations have. Runs without an evaluation join the first part with
+    the same data, or form their own.
     """
     configurations: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -170,7 +170,7 @@ def evaluated_alike(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def group(runs: Sequence[RunRecord], yardstick: Yardstick | None) -> tuple[Variant, ...]:
-    """Runs by configuration, the most robust first, those without an evaluation last.
+    """Group runs by configuration, the most robust first, those without an evaluation last.
 
     Raises:
         InputError: there are no runs.
@@ -190,7 +190,7 @@ def group(runs: Sequence[RunRecord], yardstick: Yardstick | None) -> tuple[Varia
 
 
 def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
-    """Network, strides, enlargement, and as many other keys as it takes to tell the configurations apart.
+    """Name configurations by network, strides, enlargement, and the other keys that distinguish them.
 
     >>> name_configurations([RunConfig()])
     ['resnet8']
@@ -201,7 +201,7 @@ def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
         ", ".join([_network(values), *(_value(key, values[key]) for key in keys if values[key] is not None)])
         for values in flat
     ]
-    # Files of one name in two folders: then the whole path is needed.
+    # Files with the same name in two folders need the whole path.
     longer = [
         name if names.count(name) == 1 else f"{name} ({values['data']})"
         for name, values in zip(names, flat, strict=True)
@@ -213,7 +213,7 @@ def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def _telling_apart(flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that differ between configurations which the keys before them leave alike."""
+    """The keys that distinguish configurations that all earlier keys leave equal."""
     chosen: list[str] = []
     for key in sorted((key for key in flat[0] if key not in _NAMED_APART), key=_NAMED_FIRST.__contains__, reverse=True):
         alike: dict[str, set[str]] = {}
@@ -226,7 +226,7 @@ def _telling_apart(flat: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def only_enlarged(one: RunConfig, other: RunConfig) -> bool:
-    """Whether two configurations differ in nothing but the size of their maps."""
+    """Whether two configurations differ only in the size of their maps."""
     first, second = (
         {k: v for k, v in to_mapping(config).items() if k not in {*_ENLARGED_BY, "seed", *INCIDENTAL}}
         for config in (one, other)
@@ -235,7 +235,7 @@ def only_enlarged(one: RunConfig, other: RunConfig) -> bool:
 
 
 def family(config: RunConfig, configs: Sequence[RunConfig]) -> str:
-    """What a configuration is coloured by: the network and the defence, where there are several of either."""
+    """The key of a configuration's colour: the network and the defence, each only if there are several."""
     networks, defenses = (
         {getattr(c, part) for c in of}
         for of, part in (([c.model for c in configs], "model"), ([c.defense for c in configs], "defense"))
@@ -245,7 +245,7 @@ def family(config: RunConfig, configs: Sequence[RunConfig]) -> str:
 
 
 def _key(run: RunRecord) -> str:
-    """The configuration without its seed, and without what decides nothing."""
+    """The configuration without its seed and without keys that have no influence on results."""
     values: Mapping[str, Any] = to_mapping(replace(run.config, training=replace(run.config.training, seed=0)))
     return json.dumps({key: value for key, value in values.items() if key not in INCIDENTAL}, default=str)
 

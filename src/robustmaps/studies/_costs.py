@@ -1,4 +1,4 @@
-"""What runs will cost before they are made: operations from shapes, hours from a few timed steps."""
+"""Estimates of the cost of runs: operations from shapes, hours from a few timed steps."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,15 +26,15 @@ _TIMED_S = 3.0
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run costs.
+    """The estimated cost of a run.
 
     Attributes:
         image_flops: operations of a forward pass of one image.
-        training_flops: of training, validation included.
-        evaluation_flops: of all evaluations, as if every image withstood every attack; None where the number of
+        training_flops: operations of training, including validation.
+        evaluation_flops: operations of all evaluations if every image withstood every attack; None if the number of
             passes is not known.
-        seconds_per_flop: measured; None where nothing was.
-        measured: from what, in words.
+        seconds_per_flop: measured time per operation; None if not measured.
+        measured: how the time was measured, in words.
     """
 
     image_flops: int
@@ -45,29 +45,29 @@ class RunEstimate:
 
     @property
     def flops(self) -> float:
-        """Of the whole run, evaluations as far as known."""
+        """Operations of the whole run, with evaluations as far as known."""
         return self.training_flops + (self.evaluation_flops or 0.0)
 
     @property
     def seconds(self) -> float | None:
-        """Time of the run with a worker of its own; None where nothing was measured."""
+        """Time of the run in its own worker; None if not measured."""
         return None if self.seconds_per_flop is None else self.flops * self.seconds_per_flop
 
 
 def estimate_run(
     run: ResolvedRun, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int, passes: float
 ) -> RunEstimate:
-    """Operations of a run.
+    """Estimate the operations of a run.
 
     Args:
         run: the run.
         data: its images.
-        evaluations: of the run.
+        evaluations: its evaluations.
         forward: operations of a forward pass of one image; see `forward_flops`.
-        passes: forward passes that training on one image is worth; see `training_passes`.
+        passes: cost of training on one image, in forward passes; see `training_passes`.
 
     Raises:
-        InputError: attacks that don't exist.
+        InputError: an attack does not exist.
     """
     config, options = run.config, run.config.training
     validations = -(-options.epochs // options.validate_every)
@@ -85,27 +85,27 @@ def forward_flops(run: ResolvedRun, data: Dataset) -> int:
     """Operations of a forward pass of one image.
 
     Raises:
-        InputError: a network that can't be made, or that can't take the images.
+        InputError: the network can't be created, or can't take the images.
     """
     return image_cost(create_network(run, data).model, data).flops
 
 
 def training_passes(run: ResolvedRun, data: Dataset, progress: Sequence[float] = _QUARTERS) -> float:
-    """Forward passes that training on one image is worth, attack included: operations counted in real steps.
+    """The cost of training on one image in forward passes, including the attack, counted in real steps.
 
     Args:
-        run: a defence takes much the same number with every network.
+        run: the run; the result depends mostly on the defence, hardly on the network.
         data: its images.
-        progress: the shares of training at which a step is made, since some defences change; the mean counts.
+        progress: points of training, in [0, 1], to average over, since some defences change.
 
     Raises:
-        InputError: a network or a defence that can't be made.
+        InputError: the network or the defence can't be created.
     """
     model = create_network(run, data).model.train()
     defense = create_defense(run.config.defense, run.helper)
     x = data.train.subset(min(2, len(data.train))).tensors()[0]
     with torch.no_grad(), plain_view(model) as plain:
-        y = plain(x).argmax(1)  # a label that is wrong from the start would end some attacks at once
+        y = plain(x).argmax(1)  # a wrong label would end some attacks at once
     counted = {phase: _step_flops(model, phase, x, y) for phase in {at(defense, share) for share in progress}}
     total = sum(counted[at(defense, share)] for share in progress)
     return total / (len(progress) * len(x) * image_cost(model, data).flops)
@@ -141,15 +141,15 @@ def _evaluation_passes(config: RunConfig, evaluation: EvaluationConfig) -> float
 
 
 def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> float | None:
-    """Seconds per operation of training, from some timed steps after one to warm up; nothing is kept.
+    """Seconds per training operation, from a few timed steps after a warm-up; nothing is kept.
 
     Args:
         run: the run.
-        data: its images; as many as a few steps take.
-        threads: of a worker.
+        data: images for a few steps.
+        threads: threads of a worker.
 
     Returns:
-        None where the steps can't be made; the run itself will say why.
+        None if a step fails; the run itself will report why.
     """
     config, moments = run.config, list[float]()
 
@@ -159,7 +159,7 @@ def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> float | None:
 
     few = data.train.subset(min(len(data.train), config.training.batch_size * (_TIMED_STEPS + 1)))
     none = replace(data.validation, images=data.validation.images[:0], labels=data.validation.labels[:0])
-    # The learning rate does not change the time, but too large a one would end the steps.
+    # The learning rate does not affect the time, but the steps would end if it were too large.
     options = replace(config.training, tensorboard=False, epochs=_TIMED_STEPS + 1, schedule="constant", lr=1e-9)
     model = create_network(run, data).model
     with _threads(threads), suppress(Interrupted, RuntimeError, MemoryError):
@@ -195,9 +195,9 @@ def measure_all(
     threads: int,
     budget_s: float = 20.0,
 ) -> dict[RunConfig, RunEstimate]:
-    """Add times to estimates: one of each kind of network and defence is timed, as long as the time for that lasts.
+    """Add times to estimates by timing one run of each kind of network and defence, within a time limit.
 
-    Kinds that were not timed take the speed of the others, per operation.
+    Kinds that were not timed get the speed of the others, per operation.
     """
     began = time.monotonic()
     speeds: dict[object, float] = {}

@@ -1,4 +1,4 @@
-"""The demonstration: what does enlarging the feature maps buy on real images, in minutes, on any machine?"""
+"""The demonstration: the gain from larger feature maps on real images, in minutes, on any machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration found.
+    """The result of the demonstration.
 
     Attributes:
-        folder: where runs, plots and summary lie.
-        variants: the network as it is, then the enlarged one, over all seeds.
-        clean_gain, robust_gain: the second minus the first, paired by image and seed.
+        folder: folder of the runs, plots and summary.
+        variants: the original network, then the enlarged one, over all seeds.
+        clean_gain, robust_gain: accuracy of the second minus the first, paired by image and seed.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class DemoResult:
     robust_gain: Comparison
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {
             "folder": str(self.folder),
             "variants": [
@@ -66,7 +66,7 @@ class DemoResult:
         }
 
     def table(self) -> Table:
-        """One row per figure; the networks side by side, then the difference."""
+        """One row per figure: both networks, then the difference."""
         costs = [v.cost for v in self.variants if v.cost is not None]
 
         def size(name: str, unit: str) -> tuple[str, ...]:
@@ -101,19 +101,19 @@ def demo(
 ) -> DemoResult:
     """Train ResNet-8 and its twin with inputs upsampled by 2 on the digits, attack both, and compare.
 
-    It is a study of two configurations, so runs that are there already are used again; ones that were stopped go on.
+    It is a study of two configurations, so that finished runs are reused and stopped ones resumed.
 
     Args:
-        out: where runs, plots and the summary go.
+        out: folder for the runs, plots and summary.
         seeds: runs per network.
-        epochs: of each run.
-        jobs: runs at once; as many as there are cores if left out. Each run uses one core, so the figures do not
-            depend on it.
-        watcher: told how far the work is.
-        should_stop: True saves all runs and raises `Interrupted`.
+        epochs: epochs of each run.
+        jobs: number of parallel runs; by default the number of cores. Each run uses one core, so results do not depend
+            on it.
+        watcher: receives progress reports.
+        should_stop: if True, saves all runs and raises `Interrupted`.
 
     Raises:
-        RunsFailed: a run failed; the others are there.
+        RunsFailed: a run failed; the others are kept.
     """
     study = {
         "axes": {"upsample": list(_UPSAMPLES), "seed": list(range(seeds))},
@@ -211,7 +211,7 @@ def _markdown(result: DemoResult) -> str:
         f"- {name}: {', '.join(f'`{run.name}`' for run in variant.runs)}"
         for name, variant in zip(_NAMES, result.variants, strict=True)
     )
-    return f"""# What larger feature maps gain: ResNet-8 on digits
+    return f"""# The gain from larger feature maps: ResNet-8 on digits
 
 {result.sentence()}
 
@@ -219,7 +219,7 @@ def _markdown(result: DemoResult) -> str:
 Accuracies are means over {result.robust_gain.seeds} seeds on {result.robust_gain.images} test images that neither \
 training nor the choice of the best epoch has seen, with 95 % intervals over seeds and images; \
 differences are paired by seed and image. Robust accuracy: l_inf, eps {as_fraction(EPS)}, PGD-20 with 5 restarts; \
-training used PGD-5. Costs are those of one image, forward. Times are means per run, one core each.
+training used PGD-5. Costs are for a forward pass of one image. Times are means per run, on one core each.
 
 ![validation accuracy over epochs](curves.png)
 

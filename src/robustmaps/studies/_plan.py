@@ -1,4 +1,4 @@
-"""What a sweep will do: the runs of a study, which of them are missing, and what those cost."""
+"""The plan of a sweep: the runs of a study, which of them are missing, and their cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,15 +26,15 @@ Images = Callable[[DataConfig, Literal["test", "validation"], int | None], str]
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study, and what there is of it.
+    """One run of a study, and its state.
 
     Attributes:
-        point: its configuration and the values of the study's axes.
-        title: the values that differ between the study's runs, for people.
-        folder: where it lives.
-        done: whether it is trained and evaluated as the study asks.
-        robust: its robust accuracy by the study's first evaluation, where it is done.
-        estimate: what it costs.
+        point: its configuration and its values on the study's axes.
+        title: a readable title: the values that differ between the study's runs.
+        folder: its folder.
+        done: whether its training and all its evaluations are finished.
+        robust: its robust accuracy in the study's first evaluation, if done.
+        estimate: its estimated cost.
     """
 
     point: Point
@@ -47,15 +47,15 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep will do.
+    """The plan of a sweep.
 
     Attributes:
-        study: what was asked for.
-        out: the folder.
+        study: the study.
+        out: the folder of the runs.
         runs: all runs, in the order of the study.
-        jobs: runs at once.
-        threads: of each.
-        notes: what the reader has to know.
+        jobs: number of parallel runs.
+        threads: threads of each run.
+        notes: remarks for the user.
     """
 
     study: Study
@@ -67,21 +67,21 @@ class SweepPlan:
 
     @property
     def missing(self) -> tuple[PlannedRun, ...]:
-        """The runs to make, the longest first, so that no core waits at the end for one long run."""
+        """The missing runs, the longest first, so that no core idles at the end while one long run finishes."""
         return tuple(sorted((run for run in self.runs if not run.done), key=lambda run: -run.estimate.flops))
 
     @property
     def flops(self) -> float:
-        """Operations of what is missing."""
+        """Operations of the missing runs."""
         return sum(run.estimate.flops for run in self.missing)
 
     @property
     def seconds(self) -> float | None:
-        """Estimated time for what is missing; None where nothing was measured."""
+        """Estimated time for the missing runs; None if not measured."""
         return remaining_s([run.estimate.seconds for run in self.missing], self.jobs)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {
             "study": self.study.name,
             "out": str(self.out),
@@ -105,7 +105,7 @@ class SweepPlan:
 
 
 def remaining_s(seconds: Sequence[float | None], jobs: int) -> float | None:
-    """How long runs take, so many at once; None where one's time is not known."""
+    """The time for runs with ``jobs`` in parallel; None if the time of a run is not known."""
     known = [each for each in seconds if each is not None]
     if len(known) < len(seconds):
         return None
@@ -120,17 +120,17 @@ def plan_sweep(
     threads: int | None = None,
     resolver: Resolver | None = None,
 ) -> SweepPlan:
-    """Find what is missing of a study and estimate what it costs; writes nothing.
+    """Find the missing runs of a study and estimate their cost; writes nothing.
 
     Args:
-        study: what to run.
+        study: the study.
         out: the folder of the runs.
-        jobs: runs at once; a core each, at most eight, if left out, and one where a GPU does the work.
-        threads: of each run; the cores are shared out evenly if left out.
-        resolver: what completed the study, so that no weights are opened twice.
+        jobs: number of parallel runs; by default one per core, at most eight, and a single one on a GPU.
+        threads: threads of each run; by default the cores are shared evenly.
+        resolver: the resolver that completed the study, so that no weights are opened twice.
 
     Raises:
-        InputError: a configuration that can't be run: a network, strides, data or an attack.
+        InputError: a configuration can't be run because of its network, strides, data or attack.
     """
     folder = Path(out)
     loaded = cache(load_data)
@@ -176,7 +176,7 @@ def plan_sweep(
 
 
 def _title(point: Point, study: Study) -> str:
-    """The values of the axes that have several; those of all axes where none has."""
+    """The values on the axes with several values, or on all axes if there are none."""
     several = [key for key in study.keys if len({str(each.values.get(key)) for each in study.points}) > 1]
     shown = [f"{key} {point.values[key]}" for key in several or study.keys if key in point.values]
     return ", ".join(shown) or point.config.name
@@ -193,7 +193,7 @@ def _images(data: Dataset, split: Literal["test", "validation"], samples: int | 
 
 
 def _finished(folder: Path, evaluations: Sequence[EvaluationConfig], images: Images) -> float | None:
-    """Robust accuracy by the first evaluation, at its largest radius; None where something is missing."""
+    """Robust accuracy in the first evaluation, at its largest radius; None if an evaluation is missing."""
     if not (folder / "config.yaml").exists():
         return None
     record = read_run(folder, skipped=lambda *_: None)
@@ -207,12 +207,12 @@ def _finished(folder: Path, evaluations: Sequence[EvaluationConfig], images: Ima
 
 
 def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images | None = None) -> list[str | None]:
-    """For each radius, the name of the run's evaluation that was made in that way; None where there is none.
+    """For each radius, the name of the run's evaluation with these settings; None if there is none.
 
     Args:
         record: a finished run.
-        wanted: how it was to be evaluated.
-        images: the hash of the images, where the caller keeps it; found anew if left out.
+        wanted: the settings of the evaluation.
+        images: returns the hash of the images, if the caller caches it; by default it is computed.
     """
     config = record.config
     hashed = images or (lambda data, split, samples: _images(load_data(data), split, samples))

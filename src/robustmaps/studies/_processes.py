@@ -1,6 +1,6 @@
-"""Several tasks at once, each with its share of the cores; what runs them is exchangeable.
+"""Parallel tasks, each with its share of the cores; their executor can be replaced.
 
-Small networks use one core each far better than they share several.
+Small networks make far better use of one core each than of several shared cores.
 """
 
 import ctypes
@@ -30,11 +30,11 @@ _FOLLOW_S = 0.2
 
 @dataclass(frozen=True)
 class Worker:
-    """What a task may use of the process that started it.
+    """The interface of a task to the process that started it.
 
     Attributes:
         watch: reports the task's progress.
-        should_stop: whether the task is to save its work and raise.
+        should_stop: whether the task should save its work and raise `Interrupted`.
     """
 
     watch: Callable[[Progress], None]
@@ -45,17 +45,17 @@ Task = Callable[[Worker], T]
 """A picklable task: a function of a module, or a dataclass with ``__call__``."""
 
 
-class WorkerDied(RuntimeError):  # noqa: N818 - says what happened
-    """The process of a task ended without an answer: it was killed, ran out of memory, or crashed."""
+class WorkerDied(RuntimeError):  # noqa: N818 - named after what happened
+    """The process of a task ended without a result: it was killed, ran out of memory, or crashed."""
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """How a task ended.
+    """The outcome of a task.
 
     Attributes:
-        value: what it returned; None where it failed.
-        error: what it raised; None where it did not.
+        value: its return value; None if it failed.
+        error: its exception; None if it succeeded.
     """
 
     value: T | None = None
@@ -63,7 +63,7 @@ class Outcome(Generic[T]):
 
 
 class Executor(Protocol):
-    """What runs tasks: processes of this machine, or, behind the same call, those of many."""
+    """Runs tasks in processes on this machine, or with the same call on several machines."""
 
     def run(
         self,
@@ -73,23 +73,23 @@ class Executor(Protocol):
         finished: Callable[[int, Outcome[T]], None],
         should_stop: Callable[[], bool],
     ) -> list[Outcome[T]]:
-        """Run all tasks, also after one has failed, and return how each ended, in order.
+        """Run all tasks, even if some fail, and return their outcomes in order.
 
         Args:
-            tasks: what to run; they are begun in this order.
+            tasks: the tasks, started in this order.
             watcher: called with a task's index and its progress.
-            finished: called with a task's index and how it ended, as soon as it has.
-            should_stop: True tells every task to stop, and begins no other; those count as `Interrupted`.
+            finished: called with a task's index and its outcome as soon as it ends.
+            should_stop: if True, stops every task and starts no more; the outcome of those is `Interrupted`.
         """
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Processes of this machine.
+    """Runs tasks in processes on this machine.
 
     Attributes:
-        jobs: processes at once.
-        threads: of each process; the cores are shared out evenly if left out.
+        jobs: number of parallel processes.
+        threads: threads of each process; by default the cores are shared evenly.
     """
 
     jobs: int
@@ -110,13 +110,13 @@ class LocalExecutor:
     ) -> list[Outcome[T]]:
         """See `Executor`."""
         context = multiprocessing.get_context("spawn")
-        # Without a lock, which a process that is killed could leave held.
+        # Without a lock, which a killed process might never release.
         stop = context.RawValue(ctypes.c_bool, False)
         outcomes: list[Outcome[T] | None] = [None] * len(tasks)
         waiting = list(enumerate(tasks))
         with ExitStack() as stack:
             slots = [_Slot(context, stop, self.threads_each, stack) for _ in range(min(self.jobs, len(tasks)))]
-            # Entered last, so that it comes before the wait for processes, whatever is raised here.
+            # Entered last, so that it exits before the wait for processes, even after an exception.
             stack.callback(setattr, stop, "value", True)
             working: dict[Future[Any], tuple[int, _Slot]] = {}
             while working or (waiting and not stop.value):
@@ -133,18 +133,18 @@ class LocalExecutor:
                     outcome: Outcome[T] = slot.outcome(future)
                     outcomes[index] = outcome
                     finished(index, outcome)
-        return [outcome or Outcome(error=Interrupted("stopped before it began")) for outcome in outcomes]
+        return [outcome or Outcome(error=Interrupted("stopped before it started")) for outcome in outcomes]
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Slot:
-    """One process that works on one task after the other, and is replaced when it dies.
+    """One process that runs tasks one after another, and is replaced when it dies.
 
-    A pool of several would not say which task killed it, and would lose all others with it.
+    A pool of several processes would not show which task killed it, and would lose all other tasks too.
     """
 
     def __init__(self, context: SpawnContext, stop: Any, threads: int, stack: ExitStack) -> None:
@@ -152,7 +152,7 @@ class _Slot:
         self._open()
 
     def _open(self) -> None:
-        # The queue is of one process only: one that is killed may leave its lock held.
+        # One queue per process: a killed process might never release its lock.
         self._reports: Queue[tuple[int, Progress]] = self._context.Queue()
         self._pool = ProcessPoolExecutor(1, self._context, _begin, (self._stop, self._reports, self._threads))
         self._stack.enter_context(self._pool)
@@ -161,7 +161,7 @@ class _Slot:
         return self._pool.submit(_run, index, task)
 
     def pass_on(self, watcher: Callable[[int, Progress], None]) -> None:
-        """Tell the watcher what the process has reported."""
+        """Pass the reports of the process on to the watcher."""
         while True:
             try:
                 watcher(*self._reports.get_nowait())
@@ -172,18 +172,18 @@ class _Slot:
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             self._open()
-            error = WorkerDied("the process ended without an answer: it was killed, ran out of memory, or crashed")
+            error = WorkerDied("the process ended without a result: it was killed, ran out of memory, or crashed")
         return Outcome(error=error) if error is not None else Outcome(future.result())
 
 
 _connection: "tuple[Any, Queue[tuple[int, Progress]]] | None" = None
-"""Set once in a worker process, where the pool gives no other way to hand it over."""
+"""Set once in each worker process, since the pool offers no other way to pass it."""
 
 
 def _begin(stop: Any, reports: "Queue[tuple[int, Progress]]", threads: int) -> None:
     global _connection
     _connection = (stop, reports)
-    # Ctrl-C reaches the whole group; only the main process decides what follows from it.
+    # Ctrl-C reaches the whole process group, but only the main process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     import torch
@@ -192,7 +192,7 @@ def _begin(stop: Any, reports: "Queue[tuple[int, Progress]]", threads: int) -> N
 
 
 def _follow(parent: int) -> None:
-    """End with the main process, however it ended."""
+    """Exit when the main process has ended for any reason."""
     while os.getppid() == parent:
         time.sleep(_FOLLOW_S)
     os._exit(1)

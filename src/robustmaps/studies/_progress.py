@@ -1,4 +1,4 @@
-"""How far a sweep is, for whoever is watching."""
+"""The progress of a sweep, for watchers."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,16 +12,16 @@ from robustmaps.studies._processes import Outcome
 
 @dataclass(frozen=True)
 class SweepState:
-    """How far a sweep is.
+    """The progress of a sweep.
 
     Attributes:
-        total: runs of the study.
-        done: how many are trained and evaluated, those of earlier sittings included.
-        failed: how many failed in this one.
-        running: the title and last report of those at work.
-        best: title and robust accuracy of the best so far; None before there is one.
-        remaining_s: estimated seconds until the end; None where unknown.
-        event: what has just happened, in words; None for mere progress.
+        total: number of runs in the study.
+        done: number of finished runs, including those of earlier calls.
+        failed: number of runs that failed in this call.
+        running: title and latest report of each active run.
+        best: title and robust accuracy of the best run so far, if any.
+        remaining_s: estimated seconds until the end; None if unknown.
+        event: the latest event, in words; None for mere progress.
     """
 
     total: int
@@ -34,28 +34,28 @@ class SweepState:
 
 
 class Board:
-    """Keeps the state of a sweep."""
+    """Tracks the progress of a sweep."""
 
     def __init__(self, plan: SweepPlan, watcher: Callable[[SweepState], None]) -> None:
         self._runs, self._jobs, self._watcher = plan.missing, plan.jobs, watcher
         self._began: dict[int, float] = {}
         self._left = {index: run.estimate.seconds for index, run in enumerate(self._runs)}
-        self._took = self._expected = 0.0  # seconds of the runs that are done
+        self._took = self._expected = 0.0  # seconds of the finished runs
         there = [(run.title, run.robust) for run in plan.runs if run.robust is not None]
         best = max(there, key=lambda each: each[1], default=None)
         self.state = SweepState(len(plan.runs), len(plan.runs) - len(self._runs), best=best)
         self._tell(f"{self.state.done} of {self.state.total} runs are done already" if self.state.done else None)
 
     def watch(self, index: int, progress: Progress) -> None:
-        """Take in a report of a run."""
-        if index not in self._left:  # a last report that was overtaken by the end
+        """Record a report of a run."""
+        if index not in self._left:  # a late report, after the end of the run
             return
         self._began.setdefault(index, time.monotonic())
         self.state = replace(self.state, running={**self.state.running, self._runs[index].title: progress})
         self._tell(None)
 
     def finished(self, index: int, outcome: Outcome[dict[str, float]]) -> None:
-        """Take in the end of a run."""
+        """Record the end of a run."""
         run = self._runs[index]
         state = self.state
         expected = self._left.pop(index)
@@ -84,7 +84,7 @@ class Board:
         self._watcher(replace(self.state, remaining_s=self._remaining_s(), event=event))
 
     def _remaining_s(self) -> float | None:
-        """The estimate of what is left, corrected by how wrong it was of what is done."""
+        """The estimate for the remaining runs, corrected by its error on the finished ones."""
         now = time.monotonic()
         wrong = self._took / self._expected if self._expected else 1.0
         left = [

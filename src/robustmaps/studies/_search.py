@@ -1,4 +1,4 @@
-"""Which enlargement is worth its cost: successive halving (arXiv 1502.07943, 1810.05934), as Optuna implements it."""
+"""Search for enlargements worth their cost: successive halving (arXiv 1502.07943, 1810.05934) by Optuna."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from robustmaps.training import RunFolder
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate, as far as it was trained.
+    """One candidate and its training.
 
     Attributes:
         candidate: the configuration and its cost.
         folder: the run folder.
-        epochs: how many it was given.
-        score: its best accuracy so far on the validation images, under attack where it was trained so.
+        epochs: number of epochs trained.
+        score: its best accuracy on the validation images so far, under attack if trained adversarially.
         kept: whether it was trained to the end.
-        best: whether no other candidate that was trained to the end is as robust and cheaper, or as cheap and more so.
-        clean, robust: on the test images, of those that are best.
+        best: whether it is on the Pareto front of cost and score among the candidates trained to the end.
+        clean, robust: accuracy on the test images, if best.
     """
 
     candidate: Candidate
@@ -42,7 +42,7 @@ class Trial:
     robust: Measured | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {
             **self.candidate.to_dict(),
             "folder": str(self.folder),
@@ -57,11 +57,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        trials: one for each candidate, the cheapest first.
-        path: the JSON file with all of it.
+        trials: one per candidate, cheapest first.
+        path: the JSON file of the result.
     """
 
     trials: tuple[Trial, ...]
@@ -69,11 +69,11 @@ class SearchResult:
 
     @property
     def front(self) -> tuple[Trial, ...]:
-        """The trials that no other beats in cost and validation accuracy."""
+        """The trials on the Pareto front of cost and validation accuracy."""
         return tuple(trial for trial in self.trials if trial.best)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {
             "front": [trial.candidate.title for trial in self.front],
             "trials": [trial.to_dict() for trial in self.trials],
@@ -84,8 +84,7 @@ class SearchResult:
 class _Halving:
     """Optuna's successive halving over candidates that are trained one after the other.
 
-    The run folders are the memory: a search that was stopped reads the epochs of its runs from there and decides the
-    same again.
+    All state is in the run folders: a resumed search reads the epochs of its runs there and repeats the same decisions.
     """
 
     optuna: Any
@@ -95,7 +94,7 @@ class _Halving:
         return self.study.ask()
 
     def judge(self, trial: Any, history: Sequence[Mapping[str, Any]], seen: int) -> bool:
-        """Report the epochs after the first ``seen``; returns whether the candidate is given up."""
+        """Report the epochs after the first ``seen``; returns whether to stop the candidate early."""
         for number in range(seen + 1, len(history) + 1):
             trial.report(_score(history[:number]), number)
             if trial.should_prune():
@@ -115,31 +114,31 @@ def search(
     watcher: Callable[[str, Progress], None] = lambda _, __: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
-    """Train candidates on their proxy schedule, give up those without prospect, and find the Pareto front.
+    """Train candidates on their proxy schedule, stop unpromising ones early, and find the Pareto front.
 
-    The first candidate, the network that is to be enlarged, is always trained to the end, so that the rest has
-    something to be compared with. Decisions are made on validation images; test images are looked at once, for the
-    candidates of the front. Each candidate has one seed: differences of a few points call for a sweep over seeds.
+    The first candidate, the original network, is always trained to the end as a reference for the others. Decisions
+    use validation images; test images are used only once, for the candidates on the front. Each candidate has one
+    seed: to confirm differences of a few points, run a sweep over seeds.
 
     Args:
-        candidates: what to choose from; all with the same number of epochs.
-        out: the folder of the runs and of ``search.json``.
+        candidates: the candidates, all with the same number of epochs.
+        out: folder for the runs and ``search.json``.
         data: the images.
-        evaluation: of the candidates on the front.
-        least_epochs: that every candidate gets.
-        reduction: of so many candidates at a rung one goes on, to so many times as many epochs.
-        seed: of the order in which candidates are tried.
-        watcher: called with a candidate's title as the work goes on.
-        should_stop: True saves the run and raises `Interrupted`; the same call goes on.
+        evaluation: the evaluation for candidates on the front.
+        least_epochs: minimum number of epochs for every candidate.
+        reduction: 1 in ``reduction`` candidates survives each rung, with ``reduction`` times the epochs.
+        seed: seed of the order in which candidates are tried.
+        watcher: receives a candidate's title and progress reports.
+        should_stop: if True, saves the run and raises `Interrupted`; the same call resumes.
 
     Raises:
-        InputError: Optuna is not installed, or bad settings.
-        Interrupted: ``should_stop`` said so.
+        InputError: Optuna is not installed, or the settings are invalid.
+        Interrupted: ``should_stop`` returned True.
     """
     check_whole("least_epochs", least_epochs, 1)
     check_whole("reduction", reduction, 2)
     if len(data.validation) == 0:
-        raise InputError(f"{data.name}: there are no validation images to choose by; set validation above 0")
+        raise InputError(f"{data.name}: the search needs validation images; set validation above 0")
     optuna = _optuna()
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least_epochs, reduction_factor=reduction)
     halving = _Halving(optuna, optuna.create_study(direction="maximize", pruner=pruner))
@@ -166,7 +165,7 @@ def _try(
     *,
     spare: bool,
 ) -> Trial:
-    """Train one candidate until its end, or until the pruner gives it up."""
+    """Train one candidate to the end, or until the pruner stops it."""
     folder = RunFolder(out / candidate.config.name)
     trial, seen, given_up = halving.trial(), 0, False
 
@@ -204,7 +203,7 @@ def _try(
 
 
 def _score(history: Sequence[Mapping[str, Any]]) -> float:
-    """The best validation accuracy so far, under attack where there is one."""
+    """The best validation accuracy so far, under attack if measured."""
     scores = [r.get("validation_robust_accuracy", r.get("validation_clean_accuracy")) for r in history]
     return max((score for score in scores if score is not None), default=0.0)
 

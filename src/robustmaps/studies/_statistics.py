@@ -1,4 +1,4 @@
-"""What runs say together: configurations over seeds, and each against the others."""
+"""Statistics over runs: configurations over seeds, and comparisons between them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from robustmaps.studies._configurations import Variant, choose_yardstick, evalua
 
 @dataclass(frozen=True)
 class Statistics:
-    """Runs by configuration, and what is shown of their differences.
+    """Runs by configuration, and their statistically tested differences.
 
     Attributes:
-        folder: where they lie.
+        folder: the folder of the runs.
         variants: the configurations, the most robust first, those without an evaluation last.
-        yardstick: the evaluation by which they are compared, None where there is none.
-        title: what tells these runs from those of other parts of a study; empty where there is one part.
+        yardstick: the evaluation that compares them; None if there is none.
+        title: a title for these runs among several parts of a study; empty for a single part.
     """
 
     folder: Path
@@ -37,20 +37,20 @@ class Statistics:
 
     @property
     def compared(self) -> tuple[Variant, ...]:
-        """The configurations that have been evaluated alike."""
+        """The configurations with this evaluation."""
         return tuple(variant for variant in self.variants if variant.evaluated)
 
     @property
     def best(self) -> Variant:
-        """The most robust configuration; the first where nothing has been evaluated."""
+        """The most robust configuration, or the first if nothing has been evaluated."""
         return self.variants[0]
 
     @cached_property
     def families(self) -> tuple[tuple[Variant, ...], ...]:
-        """The compared configurations, in groups that differ in nothing but their maps; the cheapest of each first.
+        """The compared configurations, in groups that differ only in their maps, cheapest first.
 
-        The first is what the others of its family are measured against: chosen by cost, not by the verdicts, so that
-        it may serve as a reference. Where no two differ in their maps alone, all make one family.
+        The first is the reference for its family. It is chosen by cost, not by the verdicts, so that comparisons with
+        it are valid. If no two configurations differ only in their maps, all form one family.
         """
         families: list[list[Variant]] = []
         for variant in self.compared:
@@ -65,7 +65,7 @@ class Statistics:
 
     @cached_property
     def gains(self) -> dict[str, Comparison]:
-        """Per configuration its robustness against the cheapest of its family, where they share seeds."""
+        """Robust accuracy of each configuration against the cheapest of its family, if they share seeds."""
         found = {}
         for plain, *others in self.families:
             if others:
@@ -76,7 +76,7 @@ class Statistics:
 
     @cached_property
     def leads(self) -> tuple[Comparison, ...]:
-        """The most robust configuration against each other; corrected for all pairs, since the verdicts chose it."""
+        """The most robust configuration against every other, corrected for all pairs, since verdicts chose it."""
         if len(self.compared) < 2:
             return ()
         name = self.best.name
@@ -89,12 +89,12 @@ class Statistics:
 
     @property
     def lead(self) -> Comparison | None:
-        """The most robust configuration against the next; None where they share no seed."""
+        """The most robust configuration against the next; None if they share no seed."""
         return next((one for one in self.leads if one.a == self.compared[1].name), None)
 
     @property
     def best_is_shown(self) -> bool:
-        """Whether the most robust configuration is shown to be more robust than each other."""
+        """Whether the most robust configuration is significantly more robust than every other."""
         return len(self.leads) == len(self.compared) - 1 and all(one.shown and one.value > 0 for one in self.leads)
 
     @cached_property
@@ -102,7 +102,7 @@ class Statistics:
         return {v.name: {s: e.robust_correct for s, e in v.evaluated.items()} for v in self.compared}
 
     def sentences(self) -> list[str]:
-        """The most robust configuration against the next, and each against the cheapest of its family; in words."""
+        """The most robust configuration against the next, and each against the cheapest of its family."""
         known: dict[frozenset[str], str] = {}
         for one in (*([self.lead] if self.lead else []), *self.gains.values()):
             known.setdefault(frozenset((one.a, one.b)), one.sentence())
@@ -110,17 +110,17 @@ class Statistics:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out, and why."""
+        """Notes on omitted runs."""
         notes = []
         without = sum(each is None for variant in self.variants for each in variant.evaluations)
         if without and self.yardstick is not None:
             notes.append(f"{without} of {len(self.runs)} runs have not been evaluated with {self.yardstick.short}")
         if len({tuple(variant.evaluated) for variant in self.compared}) > 1:
-            notes.append("configurations differ in their seeds; each pair is compared over the seeds that both have")
+            notes.append("configurations have different seeds; each pair is compared over its common seeds")
         return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {
             **({"part": self.title} if self.title else {}),
             "evaluation": None if self.yardstick is None else self.yardstick.text,
@@ -133,7 +133,7 @@ class Statistics:
 
     @property
     def reference(self) -> Variant | None:
-        """What the best is shown beside: the cheapest of its family, or the next of it where it is that itself."""
+        """The reference for the best: the cheapest of its family, or the next if the best is the cheapest."""
         family = next((family for family in self.families if self.best in family), ())
         if len(family) < 2:
             return None
@@ -141,21 +141,21 @@ class Statistics:
 
     @property
     def tints(self) -> dict[str, int]:
-        """A colour for each configuration, the same in every plot."""
+        """The colour of each configuration, the same in every plot."""
         first = [self.best, *([self.reference] if self.reference else [])]
         return {name: n for n, name in enumerate(dict.fromkeys(v.name for v in (*first, *self.variants)))}
 
     def shown(self, count: int) -> tuple[Variant, ...]:
-        """So many configurations for a plot: the most robust, and the one that the first is shown beside."""
+        """At most ``count`` configurations for a plot: the most robust ones and the reference for the best."""
         return tuple(v for v in self.variants if self.tints[v.name] < count)
 
 
 def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Statistics:
-    """Put runs together that differ only in the seed, and compare them by the evaluation that most have.
+    """Group runs that differ only in the seed, and compare them by their most common evaluation.
 
     Args:
         records: the runs.
-        folder: where they lie, for titles.
+        folder: the folder of the runs, for titles.
 
     Raises:
         InputError: there are no runs.
@@ -165,15 +165,15 @@ def statistics_of(records: Sequence[RunRecord], folder: str | Path = ".") -> Sta
 
 
 def statistics_by_part(records: Sequence[RunRecord], folder: str | Path = ".") -> tuple[Statistics, ...]:
-    """The same for runs that were not all evaluated alike, such as those of several data sets or radii.
+    """The same for runs with different evaluations, such as on several data sets or at several radii.
 
     Args:
         records: the runs.
-        folder: where they lie, for titles.
+        folder: the folder of the runs, for titles.
 
     Returns:
-        One for each data set, radius or attack, the one with the most configurations first. What stands in different
-        ones is not compared.
+        One per data set, radius or attack, the one with the most configurations first. Runs in different ones are not
+        compared.
 
     Raises:
         InputError: there are no runs.
@@ -185,7 +185,7 @@ def statistics_by_part(records: Sequence[RunRecord], folder: str | Path = ".") -
 
 
 def _titles(parts: Sequence[Statistics]) -> list[str]:
-    """The data where they differ, else also the attack and the radius, else also the number of images."""
+    """The first of these that is unique: data; attack and radius; all three; attack, radius and images."""
     data = [", ".join(dict.fromkeys(Path(v.config.data.data).name for v in part.variants)) for part in parts]
     short = ["not evaluated" if part.yardstick is None else part.yardstick.short for part in parts]
     text = ["not evaluated" if part.yardstick is None else part.yardstick.text for part in parts]

@@ -1,4 +1,4 @@
-"""Making a study's runs, however often that is interrupted."""
+"""Run a study, resuming after any interruption."""
 
 import time
 import traceback
@@ -22,22 +22,22 @@ from robustmaps.studies._progress import Board, SweepState
 from robustmaps.training import RunFolder
 
 
-class RunsFailed(RuntimeError):  # noqa: N818 - says what happened
+class RunsFailed(RuntimeError):  # noqa: N818 - named after what happened
     """Some runs of a study failed; the message names them."""
 
 
 @dataclass(frozen=True)
 class RunTask:
-    """Train and evaluate one run of a study, as far as that has not been done, in a process of its own."""
+    """Train and evaluate one run of a study, unless done before, in its own process."""
 
     config: RunConfig
     out: Path
     evaluations: tuple[EvaluationConfig, ...]
 
     def __call__(self, worker: Worker) -> dict[str, float]:
-        """Returns clean and robust accuracy by the first evaluation, at the largest radius."""
+        """Returns clean and robust accuracy in the first evaluation, at the largest radius."""
         folder = self.out / self.config.name
-        # So that a run which fails before it begins is one that failed, and no foreign folder.
+        # So that a run that fails before it starts counts as failed, not as an unrelated folder.
         if not (folder / "config.yaml").exists():
             write_text(folder / "config.yaml", write_config(self.config))
         RunFolder(folder).error.unlink(missing_ok=True)
@@ -83,14 +83,14 @@ class RunTask:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of a sweep.
+    """The result of a sweep.
 
     Attributes:
-        out: the folder.
-        made: folders of the runs made or gone on with in this sitting.
-        before: how many runs were there already.
-        failed: by the run's folder the error.
-        seconds: wall time of this sitting.
+        out: the folder of the runs.
+        made: folders of the runs started or resumed in this call.
+        before: number of runs that were already finished.
+        failed: the error by run folder.
+        seconds: wall time of this call.
     """
 
     out: Path
@@ -100,7 +100,7 @@ class SweepResult:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {
             "out": str(self.out),
             "made": [str(path) for path in self.made],
@@ -117,20 +117,20 @@ def sweep(
     watcher: Callable[[SweepState], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SweepResult:
-    """Make what is missing of a study. The same call goes on after a stop, a kill or a failure.
+    """Make the missing runs of a study. The same call resumes after a stop, a kill or a failure.
 
-    Each run is trained and evaluated in a folder that is named after its configuration. A run that fails says why in
-    ``error.txt`` there, the others go on; a later sweep tries it again.
+    Each run is trained and evaluated in a folder named after its configuration. If a run fails, its error is written to
+    ``error.txt`` there and the others continue; a later sweep tries it again.
 
     Args:
-        plan: what `plan_sweep` found.
-        executor: what runs the tasks; processes of this machine if left out.
-        watcher: told how far the sweep is.
-        should_stop: True saves all runs and raises `Interrupted`.
+        plan: a plan by `plan_sweep`.
+        executor: runs the tasks; by default in processes on this machine.
+        watcher: receives progress reports.
+        should_stop: if True, saves all runs and raises `Interrupted`.
 
     Raises:
-        InputError: another sweep is at work in the folder.
-        Interrupted: ``should_stop`` said so.
+        InputError: another sweep is running in the folder.
+        Interrupted: ``should_stop`` returned True.
     """
     began = time.monotonic()
     missing = plan.missing
@@ -145,7 +145,7 @@ def sweep(
     for run, outcome in zip(missing, outcomes, strict=True):
         if outcome.error is not None and not isinstance(outcome.error, Interrupted):
             failed[run.folder] = f"{type(outcome.error).__name__}: {outcome.error}"
-            if not RunFolder(run.folder).error.exists():  # the process died before it could say so
+            if not RunFolder(run.folder).error.exists():  # the process died before it could write it
                 write_text(RunFolder(run.folder).error, failed[run.folder] + "\n")
     if any(isinstance(outcome.error, Interrupted) for outcome in outcomes):
         raise Interrupted(f"stopped with {board.state.done} of {board.state.total} runs done")
@@ -168,7 +168,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _record(plan: SweepPlan) -> None:
-    """Keep the study in the folder, so that it alone can be reported; another one's file is moved aside."""
+    """Save the study in the folder, for reports on its runs alone; another study's file is moved aside."""
     copy = plan.out / "study.yaml"
     if copy.exists() and (before := copy.read_text(encoding="utf-8")) != plan.study.text:
         write_text(plan.out / f"study-{short_hash(before)}.yaml", before)

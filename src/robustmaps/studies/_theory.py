@@ -1,4 +1,4 @@
-"""The theory laboratory as files: random weights, and weights that were trained for the purpose."""
+"""The theory laboratory with random and trained weights, and its files."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +26,13 @@ _SHOWN = 16
 
 @dataclass(frozen=True)
 class TheoryResult:
-    """What was measured and written."""
+    """The measurements and their files."""
 
     found: Laboratory
     files: tuple[Path, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {**self.found.to_dict(), "files": [str(path) for path in self.files]}
 
 
@@ -49,19 +49,19 @@ def theory(
     out: str | Path | None = None,
     watcher: Watcher = ignore,
 ) -> TheoryResult:
-    """Measure the laws of docs/theory.md on random networks and on trained ones.
+    """Measure the laws of docs/theory.md on random and trained networks.
 
     Args:
         draws: random networks per point.
-        steps: of projected gradient descent in the basic case; none where 0.
-        seed: of all draws.
+        steps: steps of projected gradient descent in the basic case; 0 skips it.
+        seed: seed of all draws.
         data: images to train on.
-        image_size: pixels a side of those images.
-        networks: trained ones per pool, each from another seed; none where 0.
-        epochs: of training.
-        samples: training images.
-        out: a folder for ``theory.json`` and ``theory.png``; nothing is written where None.
-        watcher: called as the work goes on.
+        image_size: side of those images in pixels.
+        networks: trained networks per pool, each with its own seed; 0 for none.
+        epochs: epochs of training.
+        samples: number of training images.
+        out: folder for ``theory.json`` and ``theory.png``; None writes nothing.
+        watcher: receives progress reports.
     """
     files = () if out is None else (Path(out) / "theory.json", Path(out) / "theory.png")
     check_free(*files)
@@ -69,7 +69,7 @@ def theory(
     check_whole("steps", steps, 0)
     check_whole("networks", networks, 0)
     if networks == 1:
-        raise InputError("networks=1: one network has no interval; expected 0 or at least 2")
+        raise InputError("networks=1: a single network gives no interval; expected 0 or at least 2")
     variations = [variation for pool in POOLS for variation in standard_variations(pool)]
     if networks:
         loaded = load_data(DataConfig(data, image_size=image_size, augment="none"), watcher)
@@ -84,7 +84,7 @@ def theory(
 
 
 def _trained(toy: Toy, data: Dataset, networks: int, epochs: int, seed: int, watcher: Watcher) -> Variation:
-    """Networks of one layer that were trained at stride 1, measured with the same weights at larger strides."""
+    """One-layer networks trained at stride 1, measured with the same weights at larger strides."""
     side = min(data.image_size)
     toy = replace(toy, in_channels=data.in_channels, image_px=side)
     weights = []
@@ -111,7 +111,7 @@ def _trained(toy: Toy, data: Dataset, networks: int, epochs: int, seed: int, wat
 
 
 class OneLayer(nn.Module):
-    """The theory's network as a classifier: one convolution, ReLU, a global pool, a linear layer."""
+    """The theory's network as a classifier: a convolution, ReLU, a global pool, and a linear layer."""
 
     def __init__(self, toy: Toy, classes: int, seed: int) -> None:
         super().__init__()

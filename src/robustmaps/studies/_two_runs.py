@@ -1,4 +1,4 @@
-"""Two runs side by side."""
+"""The comparison of two runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ from robustmaps.training import INCIDENTAL
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """Two runs, compared on the same images and against the same attacks.
+    """Two runs compared on the same images, under the same attacks.
 
     Attributes:
-        runs: the two.
+        runs: both runs.
         yardstick: the evaluation that both have.
-        clean, robust: accuracy of the second minus that of the first, paired by image.
-        table: the figures side by side.
-        settings: the keys of the configuration in which they differ, with both values.
+        clean, robust: accuracy of the second minus the first, paired by image.
+        table: the figures of both.
+        settings: the configuration keys that differ, with both values.
     """
 
     runs: tuple[RunRecord, RunRecord]
@@ -35,11 +35,11 @@ class ComparedRuns:
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
-        text = self.robust.sentence()
-        return f"{text[0].upper()}{text[1:]} (McNemar p = {self.robust.mcnemar_p:.2g})."
+        text = self.robust.sentence().removesuffix(")")
+        return f"{text[0].upper()}{text[1:]}; McNemar p = {self.robust.mcnemar_p:.2g})."
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dictionary for JSON."""
         return {
             "runs": [str(run.folder) for run in self.runs],
             "attacks": self.yardstick.text,
@@ -55,7 +55,7 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
     """Compare two runs by the strongest evaluation that both have.
 
     Raises:
-        InputError: one of them is no run folder, or they have no evaluation in common.
+        InputError: a folder is not a run folder, or they have no evaluation in common.
     """
     runs = (read_run(first), read_run(second))
     common = set.intersection(*({Yardstick.of(e) for e in run.evaluations.values()} for run in runs))

@@ -1,4 +1,4 @@
-"""The plots of a report that compare accuracies."""
+"""Plots that compare accuracies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
 
 _NORMS = {"linf": "l∞", "l2": "l₂", "l1": "l₁"}
-# Neighbours in rank often lie close together.
+# Neighbours in rank are often close together.
 _POSITIONS = ("top right", "bottom right", "top left", "bottom left")
 _LARGEST_PX, _SMALLEST_PX = 34.0, 8.0
 
 
 @dataclass(frozen=True)
 class TradeOff:
-    """One configuration between accuracy, robustness and cost.
+    """The accuracy, robustness and cost of a configuration.
 
     Attributes:
-        name: of the configuration.
-        group: whose colour it has, such as the network or the defence.
+        name: name of the configuration.
+        group: the group that determines its colour, such as the network or the defence.
         clean, robust: shares with 95 % intervals.
-        flops: of a forward pass, None where unknown.
-        cost: the same for people.
+        flops: operations of a forward pass; None if unknown.
+        cost: the same as readable text.
     """
 
     name: str
@@ -39,7 +39,7 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
     """Clean against robust accuracy; the area of a point grows with the cost of the configuration."""
     groups = list(dict.fromkeys(point.group for point in points))
     largest = max((point.flops or 0 for point in points), default=0) or 1
-    few = len(points) <= 8  # more names than that lie on each other; hovering tells them
+    few = len(points) <= 8  # more names would overlap; hovering shows them
     traces: list[Trace] = []
     for index, group in enumerate(groups):
         mine = [point for point in points if point.group == group]
@@ -85,10 +85,10 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str) -> Chart:
 
 
 def differences_chart(rows: Sequence[tuple[str, str, Measured]]) -> Chart:
-    """How much more robust each configuration is than what it is measured against.
+    """The difference in robust accuracy of each configuration to its reference.
 
     Args:
-        rows: a configuration, what it is measured against, and the difference.
+        rows: a configuration, its reference, and the difference.
     """
     shown = list(reversed(rows))
     figures = [figure.scaled(100) for *_, figure in shown]
@@ -117,7 +117,7 @@ def differences_chart(rows: Sequence[tuple[str, str, Measured]]) -> Chart:
             "yaxis": {"automargin": True, "type": "category", "range": [-0.6, len(rows) - 0.4]},
         },
         data=table(("configuration", "against", "gain (points)"), named, f"{title}, paired by image and seed"),
-        caption="An interval that does not reach the line at 0 shows a difference.",
+        caption="A difference is beyond chance if its interval does not include 0.",
         height_px=150 + 34 * len(rows),
     )
 
@@ -125,7 +125,7 @@ def differences_chart(rows: Sequence[tuple[str, str, Measured]]) -> Chart:
 def radius_chart(
     series: Sequence[tuple[str, Sequence[tuple[float, Measured]]]], norm: str, attack: str, tints: Tints | None = None
 ) -> Chart:
-    """Accuracy over the radius of the budget."""
+    """Accuracy against the radius of the budget."""
     traces: list[Trace] = []
     tints = tints or tints_of(name for name, _ in series)
     for name, points in series:
@@ -169,5 +169,5 @@ def radius_chart(
             "hovermode": "x unified",
         },
         data=table(("configuration", f"eps, {norm}", "accuracy [95 %]"), rows, f"Accuracy over eps, {attack}"),
-        caption=f"{attack}. At 0 stands clean accuracy. Bands: 95 % intervals.",
+        caption=f"{attack}. The value at 0 is clean accuracy. Bands: 95 % intervals.",
     )

@@ -1,4 +1,4 @@
-"""The plots of a report over epochs and along the depth of a network."""
+"""Plots over epochs and along the depth of a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colo
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Accuracy over epochs, of several runs.
+    """Accuracy over epochs for several runs.
 
     Attributes:
-        name: of the configuration.
+        name: name of the configuration.
         kind: what is measured, such as ``validation, robust``.
-        epochs: from 1 on.
-        runs: per run a share for each of the epochs.
+        epochs: the epochs, from 1.
+        runs: accuracies per run and epoch.
     """
 
     name: str
@@ -34,16 +34,16 @@ _DASHES = {"validation, robust": "solid", "training, robust": "dash", "validatio
 
 
 def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tints | None = None) -> Chart:
-    """Robust accuracy while training, of training and validation images: where they part, the network overfits.
+    """Robust accuracy over epochs on training and validation images; they diverge when the network overfits.
 
     Args:
-        curves: of each configuration one per kind.
-        overfitting: what follows from them, in words.
+        curves: one per configuration and kind.
+        overfitting: a conclusion on overfitting, in words.
         tints: the colour of each name.
     """
     names = list(dict.fromkeys(curve.name for curve in curves))
     tints = tints or tints_of(names)
-    folded = len(names) > _FEW_NAMES  # the lines that matter most come first; the legend has the others
+    folded = len(names) > _FEW_NAMES  # show only the most important lines; the legend has the others
     longest = max(curve.epochs[-1] for curve in curves)
     traces: list[Trace] = []
     rows = []
@@ -88,8 +88,8 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
             "Accuracy over epochs: mean over seeds, with the lowest and highest seed as low and high",
         ),
         caption="Solid: robust, validation images. Dashed: robust, training images. Dotted: clean, validation images. "
-        "Means over seeds; bands span the seeds. A dashed line that goes on rising while the solid one falls is robust "
-        "overfitting." + (" A click in the legend shows the lines that are grey there." if folded else ""),
+        "Means over seeds; bands span the seeds. If the dashed line rises while the solid one falls, that is robust "
+        "overfitting." + (" Click grey entries in the legend to show their lines." if folded else ""),
         height_px=460,
     )
 
@@ -99,9 +99,9 @@ class DepthSeries:
     """A figure per stage of one network.
 
     Attributes:
-        name: of the network.
-        first_order: to first order; None where it is not known.
-        reached: what an attack reaches, likewise.
+        name: name of the network.
+        first_order: the first-order gain; None if not known.
+        reached: the gain of an attack, likewise.
         maps: sizes of the maps, such as ``8x8``.
     """
 
@@ -114,7 +114,7 @@ class DepthSeries:
 def depth_chart(
     stages: Sequence[str], series: Sequence[DepthSeries], unit: str, steps: int, tints: Tints | None = None
 ) -> Chart:
-    """What a perturbation gains on the pooled features, stage by stage."""
+    """The perturbation gain on the pooled features of each stage."""
     traces: list[Trace] = []
     rows = []
     tints = tints or tints_of(one.name for one in series)

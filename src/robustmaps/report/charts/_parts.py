@@ -1,4 +1,4 @@
-"""What the plots of the page share: figures with bounds, axes, bands, escaped names."""
+"""Shared parts of the plots: figures with bounds, axes, bands, escaped names."""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,26 +7,26 @@ from typing import Any
 from robustmaps.engine.measured import Measured
 
 SERIES = 8
-"""Colours that the page has; a plot with more series would use them twice."""
+"""The number of colours; a plot with more series reuses them."""
 
 Trace = dict[str, Any]
 Tints = Mapping[str, int]
-"""The colour of each name, so that a configuration has the same one in every plot."""
+"""The colour of each name, the same in every plot."""
 
 
 def plain(text: str) -> str:
-    """A name for Plotly, which takes some HTML in texts for its own."""
+    """A name escaped for Plotly, which interprets some HTML in texts."""
     return html.escape(text, quote=False)
 
 
 def colour(index: int, opacity: float | None = None) -> str:
-    """The series' colour, which the page fills in."""
+    """The placeholder of a series' colour, which the page replaces."""
     token = f"${index % SERIES}"
     return token if opacity is None else f"{token}/{opacity:g}"
 
 
 def tints_of(names: Iterable[str]) -> Tints:
-    """A colour for each name, in the order in which they come."""
+    """A colour for each name, in order of appearance."""
     return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
@@ -43,7 +43,7 @@ def bars(figures: Sequence[Measured]) -> dict[str, Any]:
 
 
 def band(x: Sequence[float], figures: Sequence[Measured], index: int, group: str) -> Trace:
-    """The area between the bounds, hidden and shown together with its line."""
+    """The area between the bounds, toggled together with its line."""
     return {
         "type": "scatter",
         "mode": "lines",

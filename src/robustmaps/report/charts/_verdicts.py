@@ -1,4 +1,4 @@
-"""The plots of a report that say what became of the images: by attack, and by class."""
+"""Plots of verdicts on the images, by attack and by class."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from robustmaps.figures import Cell, percent_cell, table
 from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, bars, colour, percent_axis, plain, tints_of
 
-# The green is that of what stayed robust.
+# Green is reserved for robust images.
 _BROKEN = (1, 4, 3, 0, 6)
 
 
 def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attack: str) -> Chart:
-    """What became of the images: wrong without an attack, broken by each attack in turn, or robust."""
+    """The shares of images that are wrong without an attack, broken by each attack in turn, or robust."""
     kinds = list(dict.fromkeys(kind for _, shares in rows for kind, _ in shares))
     names = [name for name, _ in rows]
     broken = [kind for kind in kinds if kind not in ("robust", "wrong, clean")]
@@ -46,11 +46,11 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
             )
             for name, shares in rows
         ],
-        f"What broke how many images, in % of all, {attack}",
+        f"Images broken by each attack, in % of all, {attack}",
     )
     return Chart(
         name="cascade",
-        title="What broke how many",
+        title="Images broken by each attack",
         alt="Stacked bars: the share of images that stayed right, that each attack broke, and that were wrong before. "
         + "; ".join(f"{name}: {100 * dict(shares).get('robust', 0.0):.1f} percent robust" for name, shares in rows),
         traces=traces,
@@ -61,7 +61,7 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
             "legend": {"traceorder": "normal"},
         },
         data=data,
-        caption="Each attack sees only what the ones before it left, so its bar is what it broke beyond them.",
+        caption="Each attack is run only on images that no earlier one broke; its bar shows the images it adds.",
         height_px=170 + 36 * len(rows),
     )
 

@@ -1,4 +1,4 @@
-"""What the attacks broke, and accuracy over their radius."""
+"""Images broken by the attacks, and accuracy against the radius."""
 
 import json
 
@@ -20,7 +20,7 @@ _Series = tuple[str, tuple[str, ...], str, str]
 
 
 def attacks(material: Material) -> list[Block]:
-    """Accuracy over the radius, and what broke how many."""
+    """Accuracy against the radius, and the images broken by each attack."""
     study = material.study
     blocks: list[Block] = []
     if study.yardstick is not None:
@@ -28,7 +28,7 @@ def attacks(material: Material) -> list[Block]:
     curve = _radius(study)
     folder = study.best.runs[0].folder
     command = shell("robustmaps", "evaluate", folder, "--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255")
-    blocks += curve or [Missing("No curve of robust accuracy over eps. Several radii make one:", command)]
+    blocks += curve or [Missing("No curve of robust accuracy over eps yet. To make one, give several radii:", command)]
     if study.yardstick is None:
         blocks.append(not_evaluated(study))
     return blocks
@@ -45,7 +45,7 @@ def _cascade(study: Statistics, yardstick: Yardstick) -> list[Block]:
 
 
 def _radius(study: Statistics) -> list[Block]:
-    """Evaluations that differ in nothing but eps: of all such series the one that most configurations have."""
+    """Evaluations that differ only in eps: the series that most configurations have."""
     series: dict[_Series, dict[str, dict[float, list[Evaluation]]]] = {}
     for variant in study.variants:
         for run in variant.runs:
@@ -54,7 +54,7 @@ def _radius(study: Statistics) -> list[Block]:
                 of = (stick.norm, stick.names, _but_eps(evaluation), stick.images)
                 points = series.setdefault(of, {}).setdefault(variant.name, {})
                 points.setdefault(stick.eps, []).append(evaluation)
-    # Two radii and clean accuracy are the least that makes a curve.
+    # A curve needs at least two radii and clean accuracy.
     curves = {key: {n: p for n, p in each.items() if len(p) > 1} for key, each in series.items()}
     if not any(curves.values()):
         return []

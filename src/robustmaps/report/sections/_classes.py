@@ -1,4 +1,4 @@
-"""Robust accuracy class by class."""
+"""Robust accuracy per class."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,13 +19,13 @@ _MOST_CLASSES = 40
 
 
 def classes(material: Material) -> list[Block]:
-    """Robust accuracy per class, of the best configuration and the reference."""
+    """Robust accuracy per class of the best configuration and its reference."""
     study = material.study
     if study.yardstick is None:
         return [not_evaluated(study)]
     labels, names = material.labels
     if labels is None:
-        return [Text("The evaluated images can't be had here, so their classes are unknown.")]
+        return [Text("The evaluated images are not available here, so their classes are unknown.")]
     present = [label for label in range(len(names)) if (labels == label).any()]
     shares = {
         v.name: [_of_class(v, labels, k) for k in present] for v in (study.best, study.reference) if v is not None
@@ -35,7 +35,7 @@ def classes(material: Material) -> list[Block]:
     if len(present) > _MOST_CLASSES:
         ranked = sorted(shown, key=lambda n: shares[study.best.name][n].value)
         shown = [*ranked[: _MOST_CLASSES // 2], *ranked[-(_MOST_CLASSES // 2) :]]
-        blocks.append(Text(f"The weakest and the strongest of {len(present)} classes.", "note"))
+        blocks.append(Text(f"Only the weakest and the strongest of {len(present)} classes are shown.", "note"))
     series = [(name, [each[n] for n in shown]) for name, each in shares.items()]
     labelled = [names[present[n]] for n in shown]
     chart = classes_chart(labelled, series, study.yardstick.short, study.tints)

@@ -1,4 +1,4 @@
-"""The commands that make runs and evaluations again."""
+"""The commands that repeat runs and evaluations."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -16,27 +16,27 @@ from robustmaps.runs import RunRecord, create_attacks
 # None is the standard one.
 _VERSIONS = (None, *get_args(get_args(get_type_hints(AttackConfig)["version"])[0]))
 AGAIN = Path("again")
-"""Where runs are made again, so that they don't meet the ones that are there."""
+"""The folder for repeated runs, separate from the existing ones."""
 
 
 def shell(*words: object) -> str:
-    """A command, with quotes where a shell needs them."""
+    """A command, quoted for a shell."""
     return shlex.join(map(str, words))
 
 
 def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequence[Evaluation | None]) -> list[str]:
-    """What trains runs again, evaluates them alike, and writes the report.
+    """The commands that train runs again, evaluate them in the same way, and write the report.
 
     Args:
-        folder: what the report is on.
+        folder: the folder of the report's runs.
         runs: some of the runs in it.
-        evaluations: per run the one that is reported.
+        evaluations: per run the reported evaluation.
     """
     lines = []
     for run, evaluation in zip(runs, evaluations, strict=True):
         lines.append(shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN))
         if evaluation is not None:
-            # Training names the folder by the configuration, whatever it is called here.
+            # Training names the folder after the configuration, whatever its name here.
             lines.append(evaluate_command(AGAIN / run.config.name, evaluation))
     plan = folder / "study.yaml"
     if plan.is_file():
@@ -46,10 +46,10 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
 
 
 def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
-    """What evaluates a network in ``folder`` as a run was evaluated."""
+    """The command that evaluates a network in ``folder`` in the same way."""
     attack = _attack_options(evaluation)
-    if attack is None:  # made from Python, or by another version
-        return "# An evaluation that the command line has no options for; its settings stand below."
+    if attack is None:  # made from Python or by another version
+        return "# The command line has no options for this evaluation; its settings are below."
     options = ["--norm", evaluation.norm, "--eps", _exact(evaluation.eps), *attack]
     if evaluation.split == "validation":
         options += ["--split", "validation"]
@@ -62,7 +62,7 @@ def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
 
 
 def _attack_options(evaluation: Evaluation) -> list[str] | None:
-    """Options that stand for exactly these attacks, None where there are none."""
+    """The options for exactly these attacks; None if there are none."""
     expected = [dict(attack) for attack in evaluation.attacks]
     try:
         return next(_matching(expected, evaluation), None)
@@ -81,7 +81,7 @@ def _matching(expected: list[dict[str, Any]], evaluation: Evaluation) -> Iterato
 
 
 def _candidates(attacks: Sequence[dict[str, Any]]) -> Iterator[AttackConfig]:
-    """Those that could stand for some attacks: one that consists of several, or the attacks by name."""
+    """Possible configurations of some attacks: one that combines several, or the attacks by name."""
     for name, row in listed(warn=False).items():
         for version in _VERSIONS if "version" in row.parameters else ():
             for exhaustive in (False, True):
@@ -103,7 +103,7 @@ def _candidates(attacks: Sequence[dict[str, Any]]) -> Iterator[AttackConfig]:
 
 
 def _as_options(config: AttackConfig) -> list[str]:
-    """What differs from an option left out; the attack is always named."""
+    """The options that differ from their defaults, and always the attack."""
     usual, options = AttackConfig(), ["--attack", config.attack]
     for item in fields(config):
         value = getattr(config, item.name)

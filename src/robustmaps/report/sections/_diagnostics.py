@@ -1,4 +1,4 @@
-"""What diagnoses found."""
+"""The results of diagnoses."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from robustmaps.studies import Variant
 
 
 def diagnostics(material: Material) -> list[Block]:
-    """What the checks found."""
+    """The results of the checks."""
     rows = [
         (variant.name, str(run.config.training.seed), found["name"], found["verdict"], found["text"])
         for variant, run, diagnosis in material.once(_diagnoses)
@@ -22,7 +22,7 @@ def diagnostics(material: Material) -> list[Block]:
     ]
     if not rows:
         command = shell("robustmaps", "diagnose", material.study.best.runs[0].folder)
-        return [Missing("No diagnosis has been made. This makes one:", command)]
+        return [Missing("No diagnosis has been made yet. To make one:", command)]
     count = sum(row[3] == "suspect" for row in rows)
     text = f"{count or 'None'} of {len(rows)} checks {'is' if count < 2 else 'are'} suspicious."
     checks = table(("configuration", "seed", "check", "verdict", "what was found"), rows, "Checks and their verdicts")

@@ -43,8 +43,8 @@ def leaderboard(material: Material) -> list[Block]:
     if len(study.compared) > 2:
         blocks.append(
             Text(
-                f"The best of {len(study.compared)} configurations was found on the same images that its figure is "
-                "from, so its lead over those close behind is on the large side.",
+                f"The best of {len(study.compared)} configurations was chosen on the same images as its figure, "
+                "so its lead over close competitors tends to be too large.",
                 "note",
             )
         )
@@ -62,12 +62,10 @@ def _about_gains(study: Statistics) -> str:
     families = [family for family in study.families if len(family) > 1]
     plain = ", ".join(family[0].name for family in families)
     if not only_enlarged(families[0][0].config, families[0][1].config):
-        return (
-            f"Gain: difference in robust accuracy to the cheapest configuration, {plain}, over the seeds that all have."
-        )
+        return f"Gain: difference in robust accuracy to the cheapest configuration, {plain}, over the common seeds."
     return (
-        "Gain: difference in robust accuracy to the cheapest configuration that differs in nothing but the maps "
-        f"({plain}), over the common seeds. Intervals are corrected for all comparisons with the same one."
+        "Gain: difference in robust accuracy to the cheapest configuration that differs only in its maps "
+        f"({plain}), over the common seeds. Intervals are corrected for all comparisons with the same reference."
     )
 
 
@@ -100,7 +98,7 @@ def _several_seeds(study: Statistics) -> bool:
 
 
 def _runs(variant: Variant) -> Cell:
-    """How many runs; how many of them have been evaluated, where that is not all or none."""
+    """The number of runs, and of evaluated ones if that is neither all nor none."""
     all_of_them, evaluated = len(variant.runs), len(variant.evaluated)
     part = f"{evaluated} of " if 0 < evaluated < all_of_them else ""
     return Cell(f"{part}{all_of_them}", evaluated or all_of_them)

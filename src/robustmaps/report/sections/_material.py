@@ -1,4 +1,4 @@
-"""What sections are made of."""
+"""The material for sections."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """The runs that a page or a part of it is on.
+    """The runs of a page or of a part of it.
 
     Attributes:
         study: their statistics.
-        pictures: whether networks may be opened and attacked for it.
-        device: where that is computed.
-        watcher: called as the work goes on.
+        pictures: whether networks may be opened and attacked.
+        device: device for the pictures.
+        watcher: receives progress reports.
     """
 
     study: Statistics
@@ -36,15 +36,15 @@ class Material:
 
     @cached_property
     def data(self) -> Dataset | None:
-        """The images of the best configuration, None where they can't be had here."""
+        """The data set of the best configuration; None if not available here."""
         try:
             return load_data(self.study.best.config.data)
-        except (InputError, OSError):  # moved away, or on a hub that can't be reached
+        except (InputError, OSError):  # moved, or on an unreachable hub
             return None
 
     @cached_property
     def labels(self) -> tuple[NDArray[np.int64] | None, Sequence[str]]:
-        """The labels (N,) of the evaluated images, None where these can't be had, and the names of the classes."""
+        """The labels (N,) of the evaluated images, None if not available, and the class names."""
         yardstick = self.study.yardstick
         if self.data is None or yardstick is None:
             return None, ()
@@ -56,7 +56,7 @@ class Material:
         return None, ()
 
     def once(self, make: "Callable[[Material], T]") -> T:
-        """What a function makes of this, which is made once however many ask."""
+        """The result of a function of this material, computed once and shared."""
         if make not in self._made:
             self._made[make] = make(self)
         made: T = self._made[make]

@@ -1,4 +1,4 @@
-"""What a report computes itself: attacked images, feature maps and the gain along the depth, of a run or of two."""
+"""The computed parts of a report: attacked images, feature maps and the gain along the depth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +29,12 @@ from robustmaps.studies import Variant
 _SHOWN, _ANALYSED = 8, 32
 _STEPS = 20
 _ABOUT_MAPS = """Maps: an image and the last map of each stage, as root mean square over channels. Clean and attacked
-map share a scale of brightness; the change has its own, and the figure below it says how large it is."""
+map share a scale of brightness; the change has its own, and the figure below it is its relative size."""
 
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Blocks of the report that need the networks themselves.
+    """Blocks of the report that need the networks.
 
     Attributes:
         images: attacked images with the perturbation and the predictions.
@@ -53,7 +53,7 @@ class _Opened:
     eps: float
 
     def attack(self, x: Tensor, y: Tensor) -> Tensor:
-        """The images under a short attack without chance in it."""
+        """The images after a short deterministic attack."""
         pgd = PGD(norm=self.norm, eps=self.eps, steps=_STEPS, loss="margin", start="none")  # type: ignore[arg-type]
         return pgd(self.model, x, y)
 
@@ -77,12 +77,12 @@ def inside(material: Material) -> tuple[Block, ...]:
 
 
 def _left_out(material: Material) -> tuple[Block, ...]:
-    text = "Left out, or the network or its images can't be had here. With both at hand, this makes it:"
+    text = "Omitted, or the network or its images are not available here. If both are, this adds it:"
     return (Missing(text, shell("robustmaps", "report", material.study.folder)),)
 
 
 def _drawn(material: Material) -> _Pictures | None:
-    """Those of the best configuration, and of the reference if there is one; None where they can't be had."""
+    """Pictures of the best configuration and its reference, if any; None if not available."""
     data, study = material.data, material.study
     if data is None or not material.pictures:
         return None
@@ -91,13 +91,13 @@ def _drawn(material: Material) -> _Pictures | None:
         for variant in (study.reference, study.best)
         if variant is not None and (run := _finished(variant)) is not None
     ]
-    # Networks that saw other images would need other pictures.
+    # Networks trained on other images would need other pictures.
     alike = [(name, run.folder) for name, run in chosen if run.config.data == chosen[-1][1].config.data]
     if not alike:
         return None
     try:
         return _draw(alike, data, study.tints, material.device, material.watcher)
-    except (InputError, RuntimeError):  # weights that can't be read any more, or no memory left for them
+    except (InputError, RuntimeError):  # unreadable weights, or out of memory
         return None
 
 
@@ -110,7 +110,7 @@ def _draw(
 ) -> _Pictures:
     checkpoints = [(name, open_checkpoint(path)) for name, path in runs]
     at = resolve_device(device)
-    # One budget for all, that of the last, so that they can be compared.
+    # The budget of the last for all, so that they can be compared.
     norm, eps = checkpoints[-1][1].norm, checkpoints[-1][1].eps
     opened = [_Opened(name, checkpoint.model.to(at).eval(), norm, eps) for name, checkpoint in checkpoints]
     x, y = (values.to(at) for values in _first_of_classes(data).tensors())
@@ -146,7 +146,7 @@ def _draw(
 
 
 def _first_of_classes(data: Dataset) -> ImageSet:
-    """The first test image of each of the first classes: nobody chose them."""
+    """The first test image of each of the first classes, to avoid any selection."""
     labels = data.test.labels
     present = [label for label in range(data.num_classes) if bool((labels == label).any())][:_SHOWN]
     return data.test.subset(torch.stack([(labels == label).nonzero()[0, 0] for label in present]))
@@ -174,13 +174,13 @@ def _attacked(one: _Opened, x: Tensor, y: Tensor, data: Dataset) -> Gallery:
 
 
 def _guess_tile(png: bytes, guess: str, truth: str, state: str) -> Tile:
-    verdict = "rightly" if guess == truth else f"wrongly, it is {truth}"
-    return Tile(png, f"{state} image of {truth}, taken {verdict} for {guess}", note=guess, right=guess == truth)
+    verdict = "correctly" if guess == truth else "wrongly"
+    return Tile(png, f"{state} image of {truth}, {verdict} classified as {guess}", note=guess, right=guess == truth)
 
 
 def _depth(opened: Sequence[_Opened], analyses: Sequence[Analysis], tints: Mapping[str, int]) -> tuple[Block, ...]:
     if len({len(analysis.stages) for analysis in analyses}) > 1:
-        analyses, opened = analyses[-1:], opened[-1:]  # stages that don't match share no axis
+        analyses, opened = analyses[-1:], opened[-1:]  # stages that don't match can't share an axis
     relative = all(report.gain.spread for analysis in analyses for report in analysis.stages)
     series = [
         DepthSeries(
@@ -194,8 +194,8 @@ def _depth(opened: Sequence[_Opened], analyses: Sequence[Analysis], tints: Mappi
     unit = "spread of the features over images" if relative else "units of the features"
     first = analyses[0]
     text = (
-        f"On {first.images} test images, {first.norm}, eps {as_fraction(first.eps)}. The perturbation gain is how far "
-        "the budget can drive a stage's pooled features: to first order, and as far as an attack gets."
+        f"On {first.images} test images, {first.norm}, eps {as_fraction(first.eps)}. The perturbation gain is the "
+        "largest change of a stage's pooled features within the budget: to first order, and by an attack."
     )
     return (Text(text), depth_chart(short_names(first), series, unit, first.steps, tints))
 

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SectionRow:
-    """What is known of a section: as ``ROW``, or several as ``ROWS``, in the module of its function.
+    """A section's row: ``ROW``, or several in ``ROWS``, in the module of its function.
 
     Attributes:
-        name: within the page: letters, digits and hyphens.
-        title: the heading, or what makes it.
-        order: the lowest is at the top; those of ours are 10, 20, ... 90.
-        blocks: what is below the heading; the section is left out if there is nothing.
-        warnings: sentences for the top of the page.
+        name: unique within the page; letters, digits and hyphens.
+        title: the heading, or a function that returns it.
+        order: position on the page, lowest first; the built-in sections have 10, 20, ... 90.
+        blocks: returns the contents; a section without any is omitted.
+        warnings: returns sentences for the top of the page.
     """
 
     name: str
@@ -35,7 +35,7 @@ register = _REGISTRY.register
 
 
 def sections(material: "Material") -> tuple[tuple[Section, ...], tuple[str, ...]]:
-    """All sections that have something to show, and what they warn of."""
+    """All sections with contents, and their warnings."""
     rows = sorted(_REGISTRY.rows(), key=lambda row: row.order)
     found = [
         Section(row.name, row.title if isinstance(row.title, str) else row.title(material), blocks)

@@ -16,7 +16,7 @@ def repeating(material: Material) -> list[Block]:
     study = material.study
     run = study.best.runs[0]
     blocks: list[Block] = [
-        Text("A run is repeated from its configuration; on a CPU with the same versions, to the same weights."),
+        Text("Repeat a run from its configuration; on a CPU with the same versions, the weights are identical."),
         Code("Commands", _commands(study)),
         Code(
             f"Configuration of {study.best.name}, seed {run.config.training.seed}",
@@ -27,7 +27,7 @@ def repeating(material: Material) -> list[Block]:
     plan = study.folder / "study.yaml"
     if plan.is_file():
         text = plan.read_text(encoding="utf-8", errors="replace")
-        blocks.append(Code("The study, as robustmaps sweep takes it", text, folded=True))
+        blocks.append(Code("The study, as a file for robustmaps sweep", text, folded=True))
     if study.yardstick is not None:
         settings = json.dumps(json.loads(study.yardstick.attacks), indent=2)
         about = f"images: {study.yardstick.count}, SHA-256 {study.yardstick.images}\nattacks: {settings}\n"

@@ -1,20 +1,20 @@
-"""What several sections say alike."""
+"""Texts shared by several sections."""
 
 from robustmaps.report._blocks import Block, Missing, Text
 from robustmaps.report.sections._commands import shell
 from robustmaps.studies import Statistics
 
 MOST_LINES = 8
-"""Configurations in one plot of lines: as many as there are colours."""
+"""The largest number of configurations in one line plot: the number of colours."""
 
 
 def not_evaluated(study: Statistics) -> Missing:
-    """What stands for figures that there are none of yet."""
+    """The placeholder for figures before the first evaluation."""
     command = shell("robustmaps", "evaluate", study.best.runs[0].folder, "--attack", "autoattack")
-    return Missing("Nothing has been evaluated yet. This does it:", command)
+    return Missing("No run has been evaluated yet. To evaluate one:", command)
 
 
 def some_only(count: int, total: int) -> list[Block]:
-    """What is said where a plot has room for some configurations only."""
-    text = f"{count} of {total} configurations: the most robust, and the one that the first is shown beside."
+    """A note if a plot has room for only some of the configurations."""
+    text = f"{count} of {total} configurations: the most robust ones, and the reference for the best."
     return [Text(text, "note")] if total > count else []

@@ -8,7 +8,7 @@ from robustmaps.report.sections._registry import SectionRow
 from robustmaps.studies import family
 
 _SENTENCES = 12
-"""Comparisons that are also put in words."""
+"""The number of comparisons that are also given in words."""
 
 
 def trade_offs(material: Material) -> list[Block]:
@@ -34,7 +34,7 @@ def trade_offs(material: Material) -> list[Block]:
         blocks.append(differences_chart(gains))
         blocks += [Text(gain.as_sentence()) for gain in list(study.gains.values())[:_SENTENCES]]
         if len(gains) > _SENTENCES:
-            blocks.append(Text(f"The other {len(gains) - _SENTENCES} stand in the figures of the plot.", "note"))
+            blocks.append(Text(f"The other {len(gains) - _SENTENCES} are in the figures of the plot.", "note"))
     return blocks
 
 

@@ -16,7 +16,7 @@ _ROBUST = "validation_robust_accuracy"
 
 
 def training(material: Material) -> list[Block]:
-    """Accuracy over epochs, and whether robust accuracy fell again."""
+    """Accuracy over epochs, and whether robust accuracy declined again."""
     study = material.study
     curves = []
     shown = study.shown(MOST_LINES)
@@ -31,7 +31,7 @@ def training(material: Material) -> list[Block]:
                 curves.append(curve)
     falls, sentence = _overfitting(study.variants)
     if not curves:
-        return [Missing("No epoch has been finished.", "robustmaps train --resume RUN")]
+        return [Missing("No epoch has been finished yet. To continue a run:", "robustmaps train --resume RUN")]
     blocks = some_only(len(shown), len(study.variants))
     blocks.append(learning_chart(curves, sentence, study.tints))
     blocks += [Text(sentence), Listing("overfitting", falls)] if falls.rows else []
@@ -48,7 +48,7 @@ def _curve(variant: Variant, kind: str, key: str) -> LearningCurve | None:
 
 
 def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
-    """How far robust validation accuracy fell from its best epoch to the last one; the worst of them in words."""
+    """The fall of robust validation accuracy from the best epoch to the last, with the largest in words."""
     rows: list[tuple[str, Cell, Cell, Cell]] = []
     for variant in variants:
         each = [[r[_ROBUST] for r in run.history if r.get(_ROBUST) is not None] for run in variant.runs]
@@ -67,8 +67,8 @@ def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
         return falls, "No robust overfitting: no configuration's robust validation accuracy fell after its best epoch."
     return falls, (
         f"From the best epoch to the last, robust validation accuracy changed most with {name}: by {change.text} "
-        "points. The best of many noisy figures is above the last by a little without any overfitting, too. The "
-        "weights of the best epoch are the ones that were kept and evaluated."
+        "points. Even without overfitting, the best of many noisy figures is slightly above the last. The "
+        "weights of the best epoch were kept and evaluated."
     )
 
 
