@@ -35,6 +35,7 @@ def steps(setting: Setting, record: Record) -> Iterator[Step]:
     yield from others
     yield from right.other_steps(setting)
     yield from speed.other_steps(setting, record)
+    yield from right.compiled_steps(setting, setting.compiled)
 
 
 def estimate(setting: Setting, record: Record, only: tuple[Part, ...]) -> Iterator[str]:

@@ -42,10 +42,9 @@ def first_steps(setting: Setting) -> Iterator[Step]:
 
 
 def other_steps(setting: Setting) -> Iterator[Step]:
-    """The other architectures and defences, and the compiled views, which compile for half a minute each."""
+    """The other architectures and defences."""
     yield from _defense_steps(setting, tuple(_defenses(nn.Identity())))
     yield from _view_steps(setting, setting.architectures)
-    yield from compiled_steps(setting, setting.compiled)
 
 
 def _view_steps(setting: Setting, names: tuple[str, ...]) -> Iterator[Step]:
@@ -59,7 +58,7 @@ def _defense_steps(setting: Setting, names: tuple[str, ...]) -> Iterator[Step]:
 
 
 def compiled_steps(setting: Setting, count: int) -> Iterator[Step]:
-    """The compiled views of so many architectures, one after the other."""
+    """The compiled views of so many architectures, each of which compiles for half a minute or more."""
     for name in setting.architectures[:count]:
         yield Step(
             "right",

@@ -119,7 +119,7 @@ def full(spec: str, device: torch.device, work: Path) -> Setting:
         architectures=(*first, *others),
         side=32,
         batches=(512, 128, 1024),
-        compiled=len(first),
+        compiled=len(first) + len(others),
         epochs=30,
         seeds=2,
         images=1_000,
