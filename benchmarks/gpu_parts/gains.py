@@ -186,7 +186,7 @@ def _refuse_before_evaluation(setting: Setting, record: Record, run: Run) -> Non
     """Only one training's weights are carried away, so each is evaluated before the next one begins."""
     for earlier in runs(setting)[: runs(setting).index(run)]:
         status = record.steps.get(evaluation_name(earlier, setting.images), {}).get("status")
-        if record.get(f"train {earlier.label}") is not None and status not in ("done", "failed"):
+        if record.get(f"train {earlier.label}") is not None and status in (None, "pending"):
             raise OutOfTime(f"{earlier.label} is to be evaluated first")
 
 
