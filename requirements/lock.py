@@ -1,0 +1,60 @@
+"""Write the lock files beside this script, exact versions with their hashes (`make lock`).
+
+`run.lock` has the package's own requirements but PyTorch, `dev.lock` also those of its tests, `tools.lock` what makes a
+release. PyTorch has two files: `torch-cpu.lock` is its CPU build, found in the folders of `PIP_FIND_LINKS`, and
+`torch.lock` the build of PyPI with the CUDA libraries that it needs on Linux. Versions stay as they are unless
+`--upgrade` is passed to this script.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TORCH = re.compile(r"(torch==|(nvidia|cuda|triton)\b)")
+
+
+def entries(output: Path, *arguments: str) -> list[str]:
+    """Resolve for every platform; each entry is `name==version ; marker` with a line for each hash."""
+    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
+    command += ["--no-header", "--no-annotate", "--output-file", str(output), *arguments, *sys.argv[1:]]
+    if "--upgrade" not in sys.argv:
+        command += ["--constraint", str(HERE / "torch.lock")]
+    subprocess.run(command, check=True, cwd=HERE.parent)
+    return re.split(r"\n(?=\S)", output.read_text().strip())
+
+
+def cpu_builds(version: str) -> list[str]:
+    """The hash of each CPU build of this version of PyTorch."""
+    folders = os.environ.get("PIP_FIND_LINKS", "").split()
+    wheels = [wheel for folder in folders for wheel in sorted(Path(folder).glob(f"torch-{version}+cpu-*.whl"))]
+    if not wheels:
+        raise SystemExit(f"PIP_FIND_LINKS={' '.join(folders)!r}: expected a folder with a CPU build of torch {version}")
+    return [hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels]
+
+
+def main() -> None:
+    """Resolve each set of requirements and write its file."""
+    sets = {
+        "run": ["pyproject.toml", str(HERE / "backend.in")],
+        "dev": ["pyproject.toml", str(HERE / "backend.in"), "--extra", "dev", "--group", "peers"],
+        "tools": ["--group", "tools"],
+    }
+    torch: set[str] = set()
+    for name, arguments in sets.items():
+        output = HERE / f"{name}.lock"
+        kept = []
+        for entry in entries(output, *arguments):
+            (torch.add if TORCH.match(entry) else kept.append)(entry)
+        output.write_text("\n".join(kept) + "\n")
+    (HERE / "torch.lock").write_text("\n".join(sorted(torch)) + "\n")
+    (version,) = (entry.split()[0].removeprefix("torch==") for entry in torch if entry.startswith("torch=="))
+    lines = [f"torch=={version}+cpu", *(f"    --hash=sha256:{digest}" for digest in cpu_builds(version))]
+    (HERE / "torch-cpu.lock").write_text(" \\\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
