@@ -67,6 +67,20 @@ def create(name: str, norm: str, eps: float, **parameters: Any) -> "Attack":
     return (row.create or row.kind)(norm=norm, eps=eps, **parameters)
 
 
+def from_settings(settings: Mapping[str, Any]) -> "Attack":
+    """The attack whose name and fields an evaluation recorded.
+
+    Raises:
+        InputError: an unknown attack, or fields that its class does not have.
+    """
+    fields = {name: value for name, value in settings.items() if name != "name"}
+    try:
+        attack: Attack = _REGISTRY.row(str(settings["name"])).kind(**fields)
+        return attack
+    except (KeyError, TypeError) as error:
+        raise InputError(f"attack {dict(settings)}: can't be made from these settings ({error})") from error
+
+
 def takes(name: str) -> frozenset[str]:
     """The parameters of the attack of that name, beside ``norm`` and ``eps``.
 

@@ -1,4 +1,4 @@
-"""One run: training, evaluation, diagnosis, export and listing."""
+"""One run: training, evaluation, diagnosis, reproduction, export and listing."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustmaps.runs._export import ExportedRun, export
     from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.runs._record import RunRecord, read_run, read_runs
+    from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
     from robustmaps.runs._train import TrainedRun, folder_of, train
     from robustmaps.runs._where import parse_where
     from robustmaps.runs._yardstick import Yardstick
@@ -24,7 +25,9 @@ __all__ = [
     "EvaluatedCurve",
     "EvaluatedRun",
     "ExportedRun",
+    "NotReproduced",
     "Options",
+    "Reproduction",
     "RunRecord",
     "TrainedRun",
     "Yardstick",
@@ -43,6 +46,7 @@ __all__ = [
     "parse_where",
     "read_run",
     "read_runs",
+    "reproduce",
     "train",
 ]
 

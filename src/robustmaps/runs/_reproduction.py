@@ -1,0 +1,259 @@
+"""Make a run again from its configuration, and compare the two."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustmaps import attacks
+from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.evaluation import Comparison, Evaluation, compare, evaluate, images_sha256
+from robustmaps.networks import choose_images, open_checkpoint, resolve
+from robustmaps.runs._record import RunRecord, read_run
+from robustmaps.runs._train import TrainedRun, train
+from robustmaps.training import RunFolder, load_weights
+
+
+class NotReproduced(Exception):  # noqa: N818 - nothing failed: the comparison has a result
+    """The run made again differs from the recorded one."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """One evaluation, recorded and made again.
+
+    Attributes:
+        name: its file name without ``.json``.
+        recorded, again: the two; ``again`` is None if it could not be made.
+        reason: why it could not be made.
+    """
+
+    name: str
+    recorded: Evaluation
+    again: Evaluation | None
+    reason: str = ""
+
+    @property
+    def different(self) -> int:
+        """The number of images whose verdict differs."""
+        pairs = () if self.again is None else zip(self.recorded.verdicts, self.again.verdicts, strict=True)
+        return sum(a != b for a, b in pairs)
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The new robust accuracy minus the recorded one, paired by image; None if no verdict differs."""
+        return compare(self.recorded, self.again) if self.again is not None and self.different else None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A run made again, beside the recorded one.
+
+    Attributes:
+        recorded: the folder of the recorded run.
+        folder: the folder of the new one.
+        epochs: the number of epochs compared.
+        first_difference: the first epoch, from 1, with another figure; None if all are the same.
+        largest_weight_difference: the largest difference of a weight; None if only some epochs were made again.
+        evaluations: the evaluations; empty if only some epochs were made again.
+        environment: what differs in software and hardware: name, recorded and new value.
+    """
+
+    recorded: Path
+    folder: Path
+    epochs: int
+    first_difference: int | None
+    largest_weight_difference: float | None
+    evaluations: tuple[Again, ...]
+    environment: tuple[tuple[str, Any, Any], ...]
+
+    @property
+    def identical(self) -> bool:
+        """Whether all figures, weights and verdicts are the same, bit for bit."""
+        verdicts = all(each.again is not None and not each.different for each in self.evaluations)
+        return self.first_difference is None and not self.largest_weight_difference and verdicts
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        if self.identical:
+            what = [f"the figures of {_count(self.epochs, 'epoch')}"]
+            if self.largest_weight_difference is not None:
+                what.append("the weights")
+            if self.evaluations:
+                images = sum(len(each.recorded.verdicts) for each in self.evaluations)
+                what.append(f"{images:,} verdicts of {_count(len(self.evaluations), 'evaluation')}")
+            return f"Reproduced bit for bit: {', '.join(what)}."
+        parts = []
+        if self.first_difference is not None:
+            parts.append(f"the figures differ from epoch {self.first_difference} on")
+        if self.largest_weight_difference:
+            parts.append(f"weights differ by up to {self.largest_weight_difference:.3g}")
+        different = sum(each.different for each in self.evaluations)
+        if different:
+            parts.append(f"{_count(different, 'verdict')} differ{'s' * (different == 1)}")
+        parts += [f"{each.name} was not made again: {each.reason}" for each in self.evaluations if each.again is None]
+        return f"Not the same: {'; '.join(parts)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "identical": self.identical,
+            "recorded": str(self.recorded),
+            "run": str(self.folder),
+            "epochs": self.epochs,
+            "first_difference": self.first_difference,
+            "largest_weight_difference": self.largest_weight_difference,
+            "evaluations": [
+                {
+                    "name": each.name,
+                    "different": each.different,
+                    "recorded": each.recorded.robust_accuracy.to_dict(),
+                    "again": None if each.again is None else each.again.robust_accuracy.to_dict(),
+                    "reason": each.reason,
+                }
+                for each in self.evaluations
+            ],
+            "environment": [{"name": name, "recorded": old, "now": new} for name, old, new in self.environment],
+        }
+
+
+def reproduce(
+    run: str | Path, out: str | Path = "reproduced", *, epochs: int | None = None, watcher: Watcher = ignore
+) -> Reproduction:
+    """Train a run again from its configuration, evaluate it again, and compare epochs, weights and verdicts.
+
+    On the same machine with the same software a run on the CPU is the same bit for bit. The recorded number of threads
+    is used, since sums depend on it. A killed reproduction resumes.
+
+    Args:
+        run: the run folder.
+        out: the folder that receives the new run folder.
+        epochs: make only the first epochs again, and compare their figures; None for the whole run.
+        watcher: receives progress reports.
+
+    Raises:
+        InputError: the run has no finished epoch or fewer than ``epochs``, is unfinished and ``epochs`` is None, or
+            ``out`` is the folder that holds it.
+    """
+    record = read_run(run)
+    finished = len(record.history)
+    if epochs is None and record.status != "finished":
+        raise InputError(f"{run}: the run is {record.status}; name its first epochs with --epochs, up to {finished}")
+    if epochs is not None and not 1 <= epochs <= finished:
+        raise InputError(f"epochs={epochs}: expected a number from 1 to {finished}, the epochs that {run} has finished")
+    resolved = resolve(record.config)
+    folder = RunFolder(Path(out) / resolved.config.name)
+    if folder.path.resolve() == record.folder.resolve():
+        raise InputError(f"--out {out}: the recorded run itself is in that folder; choose another one")
+    with _threads(record.environment.get("threads")):
+        if epochs is None:
+            done = train(resolved, out, resume=True, watcher=watcher)
+            weights = _largest_difference(RunFolder(record.folder).best, folder.best)
+            evaluations = tuple(_evaluate_again(record, done, watcher))
+        else:
+            weights, evaluations = None, ()
+            with suppress(Interrupted):
+                train(
+                    resolved,
+                    out,
+                    resume=True,
+                    watcher=watcher,
+                    should_stop=lambda: len(folder.read_history()) >= epochs,
+                )
+    compared = finished if epochs is None else epochs
+    return Reproduction(
+        record.folder,
+        folder.path,
+        compared,
+        _first_difference(record.history[:compared], folder.read_history()[:compared]),
+        weights,
+        evaluations,
+        _changes(record.environment, json.loads(folder.environment.read_text(encoding="utf-8"))),
+    )
+
+
+@contextmanager
+def _threads(recorded: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(recorded or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
+    return tuple((name, old, now.get(name)) for name, old in recorded.items() if old != now.get(name))
+
+
+def _first_difference(recorded: Iterable[Mapping[str, Any]], again: Iterable[Mapping[str, Any]]) -> int | None:
+    for number, epochs in enumerate(zip(recorded, again, strict=True), 1):
+        # Compared as JSON, in which NaN equals itself.
+        old, new = (json.dumps({name: epoch[name] for name in epoch if not _measures_time(name)}) for epoch in epochs)
+        if old != new:
+            return number
+    return None
+
+
+def _measures_time(name: str) -> bool:
+    return name.endswith("_s") or name == "data_share"
+
+
+def _largest_difference(recorded: Path, again: Path) -> float:
+    old, new = load_weights(recorded)[0], load_weights(again)[0]
+    return max(
+        0.0 if torch.equal(value, new[name]) else float((value.double() - new[name].double()).abs().max())
+        for name, value in old.items()
+    )
+
+
+def _evaluate_again(record: RunRecord, done: TrainedRun, watcher: Watcher) -> Iterator[Again]:
+    """Make each evaluation of the run's weights again; one of a curve carries on from the next smaller radius."""
+    model = open_checkpoint(done.folder).model
+    made: dict[str, Evaluation] = {}
+    for name, recorded in sorted(record.evaluations.items(), key=lambda item: item[1].eps):
+        try:
+            again = _again(recorded, model, done, made, watcher)
+        except InputError as error:
+            yield Again(name, recorded, None, str(error))
+            continue
+        made[name] = again
+        again.save(RunFolder(done.folder).evaluations / f"{name}.json")
+        yield Again(name, recorded, again)
+
+
+def _again(
+    recorded: Evaluation, model: torch.nn.Module, done: TrainedRun, made: Mapping[str, Evaluation], watcher: Watcher
+) -> Evaluation:
+    split, count = recorded.split or "test", len(recorded.verdicts)
+    everything = len(done.data.test if split == "test" else done.data.validation)
+    x, y = choose_images(done.data, "test" if split == "test" else "validation", None if count == everything else count)
+    images = recorded.images_sha256
+    if images_sha256(x, y) != images:
+        raise InputError("its images are not those that the data set has now")
+    carried = recorded.stages and recorded.stages[0]["attacked"] < int(recorded.clean_correct.sum())
+    smaller = [
+        each for each in made.values() if each.eps < recorded.eps and each.images_sha256 == recorded.images_sha256
+    ]
+    if carried and not smaller:
+        raise InputError("it carries on from an evaluation at a smaller radius that is not there")
+    return evaluate(
+        model,
+        x,
+        y,
+        [attacks.from_settings(settings) for settings in recorded.attacks],
+        batch_size=recorded.environment.get("batch_size"),
+        seed=recorded.seed,
+        precision=str(recorded.environment.get("precision", "auto")),
+        smaller=max(smaller, key=lambda each: each.eps) if carried else None,
+        watcher=watcher,
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
