@@ -1,0 +1,105 @@
+"""Work that is killed at any moment and started again ends as if it had never been killed.
+
+    pytest tests/faults -m slow                          a few minutes
+    ROBUSTMAPS_KILLS=1000 pytest tests/faults -m slow -n 2
+
+Half of the kills come before a file operation, half after a random time, which also ends the processes that the command
+started. Nothing that the killed command left may stay behind.
+"""
+
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.faults import ATTACK, STUDY, TRAIN, Nursery, contents, differences, words
+
+KILLS = int(os.environ.get("ROBUSTMAPS_KILLS", "90"))
+SEED = int(os.environ.get("ROBUSTMAPS_FAULT_SEED", "0"))
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command and how it is started again.
+
+    Attributes:
+        command: the command line.
+        again: the command line after a kill, if another.
+        needs: what it needs to be there: ``cache``, ``run``, ``evaluation``.
+    """
+
+    command: str
+    again: str = ""
+    needs: tuple[str, ...] = ("cache",)
+
+
+WORKS = {
+    "train": Work(TRAIN, TRAIN + " --resume"),
+    "evaluate": Work(f"evaluate RUN {ATTACK} --save-adversarials", needs=("cache", "run")),
+    "curve": Work(f"evaluate RUN {ATTACK} --eps 0.02,0.05,0.1", needs=("cache", "run")),
+    "diagnose": Work("diagnose RUN --samples 16", needs=("cache", "run")),
+    "cache": Work("data prepare digits", needs=()),
+    "sweep": Work("sweep study.yaml"),
+    "search": Work(
+        "search resnet8 --budget 4x --data digits --train-samples 96 --eps 0.1 --epochs 2 --upsamples 1,2 --samples 20"
+    ),
+    "report": Work("report runs --out page", needs=("cache", "run", "evaluation")),
+    "export": Work("export RUN --format safetensors", needs=("cache", "run")),
+    "enlarge": Work("enlarge RUN --upsample 2 --save larger", needs=("cache", "run")),
+}
+
+
+@pytest.fixture(scope="module")
+def worlds(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a cache, a run and an evaluation, from which each test takes what it needs."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "study.yaml").write_text(STUDY)
+    for command in (TRAIN, f"evaluate RUN {ATTACK}"):
+        done = nursery.run(folder, *words(command, folder))
+        assert done.code == 0, done.output
+    return folder
+
+
+def _world(work: Work, whole: Path, folder: Path) -> Path:
+    folder.mkdir()
+    shutil.copy(whole / "study.yaml", folder)
+    if "cache" in work.needs:
+        shutil.copytree(whole / "cache", folder / "cache")
+    if "run" in work.needs:
+        shutil.copytree(whole / "runs", folder / "runs")
+        if "evaluation" not in work.needs:
+            for path in (folder / "runs").glob("*/evaluation"):
+                shutil.rmtree(path)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", WORKS)
+def test_a_killed_command_ends_as_if_it_had_not_been_killed(
+    name: str, nursery: Nursery, worlds: Path, tmp_path: Path
+) -> None:
+    work = WORKS[name]
+    reference = _world(work, worlds, tmp_path / "reference")
+    whole = nursery.run(reference, *words(work.command, reference))
+    assert whole.code == 0, whole.output
+    expected = contents(reference)
+    draw = random.Random(f"{SEED} {name}")
+    for number in range(max(1, KILLS // len(WORKS))):
+        folder = _world(work, worlds, tmp_path / str(number))
+        kills = []
+        for attempt in range(draw.choice((1, 1, 2, 3))):
+            line = words(work.again if attempt and work.again else work.command, folder)
+            if draw.random() < 0.5:
+                kill = {"before_operation": draw.randrange(whole.operations)}
+            else:
+                kill = {"after_s": draw.uniform(0, whole.seconds)}
+            kills.append(kill)
+            nursery.run(folder, *line, **kill)
+        done = nursery.run(folder, *words(work.again or work.command, folder))
+        assert done.code == 0, f"after {kills}: {done.output}"
+        assert not differences(expected, contents(folder)), f"after {kills}"
+        shutil.rmtree(folder)
