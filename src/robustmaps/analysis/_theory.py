@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustmaps.analysis._analysis import Rows
 from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._theory_network import Pool, Toy, ToyNetwork, Weights, predicted_gain, random_weights
@@ -18,6 +17,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import stream
+from robustmaps.engine.tables import Table, table
 
 POOLS: tuple[Pool, ...] = ("average", "max")
 BASIC = "stride"
@@ -115,13 +115,13 @@ class Laboratory:
         measured = [series.to_dict() for series in self.series]
         return {"draws": self.draws, "images": self.images, "seed": self.seed, "series": measured}
 
-    def exponents(self) -> Rows:
+    def exponents(self) -> Table:
         """A table of the exponents for both pools."""
-        rows: Rows = [("gain ~ n^a: a [95 %]", *POOLS)]
+        rows = []
         for name in dict.fromkeys(series.name for series in self.series):
             cells = {series.pool: _signed(series.exponent) for series in self.series if series.name == name}
             rows.append((name, *(cells.get(pool, "-") for pool in POOLS)))
-        return rows
+        return table(("gain ~ n^a: a [95 %]", *POOLS), rows, words=1)
 
 
 def measure(

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.progress import decoding
+from robustmaps.engine.tables import table
 
 DESCRIPTION = {
     "list": "List the data sets that have a name, and the other forms that --data takes.",
@@ -97,8 +98,8 @@ def _list(arguments: Sequence[str]) -> None:
     }
     Output(given.json).result(
         {"known": values, "forms": forms()},
-        rich_table(("--data", "what", "classes", "train", "test", "pixels"), rows, texts=2),
-        rich_table(("or", "what"), list(forms().items()), texts=2),
+        table(("--data", "what", "classes", "train", "test", "pixels"), rows, words=2),
+        table(("or", "what"), list(forms().items()), words=2),
     )
 
 
@@ -140,7 +141,7 @@ def _show(arguments: Sequence[str]) -> None:
     Output(given.json).result(
         about,
         f"{data.name}: {data.in_channels} x {about['height_px']} x {about['width_px']}, {data.num_classes} classes",
-        rich_table(("class", *splits), rows),
+        table(("class", *splits), rows, words=1),
         f"Per channel, in [0, 1]: {statistics}",
         f"Training images are {data.augmentation}.",
         *(f"Note: {note}" for note in data.notes),

@@ -10,11 +10,12 @@ import tyro
 from robustmaps.cli._terminal._begin import Begun, begin
 from robustmaps.cli._terminal._options import Spending
 from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known
-from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
+from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import EvaluationConfig, ModelConfig, RunConfig, flat_values, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import human
+from robustmaps.engine.tables import table
 from robustmaps.training import TrainOptions
 
 if TYPE_CHECKING:
@@ -116,8 +117,10 @@ def run(arguments: Sequence[str]) -> None:
     ]
     Output(given.json).result(
         {**result.to_dict(), "file": str(result.path)},
-        rich_table(
-            ("candidate", given.spending.measure, "forward", "epochs", "validation", "robust, test [95 %]"), rows
+        table(
+            ("candidate", given.spending.measure, "forward", "epochs", "validation", "robust, test [95 %]"),
+            rows,
+            words=1,
         ),
         "* no other candidate is cheaper and more robust on validation images; one seed each, so confirm differences "
         "of a few points with a sweep over seeds",

@@ -18,6 +18,7 @@ from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
 from robustmaps.cli._terminal._watch import clock
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
+from robustmaps.engine.tables import percent_cell, table
 
 if TYPE_CHECKING:
     from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
@@ -102,11 +103,11 @@ def _plan_texts(plan: "SweepPlan") -> list[object]:
         )
         rows.append((*values, str(len(runs)), str(len(missing)), *cost))
     columns = (*(key.replace("_", " ") for key in keys), "runs", "missing", "operations", "time")
-    table = rich_table(columns, rows, texts=len(keys))
+    listed = table(columns, rows, words=len(keys))
     measured = dict.fromkeys(run.estimate.measured for run in plan.missing)
     unknown = any(run.estimate.evaluation_flops is None for run in plan.runs)
     return [
-        table,
+        listed,
         _plan_line(plan),
         "Operations are counted; evaluations as if every image withstood every attack, so they take less.",
         *([f"Times are estimated from {' and '.join(measured)}, without start-up."] if measured else []),
@@ -133,8 +134,6 @@ def _plan_line(plan: "SweepPlan") -> str:
 
 
 def _statistics_texts(found: "Statistics") -> list[object]:
-    from robustmaps.figures import percent_cell
-
     rows = [
         (
             each.name,
@@ -145,12 +144,12 @@ def _statistics_texts(found: "Statistics") -> list[object]:
         )
         for each in found.compared
     ]
-    table = rich_table(("configuration", "seeds", "clean [95 %]", "robust [95 %]", "sd"), rows)
+    listed = table(("configuration", "seeds", "clean [95 %]", "robust [95 %]", "sd"), rows, words=1)
     under = []
     if found.yardstick is not None:
         under = [f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."]
     above = [found.title] if found.title else []
-    return [*above, table, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+    return [*above, listed, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
 
 
 def _result_texts(result: "SweepResult") -> list[object]:
@@ -184,7 +183,7 @@ class SweepDisplay:
             (title, progress.phase, f"{progress.done}/{progress.total} {progress.unit}", clock(progress.remaining_s))
             for title, progress in state.running.items()
         ]
-        tables = [rich_table(("running", "at", "", "left"), rows, texts=2)] if rows else []
+        tables = [rich_table(table(("running", "at", "", "left"), rows, words=2))] if rows else []
         self._live.update(Group(Text(_head(state)), *tables))
 
 

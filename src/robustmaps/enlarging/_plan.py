@@ -10,8 +10,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.numbers import check_at_least, human
-from robustmaps.engine.text import by, stride_text, table
+from robustmaps.engine.numbers import by, check_at_least, human, stride_text
+from robustmaps.engine.tables import table
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._surgery import Upsampling, operate
@@ -104,9 +104,8 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", "gain")
-        ]
+        columns = ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", "gain")
+        rows = []
         for o in self.options:
             where = ",".join(map(str, o.where)) or "-"
             gain = "-" if o.gain is None else f"{o.gain:.3g}"
@@ -119,7 +118,7 @@ class Plan:
         legend = f"* beaten by no other within {self.budget:g}x {self.measure}"
         if not all(o.sees_enough for o in self.options):
             legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
-        return f"{table(rows)}\n\n{legend}\n{steps}"
+        return f"{table(columns, rows)}\n\n{legend}\n{steps}"
 
 
 def plan(

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
-from robustmaps.figures import in_markdown
+from robustmaps.engine.tables import in_markdown
 from robustmaps.report._blocks import Block, Chart, Code, Listing, Missing, Page, Text
 
 PAGE = "index.html"

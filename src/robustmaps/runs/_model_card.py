@@ -10,8 +10,8 @@ from robustmaps._version import __version__
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.tables import in_markdown, table
 from robustmaps.evaluation import Evaluation
-from robustmaps.figures import in_markdown, table
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._yardstick import Yardstick

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bars
 
 from robustmaps.cli._terminal._shared import rich_table
 from robustmaps.engine.progress import Progress
+from robustmaps.engine.tables import table
 
 _PLAIN_EVERY_S = 10.0
 _LABELS = {
@@ -110,7 +111,7 @@ class CascadeTable:
         self._rows[progress.phase] = progress
         columns = ("attack", "attacked", "survivors", "robust accuracy", "elapsed", "left")
         rows = [self._row(row) for row in self._rows.values()]
-        self._live.update(rich_table(columns, rows))
+        self._live.update(rich_table(table(columns, rows, words=1)))
 
     @staticmethod
     def _row(progress: Progress) -> tuple[str, ...]:
