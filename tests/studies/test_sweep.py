@@ -19,7 +19,7 @@ from robustmaps.engine.progress import Progress
 from robustmaps.networks._data import load_data
 from robustmaps.runs import read_run, read_runs
 from robustmaps.studies import plan_sweep, sweep
-from robustmaps.studies._processes import Outcome, Worker
+from robustmaps.studies._processes import TaskOutcome, Worker
 from robustmaps.studies._progress import Board
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
@@ -38,9 +38,9 @@ class Here:
                 watcher(index, progress)
 
             try:
-                outcome = Outcome(task(Worker(watch, should_stop)))
+                outcome = TaskOutcome(task(Worker(watch, should_stop)))
             except Exception as error:  # noqa: BLE001 - that is what executors do
-                outcome = Outcome(error=error)
+                outcome = TaskOutcome(error=error)
             outcomes.append(outcome)
             finished(index, outcome)
         return outcomes
@@ -209,7 +209,7 @@ def test_the_time_left_follows_the_runs_that_are_done(study):
         for index in (0, 1):
             board.watch(index, Progress("epoch 1/1", 0, 1, "steps"))
         clock[0] = 8.0
-        board.finished(0, Outcome({"robust_accuracy": 0.5}))
+        board.finished(0, TaskOutcome({"robust_accuracy": 0.5}))
     assert states[-1].remaining_s == pytest.approx(0.0, abs=1e-6)  # it took 8 of 10 seconds, so 8 for the other, too
 
 

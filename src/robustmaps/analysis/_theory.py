@@ -26,7 +26,7 @@ APART = "stride beyond the kernel"
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class ToyGain:
     """The gain of one kind of network.
 
     Attributes:
@@ -73,7 +73,7 @@ class Series:
 
     name: str
     pool: Pool
-    points: tuple[Point, ...]
+    points: tuple[ToyGain, ...]
 
     @property
     def exponent(self) -> Measured:
@@ -132,7 +132,7 @@ def measure(
     steps: int = 0,
     seed: int = 0,
     given: Sequence[tuple[Weights, Tensor]] = (),
-) -> Point:
+) -> ToyGain:
     """The perturbation gain of one kind of network.
 
     A draw's weights and images depend only on the seed and the draw's number, so kinds that differ in stride,
@@ -156,7 +156,7 @@ def measure(
         if steps:
             reached.append(float(reached_gain(network, x, **budget, steps=steps).mean()))
     predicted = None if given else predicted_gain(toy)
-    return Point(toy, np.array(first), np.array(reached) if steps else None, predicted)
+    return ToyGain(toy, np.array(first), np.array(reached) if steps else None, predicted)
 
 
 def _drawn(toy: Toy, images: int, seed: int, number: int) -> tuple[Weights, Tensor]:
@@ -165,7 +165,7 @@ def _drawn(toy: Toy, images: int, seed: int, number: int) -> tuple[Weights, Tens
     return random_weights(toy, stream(seed, "weights", number)), x
 
 
-def fit_exponent(points: Sequence[Point]) -> Measured:
+def fit_exponent(points: Sequence[ToyGain]) -> Measured:
     """The slope of log gain against log n, by least squares in each draw, with its interval over draws.
 
     Raises:

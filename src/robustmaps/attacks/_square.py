@@ -12,7 +12,7 @@ from robustmaps.attacks._geometry import norms, per_image, project
 from robustmaps.attacks._losses import logit_margin
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import AttackRow
-from robustmaps.attacks._square_windows import Window, bump, tile_px, tiles, windows
+from robustmaps.attacks._square_windows import Proposal, bump, tile_px, tiles, windows
 from robustmaps.attacks._watched import WatchedAttack
 from robustmaps.engine.incremental import incremental
 from robustmaps.engine.numbers import check_at_least
@@ -135,7 +135,7 @@ class _Candidates(ABC):
         """The first images of the search."""
 
     @abstractmethod
-    def propose(self, window: Window) -> Tensor:
+    def propose(self, window: Proposal) -> Tensor:
         """Logits (N, K) of the images with that window changed."""
 
     @abstractmethod
@@ -167,7 +167,7 @@ class _Linf(_Candidates):
         stripes = torch.empty_like(x[:, :, :1]).uniform_(-1, 1, generator=generator).sign()
         return (x + attack.eps * stripes).clamp_(0.0, 1.0)
 
-    def propose(self, window: Window) -> Tensor:
+    def propose(self, window: Proposal) -> Tensor:
         """Logits of the proposal; images that the window does not change need no query."""
         rows, columns = self._window = window.first
         colour = self.attack.eps * window.signs[:, None, None].to(self.x)
@@ -211,7 +211,7 @@ class _Lp(_Candidates):
         bumps = tiles(signs.uniform_(-1, 1, generator=generator).sign(), x.shape, _order(attack.norm))
         return _fit(x, bumps, attack)
 
-    def propose(self, window: Window) -> Tensor:
+    def propose(self, window: Proposal) -> Tensor:
         """Give one window a new bump, with the mass of both windows and the unused budget."""
         order, delta = _order(self.attack.norm), self.best - self.x
         (rows, columns), (other_rows, other_columns) = window.first, window.second

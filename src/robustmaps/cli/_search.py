@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import tyro
 
-from robustmaps.cli._terminal._begin import Begun, begin
+from robustmaps.cli._terminal._begin import Begun, Sources, begin
 from robustmaps.cli._terminal._options import Spending
 from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known
 from robustmaps.cli._terminal._shared import Output, stop_on_signal
@@ -40,7 +40,7 @@ PROXY = RunConfig(training=TrainOptions(epochs=9, schedule="one-cycle"))
 
 
 @dataclass(frozen=True)
-class Halving:
+class HalvingOptions:
     """Successive halving.
 
     Attributes:
@@ -65,25 +65,16 @@ class Arguments:
 
     target: tyro.conf.Positional[str]
     spending: Spending = field(default_factory=Spending)
-    halving: Halving = field(default_factory=Halving)
+    halving: HalvingOptions = field(default_factory=HalvingOptions)
     run: RunConfig = PROXY
     config: Path | None = None
     out: Path | None = None
     json: bool = False
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The options that decide what the others are by default."""
-
-    config: Path | None = None
-    init_from: str | None = None
-
-
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    sources = parse_known(Sources, arguments, "search")
-    begun = begin(sources.config, None, sources.init_from, PROXY)
+    begun = begin(parse_known(Sources, arguments, "search"), PROXY)
     hidden = frozenset(flat_values(PROXY)) - SHOWN
     default = Arguments(cast("str", tyro.MISSING_NONPROP), run=begun.run)
     given = parse(Arguments, arguments, "search", DESCRIPTION, default, rows=DEFENCES, hidden=hidden)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.runs._record import RunRecord, read_run, read_runs
     from robustmaps.runs._train import TrainedRun, folder_of, train
-    from robustmaps.runs._where import parse_where
+    from robustmaps.runs._where import parse_condition
     from robustmaps.runs._yardstick import Yardstick
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "export",
     "folder_of",
     "list_runs",
-    "parse_where",
+    "parse_condition",
     "read_run",
     "read_runs",
     "train",
