@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.measured import Measured, resamples
+from robustmaps.engine.measured import Measured, bootstrap
 from robustmaps.evaluation._rates import mcnemar
 
 _RESAMPLES = 2000
@@ -174,10 +174,7 @@ class _Resampled:
         self._rows = {key: row for row, key in enumerate((name, s) for name, each in right.items() for s in each)}
         stacked = np.stack([row for each in right.values() for row in each.values()]).astype(np.float32)
         images = stacked.shape[1]
-        self._rates = np.empty((_RESAMPLES, len(stacked)))
-        for i, drawn in enumerate(resamples(self._rng, images, _RESAMPLES)):
-            weights = np.bincount(drawn, minlength=images).astype(np.float32)
-            self._rates[i] = stacked @ weights / images
+        self._rates = bootstrap(lambda drawn: stacked @ drawn.astype(np.float32) / images, images, _RESAMPLES, self._rng)
 
     def difference(self, a: str, b: str, seeds: Sequence[int]) -> NDArray[np.float64]:
         """Mean differences (resamples,) over seeds drawn with replacement, the same for both."""
