@@ -174,7 +174,9 @@ class _Resampled:
         self._rows = {key: row for row, key in enumerate((name, s) for name, each in right.items() for s in each)}
         stacked = np.stack([row for each in right.values() for row in each.values()]).astype(np.float32)
         images = stacked.shape[1]
-        self._rates = bootstrap(lambda drawn: stacked @ drawn.astype(np.float32) / images, images, _RESAMPLES, self._rng)
+        self._rates = bootstrap(
+            lambda drawn: stacked @ drawn.astype(np.float32) / images, images, _RESAMPLES, self._rng
+        )
 
     def difference(self, a: str, b: str, seeds: Sequence[int]) -> NDArray[np.float64]:
         """Mean differences (resamples,) over seeds drawn with replacement, the same for both."""
