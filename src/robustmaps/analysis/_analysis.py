@@ -11,7 +11,7 @@ from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._stage_costs import Share
 from robustmaps.analysis._stages import Stage
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction, by, human, stride_text
+from robustmaps.engine.numbers import as_fraction, by, counted, human, stride_text
 from robustmaps.engine.tables import Table, table
 from robustmaps.models import Cost
 
@@ -217,8 +217,8 @@ class Analysis:
     def title(self) -> str:
         """A line about the network, the images and the budget."""
         return (
-            f"{self.network}, images of {by(self.image_size)} px; {budget_text(self)} on {self.images} "
-            f"image{'s' * (self.images != 1)}"
+            f"{self.network}, images of {by(self.image_size)} px; {budget_text(self)} on "
+            f"{counted(self.images, 'image')}"
         )
 
     def __str__(self) -> str:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.progress import decoding
 from robustmaps.engine.tables import table
 
@@ -72,23 +71,25 @@ class ShowArguments:
     json: bool = False
 
 
+Action = (
+    Annotated[ListArguments, tyro.conf.subcommand("list", description=DESCRIPTION["list"])]
+    | Annotated[PrepareArguments, tyro.conf.subcommand("prepare", description=DESCRIPTION["prepare"])]
+    | Annotated[ShowArguments, tyro.conf.subcommand("show", description=DESCRIPTION["show"])]
+)
+
+
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    actions = {"list": _list, "prepare": _prepare, "show": _show}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: robustmaps data {list,prepare,show} [options]\n")
-        print("\n".join(f"  {action:<8} {what}" for action, what in DESCRIPTION.items()))
-        if not arguments:
-            raise InputError(f"data: expected an action, one of {', '.join(actions)}")
-        return
-    action, *rest = arguments
-    if action not in actions:
-        raise unknown("action of data", action, actions)
-    actions[action](rest)
+    match parse(cast("type[Any]", Action), arguments, "data", "List, prepare or show data sets."):
+        case ListArguments() as given:
+            _list(given)
+        case PrepareArguments() as given:
+            _prepare(given)
+        case ShowArguments() as given:
+            _show(given)
 
 
-def _list(arguments: Sequence[str]) -> None:
-    given = parse(ListArguments, arguments, "data list", DESCRIPTION["list"])
+def _list(given: ListArguments) -> None:
     from robustmaps.data import KNOWN, forms
 
     rows = [(name, s.title, str(s.classes), f"{s.train:,}", f"{s.test:,}", s.size) for name, s in KNOWN.items()]
@@ -103,8 +104,7 @@ def _list(arguments: Sequence[str]) -> None:
     )
 
 
-def _prepare(arguments: Sequence[str]) -> None:
-    given = parse(PrepareArguments, arguments, "data prepare", DESCRIPTION["prepare"])
+def _prepare(given: PrepareArguments) -> None:
     from robustmaps.data import prepare
 
     with watching() as watch:
@@ -120,8 +120,7 @@ def _stored_size(given: PrepareArguments | ShowArguments) -> dict[str, Any]:
     return {"image_size": given.image_size, "resized_crop": True if given.augment == "resized-crop" else None}
 
 
-def _show(arguments: Sequence[str]) -> None:
-    given = parse(ShowArguments, arguments, "data show", DESCRIPTION["show"])
+def _show(given: ShowArguments) -> None:
     from robustmaps.data import describe, load
 
     with watching() as watch:

@@ -48,7 +48,6 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    # "--sort -robust" would be read as two options.
     given = parse(Arguments, _joined(arguments), "runs", DESCRIPTION)
     form = "json" if given.json else given.format
     if given.json and given.format == "csv":
@@ -82,11 +81,9 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    rest = list(arguments)
-    for index in range(len(rest) - 1):
-        if rest[index] == "--sort":
-            return [*rest[:index], f"--sort={rest[index + 1]}", *rest[index + 2 :]]
-    return rest
+    """``--sort -robust`` as one word; tyro would read two options."""
+    words = iter(arguments)
+    return [f"{word}={next(words, '')}" if word == "--sort" else word for word in words]
 
 
 def _cell(name: str, value: Any) -> str:

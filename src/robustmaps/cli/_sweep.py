@@ -17,7 +17,7 @@ from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
 from robustmaps.cli._terminal._watch import clock
 from robustmaps.engine.errors import Interrupted
-from robustmaps.engine.numbers import human
+from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import percent_cell, table
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _plan_line(plan: "SweepPlan") -> str:
         hours = f", about {clock(plan.seconds) if plan.seconds < 3600 else f'{plan.seconds / 3600:.1f} h'}"
     return (
         f"{missing} of {len(plan.runs)} runs to make in {plan.out}: {human(plan.flops, 'FLOP')}{hours}, "
-        f"{plan.jobs} at once with {plan.threads} thread{'s' * (plan.threads != 1)} each."
+        f"{plan.jobs} at once with {counted(plan.threads, 'thread')} each."
     )
 
 

@@ -95,6 +95,15 @@ def as_fraction(value: float) -> str:
     return short
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def by(size: tuple[float, float] | None) -> str:
     """``14x14``; a dash where there is no size."""
     return "-" if size is None else f"{size[0]:g}x{size[1]:g}"

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured, bootstrap
+from robustmaps.engine.numbers import counted
 from robustmaps.evaluation._rates import mcnemar
 
 _RESAMPLES = 2000
@@ -90,7 +91,7 @@ class Comparison:
         """The comparison in words, no stronger than the data."""
         one = self.flipped() if self.value < 0 else self
         low, high = (100 * bound for bound in one.interval)
-        size = f"{one.seeds} seed{'s' * (one.seeds != 1)} x {one.images:,} images"
+        size = f"{counted(one.seeds, 'seed')} x {one.images:,} images"
         corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
         extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
         text = f"{one.b} is {100 * one.value:.1f} points more {quality} than {one.a}"

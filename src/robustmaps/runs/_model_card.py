@@ -178,7 +178,7 @@ def _figures(measured: Sequence[Evaluation]) -> str:
         )
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
-    notes = "".join(f"\n- Take care: {warning}" for warning in warnings)
+    notes = "".join(f"\n- Caution: {warning}" for warning in warnings)
     return f"{text}\nBrackets: 95 % intervals (Wilson).\n{notes}{chr(10) if notes else ''}"
 
 
