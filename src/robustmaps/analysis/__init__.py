@@ -25,7 +25,6 @@ from robustmaps.analysis._theory_network import (
     Toy,
     ToyNetwork,
     Weights,
-    linear_average_gain,
     predicted_gain,
     random_weights,
 )
@@ -59,7 +58,6 @@ __all__ = [
     "first_order_gain",
     "fit_exponent",
     "laboratory",
-    "linear_average_gain",
     "margin_gain",
     "margin_gains",
     "measure",

@@ -59,9 +59,6 @@ METHODS: dict[str, Method] = {
     "pgd-l1": Method({"l1": "L1ProjectedGradientDescentAttack"}, fixed=True),
 }
 
-FOOLBOX_ATTACKS = tuple(METHODS)
-"""The names that `Foolbox` takes."""
-
 # If this many draws of noise are classified correctly, further draws almost always are.
 _NOISE_DRAWS = 100
 

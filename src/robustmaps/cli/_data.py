@@ -32,43 +32,49 @@ class ListArguments:
 
 
 @dataclass(frozen=True)
-class PrepareArguments:
-    """Options of preparing.
+class Stored:
+    """The images as the cache stores them.
 
     Attributes:
         data: name or path of a data set; see `robustmaps data list`
         image_size: side length in pixels to resize the images to (default: the data set's own)
-        augment: augmentation to prepare for; resized-crop needs images an eighth larger
-        refresh: decode again what is cached already
+        augment: augmentation that will be used; resized-crop needs images an eighth larger
         json: print the result as one JSON object
     """
 
     data: tyro.conf.Positional[str]
     image_size: int | None = None
     augment: Literal["auto", "resized-crop"] = "auto"
-    refresh: bool = False
     json: bool = False
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """What decides how large the images are stored."""
+        return {"image_size": self.image_size, "resized_crop": True if self.augment == "resized-crop" else None}
 
 
 @dataclass(frozen=True)
-class ShowArguments:
+class PrepareArguments(Stored):
+    """Options of preparing.
+
+    Attributes:
+        refresh: decode again what is cached already
+    """
+
+    refresh: bool = False
+
+
+@dataclass(frozen=True)
+class ShowArguments(Stored):
     """Options of showing.
 
     Attributes:
-        data: name or path of a data set; see `robustmaps data list`
-        image_size: side length in pixels to resize the images to (default: the data set's own)
-        augment: augmentation to show the images for; resized-crop needs images an eighth larger
         validation: part of the training images held out; a fraction, or a number
         picture: PNG to write, with some test images of each class (default: no picture)
-        json: print the result as one JSON object
     """
 
-    data: tyro.conf.Positional[str]
-    image_size: int | None = None
-    augment: Literal["auto", "resized-crop"] = "auto"
     validation: float = 0.1
     picture: Path | None = None
-    json: bool = False
 
 
 Action = (
@@ -108,7 +114,7 @@ def _prepare(given: PrepareArguments) -> None:
     from robustmaps.data import prepare
 
     with watching() as watch:
-        stored = prepare(given.data, **_stored_size(given), refresh=given.refresh, progress=decoding(watch))
+        stored = prepare(given.data, **given.size, refresh=given.refresh, progress=decoding(watch))
     sizes = {split: len(images) for split, images in stored.splits.items()}
     Output(given.json).result(
         {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
@@ -116,15 +122,11 @@ def _prepare(given: PrepareArguments) -> None:
     )
 
 
-def _stored_size(given: PrepareArguments | ShowArguments) -> dict[str, Any]:
-    return {"image_size": given.image_size, "resized_crop": True if given.augment == "resized-crop" else None}
-
-
 def _show(given: ShowArguments) -> None:
     from robustmaps.data import describe, load
 
     with watching() as watch:
-        data = load(given.data, **_stored_size(given), validation=given.validation, progress=decoding(watch))
+        data = load(given.data, **given.size, validation=given.validation, progress=decoding(watch))
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:

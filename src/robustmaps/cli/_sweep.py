@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
-from robustmaps.cli._terminal._watch import clock
+from robustmaps.cli._terminal._watch import clock, live
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import percent_cell, table
@@ -190,12 +190,8 @@ class SweepDisplay:
 @contextmanager
 def showing() -> Iterator[SweepDisplay]:
     """A live display on a terminal, plain lines elsewhere."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield SweepDisplay(None)
-        return
-    with Live(console=console, transient=True, refresh_per_second=4) as live:
-        yield SweepDisplay(live)
+    with live() as display:
+        yield SweepDisplay(display)
 
 
 def _head(state: "SweepState") -> str:

@@ -15,7 +15,6 @@ from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_n
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
 
-SEED = "seed"
 STUDY = "study.json"
 """The file in a study's folder that lists its runs."""
 _KEYS = ("axes", "fixed", "exclude", "evaluation")

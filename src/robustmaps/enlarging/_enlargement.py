@@ -1,6 +1,5 @@
 """The record of an enlargement: its changes and costs, as a value that prints as a table and converts to JSON."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -134,10 +133,6 @@ class Enlargement:
             "agreement": self.agreement,
             "warnings": list(self.warnings),
         }
-
-    def to_json(self) -> str:
-        """The same as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
         parts = [self._title(), str(self._step_table()), str(self._cost_table())]

@@ -15,10 +15,10 @@ from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
+from robustmaps.models import Measure
 from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
-Budgeted = Literal["flops", "memory", "latency"]
 _NAMES = {
     "features": "gain of the pooled features / their spread",
     "margin": "median gain of the margin / margin",
@@ -49,7 +49,7 @@ def plan_network(
     model: str,
     *,
     budget: float = 2.0,
-    measure: Budgeted = "flops",
+    measure: Measure = "flops",
     upsamples: tuple[float, ...] = (1.0, 2.0),
     dilate: bool = False,
     gain: GainKind = "auto",

@@ -131,12 +131,19 @@ class CascadeTable:
 @contextmanager
 def attacking() -> Iterator[CascadeTable | Watch]:
     """A display of an evaluation for the block: a live table on a terminal, plain lines elsewhere."""
+    with live() as display:
+        yield Watch(None) if display is None else CascadeTable(display)
+
+
+@contextmanager
+def live() -> Iterator[Live | None]:
+    """A display on standard error for the block; None where that is not a terminal."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield Watch(None)
+        yield None
         return
-    with Live(console=console, transient=True, refresh_per_second=4) as live:
-        yield CascadeTable(live)
+    with Live(console=console, transient=True, refresh_per_second=4) as display:
+        yield display
 
 
 def _figures(figures: Mapping[str, float]) -> str:
