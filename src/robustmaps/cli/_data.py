@@ -32,7 +32,7 @@ class ListArguments:
 
 
 @dataclass(frozen=True)
-class Stored:
+class ChosenData:
     """The images as the cache stores them.
 
     Attributes:
@@ -54,7 +54,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class PrepareArguments(Stored):
+class PrepareArguments(ChosenData):
     """Options of preparing.
 
     Attributes:
@@ -65,7 +65,7 @@ class PrepareArguments(Stored):
 
 
 @dataclass(frozen=True)
-class ShowArguments(Stored):
+class ShowArguments(ChosenData):
     """Options of showing.
 
     Attributes:
