@@ -30,6 +30,13 @@ def test_latex_is_booktabs_with_everything_escaped():
     assert [rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:x}")] == [True] * 4
 
 
+def test_text_is_aligned_and_figures_follow_words():
+    made = table(("name", "n"), [("a", 1), ("bcd", 10)], words=1)
+    assert str(made) == "name  n\na     1\nbcd   10"
+    assert [made.is_figures(column) for column in (0, 1)] == [False, True]
+    assert r"\begin{tabular}{lr}" in made.to_latex()
+
+
 def test_a_row_that_does_not_fit():
     with pytest.raises(ValueError, match=r"row of 1 cells .*: expected 2"):
         Table(("a", "b"), (("1",),))
