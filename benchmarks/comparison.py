@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from robustmaps.config import RunConfig
 from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.tables import percent_cell
 from robustmaps.enlarging import plan
-from robustmaps.figures import percent_cell
 from robustmaps.networks import open_checkpoint
 from robustmaps.networks._data import load_data
 from robustmaps.runs import RunRecord, read_runs

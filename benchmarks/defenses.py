@@ -26,7 +26,7 @@ from robustmaps.engine.device import device_name, has_fast_bf16, resolve_device
 from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.training import Trainee, TrainOptions
 from robustmaps.training._state import Sums
-from robustmaps.training._stepper import Stepper
+from robustmaps.training._stepper import BatchTrainer
 from train_step import EPS, STEP_SIZE, STEPS, seconds
 
 PlainLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -220,7 +220,7 @@ def step_of(model: nn.Module, defense: Defense, x: Tensor, y: Tensor, view: View
     model = model.to(memory_format=torch.channels_last).train()
     options = TrainOptions(lr=1e-3, batch_size=len(x), precision=view.precision, schedule="constant")
     trainee = Trainee(model, view.precision, view.compile, len(x))
-    stepper = Stepper(trainee, AttackEngine(model, view), defense, options, 10, None)
+    stepper = BatchTrainer(trainee, AttackEngine(model, view), defense, options, 10, None)
     sums = Sums(x.device)
     return lambda: stepper(x, y, 0, 0, 1, sums)
 

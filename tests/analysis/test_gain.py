@@ -1,5 +1,7 @@
 """Gains against closed forms."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,9 +9,9 @@ from torch import nn
 from robustmaps.analysis import (
     Toy,
     ToyNetwork,
+    Weights,
     estimate,
     first_order_gain,
-    linear_average_gain,
     margin_gain,
     margin_gains,
     random_weights,
@@ -61,6 +63,38 @@ def test_the_margin_of_a_linear_classifier():
     assert margin_gain(network, X, 1 - wrong) > 0
 
 
+def linear_average_gain(toy: Toy, weights: Weights) -> float:
+    """The exact gain of one linear convolution, a global average and a read-out, with circular images.
+
+    The read-out of the average is a fixed combination of pixels. With ``u = sum_c v_c w_c`` (in, k, k), the pixels fall
+    into ``s_eff x s_eff`` classes of ``n' = (H / s_eff)^2`` pixels, and each pixel of a class has as weight the sum of
+    the taps of ``u`` that meet it, divided by ``n'``. So the l_inf gain is ``eps`` times the sum over classes and
+    channels of the absolute sums, independent of the image's size.
+
+    One of stride and upsampling must divide the other.
+    """
+    sums = sums_by_class(torch.einsum("c,cikl->ikl", weights.readout, weights.kernels[0]), toy)
+    per_class = (toy.image_px // toy.effective_stride) ** 2
+    if toy.norm == "linf":
+        return toy.eps * float(sums.abs().sum())
+    return toy.eps * float(sums.square().sum().sqrt()) / math.sqrt(per_class)
+
+
+def sums_by_class(taps: torch.Tensor, toy: Toy) -> torch.Tensor:
+    """The sum of the taps that meet each class of pixels, (in, classes, classes)."""
+    inputs, side, _ = taps.shape
+    classes = int(toy.effective_stride)
+    sums = torch.zeros(inputs, classes, classes, dtype=taps.dtype)
+    lead = (side - 1) // 2
+    for row in range(side):
+        for column in range(side):
+            # Position i of the map reads pixel (s i + tap - lead) of the upsampled image, so pixel
+            # floor((s i + tap - lead) / r) of the image; modulo s_eff this does not depend on i.
+            down, right = ((tap - lead) // toy.upsample % classes for tap in (row, column))
+            sums[:, down, right] += taps[:, row, column]
+    return sums
+
+
 @pytest.mark.parametrize(
     ("stride", "upsample"), [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2), (1, 2), (2, 4), (8, 2), (16, 2)]
 )
@@ -107,5 +141,3 @@ def test_estimates():
 def test_budgets_that_are_none(options, message):
     with pytest.raises(InputError, match=message):
         first_order_gain(linear, X, **options)
-    with pytest.raises(InputError, match="circular padding"):
-        linear_average_gain(Toy(), random_weights(Toy(), torch.Generator()))

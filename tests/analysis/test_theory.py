@@ -95,11 +95,12 @@ def test_given_weights():
 def test_it_prints_and_goes_to_json():
     variations = [Variation(BASIC, (Toy(pool=pool, stride=2), Toy(pool=pool))) for pool in POOLS]
     found = laboratory(variations, draws=2, steps=1)
-    titles, row = found.exponents()
-    assert titles == ("gain ~ n^a: a [95 %]", "average", "max")
+    exponents = found.exponents()
+    (row,) = exponents.rows
+    assert exponents.columns == ("gain ~ n^a: a [95 %]", "average", "max")
     assert row[0] == BASIC
     assert all("[" in cell for cell in row[1:])
-    assert laboratory(variations[:1], draws=2, steps=0).exponents()[1][2] == "-"
+    assert laboratory(variations[:1], draws=2, steps=0).exponents().rows[0][2] == "-"
     loaded = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [series["pool"] for series in loaded["series"]] == ["average", "max"]
     assert loaded["series"][0]["points"][0]["positions"] == 256

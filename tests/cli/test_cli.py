@@ -57,7 +57,6 @@ def test_every_verb_explains_itself(verb, capsys):
         (["report", "nowhere"], "no such folder"),
         (["compare", "here", "there"], "here: not a run folder"),
         (["export", "nowhere", "--format", "torch"], "no such file"),
-        (["data", "shwo"], "did you mean 'show'"),
         (["models", "--image-size", "1"], "image"),
     ],
 )
@@ -76,6 +75,8 @@ def test_bad_input_is_code_2_and_says_why(arguments, message, capsys, tmp_path, 
         (["train", "--init-from"], "--init-from"),
         (["train", "--eps", "8"], "8/255"),
         (["train", "--lr", "x"], "x"),
+        (["data"], "list, prepare, show"),
+        (["data", "shwo"], "list, prepare, show"),
     ],
 )
 def test_bad_options_are_code_2(arguments, message, capsys):

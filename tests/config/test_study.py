@@ -45,13 +45,13 @@ evaluation:
     first, second = found.evaluations
     assert (first.attack.steps, first.samples, first.split) == (3, 50, "test")
     assert (second.attack.eps, second.attack.version, second.split) == ((4 / 255, 8 / 255), "rapid", "validation")
-    assert found.notes == ("2 combinations are excluded", "exclude: {'eps': '4/255'} matches no combination")
+    assert found.notes == ("2 combinations excluded", "exclude: {'eps': '4/255'} matches no combination")
 
 
 def test_the_same_run_is_made_once(study):
     found = study("axes: {eps: [8/255, 8/255, 0.1]}")
     assert [to_mapping(point.config)["eps"] for point in found.points] == ["8/255", 0.1]
-    assert found.notes == ("1 combinations are the same run as another, and made once",)
+    assert found.notes == ("1 combination left out: the same run as another",)
 
 
 def test_the_documented_study_is_one(study):

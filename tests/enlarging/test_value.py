@@ -41,7 +41,7 @@ def test_it_prints_as_a_table(enlargement: Enlargement) -> None:
 
 
 def test_it_goes_to_json(enlargement: Enlargement) -> None:
-    value = json.loads(enlargement.to_json())
+    value = json.loads(json.dumps(enlargement.to_dict()))
     assert value == enlargement.to_dict()
     assert value["recipe"] == {
         "upsample": 2,

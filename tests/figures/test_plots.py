@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustmaps.figures import AttackedImage, plot_attacked, plot_curves, table
+from robustmaps.engine.tables import table
+from robustmaps.figures import AttackedImage, plot_attacked, plot_curves
 
 
 def test_markdown_table():

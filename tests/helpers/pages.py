@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from robustmaps.engine.measured import Measured
-from robustmaps.figures import Cell, Table, png_of_image, table
+from robustmaps.engine.tables import Cell, Table, table
+from robustmaps.figures import png_of_image
 from robustmaps.report import (
     Chart,
     Code,

@@ -152,7 +152,7 @@ def test_a_report_that_was_cut_off_is_written_again(study, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("robustmaps.figures._tables.Table.to_latex", fail)
+        patch.setattr("robustmaps.engine.tables.Table.to_latex", fail)
         with pytest.raises(KeyboardInterrupt):
             report(study, pictures=False)
     done = report(study, pictures=False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from robustmaps.config import DefenseConfig, ModelConfig, RunConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
-from robustmaps.runs import choose_evaluation, list_runs, parse_where, read_runs
+from robustmaps.runs import choose_evaluation, list_runs, parse_condition, read_runs
 from robustmaps.runs._record import RunRecord
 from robustmaps.studies import statistics_of
 from robustmaps.training import TrainOptions
@@ -36,7 +36,7 @@ ROW = {"defense": "at", "robust": 0.45, "eps": 8 / 255, "seed": 1, "strides": "1
     ],
 )
 def test_conditions(text, kept):
-    assert parse_where(text, ROW)(ROW) is kept
+    assert parse_condition(text, ROW)(ROW) is kept
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_conditions(text, kept):
 )
 def test_what_is_no_condition_is_refused(text, message):
     with pytest.raises(InputError, match=message):
-        parse_where(text, ROW)(ROW)
+        parse_condition(text, ROW)(ROW)
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_condition_or_refused(text):
     with contextlib.suppress(InputError):
-        parse_where(text, ROW)(ROW)
+        parse_condition(text, ROW)(ROW)
 
 
 def evaluation(robust, *, eps=8 / 255, images="a"):

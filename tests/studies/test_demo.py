@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from robustmaps.engine.errors import Interrupted
-from robustmaps.studies import RunsFailed, demo
+from robustmaps.runs import read_runs
+from robustmaps.studies import RunsFailed, demo, statistics_of
 
 
 def test_the_demonstration_can_be_stopped_and_goes_on(tmp_path):
@@ -25,6 +26,10 @@ def test_the_demonstration_can_be_stopped_and_goes_on(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "summary.json").read_text())["robust_gain"]["seeds"] == 1
     assert result.sentence() in (tmp_path / "summary.md").read_text()
+    for recorded in tmp_path.glob("*/cost.json"):
+        recorded.unlink()
+    found = statistics_of(read_runs(tmp_path))
+    assert {each.cost for each in found.variants} == {plain.cost, enlarged.cost}  # from the weights
     (run,) = tmp_path.glob("*-up2-*")
     shutil.rmtree(run / "evaluation")
     (run / "best.safetensors").write_bytes(b"no weights")

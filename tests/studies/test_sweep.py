@@ -19,7 +19,7 @@ from robustmaps.engine.progress import Progress
 from robustmaps.networks._data import load_data
 from robustmaps.runs import read_run, read_runs
 from robustmaps.studies import plan_sweep, sweep
-from robustmaps.studies._processes import Outcome, Worker
+from robustmaps.studies._processes import TaskOutcome, Worker
 from robustmaps.studies._progress import Board
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
@@ -38,9 +38,9 @@ class Here:
                 watcher(index, progress)
 
             try:
-                outcome = Outcome(task(Worker(watch, should_stop)))
+                outcome = TaskOutcome(task(Worker(watch, should_stop)))
             except Exception as error:  # noqa: BLE001 - that is what executors do
-                outcome = Outcome(error=error)
+                outcome = TaskOutcome(error=error)
             outcomes.append(outcome)
             finished(index, outcome)
         return outcomes
@@ -193,7 +193,7 @@ def test_how_images_are_not_upsampled_makes_no_second_run(study):
     path = study(text)
     plan = plan_sweep(read_study(path), path.with_suffix(""), threads=1)
     assert len(plan.runs) == 3
-    assert "1 combinations are the same run as another, and made once" in plan.notes
+    assert "1 combination left out: the same run as another" in plan.notes
 
 
 def test_the_time_left_follows_the_runs_that_are_done(study):
@@ -209,7 +209,7 @@ def test_the_time_left_follows_the_runs_that_are_done(study):
         for index in (0, 1):
             board.watch(index, Progress("epoch 1/1", 0, 1, "steps"))
         clock[0] = 8.0
-        board.finished(0, Outcome({"robust_accuracy": 0.5}))
+        board.finished(0, TaskOutcome({"robust_accuracy": 0.5}))
     assert states[-1].remaining_s == pytest.approx(0.0, abs=1e-6)  # it took 8 of 10 seconds, so 8 for the other, too
 
 
@@ -230,7 +230,7 @@ def test_a_dry_run_writes_nothing(study, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "1 of 1 runs to make" in out
     assert "FLOP" in out
-    assert "1 combinations are excluded" in out
+    assert "1 combination excluded" in out
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -11,12 +11,9 @@ from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._stage_costs import Share
 from robustmaps.analysis._stages import Stage
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction, human
-from robustmaps.engine.text import by, stride_text, table
+from robustmaps.engine.numbers import as_fraction, by, counted, human, stride_text
+from robustmaps.engine.tables import Table, table
 from robustmaps.models import Cost
-
-Rows = list[tuple[str, ...]]
-"""A table: the column names, then the rows."""
 
 
 @dataclass(frozen=True)
@@ -175,14 +172,10 @@ class Analysis:
             "margin": self.margin.to_dict(),
         }
 
-    def tables(self) -> list[Rows]:
+    def tables(self) -> list[Table]:
         """Tables of the maps and their receptive fields, their costs, their gains, and the gain on the margin."""
-        names = short_names(self)
-        columns = ("stage", "map", "then", "stride", "field (px)", "effective (px)")
-        maps: Rows = [columns]
-        costs: Rows = [("stage", "operations", "memory", "time")]
-        gains: Rows = [("stage", "gain [95 %]", "gain / spread", f"PGD-{self.steps} / spread")]
-        for name, report in zip(names, self.stages, strict=True):
+        maps, costs, gains = [], [], []
+        for name, report in zip(short_names(self), self.stages, strict=True):
             stage, gain = report.stage, report.gain
             size = f"{by(stage.map_size)}x{stage.channels}"
             fields = self.field_cells(report)
@@ -192,17 +185,21 @@ class Analysis:
             gains.append((name, str(gain.first_order), *relative))
         costs.append(("rest", *cost_cells(self.rest)))
         costs.append(("all", *cost_cells(Share(self.cost.flops, self.cost.activation_bytes, self.cost.latency_s))))
-        return [maps, costs, gains, self._margin_rows()]
+        return [
+            table(("stage", "map", "then", "stride", "field (px)", "effective (px)"), maps, words=1),
+            table(("stage", "operations", "memory", "time"), costs, words=1),
+            table(("stage", "gain [95 %]", "gain / spread", f"PGD-{self.steps} / spread"), gains, words=1),
+            self._margin_table(),
+        ]
 
     def field_cells(self, report: StageReport) -> tuple[str, str]:
         """Theoretical and effective receptive field, in pixels and as a share of the image's side."""
         effective = (float(report.effective_field_px),) * 2
         return _field(report.stage.field_px, self.image_size), _field(effective, self.image_size)
 
-    def _margin_rows(self) -> Rows:
+    def _margin_table(self) -> Table:
         margin = self.margin
-        rows: Rows = [
-            ("", "median [95 %]"),
+        rows = [
             ("classified right", f"{int(margin.right.sum())} of {self.images}"),
             ("margin", str(estimate(margin.margin, "median"))),
             ("gain", str(estimate(margin.first_order, "median"))),
@@ -214,18 +211,18 @@ class Analysis:
             if margin.reached is not None:
                 relative = estimate(margin.relative(reached=True), "median")
                 rows.append((f"gain / margin, PGD-{self.steps}", str(relative)))
-        return rows
+        return table(("", "median [95 %]"), rows, words=1)
 
     @property
     def title(self) -> str:
         """A line about the network, the images and the budget."""
         return (
-            f"{self.network}, images of {by(self.image_size)} px; {budget_text(self)} on {self.images} "
-            f"image{'s' * (self.images != 1)}"
+            f"{self.network}, images of {by(self.image_size)} px; {budget_text(self)} on "
+            f"{counted(self.images, 'image')}"
         )
 
     def __str__(self) -> str:
-        return "\n\n".join([self.title, *map(table, self.tables())])
+        return "\n\n".join([self.title, *map(str, self.tables())])
 
 
 def budget_text(analysis: Analysis) -> str:

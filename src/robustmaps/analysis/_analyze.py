@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustmaps.analysis._analysis import Analysis, MarginGain, StageReport
 from robustmaps.analysis._comparison import ComparedAnalyses
 from robustmaps.analysis._gain import check_norm
-from robustmaps.analysis._probe import Probe, gain_of
+from robustmaps.analysis._probe import StageProbe, gain_of
 from robustmaps.analysis._receptive import effective_field_px
 from robustmaps.analysis._stage_costs import maps_of, shares
 from robustmaps.analysis._stages import Stage, find_stages, no_shortcuts
@@ -73,7 +73,7 @@ def analyze(
         cost = measure_cost(model, x[:1], latency_runs=latency_runs)
     head = find_head(recorded)
     largest = [head is not None and head.kind == "max" and stage is stages[-1] for stage in stages]
-    probe = Probe(model, stages, largest, eps, norm, directions, seed)
+    probe = StageProbe(model, stages, largest, eps, norm, directions, seed)
     rows = max(1, min(len(x), _BATCH_BYTES // max(1, cost.activation_bytes)))
     parts = []
     with plain_view(model), no_shortcuts():

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from robustmaps.analysis._analysis import Analysis, Rows, budget_text, short_names
+from robustmaps.analysis._analysis import Analysis, budget_text, short_names
 from robustmaps.analysis._estimate import estimate, ratio
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.text import by, table
+from robustmaps.engine.numbers import by
+from robustmaps.engine.tables import Table, table
 
 ARROW = " → "
 
@@ -54,34 +55,31 @@ class ComparedAnalyses:
             "relative_reached_ratio": None if reached is None or not self.before.steps else reached.to_dict(),
         }
 
-    def tables(self) -> list[Rows]:
+    def tables(self) -> list[Table]:
         """The tables of an analysis, with before and after in each cell, or one value if unchanged.
 
         If the stages can't be matched, the tables of both analyses follow each other.
         """
         a, b = self.before, self.after
         if len(a.stages) != len(b.stages):
-            return [*a.tables()[:3], *b.tables()[:3], self._margin_rows()]
-        sides = [side.tables() for side in (a, b)]
-        maps, costs = (
-            [_merge(one, other) for one, other in zip(sides[0][n], sides[1][n], strict=True)] for n in (0, 1)
-        )
-        return [[(*row[:2], *row[3:]) for row in maps], costs, self._gain_rows(), self._margin_rows()]
+            return [*a.tables()[:3], *b.tables()[:3], self._margin_table()]
+        (maps, costs, *_), (maps_after, costs_after, *_) = a.tables(), b.tables()
+        merged = [_merge(maps, maps_after, drop="then"), _merge(costs, costs_after)]
+        return [*merged, self._gain_table(), self._margin_table()]
 
-    def _gain_rows(self) -> Rows:
+    def _gain_table(self) -> Table:
         a, b = self.before, self.after
-        rows: Rows = [("gain / spread [95 %]", "before", "after")]
+        rows = []
         for name, one, other in zip(short_names(a), a.stages, b.stages, strict=True):
             pair = (one.gain, other.gain)
             rows.append((name, *(str(gain.relative or "-") for gain in pair)))
             if a.steps:
                 rows.append((f"{name}, PGD-{a.steps}", *(str(gain.relative_reached or "-") for gain in pair)))
-        return rows
+        return table(("gain / spread [95 %]", "before", "after"), rows, words=1)
 
-    def _margin_rows(self) -> Rows:
+    def _margin_table(self) -> Table:
         a, b = self.before, self.after
-        rows: Rows = [("median [95 %]", "before", "after", "ratio")]
-        rows.append(("classified right", *(f"{int(s.margin.right.sum())} of {s.images}" for s in (a, b)), ""))
+        rows = [("classified right", *(f"{int(s.margin.right.sum())} of {s.images}" for s in (a, b)), "")]
         for name, one, other in (
             ("margin", a.margin.margin, b.margin.margin),
             ("gain", a.margin.first_order, b.margin.first_order),
@@ -96,7 +94,7 @@ class ComparedAnalyses:
                 how = f", PGD-{a.steps}" if reached else ""
                 each = (estimate(s.margin.relative(reached=reached), "median") for s in (a, b))
                 rows.append((f"gain / margin{how}", *map(str, each), str(change)))
-        return rows
+        return table(("median [95 %]", "before", "after", "ratio"), rows, words=1)
 
     @property
     def title(self) -> str:
@@ -112,11 +110,14 @@ class ComparedAnalyses:
         return f"Ratios of gain / margin are over the images that both classify correctly ({share}), paired by image."
 
     def __str__(self) -> str:
-        return "\n\n".join([self.title, *map(table, self.tables()), self.note])
+        return "\n\n".join([self.title, *map(str, self.tables()), self.note])
 
 
-def _merge(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_pair(one, other) for one, other in zip(before, after, strict=True))
+def _merge(before: Table, after: Table, *, drop: str = "") -> Table:
+    keep = [number for number, column in enumerate(before.columns) if column != drop]
+    pairs = zip(before.rows, after.rows, strict=True)
+    rows = [[_pair(str(one[number]), str(other[number])) for number in keep] for one, other in pairs]
+    return table([before.columns[number] for number in keep], rows, words=1)
 
 
 def _pair(before: str, after: str) -> str:

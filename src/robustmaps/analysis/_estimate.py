@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.measured import Measured, percentiles, resamples
+from robustmaps.engine.measured import Measured
 
 Statistic = Literal["mean", "median"]
 _RESAMPLES = 1000
@@ -44,5 +44,5 @@ def _bootstrap(sample: NDArray[np.float64], statistic: Any, seed: int) -> Measur
     count = sample.shape[1]
     if not count:
         raise InputError("no values to estimate from: expected at least one")
-    picks = np.stack(list(resamples(np.random.default_rng(seed), count, _RESAMPLES)))
-    return Measured(float(statistic(sample)), *percentiles(statistic(sample[:, picks])), count)
+    picks = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
+    return Measured.bootstrapped(float(statistic(sample)), statistic(sample[:, picks]), count)

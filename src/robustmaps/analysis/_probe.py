@@ -17,7 +17,7 @@ from robustmaps.engine.random import stream
 from robustmaps.tracing import logits
 
 
-class Part:
+class BatchGains:
     """The measurements of one batch, per stage and image."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Part:
         self.energy: list[Tensor] = []
 
 
-class Probe:
+class StageProbe:
     """Measures batches on one network, which must be in evaluation mode.
 
     Args:
@@ -57,7 +57,7 @@ class Probe:
         ]
         self._directions = [vectors / vectors.norm(dim=1, keepdim=True) for vectors in drawn]
 
-    def measure(self, x: Tensor, y: Tensor, steps: int) -> Part:
+    def measure(self, x: Tensor, y: Tensor, steps: int) -> BatchGains:
         """All gains of a batch, and the effective receptive fields of the maps' middle pixels."""
 
         def wrong(images: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ class Probe:
     def _reached(self, function: Function, x: Tensor, steps: int) -> Tensor:
         return reached_gain(function, x, eps=self._eps, norm=self._norm, steps=steps)
 
-    def measure_features(self, x: Tensor, *, fields: bool = False) -> Part:
+    def measure_features(self, x: Tensor, *, fields: bool = False) -> BatchGains:
         """The first-order gains of the pooled features of a batch."""
-        part = Part()
+        part = BatchGains()
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             taken, _ = maps_of(self._model, x, self._stages, self._take, stop=True)
@@ -115,7 +115,7 @@ class Probe:
         return value
 
 
-def gain_of(parts: Sequence[Part], number: int) -> FeatureGain:
+def gain_of(parts: Sequence[BatchGains], number: int) -> FeatureGain:
     """The gain of a stage over all batches."""
     gains = torch.cat([part.gains[number] for part in parts]).mean(1)
     values = torch.cat([part.values[number] for part in parts])

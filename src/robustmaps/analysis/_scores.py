@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustmaps.analysis._analysis import MarginGain
 from robustmaps.analysis._gain import first_order_gain, reached_gain
-from robustmaps.analysis._probe import Probe, checked, gain_of
+from robustmaps.analysis._probe import StageProbe, checked, gain_of
 from robustmaps.analysis._stages import find_stages, no_shortcuts
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.errors import InputError
@@ -39,7 +39,7 @@ def feature_gain(
         recorded = trace(model, x[:1])
     last = find_stages(recorded)[-1:]
     head = find_head(recorded)
-    probe = Probe(model, last, [head is not None and head.kind == "max"], eps, norm, directions, seed)
+    probe = StageProbe(model, last, [head is not None and head.kind == "max"], eps, norm, directions, seed)
     with plain_view(model), no_shortcuts():
         parts = [probe.measure_features(x[begin : begin + _BATCH]) for begin in range(0, len(x), _BATCH)]
     gain = gain_of(parts, 0)

@@ -47,7 +47,7 @@ class Share:
         return dict(vars(self))
 
 
-class Watch(TorchFunctionMode):
+class CallCounter(TorchFunctionMode):
     """While active, counts calls and reports each.
 
     Args:
@@ -108,7 +108,7 @@ def maps_of(
 
     result = None
     try:
-        with Watch(told):
+        with CallCounter(told):
             result = model(x)
     except _Seen:
         pass
@@ -150,7 +150,7 @@ def _flops(model: nn.Module, image: Tensor, ends: Sequence[int]) -> list[int]:
             totals[bisect_left(ends, position)] += total - before
             before = total
 
-        with Watch(told):
+        with CallCounter(told):
             model(image)
         totals[-1] += counter.total - before
     return totals
@@ -158,7 +158,7 @@ def _flops(model: nn.Module, image: Tensor, ends: Sequence[int]) -> list[int]:
 
 def _saved_bytes(model: nn.Module, images: Tensor, ends: Sequence[int]) -> list[int]:
     totals = [0] * (len(ends) + 1)
-    watch = Watch(lambda *_: None)
+    watch = CallCounter(lambda *_: None)
     images = images.detach().clone().requires_grad_()
 
     def told(size: int) -> None:
@@ -185,7 +185,7 @@ def _seconds(model: nn.Module, image: Tensor, ends: Sequence[int], runs: int) ->
             if position in boundaries:
                 times.append(clock())
 
-        with Watch(told):
+        with CallCounter(told):
             model(image)
         times.append(clock())
         return [after - before for before, after in pairwise(times)]

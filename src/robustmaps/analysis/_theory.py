@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustmaps.analysis._analysis import Rows
 from robustmaps.analysis._estimate import estimate
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._theory_network import Pool, Toy, ToyNetwork, Weights, predicted_gain, random_weights
@@ -18,6 +17,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import stream
+from robustmaps.engine.tables import Table, table
 
 POOLS: tuple[Pool, ...] = ("average", "max")
 BASIC = "stride"
@@ -26,7 +26,7 @@ APART = "stride beyond the kernel"
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class ToyGain:
     """The gain of one kind of network.
 
     Attributes:
@@ -73,7 +73,7 @@ class Series:
 
     name: str
     pool: Pool
-    points: tuple[Point, ...]
+    points: tuple[ToyGain, ...]
 
     @property
     def exponent(self) -> Measured:
@@ -115,13 +115,13 @@ class Laboratory:
         measured = [series.to_dict() for series in self.series]
         return {"draws": self.draws, "images": self.images, "seed": self.seed, "series": measured}
 
-    def exponents(self) -> Rows:
+    def exponents(self) -> Table:
         """A table of the exponents for both pools."""
-        rows: Rows = [("gain ~ n^a: a [95 %]", *POOLS)]
+        rows = []
         for name in dict.fromkeys(series.name for series in self.series):
             cells = {series.pool: _signed(series.exponent) for series in self.series if series.name == name}
             rows.append((name, *(cells.get(pool, "-") for pool in POOLS)))
-        return rows
+        return table(("gain ~ n^a: a [95 %]", *POOLS), rows, words=1)
 
 
 def measure(
@@ -132,7 +132,7 @@ def measure(
     steps: int = 0,
     seed: int = 0,
     given: Sequence[tuple[Weights, Tensor]] = (),
-) -> Point:
+) -> ToyGain:
     """The perturbation gain of one kind of network.
 
     A draw's weights and images depend only on the seed and the draw's number, so kinds that differ in stride,
@@ -156,7 +156,7 @@ def measure(
         if steps:
             reached.append(float(reached_gain(network, x, **budget, steps=steps).mean()))
     predicted = None if given else predicted_gain(toy)
-    return Point(toy, np.array(first), np.array(reached) if steps else None, predicted)
+    return ToyGain(toy, np.array(first), np.array(reached) if steps else None, predicted)
 
 
 def _drawn(toy: Toy, images: int, seed: int, number: int) -> tuple[Weights, Tensor]:
@@ -165,7 +165,7 @@ def _drawn(toy: Toy, images: int, seed: int, number: int) -> tuple[Weights, Tens
     return random_weights(toy, stream(seed, "weights", number)), x
 
 
-def fit_exponent(points: Sequence[Point]) -> Measured:
+def fit_exponent(points: Sequence[ToyGain]) -> Measured:
     """The slope of log gain against log n, by least squares in each draw, with its interval over draws.
 
     Raises:

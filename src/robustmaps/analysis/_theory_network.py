@@ -164,46 +164,6 @@ class ToyNetwork(nn.Module):
         return value
 
 
-def linear_average_gain(toy: Toy, weights: Weights) -> float:
-    """The exact gain of one linear convolution, a global average and a read-out, with circular images.
-
-    The read-out of the average is a fixed combination of pixels. With ``u = sum_c v_c w_c`` (in, k, k), the pixels fall
-    into ``s_eff x s_eff`` classes of ``n' = (H / s_eff)^2`` pixels, and each pixel of a class has as weight the sum of
-    the taps of ``u`` that meet it, divided by ``n'``. So the l_inf gain is ``eps`` times the sum over classes and
-    channels of the absolute sums, independent of the image's size.
-
-    Raises:
-        InputError: the network is of another kind, or neither stride nor upsampling divides the other.
-    """
-    if not (toy.linear and toy.circular and toy.depth == 1 and toy.pool == "average"):
-        raise InputError(f"{toy}: expected one linear convolution, an average and circular padding")
-    larger, smaller = max(toy.stride, toy.upsample), min(toy.stride, toy.upsample)
-    if larger % smaller or (toy.upsample > 1 and toy.upsample_mode != "nearest"):
-        raise InputError(
-            f"{toy}: expected nearest upsampling, and a stride that divides its factor or is a multiple of it"
-        )
-    sums = _sums_by_class(torch.einsum("c,cikl->ikl", weights.readout, weights.kernels[0]), toy)
-    per_class = (toy.image_px // toy.effective_stride) ** 2
-    if toy.norm == "linf":
-        return toy.eps * float(sums.abs().sum())
-    return toy.eps * float(sums.square().sum().sqrt()) / math.sqrt(per_class)
-
-
-def _sums_by_class(taps: Tensor, toy: Toy) -> Tensor:
-    """The sum of the taps that meet each class of pixels, (in, classes, classes)."""
-    inputs, side, _ = taps.shape
-    classes = int(toy.effective_stride)
-    sums = torch.zeros(inputs, classes, classes, dtype=taps.dtype)
-    lead = (side - 1) // 2
-    for row in range(side):
-        for column in range(side):
-            # Position i of the map reads pixel (s i + tap - lead) of the upsampled image, so pixel
-            # floor((s i + tap - lead) / r) of the image; modulo s_eff this does not depend on i.
-            down, right = ((tap - lead) // toy.upsample % classes for tap in (row, column))
-            sums[:, down, right] += taps[:, row, column]
-    return sums
-
-
 def predicted_gain(toy: Toy) -> float | None:
     """The theory's prediction for one layer with ReLU and random weights (docs/theory.md), if it makes one.
 

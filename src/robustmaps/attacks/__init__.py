@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from robustmaps.attacks._base import Attack, check_batch, check_labels
     from robustmaps.attacks._fab import FAB
     from robustmaps.attacks._fgsm import FGSM
-    from robustmaps.attacks._foolbox import FOOLBOX_ATTACKS, Foolbox
+    from robustmaps.attacks._foolbox import Foolbox
     from robustmaps.attacks._geometry import norms, project, shrink, steepest
     from robustmaps.attacks._losses import logit_margin
     from robustmaps.attacks._noise_fgsm import NoiseFGSM
@@ -33,7 +33,6 @@ __all__ = [
     "APGD",
     "FAB",
     "FGSM",
-    "FOOLBOX_ATTACKS",
     "GRADIENT",
     "PARTS",
     "PGD",

@@ -16,11 +16,9 @@ from robustmaps.attacks._geometry import on_sphere, project
 from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import GRADIENT, AttackRow
-from robustmaps.attacks._watched import WatchedAttack
+from robustmaps.attacks._watched import Batch, WatchedAttack
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least
-from robustmaps.engine.progress import Watcher
-from robustmaps.engine.view import AttackView
 
 _NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "dlr-t": "apgd-t"}
 
@@ -80,17 +78,9 @@ class APGD(WatchedAttack):
         """``apgd-ce``, ``apgd-dlr`` or ``apgd-t``."""
         return _NAMES[self.loss]
 
-    def _attacked(
-        self,
-        view: AttackView,
-        x: Tensor,
-        y: Tensor,
-        logits: Tensor,
-        generator: torch.Generator | None,
-        watcher: Watcher,
-    ) -> Tensor:
-        self._check_classes(logits.shape[1])
-        return _Attempt(self, view, x, y, logits, seeds(self._variants(logits), generator), watcher).run()
+    def _attacked(self, batch: Batch) -> Tensor:
+        self._check_classes(batch.logits.shape[1])
+        return _Attempt(self, batch, seeds(self._variants(batch.logits), batch.generator)).run()
 
     def steppers(self) -> list[Stepper]:
         """The step rules, one per radius."""
@@ -128,24 +118,21 @@ class _Attempt:
     """One call of `APGD`."""
 
     attack: APGD
-    view: AttackView
-    x: Tensor
-    y: Tensor
-    logits: Tensor
+    batch: Batch
     seeds: list[int]
-    watcher: Watcher
 
     def __post_init__(self) -> None:
+        self.view, self.x, self.y = self.batch.view, self.batch.x, self.batch.y
         self.result = self.x.clone()
         self.margin = self.x.new_full((len(self.x),), -float("inf"))
-        self.standing = self.logits.argmax(1) == self.y
-        self.targets = likeliest_wrong(self.logits, self.y, len(self.seeds) // self.attack.restarts)
+        self.standing = self.batch.standing
+        self.targets = likeliest_wrong(self.batch.logits, self.y, len(self.seeds) // self.attack.restarts)
 
     def run(self) -> Tensor:
         """Climb with every sample and variant until the sample is broken."""
         steppers = self.attack.steppers()
         runs = int(self.standing.sum()) * len(self.seeds)
-        clock = Clock(self.attack.name, sum(stepper.steps for stepper in steppers), runs, self.watcher)
+        clock = Clock(self.attack.name, sum(stepper.steps for stepper in steppers), runs, self.batch.watcher)
         for sample, variant, waiting in waves(self.standing, len(self.seeds), self.attack.batch_size):
             target = self.targets[sample, variant % self.targets.shape[1]]
             current = self._starts(sample, variant, steppers[0].eps)

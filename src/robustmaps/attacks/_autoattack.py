@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from robustmaps.attacks._apgd import APGD
@@ -14,11 +13,9 @@ from robustmaps.attacks._fab import FAB
 from robustmaps.attacks._patience import PATIENCE, check_patience, patience
 from robustmaps.attacks._registry import AttackRow, passes
 from robustmaps.attacks._square import Square
-from robustmaps.attacks._watched import WatchedAttack
+from robustmaps.attacks._watched import Batch, WatchedAttack
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least
-from robustmaps.engine.progress import Watcher
-from robustmaps.engine.view import AttackView
 
 Make = Callable[["AutoAttack"], WatchedAttack]
 
@@ -160,22 +157,14 @@ class AutoAttack(WatchedAttack):
         """A caution to print beside every figure of this version: how far ``rapid`` is from ``standard``."""
         return _RAPID_CAVEAT if self.version == "rapid" else None
 
-    def _attacked(
-        self,
-        view: AttackView,
-        x: Tensor,
-        y: Tensor,
-        logits: Tensor,
-        generator: torch.Generator | None,
-        watcher: Watcher,
-    ) -> Tensor:
-        result = x.clone()
-        standing = (logits.argmax(1) == y).nonzero().squeeze(1)
+    def _attacked(self, batch: Batch) -> Tensor:
+        view, x, y = batch.view, batch.x, batch.y
+        result, standing = x.clone(), batch.standing.nonzero().squeeze(1)
         stages = self.stages
-        for stage, seed in zip(stages, seeds(len(stages), generator), strict=True):
+        for stage, seed in zip(stages, seeds(len(stages), batch.generator), strict=True):
             if len(standing) == 0:
                 break
-            x_adv = stage(view, x[standing], y[standing], generator=fork(seed, x.device), watcher=watcher)
+            x_adv = stage(view, x[standing], y[standing], generator=fork(seed, x.device), watcher=batch.watcher)
             broken = view(x_adv).argmax(1) != y[standing]
             result[standing[broken]] = x_adv[broken]
             standing = standing[~broken]

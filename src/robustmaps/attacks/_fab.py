@@ -13,10 +13,8 @@ from robustmaps.attacks._hyperplane import to_hyperplane
 from robustmaps.attacks._losses import likeliest_wrong, logit_margin
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import GRADIENT, AttackRow
-from robustmaps.attacks._watched import WatchedAttack
+from robustmaps.attacks._watched import Batch, WatchedAttack
 from robustmaps.engine.numbers import check_at_least
-from robustmaps.engine.progress import Watcher
-from robustmaps.engine.view import AttackView
 
 # Keeps distances to a hyperplane finite where the gradient vanishes.
 _TINY = 1e-12
@@ -77,16 +75,8 @@ class FAB(WatchedAttack):
         """``fab`` or ``fab-t``."""
         return "fab-t" if self.targeted else "fab"
 
-    def _attacked(
-        self,
-        view: AttackView,
-        x: Tensor,
-        y: Tensor,
-        logits: Tensor,
-        generator: torch.Generator | None,
-        watcher: Watcher,
-    ) -> Tensor:
-        return _Attempt(self, view, x, y, logits, generator, watcher).run()
+    def _attacked(self, batch: Batch) -> Tensor:
+        return _Attempt(self, batch).run()
 
 
 @dataclass
@@ -110,25 +100,22 @@ class _Attempt:
     """One call of `FAB`."""
 
     attack: FAB
-    view: AttackView
-    x: Tensor
-    y: Tensor
-    logits: Tensor
-    generator: torch.Generator | None
-    watcher: Watcher
+    batch: Batch
 
     def __post_init__(self) -> None:
+        self.view, self.x, self.y = self.batch.view, self.batch.x, self.batch.y
         self.result = self.x.clone()
         self.distance = self.x.new_full((len(self.x),), torch.inf)
-        self.standing = self.logits.argmax(1) == self.y
-        count = min(self.attack.targets, self.logits.shape[1] - 1) if self.attack.targeted else 1
-        self.targets = likeliest_wrong(self.logits, self.y, count)
-        self.seeds = seeds(count * self.attack.restarts, self.generator)
+        self.standing = self.batch.standing
+        logits = self.batch.logits
+        count = min(self.attack.targets, logits.shape[1] - 1) if self.attack.targeted else 1
+        self.targets = likeliest_wrong(logits, self.y, count)
+        self.seeds = seeds(count * self.attack.restarts, self.batch.generator)
 
     def run(self) -> Tensor:
         """Search with every sample, target and restart."""
         attack = self.attack
-        clock = Clock(attack.name, attack.steps, int(self.standing.sum()) * len(self.seeds), self.watcher)
+        clock = Clock(attack.name, attack.steps, int(self.standing.sum()) * len(self.seeds), self.batch.watcher)
         for sample, variant, waiting in waves(self.standing, len(self.seeds), attack.batch_size):
             clock.start(waiting)
             target = self.targets[sample, variant % self.targets.shape[1]]
@@ -178,7 +165,7 @@ class _Attempt:
     def _nearest_boundary(self, current: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest boundary if each class's margin were linear (equation 7)."""
         dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[self.attack.norm]
-        classes = self.logits.shape[1]
+        classes = self.batch.logits.shape[1]
         nearest = current.new_full((len(current),), torch.inf)
         margin, gradient = torch.zeros_like(nearest), torch.zeros_like(current)
         for step in range(1, classes):

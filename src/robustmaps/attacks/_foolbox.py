@@ -59,9 +59,6 @@ METHODS: dict[str, Method] = {
     "pgd-l1": Method({"l1": "L1ProjectedGradientDescentAttack"}, fixed=True),
 }
 
-FOOLBOX_ATTACKS = tuple(METHODS)
-"""The names that `Foolbox` takes."""
-
 # If this many draws of noise are classified correctly, further draws almost always are.
 _NOISE_DRAWS = 100
 
@@ -148,7 +145,7 @@ class Foolbox:
     def _attacked(self, view: AttackView, x: Tensor, y: Tensor, seed: int) -> Tensor:
         """The images ``x``, all classified as ``y``, with the broken ones replaced."""
         with _quiet():
-            found = _Search(self, _load(), view, seed).run(x, y).to(x.dtype)
+            found = _Attempt(self, _load(), view, seed).run(x, y).to(x.dtype)
         # C&W and EAD return a black image if they find nothing.
         valid = found.isfinite().flatten(1).all(1) & found.flatten(1).any(1)
         found = torch.where(valid[:, None, None, None], found, x).clamp_(0.0, 1.0)
@@ -160,7 +157,7 @@ class Foolbox:
 
 
 @dataclass
-class _Search:
+class _Attempt:
     """One call of a foolbox attack."""
 
     attack: Foolbox

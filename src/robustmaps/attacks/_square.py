@@ -12,11 +12,10 @@ from robustmaps.attacks._geometry import norms, per_image, project
 from robustmaps.attacks._losses import logit_margin
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import AttackRow
-from robustmaps.attacks._square_windows import Window, bump, tile_px, tiles, windows
-from robustmaps.attacks._watched import WatchedAttack
+from robustmaps.attacks._square_windows import Proposal, bump, tile_px, tiles, windows
+from robustmaps.attacks._watched import Batch, WatchedAttack
 from robustmaps.engine.incremental import incremental
 from robustmaps.engine.numbers import check_at_least
-from robustmaps.engine.progress import Watcher
 from robustmaps.engine.view import AttackView
 
 _TINY = 1e-12
@@ -56,21 +55,13 @@ class Square(WatchedAttack):
         check_at_least("p_init", self.p_init, 0, exclusive=True)
         check_patience(self.patience)
 
-    def _attacked(
-        self,
-        view: AttackView,
-        x: Tensor,
-        y: Tensor,
-        logits: Tensor,
-        generator: torch.Generator | None,
-        watcher: Watcher,
-    ) -> Tensor:
-        result, margin = x.clone(), logit_margin(logits, y)
-        clock = Clock(self.name, self.queries, int((margin <= 0).sum()) * self.restarts, watcher)
-        for number, seed in enumerate(seeds(self.restarts, generator)):
+    def _attacked(self, batch: Batch) -> Tensor:
+        x, result, margin = batch.x, batch.x.clone(), logit_margin(batch.logits, batch.y)
+        clock = Clock(self.name, self.queries, int((margin <= 0).sum()) * self.restarts, batch.watcher)
+        for number, seed in enumerate(seeds(self.restarts, batch.generator)):
             rows = (margin <= 0).nonzero().squeeze(1)
             clock.start(waiting=len(rows) * (self.restarts - number - 1))
-            found, found_margin = self._search(view, x, y, rows, fork(seed, x.device), clock)
+            found, found_margin = self._search(batch.view, x, batch.y, rows, fork(seed, x.device), clock)
             better = found_margin > margin[rows] if number else torch.ones_like(rows, dtype=torch.bool)
             result[rows[better]], margin[rows[better]] = found[better], found_margin[better]
         return result
@@ -135,7 +126,7 @@ class _Candidates(ABC):
         """The first images of the search."""
 
     @abstractmethod
-    def propose(self, window: Window) -> Tensor:
+    def propose(self, window: Proposal) -> Tensor:
         """Logits (N, K) of the images with that window changed."""
 
     @abstractmethod
@@ -167,7 +158,7 @@ class _Linf(_Candidates):
         stripes = torch.empty_like(x[:, :, :1]).uniform_(-1, 1, generator=generator).sign()
         return (x + attack.eps * stripes).clamp_(0.0, 1.0)
 
-    def propose(self, window: Window) -> Tensor:
+    def propose(self, window: Proposal) -> Tensor:
         """Logits of the proposal; images that the window does not change need no query."""
         rows, columns = self._window = window.first
         colour = self.attack.eps * window.signs[:, None, None].to(self.x)
@@ -211,7 +202,7 @@ class _Lp(_Candidates):
         bumps = tiles(signs.uniform_(-1, 1, generator=generator).sign(), x.shape, _order(attack.norm))
         return _fit(x, bumps, attack)
 
-    def propose(self, window: Window) -> Tensor:
+    def propose(self, window: Proposal) -> Tensor:
         """Give one window a new bump, with the mass of both windows and the unused budget."""
         order, delta = _order(self.attack.norm), self.best - self.x
         (rows, columns), (other_rows, other_columns) = window.first, window.second

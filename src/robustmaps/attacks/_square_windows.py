@@ -13,7 +13,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 @dataclass(frozen=True)
-class Window:
+class Proposal:
     """One proposal, the same for every sample.
 
     Attributes:
@@ -33,7 +33,7 @@ class Window:
 
 def windows(
     count: int, shape: torch.Size, p_init: float, least_px: int, odd: bool, generator: torch.Generator
-) -> Iterator[Window]:
+) -> Iterator[Proposal]:
     """The windows of a search of ``count`` proposals over images (N, C, H, W), all drawn before the first."""
     _, channels, height, width = shape
     device = generator.device
@@ -48,7 +48,7 @@ def windows(
             start = int(place * (length - size + 1))
             return slice(start, start + size)
 
-        yield Window(
+        yield Proposal(
             size,
             (span(row, height), span(column, width)),
             (span(other_row, height), span(other_column, width)),

@@ -17,6 +17,31 @@ Norm = Literal["linf", "l2", "l1"]
 NORMS = ("linf", "l2", "l1")
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one call of an attack works on.
+
+    Attributes:
+        view: a view of the network.
+        x, y: images (N, C, H, W) and labels (N,), both checked.
+        logits: the network's (N, K) for these images.
+        generator: source of the seeds.
+        watcher: receives reports in steps of the attack.
+    """
+
+    view: AttackView
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    generator: torch.Generator | None
+    watcher: Watcher
+
+    @property
+    def standing(self) -> Tensor:
+        """Which images are classified correctly, (N,)."""
+        return self.logits.argmax(1) == self.y
+
+
 @dataclass(frozen=True)
 class WatchedAttack(ABC):
     """An attack that reports its progress to a ``watcher`` every few steps.
@@ -65,16 +90,8 @@ class WatchedAttack(ABC):
         with plain_view(model) as view, torch.no_grad():
             logits = view(x)
             check_labels(y, logits.shape[1])
-            return self._attacked(view, x.detach(), y, logits, generator, watcher)
+            return self._attacked(Batch(view, x.detach(), y, logits, generator, watcher))
 
     @abstractmethod
-    def _attacked(
-        self,
-        view: AttackView,
-        x: Tensor,
-        y: Tensor,
-        logits: Tensor,
-        generator: torch.Generator | None,
-        watcher: Watcher,
-    ) -> Tensor:
-        """Adversarial images for validated images ``x`` with the network's ``logits`` (N, K)."""
+    def _attacked(self, batch: Batch) -> Tensor:
+        """Adversarial images for a batch that was checked."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustmaps.cli._terminal._options import AnyNetwork, Budget, Computing, SizedSplitImages
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import Surgery
 
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
     Output(given.json).result(
         done.to_dict(),
         result.title,
-        *(rich_table(rows[0], rows[1:]) for rows in result.tables()),
+        *result.tables(),
         *(f"Note: {note}" for note in done.notes),
         *(f"Written: {path}" for path in done.files),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 
 DESCRIPTION = """Compare two runs, paired by image, by the strongest evaluation that both have."""
 
@@ -36,9 +36,9 @@ def run(arguments: Sequence[str]) -> None:
     texts: list[object] = [
         done.sentence(),
         *(f"{name}: {run.name}" for name, run in zip("AB", done.runs, strict=True)),
-        rich_table(done.table.columns, done.table.rows),
+        done.table,
         f"Robust accuracy: {done.yardstick.text}. Brackets: 95 % intervals.",
     ]
     if done.settings.rows:
-        texts.append(rich_table(done.settings.columns, done.settings.rows, texts=3))
+        texts.append(done.settings)
     Output(given.json).result(done.to_dict(), *texts)

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.progress import decoding
+from robustmaps.engine.tables import table
 
 DESCRIPTION = {
     "list": "List the data sets that have a name, and the other forms that --data takes.",
@@ -32,62 +32,70 @@ class ListArguments:
 
 
 @dataclass(frozen=True)
-class PrepareArguments:
-    """Options of preparing.
+class ChosenData:
+    """The images as the cache stores them.
 
     Attributes:
         data: name or path of a data set; see `robustmaps data list`
         image_size: side length in pixels to resize the images to (default: the data set's own)
-        augment: augmentation to prepare for; resized-crop needs images an eighth larger
-        refresh: decode again what is cached already
+        augment: augmentation that will be used; resized-crop needs images an eighth larger
         json: print the result as one JSON object
     """
 
     data: tyro.conf.Positional[str]
     image_size: int | None = None
     augment: Literal["auto", "resized-crop"] = "auto"
-    refresh: bool = False
     json: bool = False
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """What decides how large the images are stored."""
+        return {"image_size": self.image_size, "resized_crop": True if self.augment == "resized-crop" else None}
 
 
 @dataclass(frozen=True)
-class ShowArguments:
+class PrepareArguments(ChosenData):
+    """Options of preparing.
+
+    Attributes:
+        refresh: decode again what is cached already
+    """
+
+    refresh: bool = False
+
+
+@dataclass(frozen=True)
+class ShowArguments(ChosenData):
     """Options of showing.
 
     Attributes:
-        data: name or path of a data set; see `robustmaps data list`
-        image_size: side length in pixels to resize the images to (default: the data set's own)
-        augment: augmentation to show the images for; resized-crop needs images an eighth larger
         validation: part of the training images held out; a fraction, or a number
         picture: PNG to write, with some test images of each class (default: no picture)
-        json: print the result as one JSON object
     """
 
-    data: tyro.conf.Positional[str]
-    image_size: int | None = None
-    augment: Literal["auto", "resized-crop"] = "auto"
     validation: float = 0.1
     picture: Path | None = None
-    json: bool = False
+
+
+Action = (
+    Annotated[ListArguments, tyro.conf.subcommand("list", description=DESCRIPTION["list"])]
+    | Annotated[PrepareArguments, tyro.conf.subcommand("prepare", description=DESCRIPTION["prepare"])]
+    | Annotated[ShowArguments, tyro.conf.subcommand("show", description=DESCRIPTION["show"])]
+)
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    actions = {"list": _list, "prepare": _prepare, "show": _show}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: robustmaps data {list,prepare,show} [options]\n")
-        print("\n".join(f"  {action:<8} {what}" for action, what in DESCRIPTION.items()))
-        if not arguments:
-            raise InputError(f"data: expected an action, one of {', '.join(actions)}")
-        return
-    action, *rest = arguments
-    if action not in actions:
-        raise unknown("action of data", action, actions)
-    actions[action](rest)
+    match parse(cast("type[Any]", Action), arguments, "data", "List, prepare or show data sets."):
+        case ListArguments() as given:
+            _list(given)
+        case PrepareArguments() as given:
+            _prepare(given)
+        case ShowArguments() as given:
+            _show(given)
 
 
-def _list(arguments: Sequence[str]) -> None:
-    given = parse(ListArguments, arguments, "data list", DESCRIPTION["list"])
+def _list(given: ListArguments) -> None:
     from robustmaps.data import KNOWN, forms
 
     rows = [(name, s.title, str(s.classes), f"{s.train:,}", f"{s.test:,}", s.size) for name, s in KNOWN.items()]
@@ -97,17 +105,16 @@ def _list(arguments: Sequence[str]) -> None:
     }
     Output(given.json).result(
         {"known": values, "forms": forms()},
-        rich_table(("--data", "what", "classes", "train", "test", "pixels"), rows, texts=2),
-        rich_table(("or", "what"), list(forms().items()), texts=2),
+        table(("--data", "what", "classes", "train", "test", "pixels"), rows, words=2),
+        table(("or", "what"), list(forms().items()), words=2),
     )
 
 
-def _prepare(arguments: Sequence[str]) -> None:
-    given = parse(PrepareArguments, arguments, "data prepare", DESCRIPTION["prepare"])
+def _prepare(given: PrepareArguments) -> None:
     from robustmaps.data import prepare
 
     with watching() as watch:
-        stored = prepare(given.data, **_stored_size(given), refresh=given.refresh, progress=decoding(watch))
+        stored = prepare(given.data, **given.size, refresh=given.refresh, progress=decoding(watch))
     sizes = {split: len(images) for split, images in stored.splits.items()}
     Output(given.json).result(
         {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
@@ -115,16 +122,11 @@ def _prepare(arguments: Sequence[str]) -> None:
     )
 
 
-def _stored_size(given: PrepareArguments | ShowArguments) -> dict[str, Any]:
-    return {"image_size": given.image_size, "resized_crop": True if given.augment == "resized-crop" else None}
-
-
-def _show(arguments: Sequence[str]) -> None:
-    given = parse(ShowArguments, arguments, "data show", DESCRIPTION["show"])
+def _show(given: ShowArguments) -> None:
     from robustmaps.data import describe, load
 
     with watching() as watch:
-        data = load(given.data, **_stored_size(given), validation=given.validation, progress=decoding(watch))
+        data = load(given.data, **given.size, validation=given.validation, progress=decoding(watch))
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:
@@ -140,7 +142,7 @@ def _show(arguments: Sequence[str]) -> None:
     Output(given.json).result(
         about,
         f"{data.name}: {data.in_channels} x {about['height_px']} x {about['width_px']}, {data.num_classes} classes",
-        rich_table(("class", *splits), rows),
+        table(("class", *splits), rows, words=1),
         f"Per channel, in [0, 1]: {statistics}",
         f"Training images are {data.augmentation}.",
         *(f"Note: {note}" for note in data.notes),

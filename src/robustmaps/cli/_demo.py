@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustmaps.cli._sweep import showing
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
+from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.engine.errors import Interrupted
 
 DESCRIPTION = """Train ResNet-8 and its twin with inputs upsampled by 2 on the embedded digits, by adversarial training
@@ -49,8 +49,5 @@ def run(arguments: Sequence[str]) -> None:
             )
         except Interrupted:
             raise Interrupted("stopped; the same command continues from here") from None
-    table = result.table()
     files = "\n".join(f"  {result.folder / name}" for name in ("summary.md", "curves.png", "attacked.png"))
-    Output(given.json).result(
-        result.to_dict(), rich_table(table.columns, table.rows), f"\n{result.sentence()}\n\nWritten:\n{files}"
-    )
+    Output(given.json).result(result.to_dict(), result.table(), f"\n{result.sentence()}\n\nWritten:\n{files}")

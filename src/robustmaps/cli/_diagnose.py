@@ -6,8 +6,9 @@ from pathlib import Path
 
 from robustmaps.cli._terminal._options import AnyBudget, Computing, SplitImages, TrainedNetwork
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, open_given, rich_table
+from robustmaps.cli._terminal._shared import Output, open_given
 from robustmaps.cli._terminal._watch import watching
+from robustmaps.engine.tables import table
 
 DESCRIPTION = """Check whether a network's robustness is real. Look for signs that attacks fail for other reasons: no
 gradients, saturated logits, randomness, operations that can't be differentiated, attacks that others outdo. Takes a
@@ -64,7 +65,7 @@ def run(arguments: Sequence[str]) -> None:
         texts = ["No check found a sign that the robustness is not real."]
     Output(given.json).result(
         {**diagnosis.to_dict(), "file": str(done.path)},
-        rich_table(("check", "verdict", "what was found"), rows, texts=3),
+        table(("check", "verdict", "what was found"), rows, words=3),
         *texts,
         f"{diagnosis.images} {given.images.split} images, {budget}, in {diagnosis.seconds:.0f} s. Written: {done.path}",
     )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from robustmaps.cli._terminal._options import Computing, SplitImages, TrainedNetwork
 from robustmaps.cli._terminal._parsing import ATTACKS, parse
-from robustmaps.cli._terminal._shared import Output, open_given, rich_table
+from robustmaps.cli._terminal._shared import Output, open_given
 from robustmaps.cli._terminal._watch import attacking
 from robustmaps.config import AttackConfig, flat_values
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.tables import table
 
 if TYPE_CHECKING:
     from robustmaps.runs import CorruptedRun, EvaluatedCurve, EvaluatedRun
@@ -121,7 +122,7 @@ def _print_corrupted(done: "CorruptedRun", as_json: bool) -> None:
     rows.append(("all", *map(short, figures["severities"]), full(figures["mean_corruption_accuracy"])))
     Output(as_json).result(
         {**figures, "file": str(done.path)},
-        rich_table(("% at severity", *map(str, range(1, 6)), "mean [95 %]"), rows),
+        table(("% at severity", *map(str, range(1, 6)), "mean [95 %]"), rows, words=1),
         f"{figures['images']} images, each with 5 severities of {len(rows) - 1} corruptions, not attacked.",
         f"{'Evaluated before' if done.before else 'With the interval of every accuracy'}: {done.path}",
     )
@@ -142,7 +143,7 @@ def _print(done: "EvaluatedRun | EvaluatedCurve | CorruptedRun", given: Argument
     rows += [(_fraction(run), str(run.evaluation.robust_accuracy), run.path.name) for run in done.runs]
     output.result(
         {"curve": [_values(run) for run in done.runs], "file": str(done.path), "plot": str(done.plot)},
-        rich_table((f"eps, {first.norm}", "accuracy [95 %]", "verdicts"), rows),
+        table((f"eps, {first.norm}", "accuracy [95 %]", "verdicts"), rows, words=1),
         f"{len(first.verdicts)} {given.images.split} images. Curve: {done.path}\nPlot: {done.plot}",
         *_warnings(done.runs[-1]),
     )
@@ -164,7 +165,7 @@ def _stages(done: "EvaluatedRun") -> object:
         rows.append((stage["name"], str(stage["attacked"]), str(standing), share, f"{stage['seconds']:.1f} s"))
     robust = evaluation.robust_accuracy
     rows.append(("robust", "", str(robust.successes), str(robust), f"{evaluation.seconds:.1f} s"))
-    return rich_table(("attack", "attacked", "survivors", "accuracy [95 %]", "time"), rows)
+    return table(("attack", "attacked", "survivors", "accuracy [95 %]", "time"), rows, words=1)
 
 
 def _summary(done: "EvaluatedRun", split: str) -> list[str]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
+from robustmaps.engine.tables import table
 
 DESCRIPTION = "List the networks with their default strides, parameters and FLOPs."
 
@@ -43,5 +44,5 @@ def run(arguments: Sequence[str]) -> None:
     size = given.image_size
     Output(given.json).result(
         {"image_size": size, "models": [entry.to_dict() for entry in entries]},
-        rich_table(("model", "family", "strides", "parameters", f"forward, {size} px", "last map"), rows, texts=3),
+        table(("model", "family", "strides", "parameters", f"forward, {size} px", "last map"), rows, words=3),
     )

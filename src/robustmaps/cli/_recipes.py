@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.tables import table
 
 DESCRIPTION = """List the recipes: the paper's experiments, and small ones that a CPU trains in minutes. Train one with
 robustmaps train --recipe NAME; options on the command line override it."""
@@ -36,4 +37,4 @@ def run(arguments: Sequence[str]) -> None:
         raise InputError(f"recipes {' '.join(given.words)}: no recipe has that in its name; see `robustmaps recipes`")
     rows = [(name, describe_recipe(name)) for name in names]
     values = {name: to_mapping(read_recipe(name)) for name in names} if given.json else {}
-    Output(given.json).result({"recipes": values}, rich_table(("recipe", "what it is"), rows, texts=2))
+    Output(given.json).result({"recipes": values}, table(("recipe", "what it is"), rows, words=2))

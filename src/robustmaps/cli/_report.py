@@ -56,6 +56,6 @@ def run(arguments: Sequence[str]) -> None:
             },
         },
         *page.answer,
-        *(f"Take care: {warning}" for warning in page.warnings),
+        *(f"Caution: {warning}" for warning in page.warnings),
         f"Page: {done.path}\nTables: {tables}",
     )

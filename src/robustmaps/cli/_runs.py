@@ -1,6 +1,5 @@
 """``robustmaps runs``."""
 
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -11,10 +10,11 @@ from typing import Any, Literal
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.config import RunConfig, fraction_keys
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.tables import table
 
 DESCRIPTION = """List runs, such as those of a study, by name. Conditions compare columns:
 --where 'defense=at and robust>0.4'. Columns are the options of train and: name, status (finished, running, stopped,
@@ -48,7 +48,6 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    # "--sort -robust" would be read as two options.
     given = parse(Arguments, _joined(arguments), "runs", DESCRIPTION)
     form = "json" if given.json else given.format
     if given.json and given.format == "csv":
@@ -68,9 +67,8 @@ def run(arguments: Sequence[str]) -> None:
         print(json.dumps({"runs": rows, "skipped": skipped}, allow_nan=False))
         return
     if form == "csv":
-        writer = csv.DictWriter(sys.stdout, RUN_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        cells = [["" if row[name] is None else row[name] for name in RUN_COLUMNS] for row in rows]
+        print(table(RUN_COLUMNS, cells).to_csv(), end="")
         return
     figures = [] if chosen else ["clean", "robust", "seconds", "flops"]
     # The name says most of the configuration again.
@@ -78,17 +76,14 @@ def run(arguments: Sequence[str]) -> None:
     columns = list(dict.fromkeys([*([lead] if lead else []), *keys, "status", *figures]))
     cells = [[_cell(name, row[name]) for name in columns] for row in rows]
     count = f"{len(rows)} of {len(records)} runs" if given.where else f"{len(rows)} runs"
-    Output(False).result(
-        {}, rich_table(columns, cells, texts=len(columns) - len(figures)), f"{count} in {given.folder}"
-    )
+    listed = table(columns, cells, words=len(columns) - len(figures))
+    Output(False).result({}, listed, f"{count} in {given.folder}")
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    rest = list(arguments)
-    for index in range(len(rest) - 1):
-        if rest[index] == "--sort":
-            return [*rest[:index], f"--sort={rest[index + 1]}", *rest[index + 2 :]]
-    return rest
+    """``--sort -robust`` as one word; tyro would read two options."""
+    words = iter(arguments)
+    return [f"{word}={next(words, '')}" if word == "--sort" else word for word in words]
 
 
 def _cell(name: str, value: Any) -> str:

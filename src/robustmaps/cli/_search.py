@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, cast
 
 import tyro
 
-from robustmaps.cli._terminal._begin import Begun, begin
+from robustmaps.cli._terminal._begin import Begun, Sources, begin
 from robustmaps.cli._terminal._options import Spending
 from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known
-from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
+from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import EvaluationConfig, ModelConfig, RunConfig, flat_values, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import human
+from robustmaps.engine.tables import table
 from robustmaps.training import TrainOptions
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ PROXY = RunConfig(training=TrainOptions(epochs=9, schedule="one-cycle"))
 
 
 @dataclass(frozen=True)
-class Halving:
+class HalvingOptions:
     """Successive halving.
 
     Attributes:
@@ -64,25 +65,16 @@ class Arguments:
 
     target: tyro.conf.Positional[str]
     spending: Spending = field(default_factory=Spending)
-    halving: Halving = field(default_factory=Halving)
+    halving: HalvingOptions = field(default_factory=HalvingOptions)
     run: RunConfig = PROXY
     config: Path | None = None
     out: Path | None = None
     json: bool = False
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The options that decide what the others are by default."""
-
-    config: Path | None = None
-    init_from: str | None = None
-
-
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    sources = parse_known(Sources, arguments, "search")
-    begun = begin(sources.config, None, sources.init_from, PROXY)
+    begun = begin(parse_known(Sources, arguments, "search"), PROXY)
     hidden = frozenset(flat_values(PROXY)) - SHOWN
     default = Arguments(cast("str", tyro.MISSING_NONPROP), run=begun.run)
     given = parse(Arguments, arguments, "search", DESCRIPTION, default, rows=DEFENCES, hidden=hidden)
@@ -116,8 +108,10 @@ def run(arguments: Sequence[str]) -> None:
     ]
     Output(given.json).result(
         {**result.to_dict(), "file": str(result.path)},
-        rich_table(
-            ("candidate", given.spending.measure, "forward", "epochs", "validation", "robust, test [95 %]"), rows
+        table(
+            ("candidate", given.spending.measure, "forward", "epochs", "validation", "robust, test [95 %]"),
+            rows,
+            words=1,
         ),
         "* no other candidate is cheaper and more robust on validation images; one seed each, so confirm differences "
         "of a few points with a sweep over seeds",

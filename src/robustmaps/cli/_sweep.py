@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
-from robustmaps.cli._terminal._watch import clock
+from robustmaps.cli._terminal._watch import clock, live
 from robustmaps.engine.errors import Interrupted
-from robustmaps.engine.numbers import human
+from robustmaps.engine.numbers import counted, human
+from robustmaps.engine.tables import percent_cell, table
 
 if TYPE_CHECKING:
     from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
@@ -102,11 +103,11 @@ def _plan_texts(plan: "SweepPlan") -> list[object]:
         )
         rows.append((*values, str(len(runs)), str(len(missing)), *cost))
     columns = (*(key.replace("_", " ") for key in keys), "runs", "missing", "operations", "time")
-    table = rich_table(columns, rows, texts=len(keys))
+    listed = table(columns, rows, words=len(keys))
     measured = dict.fromkeys(run.estimate.measured for run in plan.missing)
     unknown = any(run.estimate.evaluation_flops is None for run in plan.runs)
     return [
-        table,
+        listed,
         _plan_line(plan),
         "Operations are counted; evaluations as if every image withstood every attack, so they take less.",
         *([f"Times are estimated from {' and '.join(measured)}, without start-up."] if measured else []),
@@ -128,13 +129,11 @@ def _plan_line(plan: "SweepPlan") -> str:
         hours = f", about {clock(plan.seconds) if plan.seconds < 3600 else f'{plan.seconds / 3600:.1f} h'}"
     return (
         f"{missing} of {len(plan.runs)} runs to make in {plan.out}: {human(plan.flops, 'FLOP')}{hours}, "
-        f"{plan.jobs} at once with {plan.threads} thread{'s' * (plan.threads != 1)} each."
+        f"{plan.jobs} at once with {counted(plan.threads, 'thread')} each."
     )
 
 
 def _statistics_texts(found: "Statistics") -> list[object]:
-    from robustmaps.figures import percent_cell
-
     rows = [
         (
             each.name,
@@ -145,12 +144,12 @@ def _statistics_texts(found: "Statistics") -> list[object]:
         )
         for each in found.compared
     ]
-    table = rich_table(("configuration", "seeds", "clean [95 %]", "robust [95 %]", "sd"), rows)
+    listed = table(("configuration", "seeds", "clean [95 %]", "robust [95 %]", "sd"), rows, words=1)
     under = []
     if found.yardstick is not None:
         under = [f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."]
     above = [found.title] if found.title else []
-    return [*above, table, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+    return [*above, listed, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
 
 
 def _result_texts(result: "SweepResult") -> list[object]:
@@ -184,19 +183,15 @@ class SweepDisplay:
             (title, progress.phase, f"{progress.done}/{progress.total} {progress.unit}", clock(progress.remaining_s))
             for title, progress in state.running.items()
         ]
-        tables = [rich_table(("running", "at", "", "left"), rows, texts=2)] if rows else []
+        tables = [rich_table(table(("running", "at", "", "left"), rows, words=2))] if rows else []
         self._live.update(Group(Text(_head(state)), *tables))
 
 
 @contextmanager
 def showing() -> Iterator[SweepDisplay]:
     """A live display on a terminal, plain lines elsewhere."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield SweepDisplay(None)
-        return
-    with Live(console=console, transient=True, refresh_per_second=4) as live:
-        yield SweepDisplay(live)
+    with live() as display:
+        yield SweepDisplay(display)
 
 
 def _head(state: "SweepState") -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Measure how the perturbation gain of random and trained networks depends on the size of the map before
@@ -43,10 +43,9 @@ def run(arguments: Sequence[str]) -> None:
     options = {name: value for name, value in vars(given).items() if name != "json"}
     with watching() as watch:
         done = theory(**options, watcher=watch)
-    titles, *exponents = done.found.exponents()
     Output(given.json).result(
         done.to_dict(),
         f"Perturbation gain against the pixels n of the pooled map, {given.draws} draws:",
-        rich_table(titles, exponents),
+        done.found.exponents(),
         *(f"Written: {path}" for path in done.files),
     )

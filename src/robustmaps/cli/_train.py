@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from robustmaps.cli._terminal._begin import Begun, begin
+from robustmaps.cli._terminal._begin import Begun, Sources, begin
 from robustmaps.cli._terminal._parsing import DEFENCES, OptionalValue, parse, parse_known
 from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
@@ -38,19 +38,19 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The options that decide what the others are by default."""
+class SourcesOrRun(Sources):
+    """The options that decide what the others are by default.
 
-    config: Path | None = None
-    recipe: str | None = None
-    init_from: str | None = None
+    Attributes:
+        resume: a run that has its own configuration.
+    """
+
     resume: OptionalValue = None
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    sources = parse_known(Sources, arguments, "train")
-    begun = begin(sources.config, sources.recipe, sources.init_from)
+    sources = parse_known(SourcesOrRun, arguments, "train")
     default = Arguments()
     if sources.resume:
         folder = Path(sources.resume)
@@ -61,6 +61,8 @@ def run(arguments: Sequence[str]) -> None:
                 raise InputError(f"--{name} {value}: the run in {folder} has its own configuration; leave --{name} out")
         default = Arguments(out=folder.resolve().parent)
         begun = Begun(read_config(folder / "config.yaml"))
+    else:
+        begun = begin(sources, default.run)
     default = replace(default, run=begun.run)
     given = parse(Arguments, arguments, "train", DESCRIPTION, default, rows=DEFENCES)
     given.run.check(default.run)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 
-class Recipe(NamedTuple):
+class RecipeRow(NamedTuple):
     """One sentence and the keys of a configuration."""
 
     description: str
@@ -98,7 +98,7 @@ _DIGITS_DEFENSES: Mapping[str, dict[str, Any]] = {
     "dajat-awp": {"eps": 0.15, "ema": 0.99},
 }
 
-_DAJAT = Recipe(
+_DAJAT = RecipeRow(
     "ResNet-18, strides 1222, DAJAT with AWP, CIFAR-10: the strongest recipe without extra data (arXiv 2210.15318).",
     {
         "model": "resnet18",
@@ -119,12 +119,12 @@ _DAJAT = Recipe(
 )
 
 
-def all_recipes() -> dict[str, Recipe]:
+def all_recipes() -> dict[str, RecipeRow]:
     """Every recipe by its name, in the order of the names."""
     return dict(sorted([*_paper(), *_small(), ("dajat-awp-resnet18-1222", _DAJAT)]))
 
 
-def _paper() -> Iterator[tuple[str, Recipe]]:
+def _paper() -> Iterator[tuple[str, RecipeRow]]:
     """The grid of arXiv 2202.12435."""
     for network, (model, title, own, shrunk) in _PAPER_NETWORKS.items():
         variants: dict[str, tuple[str, dict[str, Any]]] = {
@@ -138,14 +138,14 @@ def _paper() -> Iterator[tuple[str, Recipe]]:
                 for data, (ending, called) in _PAPER_DATA.items():
                     yield (
                         f"{defense}-{network}-{variant}{ending}",
-                        Recipe(
+                        RecipeRow(
                             f"{title}, {how}, {_TITLES[defense]}, {called} (arXiv 2202.12435).",
                             {"model": model, **size, "data": data, "validation": 1000, "defense": defense, **budget},
                         ),
                     )
 
 
-def _small() -> Iterator[tuple[str, Recipe]]:
+def _small() -> Iterator[tuple[str, RecipeRow]]:
     """Of ResNet-8, sized for a CPU."""
     for ending, (what, keys) in _SMALL_DATA.items():
         for variant in _RESNET8:
@@ -155,11 +155,11 @@ def _small() -> Iterator[tuple[str, Recipe]]:
         yield _resnet8(defense, "122", "digits", _DIGITS, _DIGITS_KEYS | own)
 
 
-def _resnet8(defense: str, variant: str, ending: str, what: str, keys: Mapping[str, Any]) -> tuple[str, Recipe]:
+def _resnet8(defense: str, variant: str, ending: str, what: str, keys: Mapping[str, Any]) -> tuple[str, RecipeRow]:
     how, size = _RESNET8[variant]
     return (
         f"{defense}-resnet8-{variant}-{ending}",
-        Recipe(
+        RecipeRow(
             f"ResNet-8, {how}, {_TITLES[defense]}: {what}.", {"model": "resnet8", **size, "defense": defense, **keys}
         ),
     )

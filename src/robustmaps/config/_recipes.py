@@ -1,6 +1,6 @@
 """Configurations that come with the package: the paper's experiments, and small ones for a CPU. No PyTorch here."""
 
-from robustmaps.config._recipe_table import Recipe, all_recipes
+from robustmaps.config._recipe_table import RecipeRow, all_recipes
 from robustmaps.config._run import RunConfig, from_mapping
 from robustmaps.engine.errors import unknown
 
@@ -31,7 +31,7 @@ def describe_recipe(name: str) -> str:
     return _recipe(name).description
 
 
-def _recipe(name: str) -> Recipe:
+def _recipe(name: str) -> RecipeRow:
     recipes = all_recipes()
     if name not in recipes:
         raise unknown("recipe", name, recipes)

@@ -13,8 +13,8 @@ from robustmaps import defenses
 from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
 from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import counted
 
-SEED = "seed"
 STUDY = "study.json"
 """The file in a study's folder that lists its runs."""
 _KEYS = ("axes", "fixed", "exclude", "evaluation")
@@ -160,9 +160,9 @@ def _points(
         else:
             points[config.hash] = Point(config, values)
     if excluded:
-        notes.append(f"{excluded} combinations are excluded")
+        notes.append(f"{counted(excluded, 'combination')} excluded")
     if double:
-        notes.append(f"{double} combinations are the same run as another, and made once")
+        notes.append(f"{counted(double, 'combination')} left out: the same run as another")
     notes += [f"exclude: {one.text} matches no combination" for one, u in zip(exclusions, used, strict=True) if not u]
     return tuple(points.values())
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import counted
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
@@ -115,4 +116,4 @@ def device_name(device: torch.device) -> str:
         return device.type
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' * (threads != 1)}"
+    return f"{name}, {counted(threads, 'thread')}"

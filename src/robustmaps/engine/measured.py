@@ -1,12 +1,12 @@
 """A figure with its uncertainty: Wilson's interval of a share and the bootstrap."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 _Z95 = 1.959963984540054
 
@@ -36,13 +36,23 @@ class Measured:
     @classmethod
     def share(cls, successes: int, total: int) -> "Measured":
         """A share of at least one independent sample, with Wilson's score interval (Wilson, JASA 1927)."""
-        value = successes / total
+        return replace(cls.wilson(successes / total, total), count=total)
+
+    @classmethod
+    def wilson(cls, value: float, total: float) -> "Measured":
+        """A share with Wilson's score interval, for a size of the sample that need not be a whole number."""
         scale = 2 * (total + _Z95**2)
         middle = (2 * total * value + _Z95**2) / scale
         half = _Z95 / scale * math.sqrt(4 * total * value * (1 - value) + _Z95**2)
-        low = 0.0 if not successes else middle - half
-        high = 1.0 if successes == total else middle + half
-        return cls(value, low, high, total, percent=True)
+        return cls(value, middle - half if value else 0.0, middle + half if value < 1 else 1.0, percent=True)
+
+    @classmethod
+    def bootstrapped(
+        cls, value: float, resampled: NDArray[np.float64], count: int | None = None, *, percent: bool = False
+    ) -> "Measured":
+        """A figure with the percentile interval of its bootstrap resamples."""
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        return cls(value, float(low), float(high), count, percent)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -77,13 +87,9 @@ class Measured:
         return values | ({"successes": self.successes, "total": self.count} if self.percent else {"count": self.count})
 
 
-def resamples(rng: np.random.Generator, count: int, times: int) -> Iterator[NDArray[np.int64]]:
-    """Bootstrap resamples: ``times`` arrays of ``count`` indices, drawn with replacement."""
-    for _ in range(times):
-        yield rng.integers(count, size=count)
-
-
-def percentiles(figures: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % percentile interval of a figure over bootstrap resamples."""
-    low, high = np.quantile(figures, [0.025, 0.975])
-    return float(low), float(high)
+def bootstrap(
+    figures: Callable[[NDArray[np.int64]], ArrayLike], count: int, times: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Figures of ``times`` resamples (times, ...), each from how often each of ``count`` observations was drawn."""
+    drawn = (rng.integers(count, size=count) for _ in range(times))
+    return np.array([figures(np.bincount(rows, minlength=count)) for rows in drawn], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Numbers as people write them, such as ``8/255``."""
+"""Numbers as people write them, such as ``8/255`` and ``14x14``."""
 
 import math
 import re
@@ -93,3 +93,22 @@ def as_fraction(value: float) -> str:
     ):
         return f"{round(levels)}/255"
     return short
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def by(size: tuple[float, float] | None) -> str:
+    """``14x14``; a dash where there is no size."""
+    return "-" if size is None else f"{size[0]:g}x{size[1]:g}"
+
+
+def stride_text(stride: tuple[float, float] | None) -> str:
+    """One number where both axes have the same stride."""
+    return f"{stride[0]:g}" if stride is not None and stride[0] == stride[1] else by(stride)

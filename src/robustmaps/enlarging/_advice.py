@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from robustmaps.engine.text import by, stride_text
+from robustmaps.engine.numbers import by, stride_text
 from robustmaps.enlarging._enlargement import Enlargement, Step
 from robustmaps.tracing import HeadKind
 

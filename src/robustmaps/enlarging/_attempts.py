@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.text import by
+from robustmaps.engine.numbers import by
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
 from robustmaps.enlarging._surgery import Upsampling, operate

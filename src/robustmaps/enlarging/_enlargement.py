@@ -1,12 +1,11 @@
 """The record of an enlargement: its changes and costs, as a value that prints as a table and converts to JSON."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from robustmaps.engine.numbers import human
-from robustmaps.engine.text import by, stride_text, table
+from robustmaps.engine.numbers import by, human, stride_text
+from robustmaps.engine.tables import Table, table
 from robustmaps.models import Cost
 from robustmaps.tracing import HeadKind, Pair
 
@@ -135,12 +134,8 @@ class Enlargement:
             "warnings": list(self.warnings),
         }
 
-    def to_json(self) -> str:
-        """The same as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def __str__(self) -> str:
-        parts = [self._title(), table(self._step_rows()), table(self._cost_rows())]
+        parts = [self._title(), str(self._step_table()), str(self._cost_table())]
         if self.agreement is not None:
             parts.append(f"Same decision before and after on {self.agreement:.1%} of the examples.")
         return "\n\n".join([*parts, *(f"Warning: {warning}" for warning in self.warnings)])
@@ -154,20 +149,19 @@ class Enlargement:
             done.append(f"strides of step {steps} divided by {self.factor}{', dilated' if self.dilate else ''}")
         return f"{self.network}, images of {by(self.image_size)}: {'; '.join(done)}"
 
-    def _step_rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]] = [("step", "stride", "map", "change", "made by")]
+    def _step_table(self) -> Table:
+        rows = []
         for step in self.steps:
             change = "relaxed" if step.index in self.where else "kept" if step.obstacle is None else "can't be relaxed"
             sizes = f"{by(step.before)} to {by(step.after)}"
             first, *others = step.branches
             by_whom = f"{first} (+{len(others)})" if others else first
-            rows.append((str(step.index), stride_text(step.stride), sizes, change, by_whom))
-        return rows
+            rows.append((step.index, stride_text(step.stride), sizes, change, by_whom))
+        return table(("step", "stride", "map", "change", "made by"), rows)
 
-    def _cost_rows(self) -> list[tuple[str, ...]]:
+    def _cost_table(self) -> Table:
         a, b = self.before, self.after
         rows: list[tuple[str, ...]] = [
-            ("", "before", "after", "ratio"),
             ("map before the final pooling", by(a.cost.map_size), by(b.cost.map_size), ""),
             ("effective stride", stride_text(a.effective_stride), stride_text(b.effective_stride), ""),
             ("receptive field (px)", by(a.field_px), by(b.field_px), ""),
@@ -180,7 +174,7 @@ class Enlargement:
             rows.append(("latency (ms)", f"{a.cost.latency_s * 1e3:.2f}", f"{b.cost.latency_s * 1e3:.2f}", ratio))
         if a.accuracy is not None and b.accuracy is not None:
             rows.append(("clean accuracy", f"{a.accuracy:.1%}", f"{b.accuracy:.1%}", ""))
-        return rows
+        return table(("", "before", "after", "ratio"), rows)
 
 
 def _row(name: str, before: int, after: int, unit: str) -> tuple[str, ...]:

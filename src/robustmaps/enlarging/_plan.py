@@ -5,20 +5,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.numbers import check_at_least, human
-from robustmaps.engine.text import by, stride_text, table
+from robustmaps.engine.errors import unknown
+from robustmaps.engine.numbers import by, check_at_least, human, stride_text
+from robustmaps.engine.tables import table
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.models import Cost
+from robustmaps.models import Cost, Measure
 
-Measure = Literal["flops", "memory", "latency"]
-MEASURES = ("flops", "memory", "latency")
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 _LATENCY_RUNS = 5
 ENOUGH = 1.0
 """The share of the image's side that the last map must see: below it no gain was found, and far below a loss
@@ -104,9 +103,8 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", "gain")
-        ]
+        columns = ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", "gain")
+        rows = []
         for o in self.options:
             where = ",".join(map(str, o.where)) or "-"
             gain = "-" if o.gain is None else f"{o.gain:.3g}"
@@ -119,7 +117,7 @@ class Plan:
         legend = f"* beaten by no other within {self.budget:g}x {self.measure}"
         if not all(o.sees_enough for o in self.options):
             legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
-        return f"{table(rows)}\n\n{legend}\n{steps}"
+        return f"{table(columns, rows)}\n\n{legend}\n{steps}"
 
 
 def plan(
@@ -187,7 +185,7 @@ def _within(
             continue
         enlarged = operate(copy.deepcopy(study.model), study.trace, changes, upsampling)
         cost = replace(_cost(study, enlarged, measure), map_size=view.map_size)
-        relative = _spent(cost, measure) / _spent(own.cost, measure)
+        relative = cost.of(measure) / own.cost.of(measure)
         if relative > budget:
             over.append(set(where))
             continue
@@ -198,12 +196,6 @@ def _within(
 def _cost(study: Attempts, model: nn.Module, measure: Measure) -> Cost:
     cost = study.cost(model, latency_runs=_LATENCY_RUNS if measure == "latency" else 0)
     return replace(cost, map_size=study.view.map_size) if model is study.model else cost
-
-
-def _spent(cost: Cost, measure: Measure) -> float:
-    if measure == "latency" and cost.latency_s is None:
-        raise InputError("measure='latency': needs a network and an image on a real device, not on 'meta'")
-    return {"flops": cost.flops, "memory": cost.activation_bytes, "latency": cost.latency_s or 0.0}[measure]
 
 
 def _share(study: Attempts, view: View) -> float | None:

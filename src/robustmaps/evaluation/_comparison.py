@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.measured import Measured, resamples
+from robustmaps.engine.measured import Measured, bootstrap
+from robustmaps.engine.numbers import counted
 from robustmaps.evaluation._rates import mcnemar
 
 _RESAMPLES = 2000
@@ -90,7 +91,7 @@ class Comparison:
         """The comparison in words, no stronger than the data."""
         one = self.flipped() if self.value < 0 else self
         low, high = (100 * bound for bound in one.interval)
-        size = f"{one.seeds} seed{'s' * (one.seeds != 1)} x {one.images:,} images"
+        size = f"{counted(one.seeds, 'seed')} x {one.images:,} images"
         corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
         extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
         text = f"{one.b} is {100 * one.value:.1f} points more {quality} than {one.a}"
@@ -174,10 +175,9 @@ class _Resampled:
         self._rows = {key: row for row, key in enumerate((name, s) for name, each in right.items() for s in each)}
         stacked = np.stack([row for each in right.values() for row in each.values()]).astype(np.float32)
         images = stacked.shape[1]
-        self._rates = np.empty((_RESAMPLES, len(stacked)))
-        for i, drawn in enumerate(resamples(self._rng, images, _RESAMPLES)):
-            weights = np.bincount(drawn, minlength=images).astype(np.float32)
-            self._rates[i] = stacked @ weights / images
+        self._rates = bootstrap(
+            lambda drawn: stacked @ drawn.astype(np.float32) / images, images, _RESAMPLES, self._rng
+        )
 
     def difference(self, a: str, b: str, seeds: Sequence[int]) -> NDArray[np.float64]:
         """Mean differences (resamples,) over seeds drawn with replacement, the same for both."""

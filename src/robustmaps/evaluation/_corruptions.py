@@ -1,6 +1,5 @@
 """Accuracy on corrupted images, by corruption and severity (arXiv 1903.12261)."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,8 +21,6 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import AttackView, plain_view
 
-_Z95 = 1.959964
-
 
 def mean_accuracy(correct: NDArray[np.bool_]) -> Measured:
     """Accuracy averaged over corruptions, severities or both, from verdicts (..., N), images last.
@@ -35,13 +32,9 @@ def mean_accuracy(correct: NDArray[np.bool_]) -> Measured:
     value, count = float(each.mean()), float(len(each))
     if count < 2:
         return Measured(value, 0.0, 1.0, percent=True)
-    binomial, variance = value * (1 - value), float(each.var())
-    if variance > 0:
-        count *= binomial / variance
-    shrunk = 1 + _Z95**2 / count
-    middle = (value + _Z95**2 / (2 * count)) / shrunk
-    half = _Z95 * math.sqrt(binomial / count + (_Z95 / (2 * count)) ** 2) / shrunk
-    return Measured(value, max(middle - half, 0.0), min(middle + half, 1.0), percent=True)
+    if (variance := float(each.var())) > 0:
+        count *= value * (1 - value) / variance
+    return Measured.wilson(value, count)
 
 
 @dataclass(frozen=True)

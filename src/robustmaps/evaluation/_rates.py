@@ -1,10 +1,10 @@
 """Rates over seeds, and McNemar's test."""
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.measured import Measured, percentiles, resamples
+from robustmaps.engine.measured import Measured, bootstrap
 
 _RESAMPLES = 2000
 _ALPHA = 0.05
@@ -34,11 +34,11 @@ def rate_over_seeds(verdicts: ArrayLike, *, seed: int = 0) -> Measured:
         raise InputError("no verdicts: expected booleans of shape (seeds, images)")
     rng = np.random.default_rng(seed)
     seeds, images = right.shape
-    means = np.empty(_RESAMPLES)
-    for i, drawn in enumerate(resamples(rng, images, _RESAMPLES)):
-        weights = np.bincount(drawn, minlength=images)
-        means[i] = (right @ weights)[rng.integers(seeds, size=seeds)].mean() / images
-    return Measured(float(right.mean()), *percentiles(means), percent=True)
+
+    def mean(times_drawn: NDArray[np.int64]) -> float:
+        return float((right @ times_drawn)[rng.integers(seeds, size=seeds)].mean() / images)
+
+    return Measured.bootstrapped(float(right.mean()), bootstrap(mean, images, _RESAMPLES, rng), percent=True)
 
 
 def over_seeds(values: ArrayLike) -> Measured:

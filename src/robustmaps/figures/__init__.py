@@ -1,4 +1,4 @@
-"""Figures: tables, plots and rasters of plain values."""
+"""Figures: plots and rasters of plain values."""
 
 from typing import TYPE_CHECKING
 
@@ -6,20 +6,13 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.figures._analysis_plots import AttackedMaps, plot_gains, plot_maps, plot_plan
-    from robustmaps.figures._cells import NONE, percent_cell, points_cell
     from robustmaps.figures._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
     from robustmaps.figures._rasters import png_of_change, png_of_image, png_of_map
-    from robustmaps.figures._tables import Cell, Table, in_markdown, table
     from robustmaps.figures._theory_plots import plot_theory
 
 __all__ = [
-    "NONE",
     "AttackedImage",
     "AttackedMaps",
-    "Cell",
-    "Table",
-    "in_markdown",
-    "percent_cell",
     "plot_attacked",
     "plot_curves",
     "plot_eps_curve",
@@ -31,8 +24,6 @@ __all__ = [
     "png_of_change",
     "png_of_image",
     "png_of_map",
-    "points_cell",
-    "table",
 ]
 
 __getattr__, __dir__ = lazy(__name__, __file__)

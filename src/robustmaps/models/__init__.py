@@ -2,7 +2,7 @@
 
 from robustmaps.models._catalog import CatalogEntry, catalog
 from robustmaps.models._classifier import Architecture, Classifier
-from robustmaps.models._cost import Cost, count_flops, measure_cost
+from robustmaps.models._cost import Cost, Measure, count_flops, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
 from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides, register
@@ -15,6 +15,7 @@ __all__ = [
     "Classifier",
     "Cost",
     "FinalPooling",
+    "Measure",
     "Network",
     "Normalize",
     "Strides",

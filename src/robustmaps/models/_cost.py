@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from robustmaps.engine.memory import saved_bytes
 from robustmaps.engine.modes import modes_restored
 from robustmaps.models._maps import FinalPooling
 
+Measure = Literal["flops", "memory", "latency"]
+"""What a budget can limit."""
 _WARM_UP_RUNS = 3
 
 
@@ -41,6 +43,16 @@ class Cost:
     activation_bytes: int
     map_size: tuple[int, int] | None
     latency_s: float | None = None
+
+    def of(self, measure: Measure) -> float:
+        """What a budget for that measure limits.
+
+        Raises:
+            InputError: the latency was not measured.
+        """
+        if measure == "latency" and self.latency_s is None:
+            raise InputError("measure='latency': needs a network and an image on a real device, not on 'meta'")
+        return {"flops": self.flops, "memory": self.activation_bytes, "latency": self.latency_s or 0.0}[measure]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""

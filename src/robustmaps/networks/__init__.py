@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robustmaps.networks._libraries import Fit
     from robustmaps.networks._open_model import open_model
     from robustmaps.networks._opened import OpenedNetwork
-    from robustmaps.networks._planning import Budgeted, PlannedNetwork, plan_network
+    from robustmaps.networks._planning import PlannedNetwork, plan_network
     from robustmaps.networks._weights import (
         DESCRIPTION,
         Checkpoint,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DESCRIPTION",
     "AnalyzedNetwork",
-    "Budgeted",
     "Checkpoint",
     "EnlargedNetwork",
     "Fit",

@@ -21,7 +21,6 @@ from robustmaps.attacks import PGD
 from robustmaps.config import Surgery
 from robustmaps.data import Dataset
 from robustmaps.engine.files import check_free, write_json
-from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
@@ -103,16 +102,16 @@ def analyze_network(
         image_size=image_size,
         split=split,
         samples=samples,
+        eps=eps,
+        norm=norm,
         strides=strides,
         seed=seed,
         device=device,
         watcher=watcher,
     )
-    kind, radius = subject.budget(norm, eps)
-    check_eps(radius, kind)
     options: dict[str, Any] = {
-        "norm": kind,
-        "eps": radius,
+        "norm": subject.norm,
+        "eps": subject.eps,
         "steps": steps,
         "directions": directions,
         "seed": seed,

@@ -15,10 +15,10 @@ from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
+from robustmaps.models import Measure
 from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
-Budgeted = Literal["flops", "memory", "latency"]
 _NAMES = {
     "features": "gain of the pooled features / their spread",
     "margin": "median gain of the margin / margin",
@@ -49,7 +49,7 @@ def plan_network(
     model: str,
     *,
     budget: float = 2.0,
-    measure: Budgeted = "flops",
+    measure: Measure = "flops",
     upsamples: tuple[float, ...] = (1.0, 2.0),
     dilate: bool = False,
     gain: GainKind = "auto",
@@ -101,6 +101,8 @@ def plan_network(
         data=data,
         image_size=image_size,
         samples=samples,
+        eps=eps,
+        norm=norm,
         strides=strides,
         seed=seed,
         device=device,
@@ -108,7 +110,6 @@ def plan_network(
     )
     if gain == "auto":
         gain = "margin" if subject.network.trained else "features"
-    kind, radius = subject.budget(norm, eps)
     found = plan(
         subject.network.model,
         subject.x[:1],
@@ -116,7 +117,7 @@ def plan_network(
         measure=measure,
         upsamples=upsamples,
         dilate=dilate,
-        gain=_measured(subject, gain, radius, kind, seed, watcher),
+        gain=_measured(subject, gain, seed, watcher),
     )
     # JSON knows no infinity; it stands for a network that gets most images wrong.
     without = any(o.gain is not None and math.isinf(o.gain) for o in found.options)
@@ -125,7 +126,7 @@ def plan_network(
     files: tuple[Path, ...] = ()
     about = _NAMES[gain]
     if gain != "none":
-        about += f", {kind}, eps {as_fraction(radius)}, {len(subject.x)} images"
+        about += f", {subject.norm}, eps {as_fraction(subject.eps)}, {len(subject.x)} images"
     if without:
         about += "; none where most of these are classified wrong"
     if out is not None:
@@ -134,9 +135,7 @@ def plan_network(
     return PlannedNetwork(found, about, files)
 
 
-def _measured(
-    subject: Subject, kind: GainKind, eps: float, norm: str, seed: int, watcher: Watcher
-) -> Callable[[nn.Module], float] | None:
+def _measured(subject: Subject, kind: GainKind, seed: int, watcher: Watcher) -> Callable[[nn.Module], float] | None:
     if kind == "none":
         return None
     done = 0
@@ -145,9 +144,9 @@ def _measured(
         nonlocal done
         done += 1
         if kind == "margin":
-            value = margin_gain(network, subject.x, subject.y, eps=eps, norm=norm)
+            value = margin_gain(network, subject.x, subject.y, eps=subject.eps, norm=subject.norm)
         else:
-            value = feature_gain(network, subject.x, eps=eps, norm=norm, seed=seed)
+            value = feature_gain(network, subject.x, eps=subject.eps, norm=subject.norm, seed=seed)
         watcher(Progress("gain", done, done, "enlargements"))
         return value
 

@@ -11,6 +11,7 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
@@ -21,23 +22,21 @@ from robustmaps.networks._weights import UNKNOWN_BUDGET
 
 @dataclass(frozen=True)
 class Subject:
-    """A network and some images with labels, on one device.
+    """A network, some images with labels, on one device, and a budget.
 
     Attributes:
         network: opened.
         x, y: images (N, C, H, W) in [0, 1] and labels (N,).
         data: where they come from.
+        norm, eps: the budget.
     """
 
     network: OpenedNetwork
     x: Tensor
     y: Tensor
     data: Dataset
-
-    def budget(self, norm: str | None, eps: float | None) -> tuple[str, float]:
-        """Norm and radius: those given, else those it was trained for, else l_inf and 8/255."""
-        known = self.network.budget or UNKNOWN_BUDGET
-        return norm or known[0], known[1] if eps is None else eps
+    norm: str
+    eps: float
 
 
 def open_subject(
@@ -48,12 +47,14 @@ def open_subject(
     image_size: int | None = None,
     split: Literal["test", "validation"] = "test",
     samples: int | None = None,
+    eps: float | None = None,
+    norm: str | None = None,
     strides: str | None = None,
     seed: int = 0,
     device: str = "auto",
     watcher: Watcher = ignore,
 ) -> Subject:
-    """Open a network and load images for it.
+    """Open a network, load images for it and settle a budget.
 
     Args:
         model: what `open_model` takes.
@@ -62,13 +63,15 @@ def open_subject(
         image_size: resize images to this many pixels a side.
         split: which images.
         samples: how many, drawn evenly from the classes; None for all.
+        eps: the budget's radius; the one the network was trained for if left out, 8/255 where none is known.
+        norm: the budget's norm; likewise, l_inf where none is known.
         strides: of an untrained network of ours.
         seed: of the weights of an untrained network.
         device: where to compute.
         watcher: called while a data set is decoded for the first time.
 
     Raises:
-        InputError: a network or data that can't be had, or that don't fit each other.
+        InputError: a network, data or a budget that can't be used, or that don't fit each other.
     """
     check_strides(model, strides)
     if opened is None and Path(model).exists():
@@ -78,9 +81,12 @@ def open_subject(
     loaded = load_data(config, watcher)
     x, y = choose_images(loaded, split, samples)
     network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
+    known = network.budget or UNKNOWN_BUDGET
+    norm, eps = norm or known[0], known[1] if eps is None else eps
+    check_eps(eps, norm)
     at = resolve_device(device)
     network.model.to(at)
-    return Subject(network, x.to(at), y.to(at), loaded)
+    return Subject(network, x.to(at), y.to(at), loaded, norm, eps)
 
 
 def check_strides(model: str, strides: str | None) -> None:

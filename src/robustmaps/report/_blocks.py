@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from robustmaps.figures import Table
+from robustmaps.engine.tables import Table
 
 
 @dataclass(frozen=True)

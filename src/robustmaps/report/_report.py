@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustmaps.config import STUDY, asked_for
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import human
+from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import Comparison
 from robustmaps.report._blocks import Chart, Fact, Facts, Listing, Page, Part, Section
@@ -70,7 +70,7 @@ def report(
     asked = None if single else asked_for(root)
     if asked is not None and (mine := [run for run in runs if run.name in asked]):
         if len(mine) < len(runs):
-            notes.append(f"{_count(len(runs) - len(mine), 'run')} in the folder that {root / STUDY} does not list")
+            notes.append(f"{counted(len(runs) - len(mine), 'run')} in the folder that {root / STUDY} does not list")
         runs = mine
     page = _page(statistics_by_part(runs, root), single, pictures, device, watcher)
     page = replace(page, warnings=(*page.warnings, *notes))
@@ -117,7 +117,7 @@ def answer(study: Statistics) -> tuple[str, ...]:
     if study.yardstick is None or not best.evaluated:
         return ("No run has been evaluated yet.",)
     robust = best.robust
-    size = f"{_count(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
+    size = f"{counted(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
     extent = f"95 % interval {100 * robust.low:.1f} to {100 * robust.high:.1f}, {size}"
     share = f"{100 * robust.value:.1f} % of the {study.yardstick.kind} withstand {study.yardstick.short} ({extent})."
     if len(study.compared) == 1:
@@ -190,7 +190,7 @@ def _unfinished(runs: Sequence[RunRecord]) -> list[str]:
         count = sum(run.status == status for run in runs)
         if count:
             be = "" if status == "failed" else "is " if count == 1 else "are "
-            found.append(f"{_count(count, 'run')} of {len(runs)} {be}{status}.")
+            found.append(f"{counted(count, 'run')} of {len(runs)} {be}{status}.")
     return found
 
 
@@ -199,11 +199,7 @@ def _kind(studies: Sequence[Statistics], single: bool) -> str:
         return "Report of a run"
     variants, runs = (sum(len(getattr(study, what)) for study in studies) for what in ("variants", "runs"))
     parts = f" in {len(studies)} parts with different images or attacks" if len(studies) > 1 else ""
-    return f"Report of a study: {_count(variants, 'configuration')}, {_count(runs, 'run')}{parts}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"Report of a study: {counted(variants, 'configuration')}, {counted(runs, 'run')}{parts}"
 
 
 def _footer(runs: Sequence[RunRecord]) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_text
-from robustmaps.figures import in_markdown
+from robustmaps.engine.tables import in_markdown
 from robustmaps.report._blocks import Block, Chart, Code, Listing, Missing, Page, Text
 
 PAGE = "index.html"
@@ -81,7 +81,7 @@ def render_page(page: Page) -> str:
 def render_markdown(page: Page) -> str:
     """The page as Markdown, without plots and pictures."""
     texts = [f"# {in_markdown(page.title)}", *map(in_markdown, page.answer)]
-    texts += [f"> Take care: {in_markdown(warning)}" for warning in page.warnings]
+    texts += [f"> Caution: {in_markdown(warning)}" for warning in page.warnings]
     for part in page.parts:
         facts = [f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in part.facts.facts]
         texts += ["\n".join(map(in_markdown, facts))] if facts else []

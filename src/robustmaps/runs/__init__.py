@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robustmaps.runs._record import RunRecord, read_run, read_runs
     from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
     from robustmaps.runs._train import TrainedRun, folder_of, train
-    from robustmaps.runs._where import parse_where
+    from robustmaps.runs._where import parse_condition
     from robustmaps.runs._yardstick import Yardstick
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
     "export",
     "folder_of",
     "list_runs",
-    "parse_where",
+    "parse_condition",
     "read_run",
     "read_runs",
     "reproduce",

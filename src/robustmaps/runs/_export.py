@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json, write_text
-from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, image_cost, open_checkpoint
 from robustmaps.runs._model_card import CARD, Check, model_card
 from robustmaps.training import load_weights, save_weights
 
@@ -98,8 +98,8 @@ def export(
         about = json.loads(_header(checkpoint))
         write_json(made / CONFIG, _description(checkpoint, loaded, about))
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest)
-        check = Check(len(x), difference, largest)
-        write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check))
+        check, cost = Check(len(x), difference, largest), image_cost(model, loaded)
+        write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check, cost))
         if folder.exists():
             folder.rmdir()
         made.rename(folder)

@@ -8,7 +8,7 @@ from robustmaps.config import field_names, flat_values
 from robustmaps.engine.errors import unknown
 from robustmaps.evaluation import Evaluation
 from robustmaps.runs._record import RunRecord
-from robustmaps.runs._where import parse_where
+from robustmaps.runs._where import parse_condition
 
 FIGURES = (
     *("name", "status", "clean", "robust", "images", "attack", "validation_clean", "validation_robust"),
@@ -25,14 +25,14 @@ def list_runs(
 
     Args:
         records: the runs.
-        where: a condition; see `parse_where`.
+        where: a condition; see `parse_condition`.
         sort: a column, or ``-column`` for descending order; runs without a value come last. None sorts by name.
         evaluation: a pattern for the names of evaluations, such as ``autoattack*``; see `choose_evaluation`.
 
     Raises:
         InputError: a column is unknown, or the condition can't be parsed.
     """
-    keep = parse_where(where, RUN_COLUMNS) if where is not None else lambda _: True
+    keep = parse_condition(where, RUN_COLUMNS) if where is not None else lambda _: True
     rows = [row for row in (as_row(record, evaluation) for record in records) if keep(row)]
     if sort is None:
         return rows

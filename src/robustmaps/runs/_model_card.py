@@ -10,8 +10,9 @@ from robustmaps._version import __version__
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.tables import in_markdown, table
 from robustmaps.evaluation import Evaluation
-from robustmaps.figures import in_markdown, table
+from robustmaps.models import Cost
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._yardstick import Yardstick
@@ -51,7 +52,7 @@ class Check:
 
 
 def model_card(
-    checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any], form: str, file: str, check: Check
+    checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any], form: str, file: str, check: Check, cost: Cost
 ) -> str:
     """Write the model card.
 
@@ -62,6 +63,7 @@ def model_card(
         form: the format of the export.
         file: the file name of the export.
         check: the check of the export.
+        cost: the network's cost for one image.
     """
     record = _record(checkpoint)
     measured = _measured(record, checkpoint)
@@ -81,7 +83,7 @@ def model_card(
             f"Classes, in the order of the logits: {in_markdown(', '.join(data.classes))}.\n",
             f"On {check.images} test images, its logits differ by at most {check.difference:.2g} from those of the "
             f"original network (largest logit: {check.largest:.3g}).\n",
-            *_training(record),
+            *_training(record, cost),
             "## Limits\n",
             "Robust accuracy applies to the norm, radius and attacks above, and to images like the evaluated ones. "
             "A stronger attack can only lower it.\n",
@@ -176,11 +178,11 @@ def _figures(measured: Sequence[Evaluation]) -> str:
         )
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
-    notes = "".join(f"\n- Take care: {warning}" for warning in warnings)
+    notes = "".join(f"\n- Caution: {warning}" for warning in warnings)
     return f"{text}\nBrackets: 95 % intervals (Wilson).\n{notes}{chr(10) if notes else ''}"
 
 
-def _training(record: RunRecord | None) -> list[str]:
+def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     if record is None:
         return []
     config, lines = record.config, []
@@ -193,11 +195,5 @@ def _training(record: RunRecord | None) -> list[str]:
     chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)
     kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"
     lines.append(f"- {epochs} epochs of {config.training.epochs}, {kept}")
-    try:
-        cost = record.cost()
-        lines.append(
-            f"- {human(cost.flops, 'FLOP')} for a forward pass of one image, {human(cost.parameters)} parameters"
-        )
-    except InputError:
-        pass
+    lines.append(f"- {human(cost.flops, 'FLOP')} for a forward pass of one image, {human(cost.parameters)} parameters")
     return ["## Training\n", "\n".join(lines) + "\n"]

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -14,9 +14,6 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import Evaluation
 from robustmaps.training import RunFolder, best_epoch
-
-if TYPE_CHECKING:
-    from robustmaps.models import Cost
 
 Status = Literal["finished", "running", "stopped", "failed"]
 
@@ -40,7 +37,7 @@ class RunRecord:
         seconds: time spent training and validating in finished epochs.
         evaluations: evaluations by file name without ``.json``, sorted.
         environment: versions and device; empty if not recorded.
-        recorded_cost: the network's cost as recorded by the run, if any; see `cost`.
+        recorded_cost: the network's cost for one image, for `Cost.from_dict`; None if the run did not record it.
     """
 
     folder: Path
@@ -58,20 +55,6 @@ class RunRecord:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
-
-    def cost(self) -> "Cost":
-        """The network's cost for one image, as recorded or else computed with PyTorch on the ``meta`` device.
-
-        Raises:
-            InputError: the cost is not recorded, and the run has no weights yet to compute it from.
-        """
-        from robustmaps.models import Cost
-
-        if self.recorded_cost is not None:
-            return Cost.from_dict(self.recorded_cost)
-        from robustmaps.networks import image_cost, load_data, open_checkpoint
-
-        return image_cost(open_checkpoint(self.folder).model, load_data(self.config.data))
 
 
 Skipped = Callable[[Path, str], None]

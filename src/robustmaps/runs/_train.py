@@ -99,7 +99,7 @@ def train(
         config.training,
         out=folder.path,
         resume=resume,
-        description={DESCRIPTION: json.dumps(describe(config, network, data))},
+        description={DESCRIPTION: json.dumps(_description(config, network, data))},
         watcher=watcher,
         should_stop=should_stop,
     )
@@ -128,7 +128,7 @@ def _shape(about: tuple[Sequence[str], Sequence[int]]) -> str:
     return f"{' x '.join(map(str, size))} pixels in {len(classes)} classes ({', '.join(classes[:3])}, ...)"
 
 
-def describe(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[str, object]:
+def _description(config: RunConfig, network: OpenedNetwork, data: Dataset) -> dict[str, object]:
     """The description saved with a run's weights, so that they can be used without their folder."""
     trained = replace(
         network, trained=True, data=config.data, budget=(str(config.defense.norm), float(config.defense.eps))

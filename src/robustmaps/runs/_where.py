@@ -21,13 +21,13 @@ _TOKEN = re.compile(
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
-def parse_where(text: str, columns: Collection[str]) -> Condition:
+def parse_condition(text: str, columns: Collection[str]) -> Condition:
     """Parse comparisons (``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``) joined by ``and`` and ``or``, with brackets.
 
     A value is a number, a fraction, a word, or quoted text; ``and`` binds tighter than ``or``. A missing value is
     unequal to every value, and neither smaller nor larger.
 
-    >>> keep = parse_where("eps=8/255 and robust>0.4", ["eps", "robust"])
+    >>> keep = parse_condition("eps=8/255 and robust>0.4", ["eps", "robust"])
     >>> keep({"eps": 8 / 255, "robust": 0.5}), keep({"eps": 8 / 255, "robust": None})
     (True, False)
 

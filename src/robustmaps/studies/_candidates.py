@@ -12,8 +12,8 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging import Option, plan
-from robustmaps.models import Cost
-from robustmaps.networks import Budgeted, ResolvedRun, Resolver, create_network, image_cost
+from robustmaps.models import Cost, Measure
+from robustmaps.networks import ResolvedRun, Resolver, create_network, image_cost
 
 _LATENCY_RUNS = 5
 
@@ -54,7 +54,7 @@ def find_candidates(
     data: Dataset,
     *,
     budget: float,
-    measure: Budgeted = "flops",
+    measure: Measure = "flops",
     upsamples: Sequence[float] = (1.0, 2.0),
     resolver: Resolver | None = None,
 ) -> list[Candidate]:
@@ -106,7 +106,7 @@ def within(
     data: Dataset,
     *,
     budget: float | None,
-    measure: Budgeted = "flops",
+    measure: Measure = "flops",
     resolver: Resolver | None = None,
 ) -> list[Candidate]:
     """The configurations within the budget, with costs relative to the first, which stays first.
@@ -119,7 +119,7 @@ def within(
     resolver = resolver or Resolver()
     runs = {run.config: run for run in map(resolver.resolve, configs)}
     costs = {config: _cost(run, data, measure) for config, run in runs.items()}
-    spent = {config: _spent(cost, measure) for config, cost in costs.items()}
+    spent = {config: cost.of(measure) for config, cost in costs.items()}
     first = next(iter(costs))
     candidates = [Candidate(config, cost, spent[config] / spent[first]) for config, cost in costs.items()]
     others = sorted(candidates[1:], key=lambda one: one.relative)
@@ -130,12 +130,8 @@ def within(
     return kept
 
 
-def _cost(run: ResolvedRun, data: Dataset, measure: Budgeted) -> Cost:
+def _cost(run: ResolvedRun, data: Dataset, measure: Measure) -> Cost:
     model = create_network(run, data).model
     if measure != "latency":
         return image_cost(model, data)
     return models.measure_cost(model, torch.zeros(1, data.in_channels, *data.image_size), latency_runs=_LATENCY_RUNS)
-
-
-def _spent(cost: Cost, measure: Budgeted) -> float:
-    return {"flops": cost.flops, "memory": cost.activation_bytes, "latency": cost.latency_s or 0.0}[measure]

@@ -15,6 +15,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
 from robustmaps.evaluation import Evaluation, deviation_over_seeds, over_seeds, rate_over_seeds
 from robustmaps.models import Cost
+from robustmaps.networks import image_cost, load_data, open_checkpoint
 from robustmaps.runs import RunRecord, Yardstick
 from robustmaps.training import INCIDENTAL
 
@@ -255,9 +256,13 @@ def _matching(run: RunRecord, yardstick: Yardstick | None) -> Evaluation | None:
 
 
 def _cost(runs: Sequence[RunRecord]) -> Cost | None:
+    """The cost of the runs' network, as one of them recorded it, or else from its weights."""
+    for run in runs:
+        if run.recorded_cost is not None:
+            return Cost.from_dict(run.recorded_cost)
     for run in runs:
         try:
-            return run.cost()
+            return image_cost(open_checkpoint(run.folder).model, load_data(run.config.data))
         except InputError:
             continue  # no weights yet
     return None

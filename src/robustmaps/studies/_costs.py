@@ -13,6 +13,7 @@ from robustmaps.config import EvaluationConfig, RunConfig
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense, ReplayingDefense, at, validation_attack
 from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.numbers import counted
 from robustmaps.engine.view import plain_view
 from robustmaps.models import count_flops
 from robustmaps.networks import ResolvedRun, create_network, image_cost
@@ -207,7 +208,7 @@ def measure_all(
             if speed is not None:
                 speeds[_kind(config)] = speed
     mean = sum(speeds.values()) / max(len(speeds), 1)
-    timed = f"{_TIMED_STEPS} timed steps with {threads} thread{'s' * (threads != 1)}"
+    timed = f"{_TIMED_STEPS} timed steps with {counted(threads, 'thread')}"
     return {
         config: replace(
             estimate,

@@ -14,8 +14,9 @@ from robustmaps.data import Dataset, load
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.random import stream
+from robustmaps.engine.tables import Table, percent_cell, table
 from robustmaps.evaluation import Comparison, compare_all
-from robustmaps.figures import AttackedImage, Table, percent_cell, plot_attacked, plot_curves, table
+from robustmaps.figures import AttackedImage, plot_attacked, plot_curves
 from robustmaps.networks import open_checkpoint
 from robustmaps.runs import Yardstick, create_attacks, read_run
 from robustmaps.studies._configurations import Variant, group

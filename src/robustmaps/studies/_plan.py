@@ -11,6 +11,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
+from robustmaps.engine.numbers import counted
 from robustmaps.evaluation import attack_settings, images_sha256
 from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data
 from robustmaps.runs import RunRecord, create_attacks, read_run
@@ -159,7 +160,7 @@ def plan_sweep(
         found[config] = PlannedRun(planned, _title(point, study), path, robust is not None, robust, estimate)
     notes = list(study.notes)
     if len(found) < len(study.points):
-        notes.append(f"{len(study.points) - len(found)} combinations are the same run as another, and made once")
+        notes.append(f"{counted(len(study.points) - len(found), 'combination')} left out: the same run as another")
     missing = [config for config, one in found.items() if not one.done]
     jobs = jobs or _jobs(missing)
     executor = LocalExecutor(jobs, threads)

@@ -50,7 +50,7 @@ class WorkerDied(RuntimeError):  # noqa: N818 - named after what happened
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T]):
+class TaskOutcome(Generic[T]):
     """The outcome of a task.
 
     Attributes:
@@ -70,9 +70,9 @@ class Executor(Protocol):
         tasks: Sequence[Task[T]],
         *,
         watcher: Callable[[int, Progress], None],
-        finished: Callable[[int, Outcome[T]], None],
+        finished: Callable[[int, TaskOutcome[T]], None],
         should_stop: Callable[[], bool],
-    ) -> list[Outcome[T]]:
+    ) -> list[TaskOutcome[T]]:
         """Run all tasks, even if some fail, and return their outcomes in order.
 
         Args:
@@ -105,14 +105,14 @@ class LocalExecutor:
         tasks: Sequence[Task[T]],
         *,
         watcher: Callable[[int, Progress], None],
-        finished: Callable[[int, Outcome[T]], None],
+        finished: Callable[[int, TaskOutcome[T]], None],
         should_stop: Callable[[], bool],
-    ) -> list[Outcome[T]]:
+    ) -> list[TaskOutcome[T]]:
         """See `Executor`."""
         context = multiprocessing.get_context("spawn")
         # Without a lock, which a killed process might never release.
         stop = context.RawValue(ctypes.c_bool, False)
-        outcomes: list[Outcome[T] | None] = [None] * len(tasks)
+        outcomes: list[TaskOutcome[T] | None] = [None] * len(tasks)
         waiting = list(enumerate(tasks))
         with ExitStack() as stack:
             slots = [_Slot(context, stop, self.threads_each, stack) for _ in range(min(self.jobs, len(tasks)))]
@@ -130,10 +130,10 @@ class LocalExecutor:
                     slot.pass_on(watcher)
                 for future in done:
                     index, slot = working.pop(future)
-                    outcome: Outcome[T] = slot.outcome(future)
+                    outcome: TaskOutcome[T] = slot.outcome(future)
                     outcomes[index] = outcome
                     finished(index, outcome)
-        return [outcome or Outcome(error=Interrupted("stopped before it started")) for outcome in outcomes]
+        return [outcome or TaskOutcome(error=Interrupted("stopped before it started")) for outcome in outcomes]
 
 
 def available_cores() -> int:
@@ -168,12 +168,12 @@ class _Slot:
             except queue.Empty:
                 return
 
-    def outcome(self, future: Future[T]) -> Outcome[T]:
+    def outcome(self, future: Future[T]) -> TaskOutcome[T]:
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             self._open()
             error = WorkerDied("the process ended without a result: it was killed, ran out of memory, or crashed")
-        return Outcome(error=error) if error is not None else Outcome(future.result())
+        return TaskOutcome(error=error) if error is not None else TaskOutcome(future.result())
 
 
 _connection: "tuple[Any, Queue[tuple[int, Progress]]] | None" = None

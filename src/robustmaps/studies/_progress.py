@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
 from robustmaps.studies._plan import SweepPlan, remaining_s
-from robustmaps.studies._processes import Outcome
+from robustmaps.studies._processes import TaskOutcome
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Board:
         self.state = replace(self.state, running={**self.state.running, self._runs[index].title: progress})
         self._tell(None)
 
-    def finished(self, index: int, outcome: Outcome[dict[str, float]]) -> None:
+    def finished(self, index: int, outcome: TaskOutcome[dict[str, float]]) -> None:
         """Record the end of a run."""
         run = self._runs[index]
         state = self.state

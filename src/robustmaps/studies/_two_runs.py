@@ -7,8 +7,8 @@ from typing import Any
 from robustmaps.config import to_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
+from robustmaps.engine.tables import NONE, Table, percent_cell, points_cell, table
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
-from robustmaps.figures import NONE, Table, percent_cell, points_cell, table
 from robustmaps.runs import RunRecord, Yardstick, read_run
 from robustmaps.studies._configurations import Variant, bounded, choose_yardstick, group
 from robustmaps.training import INCIDENTAL

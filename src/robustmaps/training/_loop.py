@@ -27,7 +27,7 @@ from robustmaps.training._data_wait import Waiting
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
-from robustmaps.training._stepper import Stepper
+from robustmaps.training._stepper import BatchTrainer
 from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
 from robustmaps.training._trainee import Trainee
 
@@ -78,7 +78,7 @@ class Loop:
             self.engine if self.average is None else AttackEngine(self.average.model, self.engine.options)
         )
         each_step = self.average if options.ema else None
-        self.stepper = Stepper(self.trainee, self.engine, defense, options, data.num_classes, each_step)
+        self.stepper = BatchTrainer(self.trainee, self.engine, defense, options, data.num_classes, each_step)
         self.optimizer = self.stepper.optimizer
         # A last batch of one image has no batch statistics if the map is a single pixel.
         self.drop_last = len(self.train) > 1 and len(self.train) % options.batch_size == 1

@@ -16,7 +16,7 @@ from robustmaps.training._targets import cutmix, smoothed
 from robustmaps.training._trainee import Trainee
 
 
-class Stepper:
+class BatchTrainer:
     """Trains on one batch at a time; arguments as for `fit`.
 
     Args:

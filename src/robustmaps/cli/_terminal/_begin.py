@@ -29,30 +29,37 @@ class Begun:
         return self.opener or Resolver()
 
 
-def begin(
-    config: Path | None, recipe: str | None = None, weights: str | None = None, base: RunConfig | None = None
-) -> Begun:
-    """The configuration of a recipe, with what its weights decide, overridden by a file.
+@dataclass(frozen=True)
+class Sources:
+    """The options that decide what the others are by default.
 
-    PyTorch is imported only where weights or a file have to be read.
-
-    Args:
+    Attributes:
         config: a YAML file of flat keys.
         recipe: the name of a recipe.
-        weights: the weights to begin with.
-        base: what holds without any of these.
+        init_from: the weights to begin with.
+    """
+
+    config: Path | None = None
+    recipe: str | None = None
+    init_from: str | None = None
+
+
+def begin(sources: Sources, base: RunConfig) -> Begun:
+    """The configuration of a recipe, or ``base``, with what its weights decide, overridden by a file.
+
+    PyTorch is imported only where weights or a file have to be read.
 
     Raises:
         InputError: one of these can't be read.
     """
-    run = (base or RunConfig()) if recipe is None else read_recipe(recipe)
-    if weights is None and config is None:
+    run = base if sources.recipe is None else read_recipe(sources.recipe)
+    if sources.init_from is None and sources.config is None:
         return Begun(run)
     from robustmaps.networks import Resolver
 
     opener = Resolver()
-    if weights is not None:
-        run = opener.starting_from(weights, run)
-    if config is not None:
-        run = read_config(config, run, opener.complete)
+    if sources.init_from is not None:
+        run = opener.starting_from(sources.init_from, run)
+    if sources.config is not None:
+        run = read_config(sources.config, run, opener.complete)
     return Begun(run, opener)

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.tables import Table
 
 if TYPE_CHECKING:
     from robustmaps.cli._terminal._options import TrainedNetwork
@@ -59,9 +60,10 @@ class Output:
             print(json.dumps(values, allow_nan=False))
             return
         for text in texts:
-            if isinstance(text, RichTable):
-                text.width = self._width(text)
-                self._console.print(text, soft_wrap=False, crop=False)
+            if isinstance(text, Table):
+                table = rich_table(text)
+                table.width = self._width(table)
+                self._console.print(table, soft_wrap=False, crop=False)
             else:
                 self._console.print(str(text), markup=False)
 
@@ -72,14 +74,15 @@ class Output:
         return needed.maximum if needed.minimum > room else min(needed.maximum, room)
 
 
-def rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> RichTable:
-    """A table for the terminal: the first ``texts`` columns hold words, which may be broken, the others figures."""
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < texts else "right", no_wrap=index >= texts, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    return table
+def rich_table(table: Table) -> RichTable:
+    """The table on a terminal: words may be broken over lines, figures are not."""
+    made = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(table.columns):
+        figures = table.is_figures(index)
+        made.add_column(column, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
+    for row in table.rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
 
 
 @contextmanager

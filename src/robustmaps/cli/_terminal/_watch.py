@@ -12,6 +12,7 @@ from rich.progress import Progress as Bars
 
 from robustmaps.cli._terminal._shared import rich_table
 from robustmaps.engine.progress import Progress
+from robustmaps.engine.tables import table
 
 _PLAIN_EVERY_S = 10.0
 _LABELS = {
@@ -110,7 +111,7 @@ class CascadeTable:
         self._rows[progress.phase] = progress
         columns = ("attack", "attacked", "survivors", "robust accuracy", "elapsed", "left")
         rows = [self._row(row) for row in self._rows.values()]
-        self._live.update(rich_table(columns, rows))
+        self._live.update(rich_table(table(columns, rows, words=1)))
 
     @staticmethod
     def _row(progress: Progress) -> tuple[str, ...]:
@@ -130,12 +131,19 @@ class CascadeTable:
 @contextmanager
 def attacking() -> Iterator[CascadeTable | Watch]:
     """A display of an evaluation for the block: a live table on a terminal, plain lines elsewhere."""
+    with live() as display:
+        yield Watch(None) if display is None else CascadeTable(display)
+
+
+@contextmanager
+def live() -> Iterator[Live | None]:
+    """A display on standard error for the block; None where that is not a terminal."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield Watch(None)
+        yield None
         return
-    with Live(console=console, transient=True, refresh_per_second=4) as live:
-        yield CascadeTable(live)
+    with Live(console=console, transient=True, refresh_per_second=4) as display:
+        yield display
 
 
 def _figures(figures: Mapping[str, float]) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from robustmaps.engine.numbers import counted
 from robustmaps.evaluation._checks._finding import Outcome, percent
 from robustmaps.evaluation._checks._modules import state_restored
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
@@ -19,7 +20,7 @@ _FEW = 16
 
 def training_mode(subject: CheckedNetwork) -> Outcome:
     """Is the network in training mode, and does that change its logits?"""
-    layers = _several(sum(was for module, was in subject.modes if not any(module.children())), "layer")
+    layers = counted(sum(was for module, was in subject.modes if not any(module.children())), "layer")
     if not any(was for _, was in subject.modes):
         return Outcome(False, "every module is in evaluation mode")
     try:
@@ -97,7 +98,7 @@ def test_time_optimisation(subject: CheckedNetwork) -> Outcome:
         together = subject.logits(x)
         names = changed()
     if gradients.count:
-        signs.append(f"a pass computes gradients itself, in {_several(gradients.count, 'call')}")
+        signs.append(f"a pass computes gradients itself, in {counted(gradients.count, 'call')}")
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         signs.append(f"a pass in evaluation mode changes {names[0]}{more}")
@@ -123,10 +124,6 @@ class _Gradients(TorchFunctionMode):
         if func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward):
             self.count += 1
         return func(*args, **(kwargs or {}))
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _share(value: float) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.figures import Cell, percent_cell, points_cell, table
+from robustmaps.engine.tables import Cell, percent_cell, points_cell, table
 from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustmaps.engine.measured import Measured
-from robustmaps.figures import Cell, table
+from robustmaps.engine.tables import Cell, table
 from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from robustmaps.engine.measured import Measured
-from robustmaps.figures import Cell, percent_cell, table
+from robustmaps.engine.tables import Cell, percent_cell, table
 from robustmaps.report._blocks import Chart
 from robustmaps.report.charts._parts import Tints, Trace, axis, bars, colour, percent_axis, plain, tints_of
 

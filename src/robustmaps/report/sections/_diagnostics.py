@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from robustmaps.figures import table
+from robustmaps.engine.tables import table
 from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report.sections._commands import shell
 from robustmaps.report.sections._material import Material

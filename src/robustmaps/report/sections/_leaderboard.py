@@ -3,8 +3,8 @@
 import numpy as np
 
 from robustmaps.engine.numbers import human
+from robustmaps.engine.tables import NONE, Cell, Table, percent_cell, points_cell, table
 from robustmaps.evaluation import Evaluation
-from robustmaps.figures import NONE, Cell, Table, percent_cell, points_cell, table
 from robustmaps.report._blocks import Block, Listing, Text
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow

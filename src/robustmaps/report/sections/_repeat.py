@@ -3,7 +3,7 @@
 import json
 
 from robustmaps.config import write_config
-from robustmaps.figures import Table, table
+from robustmaps.engine.tables import Table, table
 from robustmaps.report._blocks import Block, Code, Listing, Text
 from robustmaps.report.sections._commands import repeat_commands
 from robustmaps.report.sections._material import Material

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robustmaps.figures import Cell, Table, table
+from robustmaps.engine.tables import Cell, Table, table
 from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report.charts._depth import LearningCurve, learning_chart
 from robustmaps.report.sections._material import Material

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustmaps.figures import Cell, Table, table
+from robustmaps.engine.tables import Cell, Table, table
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20)
 
@@ -28,6 +28,13 @@ def test_latex_is_booktabs_with_everything_escaped():
     assert r"50 \% \& more & 1 {[}0, 2{]} \\" in text
     assert r"\caption{a \$5 table}" in text
     assert [rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:x}")] == [True] * 4
+
+
+def test_text_is_aligned_and_figures_follow_words():
+    made = table(("name", "n"), [("a", 1), ("bcd", 10)], words=1)
+    assert str(made) == "name  n\na     1\nbcd   10"
+    assert [made.is_figures(column) for column in (0, 1)] == [False, True]
+    assert r"\begin{tabular}{lr}" in made.to_latex()
 
 
 def test_a_row_that_does_not_fit():

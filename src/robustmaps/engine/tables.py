@@ -1,10 +1,17 @@
-"""Tables for a terminal, a page, Markdown, LaTeX and CSV."""
+"""Tables of figures with their intervals, with a writer for text, Markdown, LaTeX and CSV each."""
 
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robustmaps.engine.measured import Measured
+
+NONE = "-"
+"""The text of an unknown value in a table."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -52,11 +59,14 @@ class Table:
         columns: the column names, with units.
         rows: one text or figure per column.
         caption: a description of the rows.
+        words: the number of first columns that contain words, while the others contain figures; None where a column
+            of figures is one that has a `Cell`.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
     caption: str = ""
+    words: int | None = None
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -65,7 +75,15 @@ class Table:
 
     def is_figures(self, column: int) -> bool:
         """Whether a column contains figures rather than words."""
+        if self.words is not None:
+            return column >= self.words
         return any(isinstance(row[column], Cell) for row in self.rows)
+
+    def __str__(self) -> str:
+        lines = [self.columns, *(tuple(map(str, row)) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        aligned = ("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+        return "\n".join(line.rstrip() for line in aligned)
 
     def to_markdown(self) -> str:
         """Format as a Markdown table; Markdown and HTML syntax in cells is escaped."""
@@ -115,10 +133,24 @@ class Table:
         return any(isinstance(cell, Cell) and cell.interval is not None for cell in cells)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Table:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", *, words: int | None = None
+) -> Table:
     """A table of any values; cells stay cells, and the others become text."""
     cells = tuple(tuple(cell if isinstance(cell, Cell) else str(cell) for cell in row) for row in rows)
-    return Table(tuple(columns), cells, caption)
+    return Table(tuple(columns), cells, caption, words)
+
+
+def percent_cell(figure: "Measured") -> Cell:
+    """A share as a percentage for a table: ``68.6 % [64.5, 72.8]``."""
+    one = figure.scaled(100)
+    return Cell(f"{one.value:.1f} % [{one.low:.1f}, {one.high:.1f}]", one.value, one.interval)
+
+
+def points_cell(figure: "Measured") -> Cell:
+    """A difference in percentage points for a table: ``+9.5 [+6.3, +13.1]``."""
+    one = figure.scaled(100)
+    return Cell(f"{one.value:+.1f} [{one.low:+.1f}, {one.high:+.1f}]", one.value, one.interval)
 
 
 def _plain(cell: str | Cell, bounds: bool) -> Iterator[object]:
