@@ -12,9 +12,9 @@ from robustmaps.analysis._receptive import gradient_energy
 from robustmaps.analysis._stage_costs import maps_of
 from robustmaps.analysis._stages import Stage
 from robustmaps.attacks import logit_margin
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.random import stream
-from robustmaps.tracing import logits
 
 
 class Part:
@@ -61,7 +61,7 @@ class Probe:
         """All gains of a batch, and the effective receptive fields of the maps' middle pixels."""
 
         def wrong(images: Tensor) -> Tensor:
-            return logit_margin(checked(logits(self._model(images)), y), y)
+            return logit_margin(checked(network_logits(self._model, images), y), y)
 
         part = self.measure_features(x, fields=True)
         with torch.no_grad():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustmaps.attacks._base import check_batch
 from robustmaps.attacks._geometry import steepest, uniform_in_ball
 from robustmaps.attacks._losses import LOSSES
+from robustmaps.engine.calling import at_least_float32
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
 from robustmaps.engine.view import AttackView, plain_view
@@ -46,7 +47,7 @@ class NoiseFGSM:
     ) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to train on; see `PGD`."""
         check_batch(x, y)
-        x = x.detach()
+        x = at_least_float32(x.detach())
         loss = LOSSES["ce"]
         with plain_view(model) as view, torch.no_grad():
             # Clip the start, as in the released code: from far below 0 the step would not return.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.engine.calling import at_least_float32
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
@@ -62,10 +63,11 @@ class WatchedAttack(ABC):
             InputError: images or labels are invalid.
         """
         check_batch(x, y)
+        x = at_least_float32(x.detach())
         with plain_view(model) as view, torch.no_grad():
             logits = view(x)
             check_labels(y, logits.shape[1])
-            return self._attacked(view, x.detach(), y, logits, generator, watcher)
+            return self._attacked(view, x, y, logits, generator, watcher)
 
     @abstractmethod
     def _attacked(

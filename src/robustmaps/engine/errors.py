@@ -11,6 +11,10 @@ class InputError(ValueError):
     """The caller gave an unusable value; the message names it, what was expected and how to fix it."""
 
 
+class NoGradientError(InputError):
+    """A network gives no gradient with respect to its images, which gradient attacks need."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the work is sound but unfinished
     """Work stopped on request, after saving everything needed to resume."""
 

@@ -1,4 +1,4 @@
-"""Sizes, strides and rows of figures as text."""
+"""Sizes, strides, rows of figures and errors as text."""
 
 from collections.abc import Iterable
 
@@ -19,3 +19,9 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message on one line of at most 160 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:159] + "…"

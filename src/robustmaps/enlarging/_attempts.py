@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.text import by
+from robustmaps.engine.text import by, first_line
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
 from robustmaps.enlarging._surgery import Upsampling, operate
@@ -21,7 +21,6 @@ from robustmaps.tracing import (
     Transition,
     find_head,
     find_transitions,
-    first_line,
     read_window,
     record,
     shape_copy,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from robustmaps.attacks import Attack, check_labels, norms, project
+from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.memory import is_out_of_memory
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView

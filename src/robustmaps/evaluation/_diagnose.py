@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.calling import call
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json
@@ -186,10 +187,10 @@ def _fails_without_gradients(model: nn.Module, x: Tensor) -> bool:
         return False
     try:
         with torch.no_grad():
-            model(x[:2])
+            call(model, x[:2])
     except RuntimeError:
         with torch.enable_grad():
-            model(x[:2])
+            call(model, x[:2])
         return True
     return False
 

@@ -11,6 +11,7 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import move
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
@@ -79,7 +80,7 @@ def open_subject(
     x, y = choose_images(loaded, split, samples)
     network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
     at = resolve_device(device)
-    network.model.to(at)
+    move(network.model, at)
     return Subject(network, x.to(at), y.to(at), loaded)
 
 

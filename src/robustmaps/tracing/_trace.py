@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from robustmaps.engine.calling import logits_of, own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import check_initialised, set_evaluating
+from robustmaps.engine.text import first_line
 
 IMAGE = -1
 """The image, in place of the index of the call that made a tensor."""
@@ -175,11 +178,12 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
         image: one image (1, C, H, W).
 
     Raises:
-        InputError: the network can't take the image, or returns no logits (1, classes).
+        InputError: the network can't take the image, returns no logits (1, classes), is scripted or lazy.
     """
     scripted = [path or "(network)" for path, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     if scripted:
         raise InputError(f"{scripted[0]} is scripted, so its calls can't be seen or changed; pass the original network")
+    check_initialised(model)
     try:
         return record(shape_copy(model), image, shapes_only=True)
     except RUN_ERRORS:
@@ -202,12 +206,12 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
         image: one image (1, C, H, W).
         shapes_only: whether to compute only shapes.
     """
-    model.eval()
-    image = image.detach().to("meta") if shapes_only else image.detach().clone()
+    set_evaluating(model)
+    image = own_copy(image.detach().to("meta") if shapes_only else image.detach(), parameter_dtype(model))
     recorder = Recorder(model, image)
     with torch.no_grad(), recorder:
         result = model(image)
-    output = logits(result)
+    output = logits_of(result)
     value = Value(output.shape, recorder.source(output))
     if value.source is None:
         raise InputError(
@@ -215,27 +219,6 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
             "PyTorch functions"
         )
     return Trace(tuple(recorder.calls), tuple(recorder.log), image.shape, value, dict(recorder.runs), shapes_only)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message on one line of at most 160 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:159] + "…"
-
-
-def logits(result: object) -> Tensor:
-    """The logits in a network's output: the tensor itself, the entry ``logits``, or the first of several tensors.
-
-    Raises:
-        InputError: there is no tensor (N, classes).
-    """
-    if isinstance(result, Mapping) and "logits" in result:
-        result = result["logits"]
-    tensors = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-    if not tensors or tensors[0].ndim != 2:
-        shapes = [tuple(t.shape) for t in tensors]
-        raise InputError(f"the network returned {shapes or type(result).__name__}; expected logits (N, classes)")
-    return tensors[0]
 
 
 def _run(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
+from robustmaps.engine.calling import to_channels_last
 from robustmaps.engine.device import float32_products, resolve_device, resolve_precision
 from robustmaps.engine.errors import Interrupted
-from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.modes import hidden_modules, modes_restored, move
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.engine.view import AttackEngine, ViewOptions
@@ -62,11 +63,22 @@ class Loop:
     ) -> None:
         self.device = resolve_device(options.device)
         precision = resolve_precision(options.precision, self.device)
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
+        for hidden in hidden_modules(model):
+            warnings.warn(
+                f"the network keeps {hidden} where PyTorch does not see it: it is neither trained nor saved; use "
+                "nn.ModuleList, nn.ModuleDict or a plain attribute",
+                stacklevel=3,
+            )
+        move(model, self.device)
+        few = data.train.subset(torch.arange(min(8, len(data.train)))).tensors()[0].to(self.device)
+        channels_last = self.engine.settle(few).channels_last
+        if channels_last:
+            to_channels_last(model)
+        self.model = model
         # The usual batch size, for which the network is compiled.
         self.part = math.ceil(options.batch_size / options.accumulate)
-        self.trainee = Trainee(model, precision, options.compile, self.part)
-        self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
+        self.trainee = Trainee(model, precision, options.compile, self.part, channels_last=channels_last)
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train
