@@ -13,7 +13,7 @@ from robustmaps.analysis._stage_costs import maps_of
 from robustmaps.analysis._stages import Stage
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.calling import network_logits
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.errors import InputError, NoGradientError
 from robustmaps.engine.random import stream
 
 
@@ -81,6 +81,8 @@ class Probe:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             taken, _ = maps_of(self._model, x, self._stages, self._take, stop=True)
+            if not all(pooled.requires_grad for pooled, _ in taken):
+                raise NoGradientError("its feature maps do not depend on them in a differentiable way")
             for (pooled, centres), directions in zip(taken, self._directions, strict=True):
                 vectors = directions.to(x.device)
                 gains = []

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from robustmaps.attacks._base import check_batch
 from robustmaps.attacks._geometry import steepest, uniform_in_ball
 from robustmaps.attacks._losses import LOSSES
-from robustmaps.engine.calling import at_least_float32
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least, check_eps
 from robustmaps.engine.view import AttackView, plain_view
@@ -47,9 +46,9 @@ class NoiseFGSM:
     ) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to train on; see `PGD`."""
         check_batch(x, y)
-        x = at_least_float32(x.detach())
         loss = LOSSES["ce"]
         with plain_view(model) as view, torch.no_grad():
+            x = view.prepared(x)
             # Clip the start, as in the released code: from far below 0 the step would not return.
             noise = uniform_in_ball(x, self.noise * self.eps, self.norm, generator) if self.noise else 0.0
             start = (x + noise).clamp(0.0, 1.0)

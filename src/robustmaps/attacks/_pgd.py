@@ -10,7 +10,6 @@ from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import project, steepest, uniform_in_ball
 from robustmaps.attacks._losses import LOSSES, Value
 from robustmaps.attacks._registry import GRADIENT, AttackRow
-from robustmaps.engine.calling import at_least_float32
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
@@ -106,9 +105,9 @@ class PGD:
             InputError: images or labels are invalid.
         """
         check_batch(x, y)
-        x = at_least_float32(x.detach())
         loss = self._checked_loss(y)
         with plain_view(model) as view, torch.no_grad():
+            x = view.prepared(x)
             if self.restarts > 1 or self.early_stop:
                 return self._worst_case(view, loss, x, y, generator)
             target = LOSSES[self.loss].target(view, x, y)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks._base import check_batch, check_labels
-from robustmaps.engine.calling import at_least_float32
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
@@ -63,8 +62,8 @@ class WatchedAttack(ABC):
             InputError: images or labels are invalid.
         """
         check_batch(x, y)
-        x = at_least_float32(x.detach())
         with plain_view(model) as view, torch.no_grad():
+            x = view.prepared(x)
             logits = view(x)
             check_labels(y, logits.shape[1])
             return self._attacked(view, x, y, logits, generator, watcher)

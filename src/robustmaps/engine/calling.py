@@ -105,4 +105,4 @@ class LogitsNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K)."""
-        return network_logits(self.network, x).float()
+        return logits_of(call(self.network, x)).float()

@@ -12,7 +12,17 @@ class InputError(ValueError):
 
 
 class NoGradientError(InputError):
-    """A network gives no gradient with respect to its images, which gradient attacks need."""
+    """A network gives no gradient with respect to its images, which gradient attacks need.
+
+    Args:
+        reason: what stands in the way.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the network gives no gradient with respect to the images ({reason}), so gradient attacks can't run on "
+            "it; use square, which needs only logits, or robustmaps diagnose to find the cause"
+        )
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the work is sound but unfinished

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedTensorMixin
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.text import first_line
 
 # Containers within containers that are searched for networks, and entries of each.
 _DEEPEST, _MOST = 3, 1000
@@ -23,11 +24,14 @@ def frozen_copy(model: nn.Module) -> nn.Module:
         InputError: the network can't be copied.
     """
     try:
-        copied = copy.deepcopy(model)
+        with torch.no_grad():  # otherwise copies of scripted parameters are no leaves
+            copied = copy.deepcopy(model)
         set_evaluating(copied)
-        return copied.requires_grad_(False)
+        for parameter in copied.parameters():
+            parameter.requires_grad_(False)
     except Exception as error:  # a network's own code may run, and raise anything
-        raise InputError(f"the network can't be copied ({error})") from error
+        raise InputError(f"the network can't be copied ({first_line(error)})") from error
+    return copied
 
 
 def check_initialised(model: nn.Module) -> None:

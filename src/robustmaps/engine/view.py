@@ -85,7 +85,7 @@ class AttackEngine:
         return self.made or AS_IT_IS
 
     def _build(self, example: Tensor) -> ViewOptions | None:
-        """Make the fastest view that gives what the network gives, and return its options; None if the network can't run."""
+        """Make the fastest view that gives what the network gives; return its options, None if it can't run."""
         # Frozen for each pass only: it may be trained between passes.
         plain = AttackView(self.model, around=partial(frozen, self.model))
         try:
@@ -110,7 +110,7 @@ class AttackEngine:
         obstacle: str | None = None
         for options in self._simpler_and_simpler():
             try:
-                problem = self._try(options, example, expected)
+                problem = self._try(options, example, plain, expected)
             except Exception as error:  # noqa: BLE001 - as above
                 problem = first_line(error)
             obstacle = obstacle or problem
@@ -125,15 +125,17 @@ class AttackEngine:
             _warn(f"attacks run without {_given_up(self.options, options) or 'a copy of the network'}: {obstacle}")
         return options
 
-    def _try(self, options: ViewOptions, example: Tensor, expected: list[tuple[nn.Module, Sample]]) -> str | None:
+    def _try(
+        self, options: ViewOptions, example: Tensor, plain: AttackView, expected: list[tuple[nn.Module, Sample]]
+    ) -> str | None:
         """Make a view; say how it differs from the network on a few images, with each of some weights."""
         shadow = frozen_copy(self.model)
         folded = fold(shadow, example[:8].detach()) if options.fold else ()
         if options.channels_last:
             to_channels_last(shadow)
-        view = compared = AttackView(shadow, replace(options, compile=False, cuda_graphs=False))
-        if options.compile:
-            view = AttackView(Compiled(shadow, options.precision, cuda_graphs=options.cuda_graphs), options, shadow)
+        compared = AttackView(shadow, replace(options, compile=False, cuda_graphs=False))
+        compiled = Compiled(shadow, options.precision, cuda_graphs=options.cuda_graphs) if options.compile else None
+        view = AttackView(compiled or shadow, options, shadow, instead=plain)
         if options.precision == "bf16":
             store_in_bf16(shadow)
         for source, sample in expected:

@@ -31,6 +31,7 @@ from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import Stepper
 from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
 from robustmaps.training._trainee import Trainee
+from robustmaps.training._weights import check_writable, copied_state
 
 _REPORT_EVERY_S = 0.5
 _SAVING_SHARE = 0.02
@@ -83,6 +84,8 @@ class Loop:
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train
         self.validation_attack = _stopping_early(validation_attack)
+        if folder is not None:
+            check_writable(model)
         self.folder, self.description = folder, description
         self.watcher, self.should_stop = watcher, should_stop
         self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
@@ -181,7 +184,7 @@ class Loop:
         self.sums = Sums(self.device)
         if score > state.best_score or (last and not state.best_epoch):
             state.best_epoch, state.best_score = state.epoch, score
-            self.best_weights = {name: value.detach().clone() for name, value in self.judged.state_dict().items()}
+            self.best_weights = copied_state(self.judged)
             self.best_saved = False
         # Every epoch, unless epochs are so short that writing would take a noticeable share of the time.
         pause = min(self.options.checkpoint_every_s, self.save_s / _SAVING_SHARE)

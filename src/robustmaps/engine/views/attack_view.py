@@ -1,5 +1,6 @@
 """Logits and input gradients of a network, however it lets itself be differentiated."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.calling import at_least_float32, logits_of, own_copy, parameter_dtype
+from robustmaps.engine.calling import logits_of, own_copy, parameter_dtype
 from robustmaps.engine.device import Precision, float32_products, is_out_of_memory
 from robustmaps.engine.errors import InputError, NoGradientError
 from robustmaps.engine.text import first_line
@@ -55,6 +56,7 @@ class AttackView:
         options: how it was made.
         network: the network that ``forward`` runs, where that is a function.
         around: entered for every pass and its backward pass; the network is not used outside.
+        instead: the view that takes over for good if this one raises where that one does not.
     """
 
     def __init__(
@@ -63,24 +65,27 @@ class AttackView:
         options: ViewOptions | None = None,
         network: nn.Module | None = None,
         around: Callable[[], AbstractContextManager[None]] | None = None,
+        instead: "AttackView | None" = None,
     ) -> None:
         self._forward = forward
         self._network = forward if isinstance(forward, nn.Module) else network
         # Of the network as it is now: weights may be stored in bf16 later, for autocast.
         self._dtype = None if self._network is None else parameter_dtype(self._network)
+        self._at_least_float32 = torch.float64 if self._dtype is torch.float64 else torch.float32
         options = options or AS_IT_IS
         self._channels_last = options.channels_last
         self._precision = options.precision
         self._fixed_batch = options.compile
         self._graphs = options.cuda_graphs
         self._around = around
+        self._instead, self._replaced = instead, False
         self._largest = 0
         self._way: _Way | None = None
 
     @property
     def module(self) -> nn.Module | None:
         """The network that runs; None if it is compiled, in reduced precision, not a module or used elsewhere too."""
-        altered = self._precision != "fp32" or self._fixed_batch or self._around is not None
+        altered = self._precision != "fp32" or self._fixed_batch or self._around is not None or self._replaced
         return self._forward if isinstance(self._forward, nn.Module) and not altered else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -88,6 +93,21 @@ class AttackView:
 
         The network gets its own copy of the images, in the precision of its parameters.
         """
+        if self._instead is None:
+            return self._logits(x)
+        if not self._replaced:
+            try:
+                return self._logits(x)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                logits = self._instead(x)  # raises what is not due to this view
+                self._replaced = True
+                warnings.warn(f"attacks run on the network itself from here on: {first_line(error)}", stacklevel=3)
+                return logits
+        return self._instead(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
         n = len(x)
         if self._fixed_batch:
             x = self._pad(x)
@@ -101,9 +121,13 @@ class AttackView:
             if self._graphs:
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             result = self._forward(own)
-        logits = at_least_float32(logits_of(result, len(x))[:n])
+        logits = logits_of(result, len(x))[:n].to(self._at_least_float32)
         # The next replay overwrites this memory.
         return logits.clone() if self._graphs else logits
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """Images, detached, in the precision that attacks compute in: that of the logits."""
+        return x.detach().to(self._at_least_float32)
 
     def gradient(self, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K), the objective (N,) and its gradient (N, C, H, W) at ``x``, all detached.
@@ -111,6 +135,8 @@ class AttackView:
         Raises:
             NoGradientError: the network gives logits, but no gradient with respect to the images.
         """
+        if self._replaced and self._instead is not None:
+            return self._instead.gradient(x, objective)
         with outside_inference_mode(), torch.enable_grad(), self._float32_products(x), self._entered():
             x = x.detach().clone() if x.is_inference() else x.detach()
             logits, value, gradient = (self._way or _first_gradient)(self, x, objective)
@@ -135,6 +161,7 @@ class AttackView:
         return x if size == n else x[torch.arange(size, device=x.device) % n]
 
 
+NO_DEPENDENCE = "its logits do not depend on them in a differentiable way"
 _Way = Callable[[AttackView, Tensor, Objective], tuple[Tensor, Tensor, Tensor]]
 AS_IT_IS = ViewOptions(fold=False, channels_last=False)
 
@@ -152,7 +179,7 @@ def _of_every_leaf(view: AttackView, x: Tensor, objective: Objective) -> tuple[T
     logits, value = _objective(view, x, objective)
     value.sum().backward()  # type: ignore[no-untyped-call]
     if x.grad is None:
-        raise _no_gradient("they are not used in a differentiable way")
+        raise NoGradientError(NO_DEPENDENCE)
     return logits, value, x.grad
 
 
@@ -200,21 +227,14 @@ def _first_gradient(view: AttackView, x: Tensor, objective: Objective) -> tuple[
         objective(view(x))  # raises what has nothing to do with gradients
     if isinstance(view._forward, Compiled) and view._forward.give_up(first_line(failure)):
         return _first_gradient(view, x, objective)
-    raise _no_gradient(first_line(failure)) from failure
+    raise NoGradientError(first_line(failure)) from failure
 
 
 def _objective(view: AttackView, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     logits = view(x)
     if not logits.requires_grad:
-        raise _no_gradient("its logits do not depend on them in a differentiable way")
+        raise NoGradientError(NO_DEPENDENCE)
     return logits, objective(logits)
-
-
-def _no_gradient(reason: str) -> NoGradientError:
-    return NoGradientError(
-        f"the network gives no gradient with respect to the images ({reason}), so gradient attacks can't run on it; "
-        "use square, which needs only logits, or robustmaps diagnose for what stands in the way"
-    )
 
 
 def outside_inference_mode() -> AbstractContextManager[object]:
