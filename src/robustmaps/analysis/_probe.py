@@ -98,7 +98,8 @@ class Probe:
     def _take(self, number: int, feature_map: Tensor) -> Tensor:
         """The pooled features and the middle pixel, (2, N, C)."""
         height, width = feature_map.shape[2:]
-        return torch.stack([self._pool(number, feature_map), feature_map[:, :, height // 2, width // 2]])
+        pooled, centre = self._pool(number, feature_map), feature_map[:, :, height // 2, width // 2]
+        return torch.stack([pooled, centre]).float()
 
     def _pool(self, number: int, feature_map: Tensor) -> Tensor:
         return feature_map.amax((2, 3)) if self._largest[number] else feature_map.mean((2, 3))
@@ -111,7 +112,7 @@ class Probe:
             (pooled,), _ = maps_of(
                 self._model, images, [self._stages[number]], lambda _, taken: self._pool(number, taken), stop=True
             )
-            along: Tensor = pooled @ vector
+            along: Tensor = pooled.float() @ vector
             return along
 
         return value

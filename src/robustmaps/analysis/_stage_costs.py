@@ -4,7 +4,6 @@ Calls are counted where PyTorch dispatches functions, so that a position in the 
 Reads of attributes, such as ``requires_grad``, don't count, since hooks of other tools make them too.
 """
 
-import copy
 import statistics
 import time
 from bisect import bisect_left
@@ -22,7 +21,7 @@ from robustmaps.analysis._stages import READ, Stage
 from robustmaps.engine.calling import own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
-from robustmaps.engine.modes import evaluating
+from robustmaps.engine.modes import copy_of, evaluating, set_evaluating
 from robustmaps.models import count_flops
 from robustmaps.tracing import function_name
 
@@ -128,7 +127,8 @@ def shares(model: nn.Module, image: Tensor, stages: Sequence[Stage], *, runs: in
         runs: passes to time; 0 for none.
     """
     ends = [stage.position for stage in stages]
-    subject = copy.deepcopy(model).eval()
+    subject = copy_of(model)
+    set_evaluating(subject)
     for parameter in subject.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     flops = _flops(subject, image, ends)

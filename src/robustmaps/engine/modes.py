@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,28 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     Raises:
         InputError: the network can't be copied.
     """
+    copied = copy_of(model)
+    set_evaluating(copied)
+    for parameter in copied.parameters():
+        parameter.requires_grad_(False)
+    return copied
+
+
+def copy_of(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy.
+
+    Args:
+        model: any network.
+        memo: what takes the place of its objects in the copy, by ``id``.
+
+    Raises:
+        InputError: the network can't be copied.
+    """
     try:
         with torch.no_grad():  # otherwise copies of scripted parameters are no leaves
-            copied = copy.deepcopy(model)
-        set_evaluating(copied)
-        for parameter in copied.parameters():
-            parameter.requires_grad_(False)
+            return copy.deepcopy(model, memo)
     except Exception as error:  # a network's own code may run, and raise anything
         raise InputError(f"the network can't be copied ({first_line(error)})") from error
-    return copied
 
 
 def check_initialised(model: nn.Module) -> None:

@@ -1,12 +1,12 @@
 """The changes that a network allows: its steps, found by tracing, and whether each can be relaxed, found by trying."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import copy_of
 from robustmaps.engine.text import by, first_line
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
@@ -97,7 +97,7 @@ class Attempts:
     def rehearse(self, changes: Iterable[Change], upsampling: Upsampling | None) -> View | str:
         """Try changes; return the new last map, or the reason why they break the network."""
         shapes_only = self.trace.shapes_only
-        subject = shape_copy(self.model) if shapes_only else copy.deepcopy(self.model)
+        subject = shape_copy(self.model) if shapes_only else copy_of(self.model)
         try:
             enlarged = record(operate(subject, self.trace, changes, upsampling), self.image, shapes_only=shapes_only)
         except RUN_ERRORS as error:

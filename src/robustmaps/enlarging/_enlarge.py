@@ -1,6 +1,5 @@
 """The function `enlarge`: a new network with larger maps, and a record of its cost."""
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.modes import evaluating
+from robustmaps.engine.modes import check_values, copy_of, evaluating
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images
@@ -81,7 +80,7 @@ def enlarge(
     view = study.rehearse(changes, upsampling)
     if isinstance(view, str):
         raise InputError(f"{type(model).__name__} can't be enlarged this way: {view}")
-    enlarged = operate(copy.deepcopy(model), study.trace, changes, upsampling)
+    enlarged = operate(copy_of(model), study.trace, changes, upsampling)
     before = _side(study, model, study.view, latency_runs)
     after = _side(study, enlarged, view, latency_runs)
     agreement = None
@@ -175,6 +174,7 @@ def _side(study: Attempts, model: nn.Module, view: View, latency_runs: int) -> S
 
 @torch.no_grad()
 def _decisions(model: nn.Module, images: Tensor) -> Tensor:
+    check_values(model)
     with evaluating(model):
         return network_logits(model, images).argmax(1)
 

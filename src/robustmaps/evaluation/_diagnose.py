@@ -14,6 +14,7 @@ from robustmaps.engine.calling import call
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json
+from robustmaps.engine.modes import check_values
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
@@ -126,9 +127,10 @@ def diagnose(
         watcher: receives progress reports, with the check's name as phase.
 
     Raises:
-        InputError: shapes, labels or settings are invalid.
+        InputError: shapes, labels or settings are invalid, or the network's parameters have no values.
     """
     _check(x, y, norm, eps, batch_size)
+    check_values(model)
     began = time.perf_counter()
     device = device_of(model)
     modes = [(module, module.training) for module in model.modules()]

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from robustmaps.engine.calling import call, own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
-from robustmaps.engine.modes import check_initialised, evaluating
+from robustmaps.engine.modes import check_initialised, check_values, evaluating
 from robustmaps.models._maps import FinalPooling
 
 _WARM_UP_RUNS = 3
@@ -65,14 +65,14 @@ def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int =
         latency_runs: forward passes to time; 0 for none.
 
     Raises:
-        InputError: there is no image, a parameter is lazy and has no shape, or latency is asked for on the ``meta``
+        InputError: there is no image, a parameter has no shape or no values, or latency is asked for on the ``meta``
             device.
     """
     if example.ndim != 4 or not len(example):
         raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
     if latency_runs and example.is_meta:
         raise InputError(f"latency_runs={latency_runs}: nothing is computed on the meta device; expected 0")
-    check_initialised(model)
+    (check_initialised if example.is_meta else check_values)(model)
     image = example[:1].detach().clone()
     with _as_trained(model):
         flops, map_size = trace_forward(model, image)

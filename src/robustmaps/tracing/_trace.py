@@ -4,7 +4,6 @@ Operations are intercepted where PyTorch dispatches functions (``__torch_functio
 well as modules. This level is above autograd, so the surgery can also change what is recorded here.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from robustmaps.engine.calling import logits_of, own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import check_initialised, set_evaluating
+from robustmaps.engine.modes import check_initialised, copy_of, set_evaluating
 from robustmaps.engine.text import first_line
 
 IMAGE = -1
@@ -165,7 +164,7 @@ def shape_copy(model: nn.Module) -> nn.Module:
     """A copy on the ``meta`` device, which computes only shapes; the weights are not copied."""
     tensors = chain(model.parameters(), model.buffers())
     memo: dict[int, Any] = {id(t): _meta(t) for t in tensors}
-    return copy.deepcopy(model, memo)
+    return copy_of(model, memo)
 
 
 def trace(model: nn.Module, image: Tensor) -> Trace:
@@ -189,7 +188,7 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
     except RUN_ERRORS:
         pass
     try:
-        return record(copy.deepcopy(model), image, shapes_only=False)
+        return record(copy_of(model), image, shapes_only=False)
     except InputError:
         raise
     except RUN_ERRORS as error:

@@ -35,7 +35,9 @@ def state_restored(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     ]
 
     def changed() -> list[str]:
-        return [path for path, values, name, _, kept in stores if not _same(values.get(name), kept)]
+        return [
+            path for path, values, name, _, kept in stores if not _same(values[name] if name in values else None, kept)
+        ]
 
     try:
         yield changed
