@@ -35,9 +35,8 @@ def state_restored(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     ]
 
     def changed() -> list[str]:
-        return [
-            path for path, values, name, _, kept in stores if not _same(values[name] if name in values else None, kept)
-        ]
+        # The stores of a scripted network have no method get.
+        return [path for path, values, name, _, kept in stores if not _same(dict(values.items()).get(name), kept)]
 
     try:
         yield changed

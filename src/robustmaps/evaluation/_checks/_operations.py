@@ -119,6 +119,8 @@ def _paths(model: nn.Module, stack: list[str]) -> Iterator[None]:
     """Within the block, the last entry of ``stack`` is the path of the running module."""
     handles = []
     for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+            continue
         handles.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path)))
         handles.append(module.register_forward_hook(lambda *_: _drop(stack), always_call=True))
     try:
