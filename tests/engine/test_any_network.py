@@ -247,7 +247,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "reversible": (Reversible, NOTHING),
     "hook": (BackwardHook, NOTHING),
     "in place": (InPlace, NOTHING),
-    "refuses": (Refuses, "can't be copied .not me., so attacks run on it directly"),
+    "refuses": (Refuses, "can't be copied, so attacks run on it directly: .* .not me."),
     "auxiliary": (Auxiliary, NOTHING),
     "pair": (Pair, NOTHING),
     "dictionary": (FeaturesFirst, NOTHING),

@@ -12,12 +12,16 @@ from robustmaps.engine.errors import InputError
 _PRECISIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
+class Caller(nn.Module):
+    """A module that calls a network as this file does, so that it needs no copy of the images itself."""
+
+
 def call(model: nn.Module, x: Tensor) -> Any:
     """What a network returns for images (N, C, H, W).
 
     The network gets a copy, so that it may change its input in place, in the precision of its parameters.
     """
-    return model(own_copy(x, parameter_dtype(model)))
+    return model(x if isinstance(model, Caller) else own_copy(x, parameter_dtype(model)))
 
 
 def network_logits(model: nn.Module, x: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ def logits_of(result: object, count: int | None = None) -> Tensor:
     return found
 
 
-class LogitsNetwork(nn.Module):
+class LogitsNetwork(Caller):
     """A network as one that takes float images in [0, 1] and returns only logits, in float32."""
 
     def __init__(self, network: nn.Module) -> None:

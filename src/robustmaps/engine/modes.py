@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.text import first_line
@@ -55,7 +55,7 @@ def check_initialised(model: nn.Module) -> None:
         InputError: there is one.
     """
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        if isinstance(tensor, UninitializedTensorMixin):
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
             raise InputError(f"{name} is lazy and has no shape yet: call the network once on an image, then pass it on")
 
 

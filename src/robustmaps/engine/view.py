@@ -92,7 +92,10 @@ class AttackEngine:
             disturbed = frozen_copy(self.model)
         except InputError as error:
             self._view = plain
-            _warn(f"{error}, so attacks run on it directly: not folded, not in bf16, not compiled")
+            _warn(
+                "the network can't be copied, so attacks run on it directly: not folded, not in bf16, not compiled "
+                f"({first_line(error.__cause__ or error)})"
+            )
             return AS_IT_IS
         disturb(disturbed)
         try:

@@ -5,12 +5,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.calling import at_least_float32, logits_of, own_copy, parameter_dtype
+from robustmaps.engine.calling import Caller, at_least_float32, logits_of, own_copy, parameter_dtype
 from robustmaps.engine.device import Precision
 from robustmaps.engine.view import require_compiler
 
 
-class Trainee(nn.Module):
+class Trainee(Caller):
     """Runs a network, optionally channels-last, under autocast and compiled, with its own parameters and modes.
 
     Args:
