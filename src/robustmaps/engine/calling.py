@@ -57,7 +57,7 @@ def to_channels_last(model: nn.Module) -> None:
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def parameter_dtype(model: nn.Module) -> torch.dtype | None:

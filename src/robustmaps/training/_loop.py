@@ -72,10 +72,13 @@ class Loop:
                 stacklevel=3,
             )
         move(model, self.device)
+        self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
         few = data.train.subset(torch.arange(min(8, len(data.train)))).tensors()[0].to(self.device)
         channels_last = self.engine.settle(few).channels_last
         if channels_last:
             to_channels_last(model)
+            if self.average is not None:
+                to_channels_last(self.average.model)
         self.model = model
         # The usual batch size, for which the network is compiled.
         self.part = math.ceil(options.batch_size / options.accumulate)
@@ -88,7 +91,6 @@ class Loop:
             check_writable(model)
         self.folder, self.description = folder, description
         self.watcher, self.should_stop = watcher, should_stop
-        self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
         self.average_engine = (
             self.engine if self.average is None else AttackEngine(self.average.model, self.engine.options)
         )
