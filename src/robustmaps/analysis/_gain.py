@@ -42,7 +42,7 @@ def first_order_gain(function: Function, x: Tensor, *, eps: float, norm: str = "
         x = x.detach().requires_grad_()
         value = function(x).sum()
         if not value.requires_grad:
-            raise NoGradientError("its logits do not depend on them in a differentiable way")
+            raise NoGradientError
         (gradient,) = torch.autograd.grad(value, x)
     return eps * dual_norm(gradient, norm)
 

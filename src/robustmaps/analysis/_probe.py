@@ -82,7 +82,7 @@ class Probe:
             x = x.detach().requires_grad_()
             taken, _ = maps_of(self._model, x, self._stages, self._take, stop=True)
             if not all(pooled.requires_grad for pooled, _ in taken):
-                raise NoGradientError("its feature maps do not depend on them in a differentiable way")
+                raise NoGradientError
             for (pooled, centres), directions in zip(taken, self._directions, strict=True):
                 vectors = directions.to(x.device)
                 gains = []

@@ -232,7 +232,7 @@ class _Network(nn.Module):
             x.register_hook(_finite)  # type: ignore[no-untyped-call]
         logits = self.view(x)
         if x.requires_grad and not logits.requires_grad:
-            raise NoGradientError("its logits do not depend on them in a differentiable way")
+            raise NoGradientError
         return _finite(logits)
 
 

@@ -16,9 +16,13 @@ class NoGradientError(InputError):
 
     Args:
         reason: what stands in the way.
+
+    Attributes:
+        reason: the same.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str = "its output does not require grad") -> None:
+        self.reason = reason
         super().__init__(
             f"the network gives no gradient with respect to the images ({reason}), so gradient attacks can't run on "
             "it; use square, which needs only logits, or robustmaps diagnose to find the cause"

@@ -161,7 +161,6 @@ class AttackView:
         return x if size == n else x[torch.arange(size, device=x.device) % n]
 
 
-NO_DEPENDENCE = "its logits do not depend on them in a differentiable way"
 _Way = Callable[[AttackView, Tensor, Objective], tuple[Tensor, Tensor, Tensor]]
 AS_IT_IS = ViewOptions(fold=False, channels_last=False)
 
@@ -179,7 +178,7 @@ def _of_every_leaf(view: AttackView, x: Tensor, objective: Objective) -> tuple[T
     logits, value = _objective(view, x, objective)
     value.sum().backward()  # type: ignore[no-untyped-call]
     if x.grad is None:
-        raise NoGradientError(NO_DEPENDENCE)
+        raise NoGradientError
     return logits, value, x.grad
 
 
@@ -233,7 +232,7 @@ def _first_gradient(view: AttackView, x: Tensor, objective: Objective) -> tuple[
 def _objective(view: AttackView, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     logits = view(x)
     if not logits.requires_grad:
-        raise NoGradientError(NO_DEPENDENCE)
+        raise NoGradientError
     return logits, objective(logits)
 
 

@@ -118,7 +118,9 @@ class CheckedNetwork:
         """The reason why attacks get no gradient; None if they do."""
         try:
             self.gradient(self.x[:2], lambda logits: logits.sum(1))
-        except (RuntimeError, NoGradientError) as error:
+        except NoGradientError as error:
+            return error.reason[:120]
+        except RuntimeError as error:
             return str(error).partition("\n")[0][:120]
         return None
 
