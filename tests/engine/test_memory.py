@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.engine import memory
+from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.view import plain_view
 
 CPU = torch.device("cpu")
@@ -86,4 +87,4 @@ def test_free_memory_is_what_the_tightest_group_leaves_and_files_in_memory_take_
     ],
 )
 def test_what_counts_as_out_of_memory(error: Exception, answer: bool) -> None:
-    assert memory.is_out_of_memory(error) is answer
+    assert is_out_of_memory(error) is answer

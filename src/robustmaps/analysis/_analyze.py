@@ -14,6 +14,7 @@ from robustmaps.analysis._receptive import effective_field_px
 from robustmaps.analysis._stage_costs import maps_of, shares
 from robustmaps.analysis._stages import Stage, find_stages, no_shortcuts
 from robustmaps.attacks import check_batch
+from robustmaps.engine.modes import check_values
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import plain_view
@@ -66,6 +67,7 @@ def analyze(
     check_eps(eps, norm)
     check_whole("steps", steps, 0)
     check_whole("directions", directions, 1)
+    check_values(model)
     with no_shortcuts():
         recorded = trace(model, x[:1])
         stages = find_stages(recorded, like)

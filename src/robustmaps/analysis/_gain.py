@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import PGD
-from robustmaps.engine.errors import unknown
+from robustmaps.engine.errors import NoGradientError, unknown
 from robustmaps.engine.numbers import check_eps
 
 Function = Callable[[Tensor], Tensor]
@@ -34,12 +34,16 @@ def first_order_gain(function: Function, x: Tensor, *, eps: float, norm: str = "
 
     Raises:
         InputError: the norm is unknown or the radius invalid.
+        NoGradientError: the function can't be differentiated.
     """
     check_norm(norm)
     check_eps(eps, norm)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(function(x).sum(), x)
+        value = function(x).sum()
+        if not value.requires_grad:
+            raise NoGradientError
+        (gradient,) = torch.autograd.grad(value, x)
     return eps * dual_norm(gradient, norm)
 
 

@@ -12,9 +12,9 @@ from robustmaps.analysis._receptive import gradient_energy
 from robustmaps.analysis._stage_costs import maps_of
 from robustmaps.analysis._stages import Stage
 from robustmaps.attacks import logit_margin
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.calling import network_logits
+from robustmaps.engine.errors import InputError, NoGradientError
 from robustmaps.engine.random import stream
-from robustmaps.tracing import logits
 
 
 class BatchGains:
@@ -61,7 +61,7 @@ class StageProbe:
         """All gains of a batch, and the effective receptive fields of the maps' middle pixels."""
 
         def wrong(images: Tensor) -> Tensor:
-            return logit_margin(checked(logits(self._model(images)), y), y)
+            return logit_margin(checked(network_logits(self._model, images), y), y)
 
         part = self.measure_features(x, fields=True)
         with torch.no_grad():
@@ -81,6 +81,8 @@ class StageProbe:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             taken, _ = maps_of(self._model, x, self._stages, self._take, stop=True)
+            if not all(pooled.requires_grad for pooled, _ in taken):
+                raise NoGradientError
             for (pooled, centres), directions in zip(taken, self._directions, strict=True):
                 vectors = directions.to(x.device)
                 gains = []
@@ -96,7 +98,8 @@ class StageProbe:
     def _take(self, number: int, feature_map: Tensor) -> Tensor:
         """The pooled features and the middle pixel, (2, N, C)."""
         height, width = feature_map.shape[2:]
-        return torch.stack([self._pool(number, feature_map), feature_map[:, :, height // 2, width // 2]])
+        pooled, centre = self._pool(number, feature_map), feature_map[:, :, height // 2, width // 2]
+        return torch.stack([pooled, centre]).float()
 
     def _pool(self, number: int, feature_map: Tensor) -> Tensor:
         return feature_map.amax((2, 3)) if self._largest[number] else feature_map.mean((2, 3))
@@ -109,7 +112,7 @@ class StageProbe:
             (pooled,), _ = maps_of(
                 self._model, images, [self._stages[number]], lambda _, taken: self._pool(number, taken), stop=True
             )
-            along: Tensor = pooled @ vector
+            along: Tensor = pooled.float() @ vector
             return along
 
         return value

@@ -4,7 +4,6 @@ Calls are counted where PyTorch dispatches functions, so that a position in the 
 Reads of attributes, such as ``requires_grad``, don't count, since hooks of other tools make them too.
 """
 
-import copy
 import statistics
 import time
 from bisect import bisect_left
@@ -19,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from robustmaps.analysis._stages import READ, Stage
+from robustmaps.engine.calling import own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
-from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.modes import copy_of, evaluating, set_evaluating
 from robustmaps.models import count_flops
 from robustmaps.tracing import function_name
 
@@ -106,10 +106,10 @@ def maps_of(
         if stop and len(taken) == len(wanted):
             raise _Seen
 
-    result = None
+    result, own = None, own_copy(x, parameter_dtype(model))
     try:
         with CallCounter(told):
-            result = model(x)
+            result = model(own)
     except _Seen:
         pass
     if len(taken) < len(wanted):
@@ -127,14 +127,14 @@ def shares(model: nn.Module, image: Tensor, stages: Sequence[Stage], *, runs: in
         runs: passes to time; 0 for none.
     """
     ends = [stage.position for stage in stages]
-    subject = copy.deepcopy(model).eval()
+    subject = copy_of(model)
+    set_evaluating(subject)
     for parameter in subject.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     flops = _flops(subject, image, ends)
     # The difference excludes what is saved once per batch, such as parameters and batch-norm statistics.
     one, two = (_saved_bytes(subject, image.repeat(n, 1, 1, 1), ends) for n in (1, 2))
-    with modes_restored(model):
-        model.eval()
+    with evaluating(model):
         seconds = _seconds(model, image, ends, runs) if runs else [None] * len(flops)
     return tuple(Share(f, after - before, s) for f, before, after, s in zip(flops, one, two, seconds, strict=True))
 
@@ -142,7 +142,7 @@ def shares(model: nn.Module, image: Tensor, stages: Sequence[Stage], *, runs: in
 def _flops(model: nn.Module, image: Tensor, ends: Sequence[int]) -> list[int]:
     totals = [0] * (len(ends) + 1)
     with torch.no_grad(), count_flops() as counter:
-        before = 0
+        before, image = 0, own_copy(image, parameter_dtype(model))
 
         def told(position: int, _: Any) -> None:
             nonlocal before
@@ -159,7 +159,7 @@ def _flops(model: nn.Module, image: Tensor, ends: Sequence[int]) -> list[int]:
 def _saved_bytes(model: nn.Module, images: Tensor, ends: Sequence[int]) -> list[int]:
     totals = [0] * (len(ends) + 1)
     watch = CallCounter(lambda *_: None)
-    images = images.detach().clone().requires_grad_()
+    images = own_copy(images.detach().requires_grad_(), parameter_dtype(model))
 
     def told(size: int) -> None:
         totals[bisect_left(ends, watch.position)] += size
@@ -185,8 +185,9 @@ def _seconds(model: nn.Module, image: Tensor, ends: Sequence[int], runs: int) ->
             if position in boundaries:
                 times.append(clock())
 
+        own = own_copy(image, parameter_dtype(model))
         with CallCounter(told):
-            model(image)
+            model(own)
         times.append(clock())
         return [after - before for before, after in pairwise(times)]
 

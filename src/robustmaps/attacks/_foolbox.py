@@ -19,7 +19,7 @@ from robustmaps.attacks._geometry import norms, project
 from robustmaps.attacks._pgd import PGD
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.attacks._watched import NORMS
-from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.errors import InputError, NoGradientError, unknown
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
@@ -133,7 +133,7 @@ class Foolbox:
         check_batch(x, y)
         with plain_view(model) as view, torch.no_grad():
             # Copies, since tensors made in inference mode can't be differentiated.
-            result, y = x.detach().clone(), y.clone()
+            result, y = view.prepared(x).clone(), y.clone()
             logits = view(result)
             check_labels(y, logits.shape[1])
             (seed,) = seeds(1, generator)
@@ -227,7 +227,10 @@ class _Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad:
             x.register_hook(_finite)  # type: ignore[no-untyped-call]
-        return _finite(self.view(x))
+        logits = self.view(x)
+        if x.requires_grad and not logits.requires_grad:
+            raise NoGradientError
+        return _finite(logits)
 
 
 def _finite(values: Tensor) -> Tensor:

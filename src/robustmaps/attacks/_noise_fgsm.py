@@ -46,9 +46,9 @@ class NoiseFGSM:
     ) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to train on; see `PGD`."""
         check_batch(x, y)
-        x = x.detach()
         loss = LOSSES["ce"]
         with plain_view(model) as view, torch.no_grad():
+            x = view.prepared(x)
             # Clip the start, as in the released code: from far below 0 the step would not return.
             noise = uniform_in_ball(x, self.noise * self.eps, self.norm, generator) if self.noise else 0.0
             start = (x + noise).clamp(0.0, 1.0)

@@ -105,9 +105,9 @@ class PGD:
             InputError: images or labels are invalid.
         """
         check_batch(x, y)
-        x = x.detach()
         loss = self._checked_loss(y)
         with plain_view(model) as view, torch.no_grad():
+            x = view.prepared(x)
             if self.restarts > 1 or self.early_stop:
                 return self._worst_case(view, loss, x, y, generator)
             target = LOSSES[self.loss].target(view, x, y)

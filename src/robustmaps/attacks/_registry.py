@@ -76,9 +76,9 @@ def from_settings(settings: Mapping[str, Any]) -> "Attack":
     fields = {name: value for name, value in settings.items() if name != "name"}
     try:
         attack: Attack = _REGISTRY.row(str(settings["name"])).kind(**fields)
-        return attack
     except (KeyError, TypeError) as error:
         raise InputError(f"attack {dict(settings)}: can't be made from these settings ({error})") from error
+    return attack
 
 
 def takes(name: str) -> frozenset[str]:

@@ -88,9 +88,10 @@ class WatchedAttack(ABC):
         """
         check_batch(x, y)
         with plain_view(model) as view, torch.no_grad():
+            x = view.prepared(x)
             logits = view(x)
             check_labels(y, logits.shape[1])
-            return self._attacked(Batch(view, x.detach(), y, logits, generator, watcher))
+            return self._attacked(Batch(view, x, y, logits, generator, watcher))
 
     @abstractmethod
     def _attacked(self, batch: Batch) -> Tensor:

@@ -7,8 +7,9 @@ from pathlib import Path
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
+from robustmaps.engine.tables import table
 
 DESCRIPTION = """Make a run again from its configuration, evaluate it again, and compare figures, weights and verdicts.
 With the same software on the same CPU they are the same bit for bit. Exit code 1 if anything differs."""
@@ -45,9 +46,9 @@ def run(arguments: Sequence[str]) -> None:
         if each.again is not None
     ]
     if rows:
-        texts.append(rich_table(("evaluation", "recorded", "again", "verdicts that differ", "difference"), rows))
+        texts.append(table(("evaluation", "recorded", "again", "verdicts that differ", "difference"), rows))
     if done.environment:
-        texts.append(rich_table(("environment", "recorded", "now"), done.environment, texts=3))
+        texts.append(table(("environment", "recorded", "now"), done.environment, words=3))
     Output(given.json).result(done.to_dict(), *texts, f"New run: {done.folder}")
     if not done.identical:
         raise NotReproduced(f"{done.recorded.name} was not reproduced bit for bit")

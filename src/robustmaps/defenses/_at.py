@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import FGSM, PGD, Attack, NoiseFGSM, shrink, steepest
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy
 from robustmaps.defenses._registry import DefenseRow
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.view import AttackView
@@ -26,7 +27,7 @@ class _CrossEntropyAtExamples(Minimax[Tensor]):
 
     def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:  # noqa: ARG002
         """Mean cross-entropy at the adversarial images."""
-        logits = model(examples)
+        logits = network_logits(model, examples)
         return Loss(cross_entropy(logits, y, targets), robust_correct=count_correct(logits, y))
 
 

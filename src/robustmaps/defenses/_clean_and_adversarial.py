@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import PGD, Attack
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
 from robustmaps.defenses._registry import DefenseRow
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView
 
@@ -29,7 +30,7 @@ class _CleanAndAdversarial(Minimax[Tensor]):
 
     def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:
         """The loss of the batch, with separate passes for both kinds of images, so that batch-norms don't mix them."""
-        clean, adversarial = model(x).float(), model(examples).float()
+        clean, adversarial = network_logits(model, x), network_logits(model, examples)
         value = self._value(clean, adversarial, y, targets)
         return Loss(value, count_correct(clean, y), count_correct(adversarial, y))
 

@@ -9,6 +9,7 @@ from robustmaps.attacks import PGD
 from robustmaps.defenses._augment import strongly_augmented
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
 from robustmaps.defenses._registry import DefenseRow
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.engine.view import AttackView, plain_view
@@ -81,7 +82,7 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
     ) -> Tensor:
         """The TRADES loss of only the simply augmented images, as in the released code."""
         x_base, x_adv = examples[0]
-        return self._trades(model(x_base).float(), model(x_adv).float(), y, targets)
+        return self._trades(network_logits(model, x_base), network_logits(model, x_adv), y, targets)
 
     def outer(
         self,
@@ -93,12 +94,12 @@ class DAJAT(Minimax[tuple[tuple[Tensor, Tensor], ...]]):
     ) -> Loss:
         """The joint loss."""
         (x_base, x_adv), *copies = examples
-        clean, adversarial = model(x_base).float(), model(x_adv).float()
+        clean, adversarial = network_logits(model, x_base), network_logits(model, x_adv)
         losses = [self._trades(clean, adversarial, y, targets)]
         predictions = [clean.softmax(1)]
         with statistics_kept(model):
             for images, attacked in copies:
-                logits = model(images).float()
+                logits = network_logits(model, images)
                 losses.append(self._trades(logits, model(attacked).float(), y, targets))
                 predictions.append(logits.softmax(1))
         value = torch.stack(losses).mean()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import PGD, Attack
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
 from robustmaps.defenses._registry import DefenseRow
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView, plain_view
 
@@ -60,7 +61,7 @@ class HAT(Minimax[tuple[Tensor, Tensor, Tensor]]):
     ) -> Loss:
         """The loss at clean, adversarial and helper images."""
         x_adv, x_help, y_help = examples
-        clean, adversarial, helped = model(x).float(), model(x_adv).float(), model(x_help).float()
+        clean, adversarial, helped = (network_logits(model, images) for images in (x, x_adv, x_help))
         value = (
             cross_entropy(clean, y, targets)
             + self.beta * kl_divergence(adversarial, clean).mean()

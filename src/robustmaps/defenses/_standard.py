@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy
 from robustmaps.defenses._registry import DefenseRow
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.view import AttackView
 
 
@@ -29,7 +30,7 @@ class Standard(Minimax[Tensor]):
 
     def outer(self, model: nn.Module, x: Tensor, examples: Tensor, y: Tensor, targets: Tensor | None = None) -> Loss:  # noqa: ARG002
         """Mean cross-entropy of the batch."""
-        logits = model(x)
+        logits = network_logits(model, x)
         return Loss(cross_entropy(logits, y, targets), clean_correct=count_correct(logits, y))
 
 

@@ -1,4 +1,4 @@
-"""Devices and the precisions they are fast in."""
+"""Devices, the precisions they are fast in, and whether an error means that their memory ran out."""
 
 import platform
 from collections.abc import Iterator
@@ -117,3 +117,11 @@ def device_name(device: torch.device) -> str:
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     return f"{name}, {counted(threads, 'thread')}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)

@@ -11,6 +11,24 @@ class InputError(ValueError):
     """The caller gave an unusable value; the message names it, what was expected and how to fix it."""
 
 
+class NoGradientError(InputError):
+    """A network gives no gradient with respect to its images, which gradient attacks need.
+
+    Args:
+        reason: what stands in the way.
+
+    Attributes:
+        reason: the same.
+    """
+
+    def __init__(self, reason: str = "its output does not require grad") -> None:
+        self.reason = reason
+        super().__init__(
+            f"the network gives no gradient with respect to the images ({reason}), so gradient attacks can't run on "
+            "it; use square, which needs only logits, or robustmaps diagnose to find the cause"
+        )
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the work is sound but unfinished
     """Work stopped on request, after saving everything needed to resume."""
 

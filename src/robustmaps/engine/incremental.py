@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from robustmaps.engine.calling import logits_of
 from robustmaps.engine.device import float32_products
 from robustmaps.engine.regions import KernelWindow, Region
 from robustmaps.engine.view import AttackView
@@ -47,8 +48,6 @@ _POINTWISE_FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
     operator.truediv: torch.div,
     torch.div: torch.div,
 }
-# What symbolic tracing raises for networks that it can't follow, such as those whose flow depends on values.
-_TRACE_ERRORS = (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError, KeyError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Incremental:
         self._modules = dict(traced.named_modules())
         keeper = _Keeper(traced)
         with float32_products(images.device, tf32=False):
-            keeper.run(images)
+            keeper.run(images.clone())
         self._values: dict[fx.Node, Any] = keeper.env
         self._steps: dict[fx.Node, _Step] = {}
         self._dense: list[fx.Node] = []
@@ -113,8 +112,7 @@ class Incremental:
                 self._changes[node] = _Change(region, patch) if node.op == "placeholder" else step()
             for node in self._dense:
                 dense[node] = self._run(node, dense)
-        logits: Tensor = dense[node]
-        return logits
+        return logits_of(dense[node])
 
     def accept(self, rows: Tensor) -> None:
         """Make the last proposal permanent for these rows."""
@@ -250,7 +248,7 @@ def incremental(view: AttackView, images: Tensor) -> Incremental | None:
         window.of(trial).copy_(patch)
         expected = view(trial)
         error = (known.propose(patch, top, left) - expected).abs().max() / expected.abs().max().clamp(min=1.0)
-    except _TRACE_ERRORS:
+    except Exception:  # noqa: BLE001 - the network's own code runs on what it was not made for
         return None
     useful = known.cost <= _WORTHWHILE and known.bytes <= _MOST_BYTES
     return known if useful and bool(error <= _TOLERANCE) else None

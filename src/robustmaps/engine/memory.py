@@ -1,4 +1,4 @@
-"""Memory: what a pass saves, the batch that fits, and whether an error means that memory ran out."""
+"""Memory: what a pass saves, and the batch that fits."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from robustmaps.engine.errors import NoGradientError
 from robustmaps.engine.view import AttackView
 
 # Larger batches overflow a CPU's caches: on a ResNet-8, of 16 to 256, 64 and 128 were fastest, a fifth faster than 256.
@@ -37,7 +38,10 @@ def fitting_batch(view: AttackView, x: Tensor) -> int:
     batch, free = usual_batch(x.device), free_bytes(x.device)
     if free is None:
         return batch
-    each = max(_kept_bytes(view, x[:1].repeat(2, 1, 1, 1)) - _kept_bytes(view, x[:1]), 1)
+    try:
+        each = max(_kept_bytes(view, x[:1].repeat(2, 1, 1, 1)) - _kept_bytes(view, x[:1]), 1)
+    except NoGradientError:  # so there are no gradients whose memory counts
+        return batch
     while batch > 1 and batch * each * _PART > free:
         batch //= 2
     return batch
@@ -81,14 +85,6 @@ def free_bytes(device: torch.device) -> int | None:
     except (OSError, ValueError):
         return None
     return max(min([free, *_left_in_groups()]), 0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 def _left_in_groups() -> Iterator[int]:

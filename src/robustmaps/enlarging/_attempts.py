@@ -1,13 +1,14 @@
 """The changes that a network allows: its steps, found by tracing, and whether each can be relaxed, found by trying."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import copy_of
 from robustmaps.engine.numbers import by
+from robustmaps.engine.text import first_line
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
 from robustmaps.enlarging._surgery import Upsampling, operate
@@ -21,7 +22,6 @@ from robustmaps.tracing import (
     Transition,
     find_head,
     find_transitions,
-    first_line,
     read_window,
     record,
     shape_copy,
@@ -98,7 +98,7 @@ class Attempts:
     def rehearse(self, changes: Iterable[Change], upsampling: Upsampling | None) -> View | str:
         """Try changes; return the new last map, or the reason why they break the network."""
         shapes_only = self.trace.shapes_only
-        subject = shape_copy(self.model) if shapes_only else copy.deepcopy(self.model)
+        subject = shape_copy(self.model) if shapes_only else copy_of(self.model)
         try:
             enlarged = record(operate(subject, self.trace, changes, upsampling), self.image, shapes_only=shapes_only)
         except RUN_ERRORS as error:

@@ -1,6 +1,5 @@
 """The function `enlarge`: a new network with larger maps, and a record of its cost."""
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,15 +7,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.modes import check_values, copy_of, evaluating
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._surgery import Upsampling, operate
 from robustmaps.models import UPSAMPLE_MODES
-from robustmaps.tracing import logits
 
 Where = str | int | Sequence[int]
 """``"first"``, ``"last"``, a step's number (negative from the end), or several numbers."""
@@ -81,7 +80,7 @@ def enlarge(
     view = study.rehearse(changes, upsampling)
     if isinstance(view, str):
         raise InputError(f"{type(model).__name__} can't be enlarged this way: {view}")
-    enlarged = operate(copy.deepcopy(model), study.trace, changes, upsampling)
+    enlarged = operate(copy_of(model), study.trace, changes, upsampling)
     before = _side(study, model, study.view, latency_runs)
     after = _side(study, enlarged, view, latency_runs)
     agreement = None
@@ -175,9 +174,9 @@ def _side(study: Attempts, model: nn.Module, view: View, latency_runs: int) -> S
 
 @torch.no_grad()
 def _decisions(model: nn.Module, images: Tensor) -> Tensor:
-    with modes_restored(model):
-        model.eval()
-        return logits(model(images)).argmax(1)
+    check_values(model)
+    with evaluating(model):
+        return network_logits(model, images).argmax(1)
 
 
 def _share(a: Tensor, b: Tensor) -> float:

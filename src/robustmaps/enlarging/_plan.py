@@ -1,6 +1,5 @@
 """Plans: all enlargements within a budget, and those that no other one beats."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import unknown
+from robustmaps.engine.modes import copy_of
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
 from robustmaps.enlarging._attempts import Attempts, View, check_images
@@ -183,7 +183,7 @@ def _within(
         if isinstance(view, str) or _below_floor(view):
             over.append(set(where))
             continue
-        enlarged = operate(copy.deepcopy(study.model), study.trace, changes, upsampling)
+        enlarged = operate(copy_of(study.model), study.trace, changes, upsampling)
         cost = replace(_cost(study, enlarged, measure), map_size=view.map_size)
         relative = cost.of(measure) / own.cost.of(measure)
         if relative > budget:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from robustmaps.attacks import Attack, check_labels, norms, project
+from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.memory import is_out_of_memory
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
@@ -153,7 +153,7 @@ class Cascade:
             self._warn(
                 f"attack {attack.name!r} exceeded its budget by {max(excess, outside):.3g}; its images were cut back"
             )
-        return project(x_adv.detach().float(), x, attack.eps, attack.norm)
+        return project(x_adv.detach().to(x.dtype), x, attack.eps, attack.norm)
 
     def _standing(self) -> list[int]:
         return [row for row, verdict in enumerate(self.found.verdicts) if verdict == ROBUST]

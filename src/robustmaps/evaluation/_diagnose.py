@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.calling import call
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json
+from robustmaps.engine.modes import check_values
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
@@ -125,9 +127,10 @@ def diagnose(
         watcher: receives progress reports, with the check's name as phase.
 
     Raises:
-        InputError: shapes, labels or settings are invalid.
+        InputError: shapes, labels or settings are invalid, or the network's parameters have no values.
     """
     _check(x, y, norm, eps, batch_size)
+    check_values(model)
     began = time.perf_counter()
     device = device_of(model)
     modes = [(module, module.training) for module in model.modules()]
@@ -186,10 +189,10 @@ def _fails_without_gradients(model: nn.Module, x: Tensor) -> bool:
         return False
     try:
         with torch.no_grad():
-            model(x[:2])
+            call(model, x[:2])
     except RuntimeError:
         with torch.enable_grad():
-            model(x[:2])
+            call(model, x[:2])
         return True
     return False
 

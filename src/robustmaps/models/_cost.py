@@ -13,9 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from robustmaps.engine.calling import call, own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
-from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.modes import check_initialised, check_values, evaluating
 from robustmaps.models._maps import FinalPooling
 
 Measure = Literal["flops", "memory", "latency"]
@@ -76,12 +77,14 @@ def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int =
         latency_runs: forward passes to time; 0 for none.
 
     Raises:
-        InputError: there is no image, or latency is asked for on the ``meta`` device.
+        InputError: there is no image, a parameter has no shape or no values, or latency is asked for on the ``meta``
+            device.
     """
     if example.ndim != 4 or not len(example):
         raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
     if latency_runs and example.is_meta:
         raise InputError(f"latency_runs={latency_runs}: nothing is computed on the meta device; expected 0")
+    (check_initialised if example.is_meta else check_values)(model)
     image = example[:1].detach().clone()
     with _as_trained(model):
         flops, map_size = trace_forward(model, image)
@@ -106,7 +109,7 @@ def count_parameters(model: nn.Module) -> int:
 def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int, int] | None]:
     """Operations of one forward pass, and (H, W) of the map before the final pooling."""
     with torch.no_grad(), count_flops() as counter, FinalPooling() as pooling:
-        model(image)
+        call(model, image)
     return counter.total, pooling.map_size
 
 
@@ -159,8 +162,7 @@ def _as_trained(model: nn.Module) -> Iterator[None]:
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
-        with modes_restored(model):
-            model.eval()
+        with evaluating(model):
             yield
     finally:
         for parameter in frozen:
@@ -170,15 +172,18 @@ def _as_trained(model: nn.Module) -> Iterator[None]:
 def _saved_bytes(model: nn.Module, images: torch.Tensor) -> int:
     """Bytes that a forward pass saves for the backward pass, without the images."""
     saved: list[int] = []
-    with torch.enable_grad(), saved_bytes(saved.append, images):
-        model(images.requires_grad_())
+    with torch.enable_grad():
+        own = own_copy(images.requires_grad_(), parameter_dtype(model))
+        with saved_bytes(saved.append, own):
+            model(own)
     return sum(saved)
 
 
 def _latency_s(model: nn.Module, image: torch.Tensor, runs: int) -> float:
     def seconds() -> float:
+        own = own_copy(image, parameter_dtype(model))
         start = time.perf_counter()
-        model(image)
+        model(own)
         if image.device.type != "cpu":
             torch.accelerator.synchronize(image.device)
         return time.perf_counter() - start

@@ -11,13 +11,14 @@ import torch
 from robustmaps import models
 from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, from_mapping, parse_surgery
 from robustmaps.data import Dataset
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.text import first_line
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork, found_anywhere
 from robustmaps.networks._weights import open_weights
-from robustmaps.tracing import first_line, logits
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
 @torch.no_grad()
 def _check_fit(opened: OpenedNetwork, image: torch.Tensor, data: Dataset) -> None:
     try:
-        given = logits(opened.model(image))
+        given = network_logits(opened.model, image)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{opened.recipe.spec} can't take images of {tuple(image.shape[1:])} from {data.name}: "

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from robustmaps import models
 from robustmaps.data import Dataset
+from robustmaps.engine.calling import logits_of, parameter_dtype
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.random import derive_seed
-from robustmaps.tracing import first_line, logits
+from robustmaps.engine.text import first_line
 
 FORMS = (
     "a network's name (robustmaps models), a run folder, a weights file, a folder that robustmaps enlarge saved, "
@@ -119,7 +120,11 @@ class PixelNetwork(nn.Module):
         """Logits (N, classes); grey images are repeated over the channels."""
         if x.shape[1] == 1 < len(self.normalize.mean):
             x = x.expand(-1, len(self.normalize.mean), -1, -1)
-        return logits(self.network(self.normalize(x)))
+        normalised = self.normalize(x)
+        dtype = parameter_dtype(self.network)
+        if dtype not in (None, torch.float32):  # half precision, though the normalisation is in float32
+            normalised = normalised.to(dtype)
+        return logits_of(self.network(normalised))
 
 
 def check_name(spec: str) -> None:

@@ -11,6 +11,7 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import move
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.networks._data import choose_images, load_data
@@ -85,7 +86,7 @@ def open_subject(
     norm, eps = norm or known[0], known[1] if eps is None else eps
     check_eps(eps, norm)
     at = resolve_device(device)
-    network.model.to(at)
+    move(network.model, at)
     return Subject(network, x.to(at), y.to(at), loaded, norm, eps)
 
 

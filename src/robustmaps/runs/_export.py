@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.data import Dataset
+from robustmaps.engine.calling import LogitsNetwork, call, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, image_cost, open_checkpoint
@@ -93,7 +94,7 @@ def export(
     try:
         made.chmod(0o755)
         file = made / FILES[form]
-        _WRITE[form](model, x, file, checkpoint)
+        _WRITE[form](_of_logits(model, x), x, file, checkpoint)
         difference, largest = _check(model, _READ[form](file), x, form)
         about = json.loads(_header(checkpoint))
         write_json(made / CONFIG, _description(checkpoint, loaded, about))
@@ -111,9 +112,9 @@ def export(
 def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form: str) -> tuple[float, float]:
     """The largest difference between logits, for the whole batch and for one image, and the largest logit."""
     with torch.no_grad():
-        expected = model(x)
-        found = other(x)
-        alone = other(x[:1])
+        expected = network_logits(model, x).float()
+        found = other(x.clone())
+        alone = other(x[:1].clone())
     largest = float(expected.abs().max())
     if found.shape != expected.shape or alone.shape != expected[:1].shape:
         raise ExportMismatch(f"{form}: outputs of shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
@@ -125,6 +126,14 @@ def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form:
             f"{largest:.3g}; nothing was kept"
         )
     return difference, largest
+
+
+def _of_logits(model: nn.Module, x: Tensor) -> nn.Module:
+    """The network, wrapped if it takes or returns anything but float32 images and logits."""
+    with torch.no_grad():
+        given = call(model, x[:1])
+    ordinary = isinstance(given, Tensor) and given.dtype is torch.float32
+    return model if ordinary else LogitsNetwork(model).eval()
 
 
 def _write_onnx(model: nn.Module, x: Tensor, file: Path, _: Checkpoint) -> None:
@@ -160,12 +169,12 @@ def _read_torch(file: Path) -> Callable[[Tensor], Tensor]:
     return network
 
 
-def _write_safetensors(model: nn.Module, _: Tensor, file: Path, checkpoint: Checkpoint) -> None:
-    save_weights(file, model.state_dict(), {DESCRIPTION: _header(checkpoint)})
+def _write_safetensors(_model: nn.Module, _: Tensor, file: Path, checkpoint: Checkpoint) -> None:
+    save_weights(file, checkpoint.model.state_dict(), {DESCRIPTION: _header(checkpoint)})
 
 
 def _read_safetensors(file: Path) -> Callable[[Tensor], Tensor]:
-    return open_checkpoint(file).model.eval()
+    return LogitsNetwork(open_checkpoint(file).model).eval()
 
 
 def _header(checkpoint: Checkpoint) -> str:

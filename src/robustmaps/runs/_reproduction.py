@@ -11,6 +11,7 @@ import torch
 
 from robustmaps import attacks
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import Comparison, Evaluation, compare, evaluate, images_sha256
 from robustmaps.networks import choose_images, open_checkpoint, resolve
@@ -81,12 +82,12 @@ class Reproduction:
     def sentence(self) -> str:
         """The verdict in words."""
         if self.identical:
-            what = [f"the figures of {_count(self.epochs, 'epoch')}"]
+            what = [f"the figures of {counted(self.epochs, 'epoch')}"]
             if self.largest_weight_difference is not None:
                 what.append("the weights")
             if self.evaluations:
                 images = sum(len(each.recorded.verdicts) for each in self.evaluations)
-                what.append(f"{images:,} verdicts of {_count(len(self.evaluations), 'evaluation')}")
+                what.append(f"{images:,} verdicts of {counted(len(self.evaluations), 'evaluation')}")
             return f"Reproduced bit for bit: {', '.join(what)}."
         parts = []
         if self.first_difference is not None:
@@ -95,7 +96,7 @@ class Reproduction:
             parts.append(f"weights differ by up to {self.largest_weight_difference:.3g}")
         different = sum(each.different for each in self.evaluations)
         if different:
-            parts.append(f"{_count(different, 'verdict')} differ{'s' * (different == 1)}")
+            parts.append(f"{counted(different, 'verdict')} differ{'s' * (different == 1)}")
         parts += [f"{each.name} was not made again: {each.reason}" for each in self.evaluations if each.again is None]
         return f"Not the same: {'; '.join(parts)}."
 
@@ -253,7 +254,3 @@ def _again(
         smaller=max(smaller, key=lambda each: each.eps) if carried else None,
         watcher=watcher,
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"

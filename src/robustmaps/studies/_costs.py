@@ -12,6 +12,7 @@ from robustmaps import attacks
 from robustmaps.config import EvaluationConfig, RunConfig
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense, ReplayingDefense, at, validation_attack
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.view import plain_view
@@ -114,7 +115,7 @@ def training_passes(run: ResolvedRun, data: Dataset, progress: Sequence[float] =
 
 def _step_flops(model: torch.nn.Module, defense: Defense, x: torch.Tensor, y: torch.Tensor) -> int:
     def step(images: torch.Tensor) -> None:
-        F.cross_entropy(model(images), y).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(network_logits(model, images), y).backward()  # type: ignore[no-untyped-call]
 
     with count_flops() as counter:
         if isinstance(defense, ReplayingDefense):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustmaps.config import AttackConfig, make_study
 from robustmaps.data import Dataset, load
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.random import stream
@@ -198,7 +199,7 @@ def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[Attacke
 
     def names(batch: Tensor) -> list[str]:
         with torch.no_grad():
-            return [data.classes[label] for label in model(batch).argmax(1).tolist()]
+            return [data.classes[label] for label in network_logits(model, batch).argmax(1).tolist()]
 
     return [
         AttackedImage(clean.numpy(), adv.numpy(), (before, after), data.classes[label])

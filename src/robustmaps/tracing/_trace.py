@@ -4,7 +4,6 @@ Operations are intercepted where PyTorch dispatches functions (``__torch_functio
 well as modules. This level is above autograd, so the surgery can also change what is recorded here.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from robustmaps.engine.calling import logits_of, own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import check_initialised, copy_of, set_evaluating
+from robustmaps.engine.text import first_line
 
 IMAGE = -1
 """The image, in place of the index of the call that made a tensor."""
@@ -162,7 +164,7 @@ def shape_copy(model: nn.Module) -> nn.Module:
     """A copy on the ``meta`` device, which computes only shapes; the weights are not copied."""
     tensors = chain(model.parameters(), model.buffers())
     memo: dict[int, Any] = {id(t): _meta(t) for t in tensors}
-    return copy.deepcopy(model, memo)
+    return copy_of(model, memo)
 
 
 def trace(model: nn.Module, image: Tensor) -> Trace:
@@ -175,17 +177,18 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
         image: one image (1, C, H, W).
 
     Raises:
-        InputError: the network can't take the image, or returns no logits (1, classes).
+        InputError: the network can't take the image, returns no logits (1, classes), is scripted or lazy.
     """
     scripted = [path or "(network)" for path, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     if scripted:
         raise InputError(f"{scripted[0]} is scripted, so its calls can't be seen or changed; pass the original network")
+    check_initialised(model)
     try:
         return record(shape_copy(model), image, shapes_only=True)
     except RUN_ERRORS:
         pass
     try:
-        return record(copy.deepcopy(model), image, shapes_only=False)
+        return record(copy_of(model), image, shapes_only=False)
     except InputError:
         raise
     except RUN_ERRORS as error:
@@ -202,12 +205,12 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
         image: one image (1, C, H, W).
         shapes_only: whether to compute only shapes.
     """
-    model.eval()
-    image = image.detach().to("meta") if shapes_only else image.detach().clone()
+    set_evaluating(model)
+    image = own_copy(image.detach().to("meta") if shapes_only else image.detach(), parameter_dtype(model))
     recorder = Recorder(model, image)
     with torch.no_grad(), recorder:
         result = model(image)
-    output = logits(result)
+    output = logits_of(result)
     value = Value(output.shape, recorder.source(output))
     if value.source is None:
         raise InputError(
@@ -215,27 +218,6 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
             "PyTorch functions"
         )
     return Trace(tuple(recorder.calls), tuple(recorder.log), image.shape, value, dict(recorder.runs), shapes_only)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message on one line of at most 160 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:159] + "…"
-
-
-def logits(result: object) -> Tensor:
-    """The logits in a network's output: the tensor itself, the entry ``logits``, or the first of several tensors.
-
-    Raises:
-        InputError: there is no tensor (N, classes).
-    """
-    if isinstance(result, Mapping) and "logits" in result:
-        result = result["logits"]
-    tensors = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-    if not tensors or tensors[0].ndim != 2:
-        shapes = [tuple(t.shape) for t in tensors]
-        raise InputError(f"the network returned {shapes or type(result).__name__}; expected logits (N, classes)")
-    return tensors[0]
 
 
 def _run(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

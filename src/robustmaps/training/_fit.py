@@ -17,7 +17,7 @@ from robustmaps.defenses import Defense
 from robustmaps.defenses import validation_attack as recommended_validation_attack
 from robustmaps.engine.environment import describe_environment
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.modes import check_values, modes_restored
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.training._loop import Loop
@@ -78,14 +78,22 @@ def fit(
         should_stop: called after each step; True saves a checkpoint and raises `Interrupted`.
 
     Raises:
-        InputError: there are no training images, or ``out`` contains a run and ``resume`` is False or its settings
-            differ.
+        InputError: there are no training images, the network has no values or nothing to train, or ``out`` contains a
+            run and ``resume`` is False or its settings differ.
         Interrupted: ``should_stop`` returned True.
         Diverged: the loss became NaN or infinite.
     """
     options = options or TrainOptions()
     if len(data.train) == 0:
         raise InputError(f"{data.name}: found no training images; expected at least one")
+    check_values(model)
+    try:
+        model.train(model.training)
+    except NotImplementedError as error:
+        raise InputError(
+            "the network is an exported program, whose mode is fixed: it can be evaluated, not trained; pass the "
+            "network that was exported"
+        ) from error
     for what in _without_effect(defense, options):
         warnings.warn(what, stacklevel=2)
     folder = None if out is None else RunFolder(out)

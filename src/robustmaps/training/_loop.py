@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
+from robustmaps.engine.calling import to_channels_last
 from robustmaps.engine.device import float32_products, resolve_device, resolve_precision
 from robustmaps.engine.errors import Interrupted
-from robustmaps.engine.modes import modes_restored
+from robustmaps.engine.modes import hidden_modules, modes_restored, move
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.engine.view import AttackEngine, ViewOptions
@@ -30,6 +31,7 @@ from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import BatchTrainer
 from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
 from robustmaps.training._trainee import Trainee
+from robustmaps.training._weights import check_writable, copied_state
 
 _REPORT_EVERY_S = 0.5
 _SAVING_SHARE = 0.02
@@ -62,18 +64,33 @@ class Loop:
     ) -> None:
         self.device = resolve_device(options.device)
         precision = resolve_precision(options.precision, self.device)
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
+        for hidden in hidden_modules(model):
+            warnings.warn(
+                f"the network keeps {hidden} where PyTorch does not see it: it is neither trained nor saved; use "
+                "nn.ModuleList, nn.ModuleDict or a plain attribute",
+                stacklevel=3,
+            )
+        move(model, self.device)
+        self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
+        few = data.train.subset(torch.arange(min(8, len(data.train)))).tensors()[0].to(self.device)
+        channels_last = self.engine.settle(few).channels_last
+        if channels_last:
+            to_channels_last(model)
+            if self.average is not None:
+                to_channels_last(self.average.model)
+        self.model = model
         # The usual batch size, for which the network is compiled.
         self.part = math.ceil(options.batch_size / options.accumulate)
-        self.trainee = Trainee(model, precision, options.compile, self.part)
-        self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
+        self.trainee = Trainee(model, precision, options.compile, self.part, channels_last=channels_last)
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train
         self.validation_attack = _stopping_early(validation_attack)
+        if folder is not None:
+            check_writable(model)
         self.folder, self.description = folder, description
         self.watcher, self.should_stop = watcher, should_stop
-        self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
         self.average_engine = (
             self.engine if self.average is None else AttackEngine(self.average.model, self.engine.options)
         )
@@ -169,7 +186,7 @@ class Loop:
         self.sums = Sums(self.device)
         if score > state.best_score or (last and not state.best_epoch):
             state.best_epoch, state.best_score = state.epoch, score
-            self.best_weights = {name: value.detach().clone() for name, value in self.judged.state_dict().items()}
+            self.best_weights = copied_state(self.judged)
             self.best_saved = False
         # Every epoch, unless epochs are so short that writing would take a noticeable share of the time.
         pause = min(self.options.checkpoint_every_s, self.save_s / _SAVING_SHARE)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.defenses import Defense, Loss, ReplayingDefense, at, scaled
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackEngine
 from robustmaps.training._average import AveragedWeights
@@ -123,6 +124,10 @@ def _add(sums: Sums, images: int, loss: Loss) -> None:
 
 def _optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise InputError(
+            "the network has no parameter to train: all are frozen; call network.requires_grad_(True), or evaluate it"
+        )
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW

@@ -5,23 +5,34 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.calling import Caller, at_least_float32, logits_of, own_copy, parameter_dtype
 from robustmaps.engine.device import Precision
 from robustmaps.engine.view import require_compiler
 
 
-class Trainee(nn.Module):
-    """Runs a network channels-last, optionally under autocast and compiled, with its own parameters and modes.
+class Trainee(Caller):
+    """Runs a network, optionally channels-last, under autocast and compiled, with its own parameters and modes.
 
     Args:
         network: the network to train.
         precision: ``bf16`` for autocast with float32 weights.
         compile: compile for batches of the usual size; others run eagerly, since each size needs a compilation.
         batch_size: the usual batch size.
+        channels_last: whether images are in channels-last order.
     """
 
-    def __init__(self, network: nn.Module, precision: Precision, compile: bool, batch_size: int) -> None:  # noqa: A002
+    def __init__(
+        self,
+        network: nn.Module,
+        precision: Precision,
+        compile: bool,  # noqa: A002
+        batch_size: int,
+        *,
+        channels_last: bool = True,
+    ) -> None:
         super().__init__()
         self.network = network
+        self._channels_last = channels_last
         self._bf16 = precision == "bf16"
         self._batch_size = batch_size
         self._full = network
@@ -30,9 +41,9 @@ class Trainee(nn.Module):
             self._full = torch.compile(network, dynamic=False)  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float32 logits (N, K)."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        """Logits (N, K), at least in float32."""
+        own = own_copy(x, parameter_dtype(self.network), channels_last=self._channels_last)
         network = self._full if len(x) == self._batch_size else self.network
         with torch.autocast(x.device.type, torch.bfloat16) if self._bf16 else nullcontext():
-            logits: Tensor = network(x)
-        return logits.float()
+            result = network(own)
+        return at_least_float32(logits_of(result, len(x)))

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.calling import network_logits
+
 
 class WithGradients(nn.Module):
     """Wraps a network that computes gradients in its pass and fails if they are turned off."""
@@ -17,7 +19,7 @@ class WithGradients(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K), differentiable only if the caller has gradients turned on."""
         with torch.enable_grad():
-            logits: Tensor = self.model(x)
+            logits = network_logits(self.model, x)
         return logits if torch.is_grad_enabled() else logits.detach()
 
 
@@ -33,7 +35,8 @@ def state_restored(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     ]
 
     def changed() -> list[str]:
-        return [path for path, values, name, _, kept in stores if not _same(values.get(name), kept)]
+        # The stores of a scripted network have no method get.
+        return [path for path, values, name, _, kept in stores if not _same(dict(values.items()).get(name), kept)]
 
     try:
         yield changed

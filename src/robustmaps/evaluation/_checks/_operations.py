@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from robustmaps.engine.calling import logits_of, own_copy, parameter_dtype
+
 # Their derivative is zero almost everywhere.
 _STEPS = frozenset(
     [
@@ -47,7 +49,7 @@ def find_cuts(model: nn.Module, x: Tensor) -> list[Operation]:
     stack = [""]
     # If the network refuses images that require gradients, the operations until then count.
     with torch.enable_grad(), _paths(model, stack), suppress(RuntimeError), _Watch(stack) as watch:
-        model(x.detach().clone().requires_grad_())
+        model(own_copy(x.detach().requires_grad_(), parameter_dtype(model)))
     return list(watch.found)
 
 
@@ -61,8 +63,7 @@ class StraightThrough(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K), the same up to rounding."""
         with _Bridge():
-            logits: Tensor = self.model(x)
-        return logits
+            return logits_of(self.model(x), len(x))
 
 
 class _Watch(TorchFunctionMode):
@@ -118,6 +119,8 @@ def _paths(model: nn.Module, stack: list[str]) -> Iterator[None]:
     """Within the block, the last entry of ``stack`` is the path of the running module."""
     handles = []
     for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+            continue
         handles.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path)))
         handles.append(module.register_forward_hook(lambda *_: _drop(stack), always_call=True))
     try:

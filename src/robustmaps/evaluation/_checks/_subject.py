@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import APGD, FGSM, PGD, Attack, WatchedAttack, check_labels, project
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.errors import InputError, NoGradientError
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
@@ -118,6 +118,8 @@ class CheckedNetwork:
         """The reason why attacks get no gradient; None if they do."""
         try:
             self.gradient(self.x[:2], lambda logits: logits.sum(1))
+        except NoGradientError as error:
+            return error.reason[:120]
         except RuntimeError as error:
             return str(error).partition("\n")[0][:120]
         return None

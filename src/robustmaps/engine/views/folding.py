@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from robustmaps.engine.calling import call
+
 # Queries that read no values of a tensor.
 _QUESTIONS = frozenset(
     [Tensor.dim, Tensor.size, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))]
@@ -58,7 +60,7 @@ def find_foldable(model: nn.Module, x: Tensor) -> list[FoldablePair]:
     ]
     try:
         with torch.no_grad(), _CountUses(outputs.values()) as uses:
-            model(x)
+            call(model, x)
     finally:
         for handle in handles:
             handle.remove()

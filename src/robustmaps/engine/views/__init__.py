@@ -1,0 +1,1 @@
+"""The parts of the attack view; see `robustmaps.engine.view`."""
