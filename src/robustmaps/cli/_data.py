@@ -12,6 +12,7 @@ from robustmaps.cli._terminal._shared import Output, rich_table
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.progress import decoding
+from robustmaps.engine.writing.outputs import claim, is_picture
 
 DESCRIPTION = {
     "list": "List the data sets that have a name, and the other forms that --data takes.",
@@ -123,6 +124,8 @@ def _show(arguments: Sequence[str]) -> None:
     given = parse(ShowArguments, arguments, "data show", DESCRIPTION["show"])
     from robustmaps.data import describe, load
 
+    if given.picture is not None:
+        claim(given.picture, ours=is_picture)
     with watching() as watch:
         data = load(given.data, **_stored_size(given), validation=given.validation, progress=decoding(watch))
     about: dict[str, Any] = describe(data)
