@@ -65,7 +65,7 @@ def evaluate_corrupted(
     state = path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
     parts = [f"{name}.npy" for name in corrupted.names]
     claim(path)
-    claim_folder(state, lambda _: False, "the state of this evaluation", beside=parts)
+    claim_folder(state, beside=parts)
     with alone(state / LOCK, "at this evaluation"):
         if path.exists():  # another process has finished it meanwhile
             return CorruptedRun(_known(path, decisive), path, before=True)

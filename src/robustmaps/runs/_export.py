@@ -80,7 +80,7 @@ def export(
     checkpoint = open_checkpoint(run)
     assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
     folder = Path(out) if out is not None else checkpoint.path.parent / "export" / form
-    claim_folder(folder, lambda _: False, "empty")
+    claim_folder(folder)
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _need(package)

@@ -89,14 +89,14 @@ class RunFolder:
             yield
 
     def claim(self) -> None:
-        """Refuse a folder with other people's files, before the work; weights without a checkpoint are left alone too.
+        """Refuse a folder with other people's files, before the work, and a run whose checkpoint was deleted.
 
         Raises:
             InputError: the folder contains something else.
         """
         claim_folder(self.path, self._is_ours, "a run folder", beside=("log.txt", self.error.name))
         if not self.last.exists():
-            claim(self.best, self.metrics)
+            claim(self.metrics)  # written after the checkpoint, so that a killed run never has it alone
 
     def _is_ours(self, _: Path) -> bool:
         known = json_with("robustmaps", "torch")

@@ -50,12 +50,12 @@ def claim(*outputs: str | Path, ours: Ours | None = None) -> None:
         _check_place(path)
 
 
-def claim_folder(folder: str | Path, ours: Ours, what: str, *, beside: Collection[str] = ()) -> None:
+def claim_folder(folder: str | Path, ours: Ours | None = None, what: str = "", *, beside: Collection[str] = ()) -> None:
     """Refuse a folder with other people's files, before the work that leads to it.
 
     Args:
         folder: the folder: new, empty, or one of ours.
-        ours: recognises a folder that was written before.
+        ours: recognises a folder that was written before, and may be written again; None if none may.
         what: what ours is called, such as ``a report``.
         beside: names of files that are ours even in a folder that is not recognised yet.
 
@@ -67,8 +67,9 @@ def claim_folder(folder: str | Path, ours: Ours, what: str, *, beside: Collectio
         if not path.is_dir():
             raise InputError(f"{path} already exists and is not a folder; choose another one or remove it")
         names = {child.name for child in path.iterdir() if not is_leftover(child)}
-        if not names <= {LOCK, *beside} and not ours(path):
-            raise InputError(f"{path}: exists and is not {what}; name another folder with --out")
+        if not names <= {LOCK, *beside} and not (ours is not None and ours(path)):
+            found = "already exists" if ours is None else f"exists and is not {what}"
+            raise InputError(f"{path}: {found}; name another folder with --out, or delete it")
     _check_place(path)
 
 
