@@ -109,7 +109,7 @@ def evaluate_checkpoint(
     options = options or Options()
     if len(attack.eps) > 1:
         raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected one radius; several make a curve")
-    if out is not None:
+    if out is not None and not _VERDICTS(Path(out)):  # which may be these, and are looked at with the images
         _Files(Path(out), options.save_adversarials).claim()
     work = _Work(checkpoint, options)
     return work.run(attack, attack.eps[0] if attack.eps else work.checkpoint.eps, out=out)
@@ -170,6 +170,10 @@ def evaluate_curve(
     return EvaluatedCurve(tuple(runs), path, plot)
 
 
+_VERDICTS = json_with("format", "verdicts", "attacks")
+_ADVERSARIAL = tensors_with("norm", "eps", "images_sha256")
+
+
 def _claim_curve(path: Path) -> Path:
     """The picture beside a curve's file; refuses what is in the way of either."""
     plot = path.with_suffix(".png")
@@ -222,10 +226,9 @@ class _Files:
         Args:
             settings: those that adversarial examples in the way must have to be replaced.
         """
-        verdicts = json_with("format", "verdicts", "attacks")
-        adversarial = tensors_with("norm", "eps", "images_sha256", **settings)
+        adversarial = tensors_with(**settings) if settings else _ADVERSARIAL
         paths = [self.path] if self.images is None else [self.path, self.images]
-        claim(*paths, ours=lambda path: adversarial(path) if path == self.images else verdicts(path))
+        claim(*paths, ours=lambda path: adversarial(path) if path == self.images else _VERDICTS(path))
         claim(self.info, ours=json_with("clean_acc", "autoattack_acc"))
         for state in self.states:
             claim_state(state)
@@ -256,9 +259,9 @@ class _Work:
         described = attack_settings(attacks)
         radii = [run.evaluation.eps for run in smaller]
         files = self.files(config, eps, radii) if out is None else _Files(Path(out), self.options.save_adversarials)
-        files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
         if (known := self._known(files, described)) is not None:
             return known
+        files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
         with alone(files.lock, "at this evaluation"):
             # Another process may have finished it meanwhile.
             if (known := self._known(files, described)) is None:
@@ -319,7 +322,7 @@ class _Work:
         mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
         if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
             raise InputError(f"{files.path}: contains another evaluation; name another file with --out, or delete it")
-        if files.images is not None and not files.images.exists():
+        if files.images is not None and not _ADVERSARIAL(files.images):
             return None
         if not files.info.exists():  # earlier versions wrote it last
             self._describe(known, files)

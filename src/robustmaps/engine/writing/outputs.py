@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.writing.temporaries import full_disk_named, is_leftover, remove_leftovers
+from robustmaps.engine.writing.temporaries import full_disk_named, is_leftover, remove_leftovers, why_full
 
 Ours = Callable[[Path], bool]
 
@@ -77,8 +78,14 @@ def _check_place(path: Path) -> None:
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir():
         raise InputError(f"{path}: can't be written, since {above} is not a folder")
-    if not os.access(above, os.W_OK):
-        raise InputError(f"{path}: can't be written, since {above} is read-only; choose another path")
+    with full_disk_named(path):
+        try:
+            with tempfile.TemporaryFile(dir=above):  # permissions alone do not tell
+                pass
+        except OSError as error:
+            if why_full(error) is not None:
+                raise
+            raise InputError(f"{path}: can't be written ({error.strerror}); choose another path") from error
 
 
 def json_with(*keys: str, **values: object) -> Ours:
