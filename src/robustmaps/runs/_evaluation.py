@@ -18,11 +18,12 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.writing.outputs import LOCK, alone, claim, discard, is_picture, json_with, tensors_with
-from robustmaps.evaluation import STATE_FILES, Evaluation, attack_settings, claim_state, evaluate, images_sha256
+from robustmaps.engine.writing.outputs import alone
+from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
 from robustmaps.runs._robustbench import model_info
 
 
@@ -109,8 +110,8 @@ def evaluate_checkpoint(
     options = options or Options()
     if len(attack.eps) > 1:
         raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected one radius; several make a curve")
-    if out is not None and not _VERDICTS(Path(out)):  # which may be these, and are looked at with the images
-        _Files(Path(out), options.save_adversarials).claim()
+    if out is not None and not is_verdicts(Path(out)):  # which may be these, and are looked at with the images
+        EvaluationFiles(Path(out), options.save_adversarials).claim()
     work = _Work(checkpoint, options)
     return work.run(attack, attack.eps[0] if attack.eps else work.checkpoint.eps, out=out)
 
@@ -139,7 +140,7 @@ def evaluate_curve(
     if len(radii) < 2 or len(set(radii)) < len(radii):
         raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected two or more radii, each once")
     if out is not None:
-        _claim_curve(Path(out))
+        claim_curve(Path(out))
     work = _Work(checkpoint, options or Options())
     files = [work.files(attack, eps, radii[:number]) for number, eps in enumerate(radii)]
     for each in files:
@@ -148,7 +149,7 @@ def evaluate_curve(
     digest = short_hash([each.path.name for each in files])
     name = f"curve-{names}-{work.checkpoint.norm}-{work.options.split}{len(work.x)}-{digest}.json"
     path = Path(out) if out is not None else work.folder / name
-    plot = _claim_curve(path)
+    plot = claim_curve(path)
     runs: list[EvaluatedRun] = []
     for eps in radii:
         runs.append(work.run(attack, eps, smaller=tuple(runs)))
@@ -170,75 +171,6 @@ def evaluate_curve(
     return EvaluatedCurve(tuple(runs), path, plot)
 
 
-_VERDICTS = json_with("format", "verdicts", "attacks")
-_ADVERSARIAL = tensors_with("norm", "eps", "images_sha256")
-
-
-def _claim_curve(path: Path) -> Path:
-    """The picture beside a curve's file; refuses what is in the way of either."""
-    plot = path.with_suffix(".png")
-    known = json_with("points", "clean_accuracy", "samples")
-    claim(path, ours=known)
-    # Of earlier versions, whose pictures are not marked, the file tells.
-    claim(path, plot, ours=lambda found: is_picture(found) or known(path))
-    return plot
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The files of one evaluation.
-
-    Attributes:
-        path: the verdicts.
-        with_images: whether the adversarial examples are saved too.
-    """
-
-    path: Path
-    with_images: bool
-
-    @property
-    def images(self) -> Path | None:
-        """The adversarial examples."""
-        return self.path.with_suffix(".safetensors") if self.with_images else None
-
-    @property
-    def info(self) -> Path:
-        """The leaderboard entry."""
-        return self.path.with_name(f"{self.path.stem}.model_info.json")
-
-    @property
-    def states(self) -> tuple[Path, Path]:
-        """The intermediate results without and with saved images.
-
-        An evaluation without saved images can't be resumed by one that saves them, since earlier ones would be missing.
-        """
-        names = f"{self.path.stem}.partial", f"{self.path.stem}.adversarials.partial"
-        return self.path.with_name(names[0]), self.path.with_name(names[1])
-
-    @property
-    def lock(self) -> Path:
-        """The lock of the evaluating process."""
-        return self.states[0] / LOCK
-
-    def claim(self, **settings: str) -> None:
-        """Refuse what is in the way; verdicts of another evaluation are refused later.
-
-        Args:
-            settings: those that adversarial examples in the way must have to be replaced.
-        """
-        adversarial = tensors_with(**settings) if settings else _ADVERSARIAL
-        paths = [self.path] if self.images is None else [self.path, self.images]
-        claim(*paths, ours=lambda path: adversarial(path) if path == self.images else _VERDICTS(path))
-        claim(self.info, ours=json_with("clean_acc", "autoattack_acc"))
-        for state in self.states:
-            claim_state(state)
-
-    def discard_states(self) -> None:
-        """Remove the intermediate results."""
-        for state in self.states:
-            discard(state, STATE_FILES)
-
-
 class _Work:
     """A network on its device, and its images."""
 
@@ -258,7 +190,11 @@ class _Work:
         attacks = create_attacks(config, self.checkpoint.norm, eps)
         described = attack_settings(attacks)
         radii = [run.evaluation.eps for run in smaller]
-        files = self.files(config, eps, radii) if out is None else _Files(Path(out), self.options.save_adversarials)
+        files = (
+            self.files(config, eps, radii)
+            if out is None
+            else EvaluationFiles(Path(out), self.options.save_adversarials)
+        )
         if (known := self._known(files, described)) is not None:
             return known
         files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
@@ -269,7 +205,7 @@ class _Work:
             files.discard_states()
         return known
 
-    def files(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> _Files:
+    def files(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> EvaluationFiles:
         """The files in the run folder; their name is readable, and unique for each combination of settings.
 
         Args:
@@ -281,9 +217,11 @@ class _Work:
         digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, list(smaller)])
         budget = as_fraction(described[0]["eps"]).replace("/", "_")
         name = f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
-        return _Files(self.folder / name, self.options.save_adversarials)
+        return EvaluationFiles(self.folder / name, self.options.save_adversarials)
 
-    def _evaluate(self, attacks: Sequence[Attack], files: _Files, smaller: EvaluatedRun | None) -> EvaluatedRun:
+    def _evaluate(
+        self, attacks: Sequence[Attack], files: EvaluationFiles, smaller: EvaluatedRun | None
+    ) -> EvaluatedRun:
         options = self.options
         state = files.states[files.with_images]
         before = None if smaller is None else smaller.adversarials
@@ -310,11 +248,11 @@ class _Work:
         evaluation.save(files.path)
         return EvaluatedRun(evaluation, files.path, files.images)
 
-    def _describe(self, evaluation: Evaluation, files: _Files) -> None:
+    def _describe(self, evaluation: Evaluation, files: EvaluationFiles) -> None:
         """Write the leaderboard entry."""
         write_json(files.info, model_info(evaluation, self.checkpoint, self.data.name))
 
-    def _known(self, files: _Files, described: Sequence[dict[str, Any]]) -> EvaluatedRun | None:
+    def _known(self, files: EvaluationFiles, described: Sequence[dict[str, Any]]) -> EvaluatedRun | None:
         """The evaluation in the files, if it is complete."""
         if not files.path.exists():
             return None
@@ -322,7 +260,7 @@ class _Work:
         mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
         if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
             raise InputError(f"{files.path}: contains another evaluation; name another file with --out, or delete it")
-        if files.images is not None and not _ADVERSARIAL(files.images):
+        if files.images is not None and not is_adversarial(files.images):
             return None
         if not files.info.exists():  # earlier versions wrote it last
             self._describe(known, files)
