@@ -253,6 +253,69 @@ def test_circles_are_found() -> None:
     assert circle({"a": ["b", "c"], "b": ["c"], "c": []}) is None
 
 
+# Calls that write, move or remove; files are written through `robustmaps.engine.files`, into places claimed before.
+WRITING_METHODS = {
+    *("write_text", "write_bytes", "unlink", "rename", "rmdir", "mkdir", "touch", "symlink_to", "hardlink_to"),
+    *("rmtree", "move", "copy", "copy2", "copyfile", "copytree", "makedirs", "removedirs", "remove", "link"),
+    *("mkstemp", "mkdtemp", "TemporaryDirectory", "NamedTemporaryFile", "FileLock", "SummaryWriter", "save_file"),
+}
+OF_MODULES = {"copy", "copy2", "remove", "move", "link"}  # methods of many things; of files only in these modules
+FILE_MODULES = {"os", "shutil"}
+WRITERS = {
+    "cli/_terminal/_streams.py": "standard streams that are closed, to nowhere",
+    "data/memory_map.py": "arrays in a temporary folder of the cache",
+    "data/store.py": "arrays in a temporary folder of the cache",
+    "runs/_record.py": "tries whether a run's lock is free",
+    "training/_tensorboard.py": "events, whose names are new each time",
+}
+
+
+def written(file: Path) -> list[str]:
+    """The calls in a file that write other than through the engine."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        owner = (
+            function.value.id if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) else ""
+        )
+        texts = [
+            each.value for each in (*node.args, *(k.value for k in node.keywords)) if isinstance(each, ast.Constant)
+        ]
+        is_open = name == "open" and any(isinstance(t, str) and t[:1] in ("w", "a", "x") and len(t) < 4 for t in texts)
+        is_replace = name == "replace" and (
+            owner == "os" or (isinstance(function, ast.Attribute) and len(node.args) == 1 and not node.keywords)
+        )
+        writes = name in WRITING_METHODS and (name not in OF_MODULES or owner in FILE_MODULES)
+        plain = isinstance(function, ast.Name) and name in ("write_text", "remove")
+        if (is_open or is_replace or writes) and not plain:
+            found.append(f"{name} in line {node.lineno}")
+    return found
+
+
+@pytest.mark.parametrize("package", [name for name in packages() if name != "engine"])
+def test_files_are_written_through_the_engine(package: str) -> None:
+    found = {str(file.relative_to(SOURCE)): written(file) for file in files_of(package)}
+    assert not {name: calls for name, calls in found.items() if calls and name not in WRITERS}
+
+
+def test_the_walk_sees_every_form_of_writing(tmp_path: Path) -> None:
+    assert all(written(SOURCE / name) for name in WRITERS)
+    file = tmp_path / "module.py"
+    lines = [
+        *("open(p, 'w')", "p.open('ab')", "open(p, mode='x')", "p.write_text('')", "p.unlink()", "os.replace(p, q)"),
+        *("p.replace(q)", "shutil.rmtree(p)", "os.remove(p)", "p.mkdir()", "tempfile.mkdtemp()", "save_file(t, p)"),
+    ]
+    file.write_text("\n".join(lines))
+    assert len(written(file)) == len(lines)
+    file.write_text(
+        "open(p)\np.open('rb')\nt.replace('a', 'b')\nreplace(x, a=1)\nx.copy()\nl.remove(1)\nwrite_text(p, '')"
+    )
+    assert not written(file)
+
+
 def test_importing_the_package_does_no_work() -> None:
     heavy = ["torch", "numpy", "matplotlib", "scipy", "sklearn"]
     code = f"import sys, robustmaps; print([name for name in {heavy} if name in sys.modules])"

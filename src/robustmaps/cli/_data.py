@@ -12,6 +12,7 @@ from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.engine.progress import decoding
 from robustmaps.engine.tables import table
+from robustmaps.engine.writing.outputs import claim, is_picture
 
 DESCRIPTION = {
     "list": "List the data sets that have a name, and the other forms that --data takes.",
@@ -125,6 +126,8 @@ def _prepare(given: PrepareArguments) -> None:
 def _show(given: ShowArguments) -> None:
     from robustmaps.data import describe, load
 
+    if given.picture is not None:
+        claim(given.picture, ours=is_picture)
     with watching() as watch:
         data = load(given.data, **given.size, validation=given.validation, progress=decoding(watch))
     about: dict[str, Any] = describe(data)

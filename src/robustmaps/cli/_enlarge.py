@@ -34,8 +34,10 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "enlarge", DESCRIPTION)
-    from robustmaps.networks import enlarge_network, save_enlarged
+    from robustmaps.networks import claim_enlarged, enlarge_network, save_enlarged
 
+    if given.save is not None:
+        claim_enlarged(given.save)
     with watching() as watch:
         done = enlarge_network(**vars(given.network), surgery=given.surgery, **vars(given.images), watcher=watch)
     files = () if given.save is None else save_enlarged(done, given.save)

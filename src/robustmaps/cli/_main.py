@@ -1,7 +1,7 @@
 """The entry point: find the verb, run it, and convert its outcome into an exit code."""
 
+import contextlib
 import importlib
-import os
 import signal
 import sys
 import traceback
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from types import FrameType
 
 from robustmaps._version import __version__
-from robustmaps.engine.errors import InputError, Interrupted, unknown
+from robustmaps.cli._terminal._streams import finish_output, steady_streams, stop_signals
+from robustmaps.engine.errors import DiskFull, InputError, Interrupted, unknown
+from robustmaps.engine.writing.temporaries import why_full
 
 OK, FAILURE, BAD_INPUT = 0, 1, 2
 
@@ -44,9 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _show_warning
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in stop_signals():
+        signal.signal(number, _as_interrupt)
+    with steady_streams():
+        return _outcome(arguments)
+
+
+def _outcome(arguments: list[str]) -> int:
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        finish_output()
     except InputError as error:
         return _say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), BAD_INPUT)
     except Interrupted as stop:
@@ -54,16 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("interrupted", FAILURE)
     except BrokenPipeError:
-        # The reader of the output has gone; Python would report the error again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            finish_output()
         return FAILURE
     except OSError as error:
-        return _say(f"failed: {error}", FAILURE)
+        return _say(f"failed: {_named(error)}", FAILURE)
     except Exception as error:  # noqa: BLE001 - the last resort of the program
+        if why_full(error) is not None:
+            return _say(f"failed: {_named(error)}", FAILURE)
         if type(error).__module__.startswith("robustmaps"):
             return _say(f"failed: {error}", FAILURE)
         traceback.print_exc()
         return _say(f"failed: {type(error).__name__}: {error}", FAILURE)
+    return code
+
+
+def _named(error: Exception) -> str:
+    """The error, with a full disk called that whoever raised it."""
+    full = isinstance(error, DiskFull) or why_full(error) is None
+    return str(error) if full else f"no space left on the disk ({error})"
 
 
 def _run(arguments: list[str]) -> int:

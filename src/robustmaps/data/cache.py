@@ -4,16 +4,15 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
-
-from filelock import FileLock
 
 from robustmaps.data import store
 from robustmaps.data.source import Progress, Source
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.writing.outputs import alone, publish, remove_folder
+from robustmaps.engine.writing.temporaries import temporary
 
 
 def cache_root(cache_dir: Path | None = None) -> Path:
@@ -45,8 +44,7 @@ def fetch(
     if not refresh and (stored := store.read(folder)):
         return stored
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with alone(Path(f"{folder}.lock"), "decoding these images", wait=True):
             if not refresh and (stored := store.read(folder)):
                 return stored
             _build(source, folder, image_size, progress)
@@ -66,23 +64,17 @@ def _folder_name(name: str, identity: str, image_size: int | None) -> str:
 
 
 def _build(source: Source, folder: Path, image_size: int | None, progress: Progress | None) -> None:
-    # The lock is held, so a folder of this name was left by a killed process.
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    # The lock is held, so that no other process is at work on either folder; the first is of earlier versions.
+    remove_folder(folder.with_name(f"{folder.name}.partial"))
+    with temporary(folder, folder=True) as partial:
         store.write(source.read(image_size, progress), partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        publish(partial, folder, replace=True)
 
 
 def _uncached(source: Source, image_size: int | None, progress: Progress | None) -> Stored:
-    with tempfile.TemporaryDirectory(prefix="robustmaps-") as folder:
-        store.write(source.read(image_size, progress), Path(folder))
-        stored = store.read(Path(folder))
+    with temporary(Path(tempfile.gettempdir()) / "robustmaps", folder=True) as folder:
+        store.write(source.read(image_size, progress), folder)
+        stored = store.read(folder)
     if stored is None:
         raise OSError(f"{folder}: damaged as soon as it was written; is the disk full or failing?")
     return stored

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from robustmaps.data.cache import cache_root
@@ -19,6 +18,7 @@ from robustmaps.data.sources.arrays import check_labels
 from robustmaps.data.store import quick_checksum
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, short_hash
+from robustmaps.engine.writing.outputs import alone
 
 # The names in published sets, and in this package's own files.
 _KEYS = (("image", "label"), ("images", "labels"))
@@ -74,8 +74,7 @@ def _map(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, cache_di
     status = file.stat()
     key = short_hash([str(file.resolve()), status.st_size, status.st_mtime_ns, member.CRC])
     unpacked = cache_root(cache_dir) / f"extra-{file.stem}-{key}.npy"
-    unpacked.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{unpacked}.lock"):
+    with alone(Path(f"{unpacked}.lock"), "unpacking these images", wait=True):
         if not unpacked.exists():
             with archive.open(member) as source, atomic(unpacked) as target:
                 shutil.copyfileobj(source, target, 1 << 20)

@@ -1,7 +1,9 @@
 """Errors: bad input, unknown names with their nearest match, and interrupted work."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 # More choices than this would hide the message.
 _MANY, _NEAREST = 80, 12
@@ -31,6 +33,26 @@ class NoGradientError(InputError):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the work is sound but unfinished
     """Work stopped on request, after saving everything needed to resume."""
+
+
+class DiskFull(OSError):  # noqa: N818 - named after what happened
+    """There is no space left for a file. What was written before is intact.
+
+    Args:
+        path: the file.
+        reason: why, if it is not the disk that is full.
+    """
+
+    def __init__(self, path: Path, reason: str = "") -> None:
+        self.path, self.reason = path, reason
+        super().__init__(errno.ENOSPC, reason)
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"no space left to write {self.path}{why}; what was saved before is intact, so free space and try again"
+
+    def __reduce__(self) -> tuple[type["DiskFull"], tuple[Path, str]]:
+        return DiskFull, (self.path, self.reason)
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:

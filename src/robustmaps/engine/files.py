@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.writing.temporaries import full_disk_named, temporary
 
 
 @contextmanager
@@ -17,23 +16,17 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Write to a temporary file that replaces ``path`` if the block succeeds.
 
     Readers see the old file or the new one, never a partial one, even after a crash or power cut.
+
+    Raises:
+        DiskFull: there is no space left.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+    with temporary(target) as made:
+        with open(made, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; give the result the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        os.replace(made, target)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -58,12 +51,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_free(*paths: Path) -> None:
-    """Refuse to overwrite files; called before the work that would write them.
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a text file."""
+    target = Path(path)
+    with full_disk_named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
-    Raises:
-        InputError: one of the paths exists.
-    """
-    for path in paths:
-        if path.exists():
-            raise InputError(f"{path} already exists; choose another path or remove it")
+
+def remove(path: Path) -> None:
+    """Remove a file of ours, if it is there."""
+    path.unlink(missing_ok=True)

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._fingerprints import attack_settings, images_sha256, weights_sha256
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, compare
+    from robustmaps.evaluation._state import STATE_FILES, claim_state
 
 __all__ = [
     "ROBUST",
+    "STATE_FILES",
     "WRONG",
     "Comparison",
     "CorruptionEvaluation",
@@ -23,6 +25,7 @@ __all__ = [
     "Evaluation",
     "Finding",
     "attack_settings",
+    "claim_state",
     "compare",
     "compare_all",
     "deviation_over_seeds",

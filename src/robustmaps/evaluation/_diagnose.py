@@ -19,6 +19,7 @@ from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation._checks import (
     CHECKS,
     CheckedNetwork,
@@ -93,7 +94,12 @@ class Diagnosis:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the diagnosis as JSON, atomically."""
+        """Write the diagnosis as JSON, atomically; an earlier diagnosis is replaced.
+
+        Raises:
+            InputError: another file is in the way.
+        """
+        claim(path, ours=json_with("format", "findings", "images_sha256"))
         write_json(path, self.to_dict())
 
 

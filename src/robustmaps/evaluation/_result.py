@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation._comparison import Comparison, compare_all
 
 WRONG = "wrong"
@@ -96,7 +97,12 @@ class Evaluation:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the evaluation as JSON, atomically."""
+        """Write the evaluation as JSON, atomically; an earlier evaluation is replaced.
+
+        Raises:
+            InputError: another file is in the way.
+        """
+        claim(path, ours=json_with("format", "verdicts", "attacks"))
         write_json(path, self.to_dict())
 
     @classmethod

@@ -8,8 +8,11 @@ from typing import Any
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.writing.outputs import claim_folder
 
 _FILE = "state.json"
+STATE_FILES = (_FILE, "adversarials.npy")
+"""All files in the folder; the second one, of `robustmaps.runs`, may be there before the first."""
 
 
 @dataclass
@@ -55,6 +58,15 @@ class Found:
     seconds: float = 0.0
 
 
+def claim_state(folder: Path) -> None:
+    """Refuse a folder with other people's files as the folder of a state.
+
+    Raises:
+        InputError: it has other files, and no state.
+    """
+    claim_folder(folder, lambda path: (path / _FILE).exists(), "the state of an evaluation", beside=STATE_FILES)
+
+
 class StateFolder:
     """The folder that stores `Found` after every batch.
 
@@ -71,8 +83,9 @@ class StateFolder:
         """The results of an earlier call, if any.
 
         Raises:
-            InputError: the state belongs to another evaluation or is damaged.
+            InputError: the state belongs to another evaluation or is damaged, or the folder has other files.
         """
+        claim_state(self.path)
         file = self.path / _FILE
         if not file.exists():
             return None

@@ -15,6 +15,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.files import atomic
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.writing.outputs import SOFTWARE, claim, is_picture
 
 # Okabe and Ito's colours, which are distinct for people with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -166,5 +167,6 @@ def _as_picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
+    claim(path, ours=is_picture)
     with atomic(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+        figure.savefig(file, format="png", dpi=150, metadata={"Software": SOFTWARE})

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from robustmaps.networks._analysis import AnalyzedNetwork, analyze_network
     from robustmaps.networks._cost import image_cost
     from robustmaps.networks._data import choose_images, load_data
-    from robustmaps.networks._enlarging import EnlargedNetwork, enlarge_network, save_enlarged
+    from robustmaps.networks._enlarging import EnlargedNetwork, claim_enlarged, enlarge_network, save_enlarged
     from robustmaps.networks._initial import ResolvedRun, Resolver, complete, create_network, resolve, starting_from
     from robustmaps.networks._libraries import Fit
     from robustmaps.networks._open_model import open_model
@@ -35,6 +35,7 @@ __all__ = [
     "Resolver",
     "analyze_network",
     "choose_images",
+    "claim_enlarged",
     "complete",
     "create_network",
     "data_for",

@@ -20,9 +20,10 @@ from robustmaps.analysis import (
 from robustmaps.attacks import PGD
 from robustmaps.config import Surgery
 from robustmaps.data import Dataset
-from robustmaps.engine.files import check_free, write_json
+from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
+from robustmaps.engine.writing.outputs import claim, is_picture
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.figures import AttackedImage, AttackedMaps, plot_gains, plot_maps
 from robustmaps.networks._subject import Subject, open_subject
@@ -95,7 +96,9 @@ def analyze_network(
         InputError: a network, data or a budget that can't be used.
     """
     if out is not None:
-        check_free(*_paths(Path(out)))
+        record, *pictures = _paths(Path(out))
+        claim(record)
+        claim(*pictures, ours=is_picture)
     subject = open_subject(
         model,
         data=data,
@@ -156,7 +159,6 @@ def _write(
     sides = [result] if isinstance(result, Analysis) else [result.before, result.after]
     names = ["as it is", "enlarged"][: len(sides)]
     record, gains, maps = _paths(folder)
-    write_json(record, result.to_dict())
     plot_gains(gains, dict(zip(names, sides, strict=True)), f"Perturbation gain: {sides[0].title}")
     shown = _shown(sides[0])
     pictures = {
@@ -164,6 +166,7 @@ def _write(
         for name, network, side in zip(names, networks, sides, strict=True)
     }
     plot_maps(maps, pictures, f"Feature maps under attack: {sides[0].network}, {budget_text(sides[0])}")
+    write_json(record, result.to_dict())
     return record, gains, maps
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from robustmaps.config import Surgery
-from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.enlarging import Enlargement, enlarge
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
@@ -92,16 +92,26 @@ def enlarge_network(
     return EnlargedNetwork(network, larger, enlargement)
 
 
+def claim_enlarged(folder: str | Path) -> None:
+    """Refuse a folder in which other files are in the way, before a network is enlarged for it.
+
+    Raises:
+        InputError: the folder has weights already, or a recipe that is not ours.
+    """
+    claim(Path(folder) / WEIGHTS)
+    claim(Path(folder) / RECIPE, ours=json_with("model", "enlarge", "trained"))
+
+
 def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, Path]:
     """Write the weights, and for people the recipe that their header holds too; returns both paths.
 
     Raises:
-        InputError: the folder holds another enlargement.
+        InputError: see `claim_enlarged`.
     """
+    claim_enlarged(folder)
     target = Path(folder)
-    if (target / RECIPE).exists() or (target.exists() and not target.is_dir()):
-        raise InputError(f"{target} already exists; choose another folder")
     description = enlarged.before.changed(enlarged.model, enlarged.enlargement).describe()
-    save_weights(target / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})
+    # The recipe first: it may be replaced, so that a killed call can be repeated; weights never are.
     write_json(target / RECIPE, description)
+    save_weights(target / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})
     return target / WEIGHTS, target / RECIPE

@@ -10,9 +10,9 @@ from torch import nn
 
 from robustmaps.analysis import feature_gain, margin_gain
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import check_free
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.writing.outputs import claim
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
 from robustmaps.models import Measure
@@ -95,7 +95,7 @@ def plan_network(
     if out is not None:
         if Path(out).suffix != ".png":
             raise InputError(f"out={str(out)!r}: expected a picture's name, such as plan.png")
-        check_free(Path(out))
+        claim(out)
     subject = open_subject(
         model,
         data=data,

@@ -8,9 +8,10 @@ from robustmaps.config import STUDY, asked_for
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.writing.outputs import LOCK, alone
 from robustmaps.evaluation import Comparison
 from robustmaps.report._blocks import Chart, Fact, Facts, Listing, Page, Part, Section
-from robustmaps.report._writing import write_report
+from robustmaps.report._writing import claim_report, write_report
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import sections
 from robustmaps.runs import RunRecord, read_run, read_runs
@@ -53,11 +54,14 @@ def report(
         watcher: receives progress reports.
 
     Raises:
-        InputError: the folder does not exist or contains no runs, or other files are in the way of the report.
+        InputError: the folder does not exist or contains no runs, other files are in the way of the report, or another
+            process is writing it.
     """
     root = Path(folder)
     if root.suffix in (".yaml", ".yml") and root.is_file():
         root = root.with_suffix("")  # the folder of that study's runs
+    target = Path(out) if out is not None else root / "report"
+    claim_report(target)
     single = (root / "config.yaml").exists()
     notes: list[str] = []
 
@@ -72,9 +76,11 @@ def report(
         if len(mine) < len(runs):
             notes.append(f"{counted(len(runs) - len(mine), 'run')} in the folder that {root / STUDY} does not list")
         runs = mine
-    page = _page(statistics_by_part(runs, root), single, pictures, device, watcher)
-    page = replace(page, warnings=(*page.warnings, *notes))
-    return Report(page, write_report(Path(out) if out is not None else root / "report", page), len(runs))
+    with alone(target / LOCK, "writing this report"):
+        page = _page(statistics_by_part(runs, root), single, pictures, device, watcher)
+        page = replace(page, warnings=(*page.warnings, *notes))
+        path = write_report(target, page)
+    return Report(page, path, len(runs))
 
 
 def _page(studies: Sequence[Statistics], single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:

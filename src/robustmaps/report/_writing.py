@@ -1,8 +1,6 @@
 """The files of a report: one self-contained HTML page, and its tables in Markdown, LaTeX and CSV."""
 
 import base64
-import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,12 +8,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from robustmaps._version import __version__
-from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_text
+from robustmaps.engine.files import remove, write_text
 from robustmaps.engine.tables import in_markdown
+from robustmaps.engine.writing.outputs import claim_folder
 from robustmaps.report._blocks import Block, Chart, Code, Listing, Missing, Page, Text
 
 PAGE = "index.html"
+_TABLES = (".md", ".tex", ".csv")
 _MARK = '<meta name="generator" content="robustmaps'
 
 
@@ -33,23 +32,27 @@ def write_report(folder: str | Path, page: Page) -> Path:
         InputError: the folder exists and is not a report.
     """
     target = Path(folder)
-    _check_free(target)
-    html = render_page(page)
-    target.mkdir(parents=True, exist_ok=True)
+    claim_report(target)
     # The page first: it identifies the folder as a report, even if only half written.
-    write_text(target / PAGE, html)
-    for left in target.glob(".tables.*"):
-        shutil.rmtree(left)
-    tables = Path(tempfile.mkdtemp(dir=target, prefix=".tables."))
-    tables.chmod(0o755)
-    for listing in page.listings():
-        write_text(tables / f"{listing.name}.md", listing.table.to_markdown())
-        write_text(tables / f"{listing.name}.tex", listing.table.to_latex(f"tab:{listing.name}"))
-        write_text(tables / f"{listing.name}.csv", listing.table.to_csv())
-    shutil.rmtree(target / "tables", ignore_errors=True)
-    tables.rename(target / "tables")
+    write_text(target / PAGE, render_page(page))
+    _write_tables(target / "tables", page)
     write_text(target / "report.md", render_markdown(page))
     return target / PAGE
+
+
+def _write_tables(folder: Path, page: Page) -> None:
+    """Write each table in its formats, and remove those of an earlier page that this one does not have."""
+    names = {listing.name for listing in page.listings()}
+    for path in folder.glob("*.csv"):
+        former = [path.with_suffix(suffix) for suffix in _TABLES]
+        # Only ours have all formats; anything else in the folder stays.
+        if path.stem not in names and all(file.is_file() for file in former):
+            for file in former:
+                remove(file)
+    for listing in page.listings():
+        write_text(folder / f"{listing.name}.md", listing.table.to_markdown())
+        write_text(folder / f"{listing.name}.tex", listing.table.to_latex(f"tab:{listing.name}"))
+        write_text(folder / f"{listing.name}.csv", listing.table.to_csv())
 
 
 def render_page(page: Page) -> str:
@@ -119,10 +122,13 @@ def _is_report(folder: Path) -> bool:
         return False
 
 
-def _check_free(folder: Path) -> None:
-    empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not empty and not _is_report(folder):
-        raise InputError(f"{folder}: exists and is not a report; name another folder with --out")
+def claim_report(folder: Path) -> None:
+    """Refuse a folder with other files, before the page is made.
+
+    Raises:
+        InputError: the folder exists and is not a report.
+    """
+    claim_folder(folder, _is_report, "a report")
 
 
 def _part(name: str) -> Markup:

@@ -1,7 +1,6 @@
 """Evaluate a checkpoint on a folder of corrupted images, and write the accuracies."""
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from robustmaps.data import CorruptedImages, open_corruptions
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
+from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, discard
 from robustmaps.evaluation import evaluate_corruptions
 from robustmaps.networks import Checkpoint, open_checkpoint
 from robustmaps.runs._evaluation import Options
@@ -63,17 +63,23 @@ def evaluate_corrupted(
         return CorruptedRun(_known(path, decisive), path, before=True)
     # Named after the settings, so that an existing file has the same ones.
     state = path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
-    done = evaluate_corruptions(
-        opened.model.to(resolve_device(options.device)),
-        corrupted,
-        samples=options.samples,
-        batch_size=options.batch_size,
-        state=state,
-        watcher=options.watcher,
-    )
-    figures = replace(done, checkpoint_sha256=opened.sha256).to_dict()
-    write_json(path, {**figures, "folder": corrupted.folder.resolve().name})
-    shutil.rmtree(state, ignore_errors=True)
+    parts = [f"{name}.npy" for name in corrupted.names]
+    claim(path)
+    claim_folder(state, beside=parts)
+    with alone(state / LOCK, "at this evaluation"):
+        if path.exists():  # another process has finished it meanwhile
+            return CorruptedRun(_known(path, decisive), path, before=True)
+        done = evaluate_corruptions(
+            opened.model.to(resolve_device(options.device)),
+            corrupted,
+            samples=options.samples,
+            batch_size=options.batch_size,
+            state=state,
+            watcher=options.watcher,
+        )
+        figures = replace(done, checkpoint_sha256=opened.sha256).to_dict()
+        write_json(path, {**figures, "folder": corrupted.folder.resolve().name})
+        discard(state, parts)
     return CorruptedRun(_known(path, decisive), path)
 
 

@@ -15,7 +15,8 @@ from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed
-from robustmaps.evaluation import Diagnosis, diagnose
+from robustmaps.engine.writing.outputs import claim, json_with
+from robustmaps.evaluation import Diagnosis, diagnose, images_sha256
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.training import TrainOptions, fit
 
@@ -64,11 +65,21 @@ def diagnose_checkpoint(
         watcher: receives progress reports.
 
     Raises:
-        InputError: the checkpoint or a setting is invalid, or the images don't fit the network.
+        InputError: the checkpoint or a setting is invalid, the images don't fit the network, or another file is in the
+            way.
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+    if out is not None:
+        _claim(Path(out))
     dataset = data_for(opened, data, watcher)
     x, y = choose_images(dataset, split, samples)
+    norm, eps = norm or opened.norm, eps or opened.eps
+    images = images_sha256(x, y)
+    decisive = {"seed": seed, "images_sha256": images, "checkpoint_sha256": opened.sha256}
+    name = f"diagnosis-{norm}-{as_fraction(eps).replace('/', '_')}-{split}{len(x)}-"
+    name += f"{short_hash([*decisive.values(), str(surrogate)])}.json"
+    path = Path(out) if out is not None else opened.folder / name
+    _claim(path, norm=norm, eps=eps, **decisive)
     place = resolve_device(device)
 
     def other() -> nn.Module:
@@ -82,15 +93,14 @@ def diagnose_checkpoint(
         opened.model.to(place).eval(),
         x,
         y,
-        norm=norm or opened.norm,
-        eps=eps or opened.eps,
+        norm=norm,
+        eps=eps,
         surrogate=other,
         seed=seed,
         batch_size=batch_size,
         watcher=watcher,
     )
     diagnosis = replace(diagnosis, checkpoint_sha256=opened.sha256)
-    path = Path(out) if out is not None else opened.folder / _file_name(diagnosis, split, str(surrogate))
     diagnosis.save(path)
     return DiagnosedRun(diagnosis, path)
 
@@ -118,8 +128,6 @@ def _train_surrogate(data: Dataset, device: torch.device, seed: int, watcher: Wa
     return model.eval()
 
 
-def _file_name(diagnosis: Diagnosis, split: str, surrogate: str) -> str:
-    """A readable name, unique for each combination of settings, so that no result overwrites another."""
-    decisive = [diagnosis.seed, diagnosis.images_sha256, diagnosis.checkpoint_sha256, surrogate]
-    budget = as_fraction(diagnosis.eps).replace("/", "_")
-    return f"diagnosis-{diagnosis.norm}-{budget}-{split}{diagnosis.images}-{short_hash(decisive)}.json"
+def _claim(path: Path, **settings: object) -> None:
+    """Refuse what is in the way; a diagnosis with the same settings may be replaced."""
+    claim(path, ours=json_with("format", "findings", **settings))

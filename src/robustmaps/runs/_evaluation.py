@@ -1,6 +1,5 @@
 """Evaluate a run, a checkpoint or a network in memory, and write the results."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +18,12 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.writing.outputs import alone
 from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
 from robustmaps.runs._robustbench import model_info
 
 
@@ -106,9 +107,12 @@ def evaluate_checkpoint(
         InputError: the checkpoint or a setting is invalid, the images don't fit the network, or another file is in the
             way.
     """
-    work = _Work(checkpoint, options or Options())
+    options = options or Options()
     if len(attack.eps) > 1:
         raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected one radius; several make a curve")
+    if out is not None and not is_verdicts(Path(out)):  # which may be these, and are looked at with the images
+        EvaluationFiles(Path(out), options.save_adversarials).claim()
+    work = _Work(checkpoint, options)
     return work.run(attack, attack.eps[0] if attack.eps else work.checkpoint.eps, out=out)
 
 
@@ -135,16 +139,22 @@ def evaluate_curve(
     radii = sorted(attack.eps)
     if len(radii) < 2 or len(set(radii)) < len(radii):
         raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected two or more radii, each once")
+    if out is not None:
+        claim_curve(Path(out))
     work = _Work(checkpoint, options or Options())
+    files = [work.files(attack, eps, radii[:number]) for number, eps in enumerate(radii)]
+    for each in files:
+        each.claim()
+    names = _names(attack)
+    digest = short_hash([each.path.name for each in files])
+    name = f"curve-{names}-{work.checkpoint.norm}-{work.options.split}{len(work.x)}-{digest}.json"
+    path = Path(out) if out is not None else work.folder / name
+    plot = claim_curve(path)
     runs: list[EvaluatedRun] = []
     for eps in radii:
         runs.append(work.run(attack, eps, smaller=tuple(runs)))
     points = [(run.evaluation.eps, run.evaluation.robust_accuracy) for run in runs]
-    names = _names(attack)
-    digest = short_hash([run.path.name for run in runs])
     evaluation = runs[0].evaluation
-    name = f"curve-{names}-{evaluation.norm}-{work.options.split}{len(evaluation.verdicts)}-{digest}.json"
-    path = Path(out) if out is not None else work.folder / name
     values = {
         "norm": evaluation.norm,
         "attack": attack.attack,
@@ -155,10 +165,9 @@ def evaluate_curve(
             for (eps, rate), run in zip(points, runs, strict=True)
         ],
     }
-    write_json(path, values)
-    plot = path.with_suffix(".png")
     title = f"{work.checkpoint.name}: {names}, {len(evaluation.verdicts)} {work.options.split} images"
     plot_eps_curve(plot, [(0.0, evaluation.clean_accuracy), *points], evaluation.norm, title)
+    write_json(path, values)
     return EvaluatedCurve(tuple(runs), path, plot)
 
 
@@ -180,26 +189,43 @@ class _Work:
         """Evaluate at one radius, unless done before."""
         attacks = create_attacks(config, self.checkpoint.norm, eps)
         described = attack_settings(attacks)
-        path = Path(out) if out is not None else self.folder / self._file_name(config, described, smaller)
-        images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
-        known = self._known(path, described)
-        if known is not None and (images is None or images.exists()):
-            return EvaluatedRun(known, path, images, before=True)
-        evaluation = self._evaluate(attacks, path, images, smaller[-1] if smaller else None)
-        evaluation.save(path)
-        about = model_info(evaluation, self.checkpoint, self.data.name)
-        write_json(path.with_name(f"{path.stem}.model_info.json"), about)
-        for with_images in (False, True):
-            shutil.rmtree(_partial(path, with_images), ignore_errors=True)
-        return EvaluatedRun(evaluation, path, images)
+        radii = [run.evaluation.eps for run in smaller]
+        files = (
+            self.files(config, eps, radii)
+            if out is None
+            else EvaluationFiles(Path(out), self.options.save_adversarials)
+        )
+        if (known := self._known(files, described)) is not None:
+            return known
+        files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
+        with alone(files.lock, "at this evaluation"):
+            # Another process may have finished it meanwhile.
+            if (known := self._known(files, described)) is None:
+                known = self._evaluate(attacks, files, smaller[-1] if smaller else None)
+            files.discard_states()
+        return known
+
+    def files(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> EvaluationFiles:
+        """The files in the run folder; their name is readable, and unique for each combination of settings.
+
+        Args:
+            config: the attacks.
+            eps: the radius.
+            smaller: the radii of the curve below it.
+        """
+        described = attack_settings(create_attacks(config, self.checkpoint.norm, eps))
+        digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, list(smaller)])
+        budget = as_fraction(described[0]["eps"]).replace("/", "_")
+        name = f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
+        return EvaluationFiles(self.folder / name, self.options.save_adversarials)
 
     def _evaluate(
-        self, attacks: Sequence[Attack], path: Path, images: Path | None, smaller: EvaluatedRun | None
-    ) -> Evaluation:
+        self, attacks: Sequence[Attack], files: EvaluationFiles, smaller: EvaluatedRun | None
+    ) -> EvaluatedRun:
         options = self.options
-        state = _partial(path, images is not None)
+        state = files.states[files.with_images]
         before = None if smaller is None else smaller.adversarials
-        kept = None if images is None else _kept_images(state / "adversarials.npy", self.x, before)
+        kept = None if files.images is None else _kept_images(state / "adversarials.npy", self.x, before)
         evaluation = evaluate(
             self.model,
             self.x,
@@ -214,42 +240,37 @@ class _Work:
             smaller=None if smaller is None else smaller.evaluation,
             watcher=options.watcher,
         )
-        if images is not None and kept is not None:
-            _save_adversarials(images, kept, self.y, evaluation)
-        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
+        if files.images is not None and kept is not None:
+            _save_adversarials(files.images, kept, self.y, evaluation)
+        evaluation = replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
+        # The verdicts last: once they are there, the evaluation is done.
+        self._describe(evaluation, files)
+        evaluation.save(files.path)
+        return EvaluatedRun(evaluation, files.path, files.images)
 
-    def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
-        """The evaluation in the file, if it has the same settings and images."""
-        if not path.exists():
+    def _describe(self, evaluation: Evaluation, files: EvaluationFiles) -> None:
+        """Write the leaderboard entry."""
+        write_json(files.info, model_info(evaluation, self.checkpoint, self.data.name))
+
+    def _known(self, files: EvaluationFiles, described: Sequence[dict[str, Any]]) -> EvaluatedRun | None:
+        """The evaluation in the files, if it is complete."""
+        if not files.path.exists():
             return None
-        known = Evaluation.load(path)
+        known = Evaluation.load(files.path)
         mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
         if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
-            raise InputError(f"{path}: contains another evaluation; name another file with --out, or delete it")
-        return known
-
-    def _file_name(
-        self, config: AttackConfig, described: Sequence[dict[str, Any]], smaller: Sequence[EvaluatedRun]
-    ) -> str:
-        """A readable name, unique for each combination of settings, so that no result overwrites another."""
-        radii = [run.evaluation.eps for run in smaller]
-        digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, radii])
-        budget = as_fraction(described[0]["eps"]).replace("/", "_")
-        return f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
+            raise InputError(f"{files.path}: contains another evaluation; name another file with --out, or delete it")
+        if files.images is not None and not is_adversarial(files.images):
+            return None
+        if not files.info.exists():  # earlier versions wrote it last
+            self._describe(known, files)
+        return EvaluatedRun(known, files.path, files.images, before=True)
 
 
 def _names(config: AttackConfig) -> str:
     """The names of the attacks, for file names and titles."""
     version = "" if config.version in (None, "standard") else f"-{config.version}"
     return "+".join(name + version if "version" in takes(name) else name for name in config.names)
-
-
-def _partial(path: Path, with_images: bool) -> Path:
-    """The file of intermediate results of an unfinished evaluation.
-
-    An evaluation without saved images can't be resumed by one that saves them, since earlier ones would be missing.
-    """
-    return path.with_name(f"{path.stem}{'.adversarials' if with_images else ''}.partial")
 
 
 def _kept_images(path: Path, x: Tensor, before: Path | None) -> Tensor:

@@ -5,8 +5,6 @@ import importlib
 import io
 import json
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +18,8 @@ from robustmaps.data import Dataset
 from robustmaps.engine.calling import LogitsNetwork, call, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.writing.outputs import claim_folder, publish
+from robustmaps.engine.writing.temporaries import temporary
 from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, image_cost, open_checkpoint
 from robustmaps.runs._model_card import CARD, Check, model_card
 from robustmaps.training import load_weights, save_weights
@@ -81,18 +81,14 @@ def export(
     checkpoint = open_checkpoint(run)
     assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
     folder = Path(out) if out is not None else checkpoint.path.parent / "export" / form
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: already exists; name another folder with --out, or delete it")
+    claim_folder(folder)
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _need(package)
     loaded = data_for(checkpoint, data)
     x, _ = choose_images(loaded, "test", min(_CHECKED, len(loaded.test)))
     model = checkpoint.model.eval()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        made.chmod(0o755)
+    with temporary(folder, folder=True) as made:
         file = made / FILES[form]
         _WRITE[form](_of_logits(model, x), x, file, checkpoint)
         difference, largest = _check(model, _READ[form](file), x, form)
@@ -101,11 +97,7 @@ def export(
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest)
         check, cost = Check(len(x), difference, largest), image_cost(model, loaded)
         write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check, cost))
-        if folder.exists():
-            folder.rmdir()
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        publish(made, folder)
     return exported
 
 

@@ -127,14 +127,14 @@ def _run_folders(folder: Path, skipped: Skipped, depth: int) -> Iterator[Path]:
         if not child.is_dir() or child.name.startswith("."):
             continue
         inside = list(_run_folders(child, lambda *_: None, depth - 1)) if depth else []
-        if not inside and not _is_report(child):
+        if not inside and not _is_report(child) and any(not part.name.startswith(".") for part in child.iterdir()):
             skipped(child, "not a run folder, it has no config.yaml")
         yield from inside
 
 
 def _is_report(folder: Path) -> bool:
-    """Whether it looks like a report; the report's own code is avoided since it needs PyTorch."""
-    return (folder / "index.html").is_file() and (folder / "tables").is_dir()
+    """Whether it looks like a report, even half written; the report's own code is avoided since it needs PyTorch."""
+    return (folder / "index.html").is_file()
 
 
 def _history(path: Path) -> tuple[dict[str, Any], ...]:

@@ -11,7 +11,7 @@ from torch import nn
 from robustmaps.config import RunConfig, read_mapping, write_config
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.files import remove, write_json, write_text
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.networks import (
     DESCRIPTION,
@@ -82,6 +82,7 @@ def train(
         raise InputError(
             f"{folder.path} already contains this run; continue it with --resume, or choose another --out or --seed"
         )
+    folder.claim()
     defense = create_defense(config.defense, run.helper)
     data = data or load_data(config.data, watcher)
     if run.helper is not None:
@@ -89,7 +90,7 @@ def train(
     network = create_network(run, data)
     if not folder.config.exists():
         write_text(folder.config, write_config(config))
-    folder.error.unlink(missing_ok=True)
+    remove(folder.error)
     if not folder.cost.exists():
         write_json(folder.cost, image_cost(network.model, data).to_dict())
     result = fit(

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustmaps.config import AttackConfig, make_study
 from robustmaps.data import Dataset, load
 from robustmaps.engine.calling import network_logits
-from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.files import remove, write_json, write_text
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.random import stream
 from robustmaps.engine.tables import Table, percent_cell, table
@@ -23,7 +23,7 @@ from robustmaps.runs import Yardstick, create_attacks, read_run
 from robustmaps.studies._configurations import Variant, group
 from robustmaps.studies._plan import SweepPlan, evaluation_names, plan_sweep
 from robustmaps.studies._progress import SweepState
-from robustmaps.studies._sweep import RunsFailed, sweep
+from robustmaps.studies._sweep import RunsFailed, claim_study, sweep
 
 EPS = 0.15
 SEEDS = 3
@@ -31,6 +31,7 @@ _UPSAMPLES = (1, 2)
 _NAMES = ("122", "122, inputs x2")
 _TITLES = ("ResNet-8", "ResNet-8 with inputs upsampled by 2")
 _SHOWN = 8
+_FILES = ("curves.png", "attacked.png", "summary.json", "summary.md")
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def demo(
         "evaluation": {"attack": "pgd", "steps": 20, "restarts": 5, "batch_size": 256},
     }
     plan = plan_sweep(make_study(study, Path("demo")), out, jobs=jobs, threads=1)
+    claim_study(plan, *(plan.out / name for name in _FILES))
     done = sweep(plan, watcher=watcher, should_stop=should_stop)
     if done.failed:
         raise RunsFailed("; ".join(f"{path}: {text}" for path, text in done.failed.items()))
@@ -168,23 +170,26 @@ def _evaluate_s(variant: Variant) -> float:
 
 
 def _write(result: DemoResult, plan: SweepPlan) -> None:
+    curves, attacked, record, summary = files = [result.folder / name for name in _FILES]
+    for path in files:  # of earlier versions too, whose pictures are not marked
+        remove(path)
     named = dict(zip(_NAMES, result.variants, strict=True))
     budget = f"l_inf, eps {as_fraction(EPS)}"
     plot_curves(
-        result.folder / "curves.png",
+        curves,
         {name: [run.history for run in variant.runs] for name, variant in named.items()},
         f"Adversarial training of ResNet-8 on digits ({budget}, PGD-5), {result.robust_gain.seeds} seeds",
     )
     data = load("digits")
     attack = plan.study.evaluations[0].attack
     plot_attacked(
-        result.folder / "attacked.png",
+        attacked,
         {name: _attacked(variant.runs[0].folder, attack, data) for name, variant in named.items()},
         EPS,
         f"The same test images attacked on both networks ({budget}, PGD-20, 5 restarts)",
     )
-    write_json(result.folder / "summary.json", result.to_dict())
-    write_text(result.folder / "summary.md", _markdown(result))
+    write_json(record, result.to_dict())
+    write_text(summary, _markdown(result))
 
 
 def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[AttackedImage]:

@@ -13,6 +13,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
+from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.runs import Options, evaluate_checkpoint, train
 from robustmaps.studies._candidates import Candidate
 from robustmaps.training import RunFolder
@@ -132,7 +133,7 @@ def search(
         should_stop: if True, saves the run and raises `Interrupted`; the same call resumes.
 
     Raises:
-        InputError: Optuna is not installed, or the settings are invalid.
+        InputError: Optuna is not installed, the settings are invalid, or another file is in the way.
         Interrupted: ``should_stop`` returned True.
     """
     check_whole("least_epochs", least_epochs, 1)
@@ -140,6 +141,8 @@ def search(
     if len(data.validation) == 0:
         raise InputError(f"{data.name}: the search needs validation images; set validation above 0")
     optuna = _optuna()
+    path = Path(out) / "search.json"
+    claim(path, ours=json_with("front", "trials"))
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least_epochs, reduction_factor=reduction)
     halving = _Halving(optuna, optuna.create_study(direction="maximize", pruner=pruner))
     given, *others = candidates
@@ -150,7 +153,7 @@ def search(
         trials.append(_try(candidate, Path(out), halving, data, watcher, should_stop, spare=spare))
     trials.sort(key=lambda trial: trial.candidate.relative)
     judged = tuple(_judged(trial, trials, data, evaluation, watcher) for trial in trials)
-    result = SearchResult(judged, Path(out) / "search.json")
+    result = SearchResult(judged, path)
     write_json(result.path, result.to_dict())
     return result
 

@@ -2,24 +2,24 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_config
-from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.engine.files import short_hash, write_json, write_text
+from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.files import remove, short_hash, write_json, write_text
 from robustmaps.engine.progress import Progress
+from robustmaps.engine.writing.outputs import alone, claim, json_with
 from robustmaps.networks import load_data
 from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, read_run, train
 from robustmaps.studies._plan import SweepPlan
 from robustmaps.studies._processes import Executor, LocalExecutor, Worker
 from robustmaps.studies._progress import Board, SweepState
 from robustmaps.training import RunFolder
+
+_COPY = "study.yaml"
 
 
 class RunsFailed(RuntimeError):  # noqa: N818 - named after what happened
@@ -37,10 +37,11 @@ class RunTask:
     def __call__(self, worker: Worker) -> dict[str, float]:
         """Returns clean and robust accuracy in the first evaluation, at the largest radius."""
         folder = self.out / self.config.name
+        RunFolder(folder).claim()
         # So that a run that fails before it starts counts as failed, not as an unrelated folder.
         if not (folder / "config.yaml").exists():
             write_text(folder / "config.yaml", write_config(self.config))
-        RunFolder(folder).error.unlink(missing_ok=True)
+        remove(RunFolder(folder).error)
         try:
             return self._work(folder, worker)
         except Interrupted:
@@ -129,12 +130,13 @@ def sweep(
         should_stop: if True, saves all runs and raises `Interrupted`.
 
     Raises:
-        InputError: another sweep is running in the folder.
+        InputError: another sweep is running in the folder, or other files are in the way of its own.
         Interrupted: ``should_stop`` returned True.
     """
     began = time.monotonic()
     missing = plan.missing
-    with _held(plan.out):
+    claim_study(plan)
+    with alone(plan.out / ".sweep.lock", "running a sweep there"):
         _record(plan)
         board = Board(plan, watcher)
         tasks = [RunTask(run.point.config, plan.out, plan.study.evaluations) for run in missing]
@@ -153,25 +155,31 @@ def sweep(
     return SweepResult(plan.out, made, len(plan.runs) - len(missing), failed, time.monotonic() - began)
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".sweep.lock")
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        raise InputError(f"{folder}: another sweep is running there; wait for it or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def claim_study(plan: SweepPlan, *others: Path) -> None:
+    """Refuse a folder in which other files are in the way, before the work.
+
+    Args:
+        plan: the plan; its runs are checked one by one as they begin.
+        others: further files to write, which are ours if the folder has a study's record.
+
+    Raises:
+        InputError: one of the files is not ours.
+    """
+    record, copy = plan.out / STUDY, plan.out / _COPY
+    ours = json_with("format", "keys", "evaluations", "runs", "study")
+    claim(record, ours=ours)
+    claim(*others, ours=lambda _: ours(record))
+    claim(copy, ours=lambda _: ours(record) or copy.read_bytes() == plan.study.text.encode())
 
 
 def _record(plan: SweepPlan) -> None:
-    """Save the study in the folder, for reports on its runs alone; another study's file is moved aside."""
-    copy = plan.out / "study.yaml"
-    if copy.exists() and (before := copy.read_text(encoding="utf-8")) != plan.study.text:
-        write_text(plan.out / f"study-{short_hash(before)}.yaml", before)
-    write_text(copy, plan.study.text)
+    """Save the study in the folder, for reports on its runs alone; an earlier study's file is moved aside."""
+    copy = plan.out / _COPY
+    before = copy.read_text(encoding="utf-8") if copy.exists() else None
     folders = {run.point.config.hash: run.folder.name for run in plan.runs}
     write_json(plan.out / STUDY, study_record(plan.study, folders))
+    if before == plan.study.text:
+        return
+    if before is not None:
+        write_text(plan.out / f"study-{short_hash(before)}.yaml", before)
+    write_text(copy, plan.study.text)

@@ -12,10 +12,11 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import check_free, write_json
+from robustmaps.engine.files import write_json
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed, stream
+from robustmaps.engine.writing.outputs import claim, is_picture
 from robustmaps.figures import plot_theory
 from robustmaps.networks import load_data
 from robustmaps.training import TrainOptions, fit
@@ -64,7 +65,8 @@ def theory(
         watcher: receives progress reports.
     """
     files = () if out is None else (Path(out) / "theory.json", Path(out) / "theory.png")
-    check_free(*files)
+    claim(*files[:1])
+    claim(*files[1:], ours=is_picture)
     check_whole("draws", draws, 1)
     check_whole("steps", steps, 0)
     check_whole("networks", networks, 0)
@@ -78,8 +80,8 @@ def theory(
             variations.append(_trained(Toy(pool=pool), loaded, networks, epochs, seed, watcher))
     found = laboratory(variations, draws=draws, steps=steps, seed=seed, watcher=watcher)
     if files:
-        write_json(files[0], found.to_dict())
         plot_theory(files[1], found)
+        write_json(files[0], found.to_dict())
     return TheoryResult(found, files)
 
 

@@ -99,6 +99,7 @@ def fit(
     folder = None if out is None else RunFolder(out)
     with ExitStack() as stack:
         if folder is not None:
+            folder.claim()
             stack.enter_context(folder.locked())
             if folder.last.exists() and not resume:
                 raise InputError(f"{folder.path} already contains a run; resume it or choose another folder")

@@ -10,17 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import atomic, write_json, write_text
+from robustmaps.engine.files import append_line, atomic, remove, write_json, write_text
+from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, json_with
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-# Longer than another process holds the lock to check whether it is free.
-_LOCK_S = 0.5
 
 
 class RunFolder:
@@ -76,7 +72,7 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         """The lock of the training process."""
-        return self.path / ".lock"
+        return self.path / LOCK
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -85,25 +81,30 @@ class RunFolder:
         Raises:
             InputError: another process has locked it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.lock)
-        try:
-            lock.acquire(timeout=_LOCK_S)
-        except Timeout:
-            raise InputError(f"{self.path}: another process is training this run; wait for it or stop it") from None
-        try:
+        with alone(self.lock, "training this run"):
+            # Of earlier versions; see `temporary` for the others.
             for name in (self.last.name, self.best.name):
                 for partial in self.path.glob(f".{name}.*.tmp"):
-                    partial.unlink()
+                    remove(partial)
             yield
-        finally:
-            lock.release()
+
+    def claim(self) -> None:
+        """Refuse a folder with other people's files, before the work, and a run whose checkpoint was deleted.
+
+        Raises:
+            InputError: the folder contains something else.
+        """
+        claim_folder(self.path, self._is_ours, "a run folder", beside=("log.txt", self.error.name))
+        if not self.last.exists():
+            claim(self.metrics)  # written after the checkpoint, so that a killed run never has it alone
+
+    def _is_ours(self, _: Path) -> bool:
+        known = json_with("robustmaps", "torch")
+        return self.config.exists() or self.last.exists() or known(self.environment)
 
     def log(self, text: str) -> None:
         """Add a line to log.txt, with the time."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        append_line(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint."""

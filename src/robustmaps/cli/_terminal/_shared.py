@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from robustmaps.cli._terminal._streams import stop_signals
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.tables import Table
 
@@ -87,7 +88,7 @@ def rich_table(table: Table) -> RichTable:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Within the block Ctrl-C and SIGTERM ask for a stop instead of raising; a second one raises KeyboardInterrupt."""
+    """Within the block Ctrl-C, SIGTERM and SIGHUP ask for a stop; a second one raises KeyboardInterrupt."""
     asked = False
 
     def ask(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -97,7 +98,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         asked = True
         print("robustmaps: stopping after this step; press Ctrl-C again to stop immediately", file=sys.stderr)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *stop_signals())}
     try:
         yield lambda: asked
     finally:

@@ -1,0 +1,196 @@
+"""What may be written: new files, and those that this package wrote before; and one process at a time.
+
+Every path that is written is claimed before the work that leads to it. A file is one of ours if its content has the
+form of the same kind of result: the keys of a JSON file or of a safetensors header. Folders are ours by a file in them.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.writing.temporaries import full_disk_named, is_leftover, remove_leftovers, why_full
+
+Ours = Callable[[Path], bool]
+
+LOCK = ".lock"
+SOFTWARE = "robustmaps"
+"""What the pictures of this package say that they were made with."""
+# Longer than another process holds a lock to check whether it is free.
+_LOCK_S = 0.5
+# Larger than the verdicts of ten million images.
+_LARGEST_JSON_BYTES = 1 << 30
+_LARGEST_HEADER_BYTES = 100 << 20
+
+
+def claim(*outputs: str | Path, ours: Ours | None = None) -> None:
+    """Refuse outputs that would replace something, before the work that leads to them.
+
+    Args:
+        outputs: the files to write, each with those named after it.
+        ours: recognises, by content, an earlier result of the same kind, which may be replaced; None if none may.
+
+    Raises:
+        InputError: one of the paths exists and is not ours, two are the same, or nothing can be written there.
+    """
+    paths = [Path(output) for output in outputs]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            raise InputError(f"{path}: would be the name of two outputs; choose a name with another suffix")
+        if os.path.lexists(path) and not (ours is not None and path.is_file() and ours(path)):
+            what = "" if ours is None else " and is not an earlier result of this kind"
+            raise InputError(f"{path} already exists{what}; choose another path or remove it")
+        _check_place(path)
+
+
+def claim_folder(folder: str | Path, ours: Ours | None = None, what: str = "", *, beside: Collection[str] = ()) -> None:
+    """Refuse a folder with other people's files, before the work that leads to it.
+
+    Args:
+        folder: the folder: new, empty, or one of ours.
+        ours: recognises a folder that was written before, and may be written again; None if none may.
+        what: what ours is called, such as ``a report``.
+        beside: names of files that are ours even in a folder that is not recognised yet.
+
+    Raises:
+        InputError: the folder contains something else, or nothing can be written there.
+    """
+    path = Path(folder)
+    if os.path.lexists(path):
+        if not path.is_dir():
+            raise InputError(f"{path} already exists and is not a folder; choose another one or remove it")
+        names = {child.name for child in path.iterdir() if not is_leftover(child)}
+        if not names <= {LOCK, *beside} and not (ours is not None and ours(path)):
+            found = "already exists" if ours is None else f"exists and is not {what}"
+            raise InputError(f"{path}: {found}; name another folder with --out, or delete it")
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"{path}: can't be written, since {above} is not a folder")
+    with full_disk_named(path):
+        try:
+            with tempfile.TemporaryFile(dir=above):  # permissions alone do not tell
+                pass
+        except OSError as error:
+            if why_full(error) is not None:
+                raise
+            raise InputError(f"{path}: can't be written ({error.strerror}); choose another path") from error
+
+
+def json_with(*keys: str, **values: object) -> Ours:
+    """Recognises JSON objects that have these keys, and these values of others."""
+
+    def ours(path: Path) -> bool:
+        try:
+            if path.stat().st_size > _LARGEST_JSON_BYTES:
+                return False
+            return _has(json.loads(path.read_text(encoding="utf-8")), keys, values)
+        except (OSError, ValueError, RecursionError):
+            return False
+
+    return ours
+
+
+def tensors_with(*keys: str, **values: str) -> Ours:
+    """Recognises safetensors files whose header has these keys, and these values of others, in its description."""
+
+    def ours(path: Path) -> bool:
+        try:
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size)) if size <= _LARGEST_HEADER_BYTES else None
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(header, dict) and _has(header.get("__metadata__"), keys, values)
+
+    return ours
+
+
+def is_picture(path: Path) -> bool:
+    """Recognises PNG files by `robustmaps.figures`."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 12)
+    except OSError:
+        return False
+    return start.startswith(b"\x89PNG") and b"tEXtSoftware\0" + SOFTWARE.encode() in start
+
+
+def _has(found: Any, keys: Collection[str], values: Mapping[str, object]) -> bool:
+    if not isinstance(found, dict) or not found.keys() >= {*keys, *values}:
+        return False
+    return all(found[key] == value for key, value in values.items())
+
+
+@contextmanager
+def alone(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
+    """Within the block, this is the only process that has the lock; its file is removed at the end.
+
+    Args:
+        lock: the lock's file.
+        doing: what the other process does, for the error.
+        wait: wait for the other process instead of raising.
+
+    Raises:
+        InputError: another process has the lock.
+    """
+    held = FileLock(lock)
+    while not held.is_locked:
+        with full_disk_named(lock), contextlib.suppress(FileNotFoundError):  # the folder was discarded just now
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                held.acquire(timeout=-1 if wait else _LOCK_S)
+            except Timeout:
+                raise InputError(f"{lock.parent}: another process is {doing}; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        # While it is still held; a process that waits for it looks whether it is still there.
+        discard(lock.parent, [lock.name])
+        held.release()
+
+
+def publish(made: Path, folder: Path, *, replace: bool = False) -> None:
+    """Give a finished temporary folder its name.
+
+    Args:
+        made: the temporary folder.
+        folder: its name; nothing or an empty folder has it yet.
+        replace: remove an earlier folder of ours of that name.
+
+    Raises:
+        InputError: there is something of that name by now.
+    """
+    if replace:
+        remove_folder(folder)
+    try:
+        made.rename(folder)
+    except OSError as error:
+        if not os.path.lexists(folder):
+            raise
+        raise InputError(f"{folder}: already exists; another process made it meanwhile") from error
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder in the cache with all that is in it; its name, with a hash, tells that it is ours."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard(folder: Path, names: Collection[str]) -> None:
+    """Remove these files of ours and what dead processes left, and the folder if nothing else is in it."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    remove_leftovers(folder)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
