@@ -1,6 +1,5 @@
 """A study: which runs and evaluations a YAML file asks for. No PyTorch here."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
@@ -12,11 +11,13 @@ import yaml
 from robustmaps import defenses
 from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
 from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError, unknown
 
 SEED = "seed"
 STUDY = "study.json"
 """The file in a study's folder that lists its runs."""
+_MEND = "sweep the study again to write it again"
 _KEYS = ("axes", "fixed", "exclude", "evaluation")
 
 
@@ -274,11 +275,17 @@ def _known(given: Mapping[str, Any], where: str) -> None:
 
 
 def asked_for(folder: Path) -> set[str] | None:
-    """The run folders that the study in a folder lists, None where there is no study."""
+    """The run folders that the study in a folder lists, None where there is no study.
+
+    Raises:
+        InputError: the list is damaged.
+    """
     try:
-        return {str(run["folder"]) for run in json.loads((folder / STUDY).read_text(encoding="utf-8"))["runs"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {str(run["folder"]) for run in read_json(folder / STUDY, _MEND)["runs"]}
+    except OSError:
         return None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / STUDY}: not the list of a study ({error!r}); {_MEND}") from error
 
 
 def study_record(study: Study, folders: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from robustmaps.data import store
 from robustmaps.data.source import Progress, Source
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import sync_folder
 
 
 def cache_root(cache_dir: Path | None = None) -> Path:
@@ -74,6 +75,7 @@ def _build(source: Source, folder: Path, image_size: int | None, progress: Progr
         store.write(source.read(image_size, progress), partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from robustmaps.engine.checked import sealed
 from robustmaps.engine.errors import InputError
 
 
@@ -31,9 +32,27 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
         os.replace(name, target)
+        sync_folder(target.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sync(path: str | Path) -> None:
+    """Wait until the contents of a file that was written and closed are on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: str | Path) -> None:
+    """Wait until the names in a folder are on the disk: files that were created, renamed or removed there."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows, which has no such call
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -43,8 +62,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write an indented JSON file atomically; NaN and infinity are refused, since JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write an indented JSON file atomically; NaN and infinity are refused, since JSON has neither.
+
+    Keys and values get a checksum, which `robustmaps.engine.checked.read_json` verifies.
+    """
+    values = sealed(value) if isinstance(value, Mapping) else value
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def short_hash(value: object) -> str:

@@ -6,22 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import safetensors.torch
-import torch
-from torch import Tensor
-
 from robustmaps.attacks import Attack, takes
 from robustmaps.config import AttackConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import atomic, short_hash, write_json
+from robustmaps.engine.files import short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.runs._adversarials import KeptImages, check_images
 from robustmaps.runs._attacks import create_attacks
 from robustmaps.runs._robustbench import model_info
 
@@ -72,6 +68,8 @@ class Options:
         precision: precision of the attack: auto, fp32, tf32 (on CUDA) or bf16; verdicts are always float32.
         compile: compile the attack with torch.compile.
         save_adversarials: also write the adversarial examples.
+        eight_bit: round adversarial images to 8 bits per channel, within the budget; a sample then only counts as
+            broken by an image that can be saved as PNG.
         watcher: receives progress reports.
     """
 
@@ -84,6 +82,7 @@ class Options:
     precision: str = "auto"
     compile: bool = False
     save_adversarials: bool = False
+    eight_bit: bool = False
     watcher: Watcher = ignore
 
 
@@ -179,11 +178,13 @@ class _Work:
     ) -> EvaluatedRun:
         """Evaluate at one radius, unless done before."""
         attacks = create_attacks(config, self.checkpoint.norm, eps)
-        described = attack_settings(attacks)
+        described = attack_settings(attacks, eight_bit=self.options.eight_bit)
         path = Path(out) if out is not None else self.folder / self._file_name(config, described, smaller)
         images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
         known = self._known(path, described)
         if known is not None and (images is None or images.exists()):
+            if images is not None:
+                check_images(images, known)
             return EvaluatedRun(known, path, images, before=True)
         evaluation = self._evaluate(attacks, path, images, smaller[-1] if smaller else None)
         evaluation.save(path)
@@ -199,7 +200,7 @@ class _Work:
         options = self.options
         state = _partial(path, images is not None)
         before = None if smaller is None else smaller.adversarials
-        kept = None if images is None else _kept_images(state / "adversarials.npy", self.x, before)
+        kept = None if images is None else KeptImages(state, self.x, before)
         evaluation = evaluate(
             self.model,
             self.x,
@@ -210,12 +211,14 @@ class _Work:
             precision=options.precision,
             compile=options.compile,
             state=state,
-            adversarials=kept,
+            adversarials=None if kept is None else kept.images,
+            flush=(lambda: None) if kept is None else kept.flush,
+            eight_bit=options.eight_bit,
             smaller=None if smaller is None else smaller.evaluation,
             watcher=options.watcher,
         )
         if images is not None and kept is not None:
-            _save_adversarials(images, kept, self.y, evaluation)
+            evaluation = replace(evaluation, saved=kept.save(images, self.model, self.x, self.y, evaluation))
         return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
 
     def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
@@ -250,27 +253,3 @@ def _partial(path: Path, with_images: bool) -> Path:
     An evaluation without saved images can't be resumed by one that saves them, since earlier ones would be missing.
     """
     return path.with_name(f"{path.stem}{'.adversarials' if with_images else ''}.partial")
-
-
-def _kept_images(path: Path, x: Tensor, before: Path | None) -> Tensor:
-    """Memory-map a file of images, which survives the process.
-
-    It is initialised with ``x`` and the adversarial examples at a smaller radius from the file ``before``.
-    """
-    if not path.exists():
-        images = x.clone()
-        if before is not None:
-            found = safetensors.torch.load_file(before)
-            images[found["sample"]] = found["image"]
-        with atomic(path) as file:
-            np.save(file, images.numpy(), allow_pickle=False)
-    return torch.from_numpy(np.load(path, mmap_mode="r+", allow_pickle=False))
-
-
-def _save_adversarials(path: Path, images: Tensor, y: Tensor, evaluation: Evaluation) -> None:
-    """Write the adversarial examples and the indices of their samples."""
-    broken = torch.from_numpy(evaluation.clean_correct & ~evaluation.robust_correct).nonzero().squeeze(1)
-    tensors = {"sample": broken, "label": y[broken].contiguous(), "image": images[broken].contiguous()}
-    about = {"norm": evaluation.norm, "eps": str(evaluation.eps), "images_sha256": evaluation.images_sha256}
-    with atomic(path) as file:
-        file.write(safetensors.torch.save(tensors, about))

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_config
+from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_run_config
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import short_hash, write_json, write_text
 from robustmaps.engine.progress import Progress
@@ -39,7 +39,7 @@ class RunTask:
         folder = self.out / self.config.name
         # So that a run that fails before it starts counts as failed, not as an unrelated folder.
         if not (folder / "config.yaml").exists():
-            write_text(folder / "config.yaml", write_config(self.config))
+            write_run_config(folder / "config.yaml", self.config)
         RunFolder(folder).error.unlink(missing_ok=True)
         try:
             return self._work(folder, worker)
