@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         make_study,
         read_study,
         study_record,
+        study_text,
     )
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "read_study",
     "recipe_names",
     "study_record",
+    "study_text",
     "to_mapping",
     "write_config",
     "write_run_config",
