@@ -65,11 +65,11 @@ def check_saved(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, evaluatio
             logits = plain(saved)
             right = logits.gather(1, labels[:, None]).squeeze(1)
             others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-            rounding = _LOGIT_ROUNDING * logits.abs().amax(1).clamp(min=1)
+            rounding = _LOGIT_ROUNDING * logits.nan_to_num(0, 0, 0).abs().amax(1).clamp(min=1)
             sound = (
                 (distance <= evaluation.eps + TOLERANCE)
                 & ((saved - saved.clamp(0, 1)).abs().flatten(1).amax(1) <= TOLERANCE)
-                & (right <= others + rounding)
+                & ~(right > others + rounding)  # a logit that is not a number is not right either
             )
             if not bool(sound.all()):
                 raise Damaged(f"{int((~sound).sum())} of {len(sound)} adversarial images are not those that were found")
