@@ -178,22 +178,22 @@ def test_images_that_were_lost_are_noticed_at_the_end(damage, run, tmp_path):
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.7), ("l1", 4.0)])
 def test_8_bit_images_break_their_samples_as_png(norm, eps, run, tmp_path):
-    attack = AttackConfig(norm=norm, eps=(eps,), steps=8, restarts=1)
+    attack = AttackConfig("apgd-ce", norm=norm, eps=(eps,))
     plain, rounded = (
-        evaluate_checkpoint(run, attack, replace(SAVING, eight_bit=bits), out=tmp_path / f"{bits}.json")
+        evaluate_checkpoint(run, attack, replace(SAVING, samples=16, eight_bit=bits), out=tmp_path / f"{bits}.json")
         for bits in (False, True)
     )
     counts = rounded.evaluation.saved
-    assert counts["images"] == counts["misleading_at_8_bits"] == counts["within_budget_at_8_bits"] > 3
+    assert counts["images"] == counts["misleading_at_8_bits"] == counts["within_budget_at_8_bits"] > 1
     assert plain.evaluation.saved["misleading_at_8_bits"] <= plain.evaluation.saved["images"]
     assert plain.evaluation.attacks != rounded.evaluation.attacks
     assert rounded.evaluation == Evaluation.load(rounded.path)
     saved = load_file(rounded.adversarials)
-    x, _ = data.load("digits").test.subset(40).tensors()
+    x, _ = data.load("digits").test.subset(16).tensors()
     model = open_checkpoint(run).model.eval()
     for image, row, label in zip(saved["image"], saved["sample"].tolist(), saved["label"].tolist(), strict=True):
         Image.fromarray((255 * image[0]).round().to(torch.uint8).numpy()).save(tmp_path / "x.png")
-        again = torch.from_numpy(np.asarray(Image.open(tmp_path / "x.png"))).float()[None, None] / 255
+        again = torch.from_numpy(np.array(Image.open(tmp_path / "x.png"))).float()[None, None] / 255
         assert torch.equal(again[0], image)
         order = {"linf": float("inf"), "l2": 2, "l1": 1}[norm]
         assert float(torch.linalg.vector_norm(again[0] - x[row], ord=order)) <= eps + 1e-5
