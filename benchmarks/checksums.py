@@ -51,18 +51,19 @@ def timed(places: tuple[tuple[Any, str], ...], spent: list[float]) -> Iterator[N
         yield
 
 
-def row(name: str, work: Callable[[], Any]) -> None:
-    """Print the shares of a piece of work."""
+def row(name: str, work: Callable[[], Any]) -> Any:
+    """Print the shares of a piece of work; returns its result."""
     sums: list[float] = []
     waits: list[float] = []
     began = time.perf_counter()
     with timed(CHECKSUMS, sums), timed(DISK, waits):
-        work()
+        result = work()
     total = time.perf_counter() - began
     print(
         f"| {name} | {total:.1f} s | {1e3 * sum(sums):.0f} ms | {sum(sums) / total:.2%} | {1e3 * sum(waits):.0f} ms "
         f"| {sum(waits) / total:.2%} |"
     )
+    return result
 
 
 def speeds() -> None:
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1280, help="images of 32 x 32 to train on")
     parser.add_argument("--epochs", type=int, default=2)
     given = parser.parse_args()
-    print(f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} threads, torch {torch.__version__}.\n")
+    print(f"{device_name(torch.device('cpu'))}, torch {torch.__version__}.\n")
     speeds()
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
@@ -104,10 +105,12 @@ def main() -> None:
         config = from_mapping({**values, "device": "cpu", "precision": "fp32"}, RunConfig())
         images = data.load(source, cache_dir=Path(folder, "cache"))
         print("\n| work | total | checksums | share | waiting for the disk | share |\n|" + " --- |" * 6)
-        row(f"training, {given.epochs} epochs of {len(images.train)}", lambda: train(config, folder, data=images))
-        run = Path(folder, config.name)
+        run = row(f"training, {given.epochs} epochs of {len(images.train)}", lambda: train(config, folder, data=images))
         options = Options(data=images, batch_size=32, device="cpu", precision="fp32", save_adversarials=True)
-        row(f"evaluation of {len(images.test)}", lambda: evaluate_checkpoint(run, AttackConfig(steps=20), options))
+        row(
+            f"evaluation of {len(images.test)}",
+            lambda: evaluate_checkpoint(run.folder, AttackConfig(steps=20), options),
+        )
 
 
 if __name__ == "__main__":

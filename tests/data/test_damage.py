@@ -1,5 +1,6 @@
 """Damage to a decoded data set is noticed when it is opened, or when its images are first read."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -150,3 +151,17 @@ def test_damaged_extra_images_are_refused(save, source: Path, tmp_path: Path) ->
     flip(damaged, 500_000)
     with pytest.raises(Damaged, match=rf"{damaged.name}: damaged: image.npy has another checksum"):
         data.load_extra(tmp_path / "more.npz", train, 0.5, cache_dir=tmp_path)
+
+
+def test_a_set_is_on_the_disk_before_it_has_its_name(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    fsync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append(os.fstat(handle).st_ino), fsync(handle))[1])
+    monkeypatch.setattr(Path, "rename", lambda path, to: (calls.append(Path(to).name), rename(path, to))[1])
+    data.load(source, cache_dir=tmp_path / "cache")
+    (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    named = calls.index(folder.name)
+    assert {path.stat().st_ino for path in (folder, *folder.iterdir())} <= set(calls[:named])
+    assert (tmp_path / "cache").stat().st_ino in calls[named:]
