@@ -47,16 +47,17 @@ def check_saved(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, evaluatio
         x: clean images of these samples (n, C, H, W) in [0, 1].
         y: their labels (n,).
         x_adv: their adversarial images, like ``x``.
-        evaluation: the budget and the batch size.
+        evaluation: the distances, the budget and the batch size.
 
     Returns:
         Numbers of images: ``images`` in all, ``misleading_at_8_bits``, which are still misclassified when rounded to
         multiples of 1/255, as in a PNG file, and ``within_budget_at_8_bits``, which are so within the budget.
 
     Raises:
-        Damaged: an image is outside the budget or [0, 1], or is classified correctly.
+        Damaged: an image is outside the budget or [0, 1], at another distance, or classified correctly.
     """
     device = device_of(model)
+    found = torch.tensor([distance for distance in evaluation.distances if distance is not None], device=device)
     misleading = within = 0
     with plain_view(model) as plain:
         for start in range(0, len(x), batch := int(evaluation.environment["batch_size"])):
@@ -68,6 +69,7 @@ def check_saved(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, evaluatio
             rounding = _LOGIT_ROUNDING * logits.nan_to_num(0, 0, 0).abs().amax(1).clamp(min=1)
             sound = (
                 (distance <= evaluation.eps + TOLERANCE)
+                & ((distance - found[start : start + batch]).abs() <= TOLERANCE * distance.clamp(min=1))
                 & ((saved - saved.clamp(0, 1)).abs().flatten(1).amax(1) <= TOLERANCE)
                 & ~(right > others + rounding)  # a logit that is not a number is not right either
             )
