@@ -13,6 +13,7 @@ import pytest
 import robustmaps
 from robustmaps.config import from_mapping, read_recipe
 from robustmaps.runs import folder_of
+from robustmaps.training import RunFolder
 
 WRITTEN = Path(__file__).parents[1] / "fixtures" / "version-0.1"
 
@@ -64,10 +65,10 @@ def test_an_evaluation_is_found_again(copy: Path) -> None:
 
 def test_a_stopped_run_goes_on(copy: Path) -> None:
     run = next((copy / "stopped").iterdir())
-    before = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    before = RunFolder(run).read_history()
     assert len(before) == 58
     robustmaps_json(copy, "train", "--resume", str(run))
-    after = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    after = RunFolder(run).read_history()
     assert len(after) == 400
     assert after[:58] == before
     assert "from epoch 59, step 2" in (run / "log.txt").read_text(encoding="utf-8")

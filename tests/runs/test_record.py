@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from filelock import FileLock
 
-from robustmaps.config import AttackConfig, DefenseConfig, RunConfig
+from robustmaps.config import AttackConfig, DefenseConfig, RunConfig, read_run_config, write_run_config
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_json
 from robustmaps.runs import Options, evaluate_checkpoint, read_run, read_runs, train
 from robustmaps.training import TrainOptions
 
@@ -69,8 +72,7 @@ def test_a_finished_run_whose_evaluation_failed_is_a_failed_one(folder):
 
 def test_evaluations_of_earlier_weights_are_left_out(folder):
     (path,) = (p for p in (folder / "evaluation").glob("*.json") if "model_info" not in p.name)
-    values = json.loads(path.read_text())
-    path.with_name("older.json").write_text(json.dumps({**values, "checkpoint_sha256": "0" * 64}))
+    write_json(path.with_name("older.json"), {**read_json(path), "checkpoint_sha256": "0" * 64})
     skipped = {}
     record = read_run(folder, skipped=lambda path, reason: skipped.setdefault(path.name, reason))
     assert list(record.evaluations) == [path.stem]
@@ -98,7 +100,7 @@ def test_what_is_half_written_is_named_and_the_rest_is_read(folder):
     assert [len(record.history) for record in records] == [1, 1]
     assert records[0].environment == {}
     assert len(records[0].evaluations) == 1
-    assert set(skipped) == {"notes", "broken", "pgd.json", "list.json"}
+    assert set(skipped) == {"notes", "broken", "metrics.jsonl", "environment.json", "pgd.json", "list.json"}
     assert "did you mean 'epochs'" in skipped["broken"]
 
 
@@ -109,8 +111,9 @@ def test_by_default_what_is_skipped_is_a_warning(tmp_path):
 
 
 def test_the_best_epoch_is_the_one_that_training_kept(folder):
-    config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(config.replace("epochs: 1\n", "epochs: 4\n"))
+    folder = folder.rename(folder.with_name("four"))
+    config = read_run_config(folder / "config.yaml")
+    write_run_config(folder / "config.yaml", replace(config, training=replace(config.training, epochs=4)))
     figures = [(0.5, 0.9), (None, None), (0.6, 0.7), (0.6, 0.7)]
     lines = []
     for epoch, (robust, clean) in enumerate(figures, 1):

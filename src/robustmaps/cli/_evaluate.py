@@ -45,6 +45,8 @@ class Arguments:
             corruption, five severities); measures the accuracy on them instead of attacking
         seed: seed of the attack's random draws
         save_adversarials: write the images that broke their samples too, as safetensors
+        eight_bit: round adversarial images to 8 bits per channel, as in PNG files, within the budget; only such an
+            image then breaks its sample
         out: file to write (default: named after the settings, in the run folder)
         json: print the result as one JSON object, verdicts included
     """
@@ -56,6 +58,7 @@ class Arguments:
     corruptions: Path | None = None
     seed: int = 0
     save_adversarials: bool = False
+    eight_bit: bool = False
     out: Path | None = None
     json: bool = False
     advanced: Advanced = field(default_factory=Advanced)
@@ -77,6 +80,7 @@ def run(arguments: Sequence[str]) -> None:
             **vars(given.advanced),
             seed=given.seed,
             save_adversarials=given.save_adversarials,
+            eight_bit=given.eight_bit,
             watcher=watch,
         )
         try:
@@ -96,7 +100,7 @@ def run(arguments: Sequence[str]) -> None:
 def _refuse_beside_corruptions(given: Arguments) -> None:
     """Options that would be without effect are a misunderstanding."""
     default = flat_values(Arguments())
-    idle = {*vars(AttackConfig()), "data", "split", "seed", "precision", "compile", "save_adversarials"}
+    idle = {*vars(AttackConfig()), "data", "split", "seed", "precision", "compile", "save_adversarials", "eight_bit"}
     changed = [f"--{k.replace('_', '-')}" for k, v in flat_values(given).items() if k in idle and v != default[k]]
     if changed:
         raise InputError(
@@ -176,6 +180,11 @@ def _summary(done: "EvaluatedRun", split: str) -> list[str]:
     ]
     if done.adversarials is not None:
         lines.append(f"Adversarial images: {done.adversarials}")
+    if (saved := evaluation.saved) is not None:
+        lines.append(
+            f"Saved as 8-bit PNG, {saved['misleading_at_8_bits']} of the {saved['images']} images still mislead the "
+            f"network, {saved['within_budget_at_8_bits']} of them within the budget."
+        )
     return [*lines, *_warnings(done)]
 
 

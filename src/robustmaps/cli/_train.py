@@ -8,7 +8,7 @@ from robustmaps.cli._terminal._begin import Begun, Sources, begin
 from robustmaps.cli._terminal._parsing import DEFENCES, OptionalValue, parse, parse_known
 from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import RunConfig, read_config, to_mapping
+from robustmaps.config import RunConfig, read_run_config, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> None:
             if value is not None:
                 raise InputError(f"--{name} {value}: the run in {folder} has its own configuration; leave --{name} out")
         default = Arguments(out=folder.resolve().parent)
-        begun = Begun(read_config(folder / "config.yaml"))
+        begun = Begun(read_run_config(folder / "config.yaml"))
     else:
         begun = begin(sources, default.run)
     default = replace(default, run=begun.run)

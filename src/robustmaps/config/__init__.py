@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         field_names,
         from_mapping,
         read_config,
+        read_run_config,
         write_config,
+        write_run_config,
     )
     from robustmaps.config._study import (
         STUDY,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         make_study,
         read_study,
         study_record,
+        study_text,
     )
 
 __all__ = [
@@ -55,11 +58,14 @@ __all__ = [
     "read_config",
     "read_mapping",
     "read_recipe",
+    "read_run_config",
     "read_study",
     "recipe_names",
     "study_record",
+    "study_text",
     "to_mapping",
     "write_config",
+    "write_run_config",
 ]
 
 __getattr__, __dir__ = lazy(__name__, __file__)

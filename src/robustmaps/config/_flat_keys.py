@@ -69,18 +69,35 @@ def section_from_mapping(base: Section, values: Mapping[str, Any], where: str) -
     return replace(base, **changed)  # type: ignore[type-var]
 
 
+def read_yaml(path: str | Path) -> str:
+    """Read the text of a YAML file.
+
+    Raises:
+        InputError: the file is missing or is no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from error
+
+
 def read_mapping(path: str | Path) -> dict[Any, Any]:
     """Read a YAML file of keys and values.
 
     Raises:
         InputError: the file is missing, is not YAML, or is no mapping.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from error
+    return parse_mapping(read_yaml(path), path)
+
+
+def parse_mapping(text: str, path: str | Path) -> dict[Any, Any]:
+    """The keys and values of a YAML text; ``path`` is for messages.
+
+    Raises:
+        InputError: the text is not YAML, or is no mapping.
+    """
     try:
         values = yaml.load(text, _SAFE)  # noqa: S506 - both loaders are the safe ones
     except yaml.YAMLError as error:

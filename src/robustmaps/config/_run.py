@@ -1,5 +1,6 @@
 """The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,12 +10,25 @@ import yaml
 
 from robustmaps import attacks, defenses
 from robustmaps.config._enlarge_option import parse_surgery
-from robustmaps.config._flat_keys import Fraction, read_mapping, section_from_mapping, to_mapping
+from robustmaps.config._flat_keys import (
+    Fraction,
+    parse_mapping,
+    read_mapping,
+    read_yaml,
+    section_from_mapping,
+    to_mapping,
+)
+from robustmaps.engine.checked import Damaged, checksum, compare_checksums
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.files import short_hash
+from robustmaps.engine.files import short_hash, write_text
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.registry import parse_parameters
 from robustmaps.training import INCIDENTAL, TrainOptions
+
+# How `RunConfig.name` ends.
+_RUN_NAME = re.compile(r"-seed\d+-[0-9a-f]{8}$")
+_CHECKED = "# not to be edited: another configuration is another run; "
+_MEND = "restore it from a copy, or train another configuration in a folder of its own"
 
 
 @dataclass(frozen=True)
@@ -320,9 +334,41 @@ def read_config(path: str | Path, base: RunConfig | None = None, make: FromMappi
     """
     config = make(read_mapping(path), base, str(path))
     defenses.find(config.defense.defense)
+    _check_folder(config, Path(path))
     return config
 
 
 def write_config(config: RunConfig) -> str:
     """The configuration as YAML that `read_config` reads back to the same."""
     return yaml.safe_dump(to_mapping(config), sort_keys=False)
+
+
+def write_run_config(path: str | Path, config: RunConfig) -> None:
+    """Write a run folder's configuration, with a checksum in the first line."""
+    text = write_config(config)
+    write_text(path, f"{_CHECKED}{checksum(text)}\n{text}")
+
+
+def read_run_config(path: str | Path) -> RunConfig:
+    """Read the configuration of a run folder; the package that provides its defence need not be installed.
+
+    Raises:
+        Damaged: the file, or the name of its folder, is not as it was written.
+        InputError: as `read_config`.
+    """
+    text = read_yaml(path)
+    first, _, rest = text.partition("\n")
+    if first.startswith(_CHECKED):
+        compare_checksums(path, checksum(rest), first.removeprefix(_CHECKED), _MEND)
+    config = from_mapping(parse_mapping(text, path), where=str(path))
+    _check_folder(config, Path(path))
+    return config
+
+
+def _check_folder(config: RunConfig, path: Path) -> None:
+    """Compare the configuration with the hash in the name of its folder, if that is a run folder with its own name."""
+    folder = path.resolve().parent.name
+    if path.name == "config.yaml" and _RUN_NAME.search(folder) and not folder.endswith(f"-{config.hash}"):
+        raise Damaged(
+            f"{path}: damaged or edited: a folder of this configuration is called {config.name}, not {folder}; {_MEND}"
+        )

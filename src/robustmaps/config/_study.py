@@ -10,13 +10,15 @@ from typing import Any, Literal
 import yaml
 
 from robustmaps import defenses
-from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
+from robustmaps.config._flat_keys import read_mapping, read_yaml, section_from_mapping, to_mapping
 from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
+from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
 
 STUDY = "study.json"
 """The file in a study's folder that lists its runs."""
+_MEND = "sweep the study again to write it again"
 _KEYS = ("axes", "fixed", "exclude", "evaluation")
 
 
@@ -274,11 +276,36 @@ def _known(given: Mapping[str, Any], where: str) -> None:
 
 
 def asked_for(folder: Path) -> set[str] | None:
-    """The run folders that the study in a folder lists, None where there is no study."""
+    """The run folders that the study in a folder lists, None where there is no study.
+
+    Raises:
+        InputError: the list is damaged.
+    """
     try:
-        return {str(run["folder"]) for run in json.loads((folder / STUDY).read_text(encoding="utf-8"))["runs"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {str(run["folder"]) for run in read_json(folder / STUDY, _MEND)["runs"]}
+    except OSError:
         return None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / STUDY}: not the list of a study ({error!r}); {_MEND}") from error
+
+
+def study_text(folder: Path) -> str | None:
+    """The file of the study in a folder, None where there is none.
+
+    Raises:
+        InputError: it is not the study of which `study_record` was written beside it.
+    """
+    path = folder / "study.yaml"
+    if not path.is_file():
+        return None
+    values = read_mapping(path)
+    try:
+        written = read_json(folder / STUDY, _MEND).get("study")
+    except OSError:
+        return read_yaml(path)
+    if written is not None and json.loads(json.dumps(values)) != written:  # as JSON keeps them: its keys are texts
+        raise Damaged(f"{path}: damaged or edited: another study than in {folder / STUDY}; {_MEND}")
+    return read_yaml(path)
 
 
 def study_record(study: Study, folders: Mapping[str, str]) -> dict[str, Any]:

@@ -116,6 +116,9 @@ def _finish(
 
 def _gather(sources: tuple[ImageSet, ImageSet | None], rows: Iterator[_Rows]) -> Iterator[tuple[Tensor, Tensor]]:
     for chosen in rows:
+        for source, index in zip(sources, chosen, strict=True):
+            if source is not None and index is not None:
+                source.verify(index)
         parts = [
             (
                 torch.index_select(source.images, 0, index.to(source.images.device)),
@@ -143,6 +146,7 @@ def _gather_ahead(
         begin = 0
         for source, index in pairs:
             read_ahead(source.images, index)
+            source.verify(index)
             torch.index_select(source.images, 0, index, out=x[begin : begin + len(index)])
             begin += len(index)
         return x, torch.cat([source.labels.index_select(0, index) for source, index in pairs])

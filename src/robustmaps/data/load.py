@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -171,6 +172,7 @@ def _take_out(images: ImageSet, rows: Tensor) -> tuple[ImageSet, ImageSet]:
     stays[rows] = False
     gaps = (~stays[:size]).nonzero()[:, 0]
     movers = stays[size:].nonzero()[:, 0] + size
+    images.verify(movers)
     images.images[gaps] = images.images[movers]
     images.labels[gaps] = images.labels[movers]
-    return ImageSet(images.images[:size], images.labels[:size]), taken
+    return replace(images, images=images.images[:size], labels=images.labels[:size]), taken

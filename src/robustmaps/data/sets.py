@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
+from robustmaps.data.blocks import Blocks
 from robustmaps.data.splits import stratified
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_whole
@@ -18,10 +19,13 @@ class ImageSet:
     Attributes:
         images: uint8, (N, C, H, W); on the CPU possibly a private memory map of a file.
         labels: int64, (N,), on the same device.
+        blocks: the checksums of the file that the images are a memory map of, if any; the methods verify what they
+            read. Call ``verify`` before reading ``images`` directly.
     """
 
     images: Tensor
     labels: Tensor
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -38,8 +42,18 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def verify(self, rows: Tensor | None = None) -> None:
+        """Verify the images of these rows, or all, as far as they have not been.
+
+        Raises:
+            Damaged: they are not as they were written.
+        """
+        if self.blocks is not None:
+            self.blocks.verify(rows)
+
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same set on another device."""
+        self.verify()
         return ImageSet(self.images.to(device), self.labels.to(device))
 
     def rows(self, count: int, *, seed: int = 0) -> Tensor:
@@ -64,6 +78,7 @@ class ImageSet:
                 return self
             rows = chosen
         rows = rows.to(self.images.device)
+        self.verify(rows)
         return ImageSet(self.images[rows], self.labels[rows])
 
     def centre(self, size: int) -> "ImageSet":
@@ -76,10 +91,11 @@ class ImageSet:
         if size > min(height, width):
             raise InputError(f"centre({size}): expected a size within the images, which are {height} x {width}")
         top, left = (height - size) // 2, (width - size) // 2
-        return ImageSet(self.images[:, :, top : top + size, left : left + size], self.labels)
+        return replace(self, images=self.images[:, :, top : top + size, left : left + size])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All images as float32 in [0, 1], (N, C, H, W), at four times the memory, and their labels."""
+        self.verify()
         return to_unit(self.images), self.labels
 
 

@@ -2,22 +2,25 @@
 
 import hashlib
 import json
+import mmap
 import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from robustmaps.data.blocks import Blocks, block_checksums
 from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sets import ImageSet
 from robustmaps.data.source import UNSPLIT, Contents
 from robustmaps.data.splits import held_out
 from robustmaps.data.statistics import channel_statistics
+from robustmaps.engine.checked import checksum, read_json
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_json
+from robustmaps.engine.files import sync, write_json
 
 #: Increased when the format of a stored folder changes; folders of other versions are rebuilt.
 VERSION = 1
@@ -77,7 +80,12 @@ def write(contents: Contents, folder: Path) -> None:
         split: read_split(folder, split) for split in ("train", "validation", "test") if _images(folder, split).exists()
     }
     mean, std = channel_statistics(splits["train"].images)
-    files = [path for split in splits for path in (_images(folder, split), _labels(folder, split))]
+    for split, images in splits.items():
+        np.save(_blocks(folder, split), block_checksums(images.images.numpy()), allow_pickle=False)
+    files = [path for split in splits for path in (part(folder, split) for part in (_images, _labels, _blocks))]
+    large = {_images(folder, split).name for split in splits}
+    for path in files:
+        sync(path)
     meta = {
         "version": VERSION,
         "splits": list(splits),
@@ -87,6 +95,7 @@ def write(contents: Contents, folder: Path) -> None:
         "notes": notes,
         "fingerprint": _fingerprint(splits, classes),
         "files": {path.name: {"bytes": path.stat().st_size, "checksum": quick_checksum(path)} for path in files},
+        "small": {path.name: whole_checksum(path) for path in files if path.name not in large},
     }
     write_json(folder / "meta.json", meta)
 
@@ -94,18 +103,23 @@ def write(contents: Contents, folder: Path) -> None:
 def read(folder: Path) -> Stored | None:
     """Open a stored folder; None if it is missing, unfinished, damaged or of another version.
 
-    Each file's size and a checksum of samples are verified.
+    Verified are the description, labels, each file's size and samples of the images, whose blocks are verified when
+    they are first read. Folders of earlier versions have no checksums of blocks.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = read_json(folder / "meta.json")
         intact = meta["version"] == VERSION and all(
             (folder / name).stat().st_size == file["bytes"] and quick_checksum(folder / name) == file["checksum"]
             for name, file in meta["files"].items()
         )
+        intact = intact and all(whole_checksum(folder / name) == value for name, value in meta.get("small", {}).items())
         if not intact:
             return None
         return Stored(
-            splits={split: read_split(folder, split) for split in meta["splits"]},
+            splits={
+                split: _checked(folder, split) if "small" in meta else read_split(folder, split)
+                for split in meta["splits"]
+            },
             classes=tuple(meta["classes"]),
             mean=tuple(meta["mean"]),
             std=tuple(meta["std"]),
@@ -122,6 +136,16 @@ def read_split(folder: Path, split: str) -> ImageSet:
     return ImageSet(torch.from_numpy(map_rows(_images(folder, split))), torch.from_numpy(labels))
 
 
+def _checked(folder: Path, split: str) -> ImageSet:
+    """A split whose blocks are verified when they are first read."""
+    images, path = read_split(folder, split), _images(folder, split)
+    row_bytes = images.images[:1].numel()
+    offset = path.stat().st_size - len(images) * row_bytes
+    checksums = np.load(_blocks(folder, split), allow_pickle=False)
+    mend = f"delete {folder}; the next command decodes the images again"
+    return replace(images, blocks=Blocks(path, offset, row_bytes, len(images), checksums, mend))
+
+
 def quick_checksum(path: Path) -> int:
     """CRC-32 of evenly spread samples of a file, or of all of a small file."""
     size = path.stat().st_size
@@ -133,12 +157,22 @@ def quick_checksum(path: Path) -> int:
     return checksum
 
 
+def whole_checksum(path: Path) -> str:
+    """The checksum of a whole file."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+        return checksum(contents)
+
+
 def _images(folder: Path, split: str) -> Path:
     return folder / f"{split}-images.npy"
 
 
 def _labels(folder: Path, split: str) -> Path:
     return folder / f"{split}-labels.npy"
+
+
+def _blocks(folder: Path, split: str) -> Path:
+    return folder / f"{split}-blocks.npy"
 
 
 def _save_labels(folder: Path, split: str, labels: np.ndarray) -> None:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from robustmaps.engine.checked import sealed
+from robustmaps.engine.writing.durable import sync_folder
 from robustmaps.engine.writing.temporaries import full_disk_named, temporary
 
 
@@ -27,6 +29,7 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(made, target)
+        sync_folder(target.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -36,8 +39,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write an indented JSON file atomically; NaN and infinity are refused, since JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write an indented JSON file atomically; NaN and infinity are refused, since JSON has neither.
+
+    Keys and values get a checksum, which `robustmaps.engine.checked.read_json` verifies.
+    """
+    values = sealed(value) if isinstance(value, Mapping) else value
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def short_hash(value: object) -> str:

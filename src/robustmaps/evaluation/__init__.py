@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._comparison import Comparison, compare_all, holm
     from robustmaps.evaluation._corruptions import CorruptionEvaluation, evaluate_corruptions, mean_accuracy
     from robustmaps.evaluation._diagnose import Diagnosis, diagnose
+    from robustmaps.evaluation._eight_bit import check_saved
     from robustmaps.evaluation._evaluate import evaluate
     from robustmaps.evaluation._fingerprints import attack_settings, images_sha256, weights_sha256
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
@@ -25,6 +26,7 @@ __all__ = [
     "Evaluation",
     "Finding",
     "attack_settings",
+    "check_saved",
     "claim_state",
     "compare",
     "compare_all",

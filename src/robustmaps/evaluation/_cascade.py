@@ -17,11 +17,9 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
+from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
 from robustmaps.evaluation._result import ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found
-
-# Rounding of float32 images and distances; a larger excess is the attack's fault, and is cut off and reported.
-_BUDGET_TOLERANCE = 1e-5
 
 
 @dataclass
@@ -37,6 +35,7 @@ class Cascade:
         seed: seed of all random draws.
         found: the results so far, kept up to date.
         adversarials: like ``x``; receives the adversarial images. None to discard them.
+        eight_bit: round adversarial images to 8 bits, towards the clean image.
         keep: called after every batch.
         watcher: receives progress reports.
     """
@@ -49,6 +48,7 @@ class Cascade:
     seed: int
     found: Found
     adversarials: Tensor | None
+    eight_bit: bool
     keep: Callable[[], None]
     watcher: Watcher
 
@@ -141,7 +141,7 @@ class Cascade:
         return (self.view(x_adv).argmax(1) != y) & ~broken
 
     def _inside(self, attack: Attack, x: Tensor, x_adv: Tensor) -> Tensor:
-        """The attack's images, projected into the budget and [0, 1]."""
+        """The attack's images, projected into the budget and [0, 1], and rounded if asked."""
         if x_adv.shape != x.shape or not bool(x_adv.isfinite().all()):
             raise InputError(
                 f"attack {attack.name!r} returned images of shape {tuple(x_adv.shape)}, finite: "
@@ -149,11 +149,12 @@ class Cascade:
             )
         excess = float((norms(x_adv - x, attack.norm) - attack.eps).max())
         outside = float((x_adv - x_adv.clamp(0, 1)).abs().max())
-        if max(excess, outside) > _BUDGET_TOLERANCE:
+        if max(excess, outside) > TOLERANCE:
             self._warn(
                 f"attack {attack.name!r} exceeded its budget by {max(excess, outside):.3g}; its images were cut back"
             )
-        return project(x_adv.detach().to(x.dtype), x, attack.eps, attack.norm)
+        inside = project(x_adv.detach().to(x.dtype), x, attack.eps, attack.norm)
+        return towards_clean(inside, x) if self.eight_bit else inside
 
     def _standing(self) -> list[int]:
         return [row for row, verdict in enumerate(self.found.verdicts) if verdict == ROBUST]

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustmaps.data import CorruptedImages, ImageSet
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import atomic
+from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
@@ -124,11 +125,11 @@ def evaluate_corruptions(
     began = time.perf_counter()
     with plain_view(model) as plain, torch.no_grad():
         _check_classes(plain, corrupted, device)
-        files = {name: None if state is None else Path(state) / f"{name}.npy" for name in corrupted.names}
+        files = {name: None if state is None else Path(state) / f"{name}.json" for name in corrupted.names}
         missing = [name for name, file in files.items() if file is None or not file.exists()]
         for name, file in files.items():
             if name not in missing and file is not None:
-                correct[name] = np.load(file, allow_pickle=False)
+                correct[name] = _read_verdicts(file, len(rows))
                 continue
 
             def report(done: int, total: int, accuracy: float, name: str = name) -> None:
@@ -138,8 +139,7 @@ def evaluate_corruptions(
 
             correct[name] = _classify(plain, corrupted.images(name), corrupted.labels, rows, batch, device, report)
             if file is not None:
-                with atomic(file) as stream:
-                    np.save(stream, correct[name], allow_pickle=False)
+                write_json(file, {"correct": np.packbits(correct[name], axis=1).tobytes().hex()})
     environment = {"device": device_name(device), "torch": torch.__version__, "batch_size": batch}
     return CorruptionEvaluation(correct, corrupted.fingerprint(), time.perf_counter() - began, environment)
 
@@ -164,6 +164,12 @@ def _classify(
             done, right = done + len(part), right + int(found.sum())
             report(done, verdicts.numel(), right / done)
     return verdicts.numpy()
+
+
+def _read_verdicts(file: Path, images: int) -> NDArray[np.bool_]:
+    """The verdicts (5, images) that were written as the bits of a hexadecimal number."""
+    packed = np.frombuffer(bytes.fromhex(read_json(file, "delete it")["correct"]), dtype=np.uint8)
+    return np.unpackbits(packed.reshape(-1, -(-images // 8)), axis=1, count=images).astype(bool)
 
 
 def _choose(labels: Tensor, samples: int | None) -> Tensor:

@@ -16,9 +16,14 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
+from robustmaps.evaluation._eight_bit import check_eight_bit
 from robustmaps.evaluation._fingerprints import attack_settings, caveats, images_sha256, stages, weights_sha256
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation
 from robustmaps.evaluation._state import Found, StateFolder
+
+
+def _nothing() -> None:
+    """Nothing to be written to the disk."""
 
 
 def evaluate(
@@ -34,6 +39,8 @@ def evaluate(
     engine: AttackEngine | None = None,
     state: str | Path | None = None,
     adversarials: Tensor | None = None,
+    flush: Callable[[], None] = _nothing,
+    eight_bit: bool = False,
     smaller: Evaluation | None = None,
     watcher: Watcher = ignore,
 ) -> Evaluation:
@@ -60,6 +67,9 @@ def evaluate(
         engine: an engine for ``model`` to use instead of a new one; replaces ``precision`` and ``compile``.
         state: a folder for the results of each batch, from which the same call resumes, with the same result.
         adversarials: a tensor like ``x`` that receives the adversarial images; with ``state``, keep it between calls.
+        flush: called before each save of ``state``; returns when the adversarial images it counts are on the disk.
+        eight_bit: round adversarial images to 8 bits per channel, towards the clean image and so within the budget. A
+            sample then only counts as broken by an image that can be saved as PNG.
         smaller: an evaluation of the same network and images with a smaller budget, whose broken samples stay broken.
         watcher: receives progress reports.
 
@@ -73,10 +83,12 @@ def evaluate(
         check_whole("batch_size", batch_size, 1)
     if adversarials is not None and adversarials.shape != x.shape:
         raise InputError(f"adversarials has shape {tuple(adversarials.shape)}: expected that of x, {tuple(x.shape)}")
+    if eight_bit:
+        check_eight_bit(x)
     device = device_of(model)
     if engine is None:
         engine = AttackEngine(model, ViewOptions(precision=resolve_precision(precision, device), compile=compile))
-    images, described = images_sha256(x, y), attack_settings(attacks)
+    images, described = images_sha256(x, y), attack_settings(attacks, eight_bit=eight_bit)
     folder = None
     if state is not None:
         identity = {"network": weights_sha256(model), "set of images": images, "attack": described, "seed": seed}
@@ -90,12 +102,12 @@ def evaluate(
         found = folder.load() if folder else None
         begun = found is not None
         if found is None:
-            found = _nothing(len(x), batch_size or fitting_batch(plain, example), smaller, images)
+            found = _begin(len(x), batch_size or fitting_batch(plain, example), smaller, images)
         elif batch_size is not None:
             found.batch_size = batch_size
-        keep = stack.enter_context(_timed(found, folder))
+        keep = stack.enter_context(_timed(found, folder, flush))
         stack.enter_context(torch.no_grad())
-        cascade = Cascade(view, plain, x, y, device, seed, found, adversarials, keep, watcher)
+        cascade = Cascade(view, plain, x, y, device, seed, found, adversarials, eight_bit, keep, watcher)
         if not begun:
             cascade.classify()
             keep()
@@ -131,7 +143,7 @@ def _try(model: nn.Module, example: Tensor) -> None:
         raise
 
 
-def _nothing(samples: int, batch_size: int, smaller: Evaluation | None, images: str) -> Found:
+def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: str) -> Found:
     """The results before the first attack."""
     if smaller is None:
         return Found([ROBUST] * samples, [None] * samples, batch_size)
@@ -146,13 +158,14 @@ def _nothing(samples: int, batch_size: int, smaller: Evaluation | None, images: 
 
 
 @contextmanager
-def _timed(found: Found, folder: StateFolder | None) -> Iterator[Callable[[], None]]:
+def _timed(found: Found, folder: StateFolder | None, flush: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """A function that saves ``found``; an exception gets a note with the folder."""
     before, began = found.seconds, time.perf_counter()
 
     def keep() -> None:
         found.seconds = before + time.perf_counter() - began
         if folder is not None:
+            flush()
             folder.save(found)
 
     try:

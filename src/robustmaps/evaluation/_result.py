@@ -1,6 +1,5 @@
 """The result of an evaluation: a verdict per sample, and the rates that follow."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
@@ -18,6 +18,9 @@ from robustmaps.evaluation._comparison import Comparison, compare_all
 WRONG = "wrong"
 ROBUST = "robust"
 _FORMAT = 1
+_MEND = "restore it from a copy, or delete it and evaluate again"
+# Of a share that was written as a decimal number.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Evaluation:
         warnings: reasons to doubt the figures, in words.
         checkpoint_sha256: hash of the evaluated weights' file; None for a network in memory.
         split: the split of the images, ``test`` or ``validation``; None if unknown.
+        saved: counts of the adversarial images that were saved; see `check_saved`. None if none were.
         environment: device, PyTorch version and settings.
     """
 
@@ -52,6 +56,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     checkpoint_sha256: str | None = None
     split: str | None = None
+    saved: Mapping[str, int] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,6 +94,7 @@ class Evaluation:
             "seed": self.seed,
             "seconds": self.seconds,
             "warnings": list(self.warnings),
+            **({} if self.saved is None else {"saved": dict(self.saved)}),
             "checkpoint_sha256": self.checkpoint_sha256,
             "images_sha256": self.images_sha256,
             "environment": dict(self.environment),
@@ -110,28 +116,31 @@ class Evaluation:
         """Read a file written by `save`.
 
         Raises:
-            InputError: the file is missing or not an evaluation.
+            InputError: the file is missing or not an evaluation, or was damaged or edited.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(read_json(path, _MEND))
+        except Damaged:
+            raise
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not an evaluation written by robustmaps ({error!r})") from error
+            raise InputError(f"{path}: not an evaluation written by robustmaps ({error}); {_MEND}") from error
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
         """Restore the result of `to_dict`.
 
         Raises:
-            InputError: a field is missing or invalid.
+            InputError: a field is missing or invalid, or the fields contradict each other.
         """
         try:
-            return cls(
+            found = cls(
                 verdicts=tuple(values["verdicts"]),
                 distances=tuple(values["distances"]),
                 attacks=tuple(values["attacks"]),
                 stages=tuple(values.get("stages", ())),
                 warnings=tuple(values["warnings"]),
                 split=values.get("split"),
+                saved=values.get("saved"),
                 **{
                     name: values[name]
                     for name in (
@@ -140,8 +149,34 @@ class Evaluation:
                     )
                 },
             )
+            _check_sense(found, values)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not an evaluation: {error!r}") from error
+        return found
+
+
+def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
+    """Compare the verdicts with the distances and rates written beside them.
+
+    Raises:
+        InputError: they contradict each other.
+    """
+    samples = len(found.verdicts)
+    if not samples or len(found.distances) != samples or values.get("samples", samples) != samples:
+        raise InputError(
+            f"samples={values.get('samples')} contradicts {samples} verdicts and {len(found.distances)} distances"
+        )
+    for row, (verdict, distance) in enumerate(zip(found.verdicts, found.distances, strict=True)):
+        if (verdict in (WRONG, ROBUST)) != (distance is None):
+            raise InputError(f"sample {row}: the verdict {verdict!r} contradicts the distance {distance}")
+    for name in ("clean_accuracy", "robust_accuracy"):
+        measured: Measured = getattr(found, name)
+        written = values[name]["value"] if name in values else measured.value
+        if abs(written - measured.value) > _ROUNDING:
+            raise InputError(
+                f"{name}={written:g} contradicts the verdicts: {measured.successes} of {samples} make "
+                f"{measured.value:g}"
+            )
 
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:

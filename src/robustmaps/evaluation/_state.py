@@ -1,11 +1,11 @@
 """The results of an evaluation so far, and the folder from which a killed one resumes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.writing.outputs import claim_folder
@@ -13,6 +13,7 @@ from robustmaps.engine.writing.outputs import claim_folder
 _FILE = "state.json"
 STATE_FILES = (_FILE, "adversarials.npy")
 """All files in the folder; the second one, of `robustmaps.runs`, may be there before the first."""
+_MEND = "delete the folder and evaluate again"
 
 
 @dataclass
@@ -90,12 +91,14 @@ class StateFolder:
         if not file.exists():
             return None
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = read_json(file, _MEND)
             identity, found = values["identity"], values["found"]
             stages = [AttackStage(**stage) for stage in found.pop("stages")]
             result = Found(**found, stages=stages)
+        except Damaged:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: not the state of an evaluation ({error!r}); delete the folder") from error
+            raise InputError(f"{file}: not the state of an evaluation ({error}); {_MEND}") from error
         others = [name for name, value in self._identity.items() if identity.get(name) != value]
         if others:
             raise InputError(

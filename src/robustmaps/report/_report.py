@@ -71,7 +71,11 @@ def report(
     runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
     if not runs:
         raise InputError(f"{root}: no runs; expected a run folder or a folder of runs")
-    asked = None if single else asked_for(root)
+    asked = None
+    try:
+        asked = None if single else asked_for(root)
+    except InputError as error:
+        notes.append(str(error))
     if asked is not None and (mine := [run for run in runs if run.name in asked]):
         if len(mine) < len(runs):
             notes.append(f"{counted(len(runs) - len(mine), 'run')} in the folder that {root / STUDY} does not list")

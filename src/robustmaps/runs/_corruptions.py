@@ -1,11 +1,11 @@
 """Evaluate a checkpoint on a folder of corrupted images, and write the accuracies."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from robustmaps.data import CorruptedImages, open_corruptions
+from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
@@ -86,8 +86,10 @@ def evaluate_corrupted(
 def _known(path: Path, decisive: list[Any]) -> dict[str, Any]:
     """The file's contents, if from the same settings."""
     try:
-        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        figures = read_json(path, "restore it from a copy, or delete it and evaluate again")
         found = [figures["fingerprint"], figures["checkpoint_sha256"], figures["images"]]
+    except Damaged:
+        raise
     except (ValueError, KeyError, TypeError):
         found = []
     if found != decisive:

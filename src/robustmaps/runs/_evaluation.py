@@ -5,23 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import safetensors.torch
-import torch
-from torch import Tensor
-
 from robustmaps.attacks import Attack, takes
 from robustmaps.config import AttackConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import atomic, short_hash, write_json
+from robustmaps.engine.files import short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import alone
 from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.runs._adversarials import KeptImages, check_images
 from robustmaps.runs._attacks import create_attacks
 from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
 from robustmaps.runs._robustbench import model_info
@@ -73,6 +69,8 @@ class Options:
         precision: precision of the attack: auto, fp32, tf32 (on CUDA) or bf16; verdicts are always float32.
         compile: compile the attack with torch.compile.
         save_adversarials: also write the adversarial examples.
+        eight_bit: round adversarial images to 8 bits per channel, within the budget; a sample then only counts as
+            broken by an image that can be saved as PNG.
         watcher: receives progress reports.
     """
 
@@ -85,6 +83,7 @@ class Options:
     precision: str = "auto"
     compile: bool = False
     save_adversarials: bool = False
+    eight_bit: bool = False
     watcher: Watcher = ignore
 
 
@@ -188,7 +187,7 @@ class _Work:
     ) -> EvaluatedRun:
         """Evaluate at one radius, unless done before."""
         attacks = create_attacks(config, self.checkpoint.norm, eps)
-        described = attack_settings(attacks)
+        described = attack_settings(attacks, eight_bit=self.options.eight_bit)
         radii = [run.evaluation.eps for run in smaller]
         files = (
             self.files(config, eps, radii)
@@ -213,7 +212,7 @@ class _Work:
             eps: the radius.
             smaller: the radii of the curve below it.
         """
-        described = attack_settings(create_attacks(config, self.checkpoint.norm, eps))
+        described = attack_settings(create_attacks(config, self.checkpoint.norm, eps), eight_bit=self.options.eight_bit)
         digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, list(smaller)])
         budget = as_fraction(described[0]["eps"]).replace("/", "_")
         name = f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
@@ -225,7 +224,7 @@ class _Work:
         options = self.options
         state = files.states[files.with_images]
         before = None if smaller is None else smaller.adversarials
-        kept = None if files.images is None else _kept_images(state / "adversarials.npy", self.x, before)
+        kept = None if files.images is None else KeptImages(state, self.x, before)
         evaluation = evaluate(
             self.model,
             self.x,
@@ -236,12 +235,14 @@ class _Work:
             precision=options.precision,
             compile=options.compile,
             state=state,
-            adversarials=kept,
+            adversarials=None if kept is None else kept.images,
+            flush=(lambda: None) if kept is None else kept.flush,
+            eight_bit=options.eight_bit,
             smaller=None if smaller is None else smaller.evaluation,
             watcher=options.watcher,
         )
         if files.images is not None and kept is not None:
-            _save_adversarials(files.images, kept, self.y, evaluation)
+            evaluation = replace(evaluation, saved=kept.save(files.images, self.model, self.x, self.y, evaluation))
         evaluation = replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
         # The verdicts last: once they are there, the evaluation is done.
         self._describe(evaluation, files)
@@ -260,8 +261,10 @@ class _Work:
         mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
         if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
             raise InputError(f"{files.path}: contains another evaluation; name another file with --out, or delete it")
-        if files.images is not None and not is_adversarial(files.images):
-            return None
+        if files.images is not None:
+            if not is_adversarial(files.images):
+                return None
+            check_images(files.images, known)
         if not files.info.exists():  # earlier versions wrote it last
             self._describe(known, files)
         return EvaluatedRun(known, files.path, files.images, before=True)
@@ -271,27 +274,3 @@ def _names(config: AttackConfig) -> str:
     """The names of the attacks, for file names and titles."""
     version = "" if config.version in (None, "standard") else f"-{config.version}"
     return "+".join(name + version if "version" in takes(name) else name for name in config.names)
-
-
-def _kept_images(path: Path, x: Tensor, before: Path | None) -> Tensor:
-    """Memory-map a file of images, which survives the process.
-
-    It is initialised with ``x`` and the adversarial examples at a smaller radius from the file ``before``.
-    """
-    if not path.exists():
-        images = x.clone()
-        if before is not None:
-            found = safetensors.torch.load_file(before)
-            images[found["sample"]] = found["image"]
-        with atomic(path) as file:
-            np.save(file, images.numpy(), allow_pickle=False)
-    return torch.from_numpy(np.load(path, mmap_mode="r+", allow_pickle=False))
-
-
-def _save_adversarials(path: Path, images: Tensor, y: Tensor, evaluation: Evaluation) -> None:
-    """Write the adversarial examples and the indices of their samples."""
-    broken = torch.from_numpy(evaluation.clean_correct & ~evaluation.robust_correct).nonzero().squeeze(1)
-    tensors = {"sample": broken, "label": y[broken].contiguous(), "image": images[broken].contiguous()}
-    about = {"norm": evaluation.norm, "eps": str(evaluation.eps), "images_sha256": evaluation.images_sha256}
-    with atomic(path) as file:
-        file.write(safetensors.torch.save(tensors, about))

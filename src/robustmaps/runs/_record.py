@@ -1,6 +1,5 @@
 """The contents of run folders, read without PyTorch: hundreds of runs take about a second."""
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from robustmaps.config import RunConfig, from_mapping, read_mapping
+from robustmaps.config import RunConfig, read_run_config
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import Evaluation
@@ -101,9 +101,8 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
     files = RunFolder(path)
     if not (files.config).exists():
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
-    # Not `read_config`: the package that provides the defence may no longer be installed.
-    config = from_mapping(read_mapping(files.config), where=str(files.config))
-    history = _history(files.metrics)
+    config = read_run_config(files.config)
+    history = _history(files, skipped)
     error = _text(files.error)
     return RunRecord(
         folder=path,
@@ -114,8 +113,8 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
         error=error,
         seconds=sum(record.get("train_s", 0.0) + record.get("validation_s", 0.0) for record in history),
         evaluations=_evaluations(files, skipped),
-        environment=_mapping(files.environment) or {},
-        recorded_cost=_mapping(files.cost),
+        environment=_mapping(files.environment, skipped) or {},
+        recorded_cost=_mapping(files.cost, skipped),
     )
 
 
@@ -137,18 +136,13 @@ def _is_report(folder: Path) -> bool:
     return (folder / "index.html").is_file()
 
 
-def _history(path: Path) -> tuple[dict[str, Any], ...]:
-    """The readable epochs, up to the first truncated line."""
-    records = []
-    for line in (_text(path) or "").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(record, dict):
-            break
-        records.append(record)
-    return tuple(records)
+def _history(files: RunFolder, skipped: Skipped) -> tuple[dict[str, Any], ...]:
+    """The recorded epochs; none if the record is damaged."""
+    try:
+        return tuple(files.read_history(lambda text: skipped(files.metrics, text)))
+    except InputError as error:
+        skipped(files.metrics, str(error))
+        return ()
 
 
 def _status(files: RunFolder, history: tuple[Mapping[str, Any], ...], config: RunConfig, error: str | None) -> Status:
@@ -202,9 +196,11 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _mapping(path: Path) -> dict[str, Any] | None:
+def _mapping(path: Path, skipped: Skipped) -> dict[str, Any] | None:
     try:
-        value = json.loads(_text(path) or "null")
-    except ValueError:
+        return read_json(path, "delete it")
+    except OSError:
         return None
-    return value if isinstance(value, dict) else None
+    except InputError as error:
+        skipped(path, str(error))
+        return None

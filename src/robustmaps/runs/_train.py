@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
-from robustmaps.config import RunConfig, read_mapping, write_config
+from robustmaps.config import RunConfig, read_mapping, write_run_config
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import remove, write_json, write_text
+from robustmaps.engine.files import remove, write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.networks import (
     DESCRIPTION,
@@ -78,7 +78,7 @@ def train(
     run = config if isinstance(config, ResolvedRun) else resolve(config)
     config = run.config
     folder = RunFolder(Path(out) / config.name)
-    if folder.last.exists() and not resume:
+    if folder.begun and not resume:
         raise InputError(
             f"{folder.path} already contains this run; continue it with --resume, or choose another --out or --seed"
         )
@@ -89,7 +89,7 @@ def train(
         _check_helper(str(config.defense.helper), run.helper, data)
     network = create_network(run, data)
     if not folder.config.exists():
-        write_text(folder.config, write_config(config))
+        write_run_config(folder.config, config)
     remove(folder.error)
     if not folder.cost.exists():
         write_json(folder.cost, image_cost(network.model, data).to_dict())

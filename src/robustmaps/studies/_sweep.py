@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_config
+from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_run_config
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.files import remove, short_hash, write_json, write_text
 from robustmaps.engine.progress import Progress
@@ -40,7 +40,7 @@ class RunTask:
         RunFolder(folder).claim()
         # So that a run that fails before it starts counts as failed, not as an unrelated folder.
         if not (folder / "config.yaml").exists():
-            write_text(folder / "config.yaml", write_config(self.config))
+            write_run_config(folder / "config.yaml", self.config)
         remove(RunFolder(folder).error)
         try:
             return self._work(folder, worker)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._run_folder import RunFolder, best_epoch
     from robustmaps.training._trainee import Trainee
-    from robustmaps.training._weights import load_weights, save_weights
+    from robustmaps.training._weights import Weights, load_weights, read_weights, save_weights
 
 __all__ = [
     "INCIDENTAL",
@@ -22,9 +22,11 @@ __all__ = [
     "RunFolder",
     "TrainOptions",
     "Trainee",
+    "Weights",
     "best_epoch",
     "fit",
     "load_weights",
+    "read_weights",
     "save_weights",
 ]
 

@@ -101,7 +101,7 @@ def fit(
         if folder is not None:
             folder.claim()
             stack.enter_context(folder.locked())
-            if folder.last.exists() and not resume:
+            if folder.begun and not resume:
                 raise InputError(f"{folder.path} already contains a run; resume it or choose another folder")
         # Undo the loop's channels-last order and gradients.
         stack.callback(model.zero_grad, set_to_none=True)
@@ -124,7 +124,7 @@ def fit(
             open_events(folder.path / "tensorboard" if folder is not None and options.tensorboard else None)
         )
         if folder is not None:
-            if folder.last.exists():
+            if folder.begun:
                 loop.load(folder)
             folder.write_environment(describe_environment(loop.device))
             loop.log(f"training from epoch {loop.state.epoch + 1}, step {loop.state.step} of {loop.steps}")

@@ -3,13 +3,18 @@
 PyTorch is imported only to write or read checkpoints, so that hundreds of runs can be listed without it.
 """
 
+import io
 import json
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustmaps.engine.checked import CHECKSUM, Damaged, sealed, unsealed
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import append_line, atomic, remove, write_json, write_text
 from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, json_with
@@ -17,6 +22,9 @@ from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+_DAMAGED = "damaged.pt"
+_AGAIN = "resume the run with --resume to write it again from the checkpoint"
 
 
 class RunFolder:
@@ -33,6 +41,16 @@ class RunFolder:
     def last(self) -> Path:
         """The newest checkpoint, with everything needed to resume."""
         return self.path / "last.pt"
+
+    @property
+    def before(self) -> Path:
+        """The checkpoint before the newest, from which a run resumes if the newest is damaged."""
+        return self.path / "before.pt"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self.last.exists() or self.before.exists()
 
     @property
     def best(self) -> Path:
@@ -83,7 +101,7 @@ class RunFolder:
         """
         with alone(self.lock, "training this run"):
             # Of earlier versions; see `temporary` for the others.
-            for name in (self.last.name, self.best.name):
+            for name in (self.last.name, self.before.name, self.best.name):
                 for partial in self.path.glob(f".{name}.*.tmp"):
                     remove(partial)
             yield
@@ -95,12 +113,12 @@ class RunFolder:
             InputError: the folder contains something else.
         """
         claim_folder(self.path, self._is_ours, "a run folder", beside=("log.txt", self.error.name))
-        if not self.last.exists():
+        if not self.begun:
             claim(self.metrics)  # written after the checkpoint, so that a killed run never has it alone
 
     def _is_ours(self, _: Path) -> bool:
         known = json_with("robustmaps", "torch")
-        return self.config.exists() or self.last.exists() or known(self.environment)
+        return self.config.exists() or self.begun or known(self.environment)
 
     def log(self, text: str) -> None:
         """Add a line to log.txt, with the time."""
@@ -108,39 +126,85 @@ class RunFolder:
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint."""
-        write_text(self.metrics, "".join(json.dumps(record, allow_nan=False) + "\n" for record in history))
+        write_text(self.metrics, "".join(json.dumps(sealed(record), allow_nan=False) + "\n" for record in history))
 
-    def read_history(self) -> list[dict[str, Any]]:
-        """The epochs recorded so far."""
+    def read_history(self, note: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+        """The epochs recorded so far; a last line that was cut off is left out.
+
+        Args:
+            note: called with a line about it.
+
+        Raises:
+            Damaged: another line is damaged or missing.
+        """
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        text = self.metrics.read_bytes()
+        lines = text.splitlines()
+        records = []
+        for number, line in enumerate(lines, 1):
+            where = f"{self.metrics}, line {number}"
+            try:
+                record = unsealed(json.loads(line), where, _AGAIN)
+                if record.get("epoch", number) != number:
+                    raise Damaged(f"{where}: found epoch {record['epoch']}, expected {number}; {_AGAIN}")
+            except InputError:
+                raise
+            except ValueError as error:
+                if number == len(lines) and not text.endswith(b"\n") and CHECKSUM.encode() not in line:
+                    note(f"{where}: cut off, and left out; {_AGAIN}")
+                    break
+                raise Damaged(f"{where}: damaged ({error}); {_AGAIN}") from error
+            records.append(record)
+        return records
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Record the run's software and hardware."""
         write_json(self.environment, dict(environment))
 
     def save_last(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint atomically."""
+        """Write the checkpoint atomically, and keep the one before."""
         import torch
 
         with atomic(self.last) as file:
             torch.save(dict(state), file)
+            self._keep_last()
+
+    def _keep_last(self) -> None:
+        """Keep the newest checkpoint as the one before, under both names until a newer one replaces it."""
+        if not self.last.exists():
+            return
+        spare = self.path / f".{self.before.name}.{os.getpid()}.tmp"
+        try:
+            os.link(self.last, spare)
+        except OSError:  # a file system without links: for a moment there is only the one before
+            os.replace(self.last, self.before)
+        else:
+            os.replace(spare, self.before)
 
     def load_last(self, device: "torch.device") -> dict[str, Any]:
-        """Read the checkpoint without unpickling code.
+        """Read the newest checkpoint, or the one before with a warning if the newest is missing or damaged.
+
+        A damaged one is moved aside. Nothing is unpickled.
 
         Raises:
-            InputError: the file is damaged.
+            Damaged: neither can be read.
         """
-        import torch
-
         try:
-            state = torch.load(self.last, map_location=device, weights_only=True)
-        except Exception as error:  # torch.load raises many types for a damaged file
-            raise InputError(f"{self.last}: can't be read as a checkpoint ({type(error).__name__}: {error})") from error
-        if not isinstance(state, dict) or "settings" not in state:
-            raise InputError(f"{self.last}: not a checkpoint written by robustmaps")
+            return _read_checkpoint(self.last, device)
+        except Damaged as damage:
+            try:
+                state = _read_checkpoint(self.before, device)
+            except Damaged as other:
+                mend = "restore one from a copy, or delete them to train from the beginning"
+                raise Damaged(f"{damage}, and {other}; {mend}") from damage
+            if self.last.exists():
+                os.replace(self.last, self.path / _DAMAGED)
+            os.replace(self.before, self.last)
+            reason = str(damage)
+        text = f"{reason}; resuming from the checkpoint before it (epoch {state['state']['epoch'] + 1})"
+        self.log(text)
+        warnings.warn(text, stacklevel=2)
         return state
 
     def save_best(self, weights: "Mapping[str, Tensor]", description: Mapping[str, str]) -> None:
@@ -148,6 +212,31 @@ class RunFolder:
         from robustmaps.training._weights import save_weights
 
         save_weights(self.best, weights, description)
+
+
+def _read_checkpoint(path: Path, device: "torch.device") -> dict[str, Any]:
+    """Read a checkpoint whose parts have the CRC-32 that the format records, which PyTorch does not verify.
+
+    Raises:
+        Damaged: the file is missing or damaged.
+    """
+    import torch
+
+    try:
+        data = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(data) as parts:
+            if (broken := parts.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+        data.seek(0)
+        state = torch.load(data, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise Damaged(f"{path}: missing") from error
+    except Exception as error:  # both libraries raise many types for a damaged file
+        reason = str(error).partition("\n")[0]
+        raise Damaged(f"{path}: can't be read as a checkpoint ({type(error).__name__}: {reason})") from error
+    if not isinstance(state, dict) or "settings" not in state:
+        raise Damaged(f"{path}: not a checkpoint written by robustmaps")
+    return state
 
 
 def validation_score(record: Mapping[str, Any]) -> tuple[float, float] | None:

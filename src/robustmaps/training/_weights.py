@@ -1,8 +1,10 @@
-"""Weights as safetensors files, which are written atomically and read without running code."""
+"""Weights as safetensors files, which are written atomically and checked, and read without running code."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,30 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from robustmaps.engine.checked import CHECKSUM, checksum, compare_checksums, take_checksum
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic
+
+_ABOUT = "__metadata__"
+_MEND = (
+    "restore it from a copy or make it again (a run's weights: delete the file and resume the run); if it was changed "
+    f"on purpose, remove {CHECKSUM!r} from its header"
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The contents of a weights file.
+
+    Attributes:
+        tensors: the weights by name, on the CPU.
+        description: the texts in the header, without the checksum.
+        sha256: the SHA-256 of the bytes that were read, in hexadecimal.
+    """
+
+    tensors: dict[str, Tensor]
+    description: dict[str, str]
+    sha256: str
 
 
 def copied_state(model: nn.Module) -> dict[str, Any]:
@@ -39,7 +63,7 @@ def _check_tensors(weights: Mapping[str, object]) -> None:
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> None:
-    """Write a state dict as safetensors, atomically, with a description in the file's header.
+    """Write a state dict as safetensors, atomically, with a description and a checksum in the file's header.
 
     Raises:
         InputError: an entry is not a tensor.
@@ -47,27 +71,65 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], description: M
     _check_tensors(weights)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with atomic(path) as file:
-        file.write(_in_order(safetensors.torch.save(plain, metadata=dict(description))))
-
-
-def _in_order(data: bytes) -> bytes:
-    """Sort the file's description, whose order is random, since files are identified by their hash."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # required by the format to align tensors
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+        file.write(_checked(safetensors.torch.save(plain, metadata=dict(description))))
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a file written by `save_weights`: weights on the CPU, and the description.
+    """Read a weights file: weights on the CPU, and the description.
+
+    Files of earlier versions and of others have no checksum, and are read as they are.
 
     Raises:
         InputError: the file is missing or damaged.
     """
+    tensors, description, _ = _read(Path(path))
+    return tensors, description
+
+
+def read_weights(path: str | Path) -> Weights:
+    """As `load_weights`, with the hash of the same bytes: the file is read once.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    tensors, description, data = _read(Path(path))
+    return Weights(tensors, description, hashlib.sha256(data).hexdigest())
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], bytes]:
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        data = path.read_bytes()
+        tensors = safetensors.torch.load(data)  # checks the header's offsets, too
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: can't be read as safetensors ({error})") from error
+    header, contents = _parts(data)
+    description = header.pop(_ABOUT, None) or {}
+    written = take_checksum(description)
+    if written is not None:
+        compare_checksums(path, _checksum(header, description, contents), written, _MEND)
+    return tensors, description, data
+
+
+def _checked(data: bytes) -> bytes:
+    """Add the checksum, and sort the description, whose order is random, since files are identified by their hash."""
+    header, contents = _parts(data)
+    description = dict(sorted(header.pop(_ABOUT).items()))
+    about = {**description, CHECKSUM: _checksum(header, description, contents)}
+    text = json.dumps({_ABOUT: about, **header}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # required by the format to align tensors
+    return len(text).to_bytes(8, "little") + text + contents
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header, and the bytes of the tensors."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:start]), memoryview(data)[start:]
+
+
+def _checksum(header: Mapping[str, Any], description: Mapping[str, str], contents: memoryview) -> str:
+    """The checksum of the description and of each tensor's name, type, shape and bytes, in any order in the file."""
+    parts: list[Any] = [json.dumps(sorted(description.items()))]
+    for name, about in sorted(header.items()):
+        begin, end = about["data_offsets"]
+        parts += [json.dumps([name, about["dtype"], about["shape"]]), contents[begin:end]]
+    return checksum(*parts)

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.writing.durable import sync_folder
 from robustmaps.engine.writing.temporaries import full_disk_named, is_leftover, remove_leftovers, why_full
 
 Ours = Callable[[Path], bool]
@@ -176,6 +177,7 @@ def publish(made: Path, folder: Path, *, replace: bool = False) -> None:
         remove_folder(folder)
     try:
         made.rename(folder)
+        sync_folder(folder.parent)
     except OSError as error:
         if not os.path.lexists(folder):
             raise

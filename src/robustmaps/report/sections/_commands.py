@@ -64,8 +64,10 @@ def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
 def _attack_options(evaluation: Evaluation) -> list[str] | None:
     """The options for exactly these attacks; None if there are none."""
     expected = [dict(attack) for attack in evaluation.attacks]
+    rounded = [attack.pop("eight_bit", False) for attack in expected]
     try:
-        return next(_matching(expected, evaluation), None)
+        found = next(_matching(expected, evaluation), None)
+        return None if found is None else [*found, *(["--eight-bit"] if any(rounded) else [])]
     except InputError:  # an attack that is not installed here
         return None
 

@@ -1,9 +1,9 @@
 """The results of diagnoses."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.tables import table
 from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report.sections._commands import shell
@@ -34,6 +34,7 @@ def _suspicions(material: Material) -> Iterator[str]:
         suspects = [found["name"] for found in diagnosis if found["verdict"] == "suspect"]
         if suspects:
             yield f"{variant.name}, seed {run.config.training.seed}: {', '.join(suspects)} is suspicious."
+        yield from (found["text"] for found in diagnosis if found["verdict"] == "unreadable")
 
 
 def _diagnoses(material: Material) -> list[tuple[Variant, RunRecord, list[dict[str, str]]]]:
@@ -47,10 +48,10 @@ def _diagnoses(material: Material) -> list[tuple[Variant, RunRecord, list[dict[s
 
 def _diagnosis(path: Path) -> list[dict[str, str]]:
     try:
-        findings = json.loads(path.read_text(encoding="utf-8"))["findings"]
+        findings = read_json(path)["findings"]
         return [{key: str(finding[key]) for key in ("name", "verdict", "text")} for finding in findings]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [{"name": path.name, "verdict": "unreadable", "text": str(error)}]
 
 
 ROW = SectionRow(

@@ -2,7 +2,8 @@
 
 import json
 
-from robustmaps.config import write_config
+from robustmaps.config import study_text, write_config
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.tables import Table, table
 from robustmaps.report._blocks import Block, Code, Listing, Text
 from robustmaps.report.sections._commands import repeat_commands
@@ -24,10 +25,12 @@ def repeating(material: Material) -> list[Block]:
             folded=True,
         ),
     ]
-    plan = study.folder / "study.yaml"
-    if plan.is_file():
-        text = plan.read_text(encoding="utf-8", errors="replace")
-        blocks.append(Code("The study, as a file for robustmaps sweep", text, folded=True))
+    try:
+        text = study_text(study.folder)
+    except InputError as error:
+        blocks.append(Text(str(error)))
+    else:
+        blocks += [] if text is None else [Code("The study, as a file for robustmaps sweep", text, folded=True)]
     if study.yardstick is not None:
         settings = json.dumps(json.loads(study.yardstick.attacks), indent=2)
         about = f"images: {study.yardstick.count}, SHA-256 {study.yardstick.images}\nattacks: {settings}\n"
