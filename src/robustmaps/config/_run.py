@@ -282,7 +282,7 @@ class RunConfig:
         return short_hash(decisive)
 
     def may_be_called(self, folder: str) -> bool:
-        """Whether a folder's name ends with the hash; from Python, 2.0 may have been given as 2, which YAML does not."""
+        """If a folder's name ends with the hash; Python callers may have given 2 for 2.0, which hashes otherwise."""
         sections = {item.name: getattr(self, item.name) for item in fields(self)}
         whole = [
             (section, item.name, value)
