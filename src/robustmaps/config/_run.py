@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -280,6 +281,23 @@ class RunConfig:
         decisive = {k: v for k, v in to_mapping(self).items() if k not in incidental and v != usual[k]}
         return short_hash(decisive)
 
+    def may_be_called(self, folder: str) -> bool:
+        """If a folder's name ends with the hash; Python callers may have given 2 for 2.0, which hashes otherwise."""
+        sections = {item.name: getattr(self, item.name) for item in fields(self)}
+        whole = [
+            (section, item.name, value)
+            for section, part in sections.items()
+            for item in fields(part)
+            if isinstance(value := getattr(part, item.name), float) and value.is_integer() and value != item.default
+        ]
+        for chosen in product((float, int), repeat=min(len(whole), 6)):
+            changed = dict(sections)
+            for (section, name, value), kind in zip(whole, chosen, strict=False):
+                changed[section] = replace(changed[section], **{name: kind(value)})
+            if folder.endswith(f"-{RunConfig(**changed).hash}"):
+                return True
+        return False
+
 
 def _given(config: Any, apart: tuple[str, ...]) -> dict[str, Any]:
     values = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in apart}
@@ -368,7 +386,7 @@ def read_run_config(path: str | Path) -> RunConfig:
 def _check_folder(config: RunConfig, path: Path) -> None:
     """Compare the configuration with the hash in the name of its folder, if that is a run folder with its own name."""
     folder = path.resolve().parent.name
-    if path.name == "config.yaml" and _RUN_NAME.search(folder) and not folder.endswith(f"-{config.hash}"):
+    if path.name == "config.yaml" and _RUN_NAME.search(folder) and not config.may_be_called(folder):
         raise Damaged(
             f"{path}: damaged or edited: a folder of this configuration is called {config.name}, not {folder}; {_MEND}"
         )

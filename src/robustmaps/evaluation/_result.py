@@ -166,8 +166,9 @@ def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
         raise InputError(
             f"samples={values.get('samples')} contradicts {samples} verdicts and {len(found.distances)} distances"
         )
+    measured_distances = any(distance is not None for distance in found.distances)
     for row, (verdict, distance) in enumerate(zip(found.verdicts, found.distances, strict=True)):
-        if (verdict in (WRONG, ROBUST)) != (distance is None):
+        if measured_distances and (verdict in (WRONG, ROBUST)) != (distance is None):
             raise InputError(f"sample {row}: the verdict {verdict!r} contradicts the distance {distance}")
     for name in ("clean_accuracy", "robust_accuracy"):
         measured: Measured = getattr(found, name)
