@@ -13,11 +13,12 @@ from torch import Tensor
 from robustmaps.attacks._apgd_steps import Climb, MomentumStepper, SparseStepper, Stepper
 from robustmaps.attacks._batching import Clock, fork, one_each, seeds, select, waves
 from robustmaps.attacks._geometry import on_sphere, project
-from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
+from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, possible_classes, targeted_dlr
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.attacks._watched import WatchedAttack
 from robustmaps.engine.errors import unknown
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.progress import Watcher
 from robustmaps.engine.view import AttackView
@@ -89,8 +90,10 @@ class APGD(WatchedAttack):
         generator: torch.Generator | None,
         watcher: Watcher,
     ) -> Tensor:
-        self._check_classes(logits.shape[1])
-        return _Attempt(self, view, x, y, logits, seeds(self._variants(logits), generator), watcher).run()
+        self._check_classes(len(possible_classes(logits)))
+        targets = likeliest_wrong(logits, y, self.targets if self.loss == "dlr-t" else 1)
+        drawn = seeds(self.restarts * targets.shape[1], generator)
+        return _Attempt(self, view, x, y, is_right(logits, y), targets, drawn, watcher).run()
 
     def steppers(self) -> list[Stepper]:
         """The step rules, one per radius."""
@@ -110,9 +113,6 @@ class APGD(WatchedAttack):
             return lambda logits: dlr(logits, y)
         return lambda logits: targeted_dlr(logits, y, target)
 
-    def _variants(self, logits: Tensor) -> int:
-        return self.restarts * (min(self.targets, logits.shape[1] - 1) if self.loss == "dlr-t" else 1)
-
     def _check_classes(self, num_classes: int) -> None:
         needed = {"ce": 2, "dlr": 3, "dlr-t": 4}[self.loss]
         if num_classes < needed:
@@ -131,15 +131,14 @@ class _Attempt:
     view: AttackView
     x: Tensor
     y: Tensor
-    logits: Tensor
+    standing: Tensor
+    targets: Tensor
     seeds: list[int]
     watcher: Watcher
 
     def __post_init__(self) -> None:
         self.result = self.x.clone()
         self.margin = self.x.new_full((len(self.x),), -float("inf"))
-        self.standing = self.logits.argmax(1) == self.y
-        self.targets = likeliest_wrong(self.logits, self.y, len(self.seeds) // self.attack.restarts)
 
     def run(self) -> Tensor:
         """Climb with every sample and variant until the sample is broken."""
@@ -181,7 +180,7 @@ class _Attempt:
             again = self.view.gradient(climb.current, objective)
             logits, loss, gradient = logits + again[0], loss + again[1], gradient + again[2]
         y = self.y[climb.sample]
-        climb.record(gradient, loss, logits.argmax(1) != y, logit_margin(logits, y))
+        climb.record(gradient, loss, ~is_right(logits, y), logit_margin(logits, y))
 
     def _climb(self, stepper: Stepper, climb: Climb, clock: Clock, *, counts: bool) -> Climb:
         """Climb within one ball; return the runs of samples that are still unbroken."""

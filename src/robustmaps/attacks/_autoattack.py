@@ -16,6 +16,7 @@ from robustmaps.attacks._registry import AttackRow, passes
 from robustmaps.attacks._square import Square
 from robustmaps.attacks._watched import WatchedAttack
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.progress import Watcher
 from robustmaps.engine.view import AttackView
@@ -170,13 +171,13 @@ class AutoAttack(WatchedAttack):
         watcher: Watcher,
     ) -> Tensor:
         result = x.clone()
-        standing = (logits.argmax(1) == y).nonzero().squeeze(1)
+        standing = is_right(logits, y).nonzero().squeeze(1)
         stages = self.stages
         for stage, seed in zip(stages, seeds(len(stages), generator), strict=True):
             if len(standing) == 0:
                 break
             x_adv = stage(view, x[standing], y[standing], generator=fork(seed, x.device), watcher=watcher)
-            broken = view(x_adv).argmax(1) != y[standing]
+            broken = ~is_right(view(x_adv), y[standing])
             result[standing[broken]] = x_adv[broken]
             standing = standing[~broken]
         return result

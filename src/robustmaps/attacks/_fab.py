@@ -10,10 +10,11 @@ from torch import Tensor
 from robustmaps.attacks._batching import Clock, fork, one_each, seeds, select, waves
 from robustmaps.attacks._geometry import norms, on_sphere, per_image
 from robustmaps.attacks._hyperplane import to_hyperplane
-from robustmaps.attacks._losses import likeliest_wrong, logit_margin
+from robustmaps.attacks._losses import likeliest_wrong, logit_margin, possible_classes
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.attacks._watched import WatchedAttack
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.progress import Watcher
 from robustmaps.engine.view import AttackView
@@ -120,10 +121,10 @@ class _Attempt:
     def __post_init__(self) -> None:
         self.result = self.x.clone()
         self.distance = self.x.new_full((len(self.x),), torch.inf)
-        self.standing = self.logits.argmax(1) == self.y
-        count = min(self.attack.targets, self.logits.shape[1] - 1) if self.attack.targeted else 1
-        self.targets = likeliest_wrong(self.logits, self.y, count)
-        self.seeds = seeds(count * self.attack.restarts, self.generator)
+        self.standing = is_right(self.logits, self.y)
+        self.classes = possible_classes(self.logits)
+        self.targets = likeliest_wrong(self.logits, self.y, self.attack.targets if self.attack.targeted else 1)
+        self.seeds = seeds(self.targets.shape[1] * self.attack.restarts, self.generator)
 
     def run(self) -> Tensor:
         """Search with every sample, target and restart."""
@@ -178,11 +179,11 @@ class _Attempt:
     def _nearest_boundary(self, current: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest boundary if each class's margin were linear (equation 7)."""
         dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[self.attack.norm]
-        classes = self.logits.shape[1]
+        own = torch.searchsorted(self.classes, y)
         nearest = current.new_full((len(current),), torch.inf)
         margin, gradient = torch.zeros_like(nearest), torch.zeros_like(current)
-        for step in range(1, classes):
-            value, slope = self._margin(current, y, (y + step) % classes)
+        for step in range(1, len(self.classes)):
+            value, slope = self._margin(current, y, self.classes[(own + step) % len(self.classes)])
             distance = value.abs() / (norms(slope, dual) + _TINY)
             nearer = distance < nearest
             nearest = torch.where(nearer, distance, nearest)
@@ -195,7 +196,7 @@ class _Attempt:
             return (logits.gather(1, other[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
 
         _, margin, gradient = self.view.gradient(current, difference)
-        return margin, gradient
+        return margin.nan_to_num(0.0, torch.inf, -torch.inf), gradient  # without a margin, no step
 
     def _drop_broken(self, search: _Search) -> _Search:
         """Save the perturbations that crossed the boundary and step back; drop the samples that are finished."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from robustmaps.engine.device import float32_products
+from robustmaps.engine.finite import largest_difference, largest_finite
 from robustmaps.engine.regions import KernelWindow, Region
 from robustmaps.engine.view import AttackView
 
@@ -249,7 +250,8 @@ def incremental(view: AttackView, images: Tensor) -> Incremental | None:
         patch, trial = 1 - window.of(images), images.clone()
         window.of(trial).copy_(patch)
         expected = view(trial)
-        error = (known.propose(patch, top, left) - expected).abs().max() / expected.abs().max().clamp(min=1.0)
+        difference = largest_difference(known.propose(patch, top, left), expected)
+        error = difference / largest_finite(expected).clamp(min=1.0)
     except _TRACE_ERRORS:
         return None
     useful = known.cost <= _WORTHWHILE and known.bytes <= _MOST_BYTES

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.device import Precision, float32_products
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import finite_gradient, largest_difference, largest_finite
 from robustmaps.engine.folding import FoldablePair, find_foldable, folded_parameters
 from robustmaps.engine.modes import frozen_copy, modes_restored
 
@@ -59,6 +60,10 @@ class AttackView:
     """A network's logits in evaluation mode, differentiable only with respect to the images.
 
     Made by `AttackEngine.view` or `plain_view`.
+
+    Attributes:
+        gradients: how many images' gradients were computed, over all passes.
+        mended: how many of them had NaN or infinite entries, which `finite_gradient` replaced.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], options: ViewOptions | None = None) -> None:
@@ -69,6 +74,7 @@ class AttackView:
         self._fixed_batch = options.compile
         self._graphs = options.cuda_graphs
         self._largest = 0
+        self.gradients = self.mended = 0
 
     @property
     def module(self) -> nn.Module | None:
@@ -101,13 +107,15 @@ class AttackView:
         return logits.clone() if self._graphs else logits
 
     def gradient(self, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), the objective (N,) and its gradient (N, C, H, W) at ``x``, all detached."""
+        """Logits (N, K), the objective (N,) and its finite gradient (N, C, H, W) at ``x``, all detached."""
         with _outside_inference_mode(), torch.enable_grad(), self._float32_products(x):
             x = x.detach().clone() if x.is_inference() else x.detach()
             x.requires_grad_()
             logits = self(x)
             value = objective(logits)
             (gradient,) = torch.autograd.grad(value.sum(), x)
+        gradient, mended = finite_gradient(gradient)
+        self.gradients, self.mended = self.gradients + len(x), self.mended + mended
         return logits.detach(), value.detach(), gradient.clone() if self._graphs else gradient
 
     def _float32_products(self, x: Tensor) -> AbstractContextManager[None]:
@@ -235,7 +243,7 @@ def _outside_inference_mode() -> AbstractContextManager[object]:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= _FOLD_TOLERANCE * b.abs().max().clamp(min=1.0))
+    return bool(largest_difference(a, b) <= _FOLD_TOLERANCE * largest_finite(b).clamp(min=1.0))
 
 
 @torch.no_grad()

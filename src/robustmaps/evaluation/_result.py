@@ -37,6 +37,7 @@ class Evaluation:
         checkpoint_sha256: hash of the evaluated weights' file; None for a network in memory.
         split: the split of the images, ``test`` or ``validation``; None if unknown.
         environment: device, PyTorch version and settings.
+        undecided: images whose logits have no prediction, such as NaN; they count as misclassified.
     """
 
     verdicts: tuple[str, ...]
@@ -52,6 +53,7 @@ class Evaluation:
     checkpoint_sha256: str | None = None
     split: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
+    undecided: int = 0
 
     @property
     def clean_correct(self) -> NDArray[np.bool_]:
@@ -84,6 +86,7 @@ class Evaluation:
             "attacks": [dict(attack) for attack in self.attacks],
             "stages": [dict(stage) for stage in self.stages],
             "samples": len(self.verdicts),
+            "undecided": self.undecided,
             "split": self.split,
             "seed": self.seed,
             "seconds": self.seconds,
@@ -126,6 +129,7 @@ class Evaluation:
                 stages=tuple(values.get("stages", ())),
                 warnings=tuple(values["warnings"]),
                 split=values.get("split"),
+                undecided=values.get("undecided", 0),
                 **{
                     name: values[name]
                     for name in (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from robustmaps.engine.finite import undecided
 from robustmaps.evaluation._checks._finding import Outcome, percent
 from robustmaps.evaluation._checks._modules import state_restored
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
@@ -55,6 +56,8 @@ def stochastic(subject: CheckedNetwork) -> Outcome:
 def probabilities(subject: CheckedNetwork) -> Outcome:
     """Does the network return probabilities, whose differences vanish?"""
     logits = subject.clean
+    if nameless := int(undecided(logits).sum()):
+        return Outcome(True, f"{nameless} of {len(logits)} images have logits that are NaN or several times infinite")
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < ROUNDING).all()):
         sure = int((logits.amax(1) > 1 - 1e-6).sum())
         return Outcome(
