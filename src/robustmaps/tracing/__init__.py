@@ -6,6 +6,7 @@ from robustmaps.tracing._head import (
     find_head,
     pools_whole_map,
 )
+from robustmaps.tracing._measured_field import measured_sights
 from robustmaps.tracing._receptive_field import (
     RESAMPLERS,
     Sight,
@@ -21,6 +22,7 @@ from robustmaps.tracing._steps import (
 )
 from robustmaps.tracing._trace import (
     IMAGE,
+    READ,
     RUN_ERRORS,
     Call,
     Trace,
@@ -30,6 +32,7 @@ from robustmaps.tracing._trace import (
     record,
     shape_copy,
     trace,
+    unread_position,
 )
 from robustmaps.tracing._windows import (
     POOLS,
@@ -46,6 +49,7 @@ from robustmaps.tracing._windows import (
 __all__ = [
     "IMAGE",
     "POOLS",
+    "READ",
     "RESAMPLERS",
     "RUN_ERRORS",
     "Call",
@@ -64,6 +68,7 @@ __all__ = [
     "leading_inputs",
     "logits",
     "margin",
+    "measured_sights",
     "pair",
     "pools_whole_map",
     "read_slices",
@@ -76,4 +81,5 @@ __all__ = [
     "spread_over_steps",
     "trace",
     "unpadded",
+    "unread_position",
 ]

@@ -18,9 +18,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import no_shortcuts
 
 IMAGE = -1
 """The image, in place of the index of the call that made a tensor."""
+
+READ = "__get__"
+"""The name under which PyTorch dispatches reads of a tensor's attributes."""
 
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
 """What networks raise for a map of unsupported size."""
@@ -158,6 +162,11 @@ def function_name(func: Callable[..., Any]) -> str:
     return getattr(func, "__name__", str(func)).partition(".")[0]
 
 
+def unread_position(recorded: Trace, call: Call) -> int:
+    """The position of a call among all calls except reads of attributes, which hooks of other tools make too."""
+    return sum(name != READ for name, _ in recorded.log[: call.position])
+
+
 def shape_copy(model: nn.Module) -> nn.Module:
     """A copy on the ``meta`` device, which computes only shapes; the weights are not copied."""
     tensors = chain(model.parameters(), model.buffers())
@@ -205,7 +214,7 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
     model.eval()
     image = image.detach().to("meta") if shapes_only else image.detach().clone()
     recorder = Recorder(model, image)
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), no_shortcuts(), recorder:
         result = model(image)
     output = logits(result)
     value = Value(output.shape, recorder.source(output))
