@@ -12,6 +12,7 @@ from robustmaps.analysis._probe import Probe, checked, gain_of
 from robustmaps.analysis._stages import find_stages
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import no_shortcuts
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.tracing import find_head, trace
 

@@ -82,9 +82,7 @@ class Stage:
         }
 
 
-def find_stages(
-    recorded: Trace, like: Sequence[Stage] = (), *, model: nn.Module | None = None
-) -> tuple[Stage, ...]:
+def find_stages(recorded: Trace, like: Sequence[Stage] = (), *, model: nn.Module | None = None) -> tuple[Stage, ...]:
     """The stages from the image to the last map.
 
     Args:

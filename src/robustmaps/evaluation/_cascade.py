@@ -135,7 +135,7 @@ class Cascade:
     def _attempt(
         self, attack: Attack, position: int, view: AttackView, x: Tensor, y: Tensor, first: int, watcher: Watcher
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images within the budget, whether the plain network misclassifies them, distances, and which are `undecided`."""
+        """Images within the budget, whether the plain network misclassifies them, distances, and the `undecided`."""
         purpose = "view" if view is self.view else "plain"
         generator = stream(self.seed, attack.name, position, purpose, first, device=self.device)
         call = cast(Callable[..., Tensor], _fitted(attack, self.found.batch_size))

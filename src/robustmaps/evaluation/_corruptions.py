@@ -189,7 +189,9 @@ def _classify(
             part = rows[start : start + batch]
             logits = plain(versions[part].to(device).float().div_(255)).cpu()
             found = is_right(logits, labels[part])
-            verdicts[severity, start : start + batch] = torch.where(undecided(logits), _UNDECIDED, found.byte() * _RIGHT)
+            verdicts[severity, start : start + batch] = torch.where(
+                undecided(logits), _UNDECIDED, found.byte() * _RIGHT
+            )
             done, right = done + len(part), right + int(found.sum())
             report(done, verdicts.numel(), right / done)
     return verdicts.numpy()

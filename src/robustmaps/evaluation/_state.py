@@ -66,8 +66,8 @@ class Found:
             found.append(undecided_text(self.undecided, len(self.verdicts)))
         if self.mended:
             found.append(
-                f"{self.mended} of {self.gradients} gradients at images were NaN or infinite: attacks took NaN for 0 and "
-                "infinity for the largest finite entry, and may look weaker than they are; see "
+                f"{self.mended} of {self.gradients} gradients at images were NaN or infinite: attacks took NaN for 0 "
+                "and infinity for the largest finite entry, and may look weaker than they are; see "
                 "docs/diagnose/non-differentiable.md"
             )
         return found

@@ -31,9 +31,10 @@ def _trilinear(args: Sequence[Any]) -> int:
         for dim in sorted(dims):
             shape.insert(dim, 1)
         shapes.append(shape)
-    whole = torch.broadcast_shapes(*shapes)
+    whole: list[int] = [max(sizes) for sizes in zip(*shapes, strict=True)]
     first = whole[args[6][0]] if args[6] else 1
-    return 2 * whole.numel() + 2 * whole.numel() // first
+    products: int = math.prod(whole)
+    return 2 * products + 2 * products // first
 
 
 def _fourier(transformed: Tensor, dims: Sequence[int], *, real: bool) -> int:

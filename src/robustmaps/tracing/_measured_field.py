@@ -22,17 +22,22 @@ from robustmaps.tracing._receptive_field import Sight, sights
 from robustmaps.tracing._trace import READ, RUN_ERRORS, Trace, function_name, unread_position
 
 # Activations, norms and functions without a derivative: the identity has the same field.
-_POINTWISE = frozenset(
-    "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh sigmoid tanh "
-    "softplus softsign logsigmoid threshold clamp clip clamp_min clamp_max round floor ceil trunc sign detach dropout "
-    "dropout1d dropout2d alpha_dropout feature_dropout batch_norm group_norm instance_norm layer_norm rms_norm erf "
-    "nan_to_num local_response_norm normalize hardshrink softshrink".split()
-)
+_POINTWISE = {
+    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "threshold"),
+    *("hardswish", "hardsigmoid", "hardtanh", "hardshrink", "softshrink", "sigmoid", "logsigmoid", "tanh", "erf"),
+    *("softplus", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "nan_to_num"),
+    *("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "local_response_norm", "normalize"),
+    *("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_dropout"),
+    *("round", "floor", "ceil", "trunc", "sign", "detach"),
+}
 _LARGEST = ("max", "amax", "min", "amin")
 _EXPANDING = ("expand", "expand_as", "repeat", "tile", "interpolate")
 
 # Choices among pixels and random draws: a gradient shows the pixels chosen, not all that could be.
-_CHOOSING = frozenset("topk sort argsort median kthvalue mode argmax argmin unique multinomial bernoulli rand randn".split())
+_CHOOSING = {
+    *("topk", "sort", "argsort", "median", "kthvalue", "mode", "argmax", "argmin", "unique"),
+    *("multinomial", "bernoulli", "rand", "randn", "randint", "randperm"),
+}
 
 # An image twice and four times as large where the given one is too small to see a whole field.
 _SCALES = (1, 2, 4)
@@ -68,7 +73,7 @@ class _Linear(TorchFunctionMode):
         self.position += 1
         self.chooses |= name in _CHOOSING
         result = tree_map(_double, _linear(name, func, _without_gates(args), kwargs))
-        if name in _EXPANDING and isinstance(result, Tensor) and result.dim() == 4 and _is_gate(args[0].shape, result.shape):
+        if name in _EXPANDING and isinstance(result, Tensor) and args and _is_gate(args[0].shape, result.shape):
             result = result.detach()
         expected = self._wanted.get(self.position)
         if expected is not None:
@@ -161,9 +166,7 @@ def _extents(
                 pass
             if len(linear.middles) < len(places):
                 return None
-            return {
-                index: (_extent(linear.middles[place], x), linear.chooses) for index, place in places.items()
-            }
+            return {index: (_extent(linear.middles[place], x), linear.chooses) for index, place in places.items()}
     except (*RUN_ERRORS, NotImplementedError):
         return None
 
@@ -240,7 +243,8 @@ def _pooled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 def _tempered(x: Tensor) -> Tensor:
     """Scores of moderate size, so that no weight of a softmax vanishes; minus infinity still masks."""
     known = x.detach().isfinite()
-    return x / (1.0 + x.detach().where(known, 0.0).abs().max() * x.shape[-1] ** 0.5)
+    size: Tensor = x.detach().where(known, 0.0).abs().max()
+    return x / (1.0 + size * x.shape[-1] ** 0.5)
 
 
 def _without_gates(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -249,11 +253,14 @@ def _without_gates(args: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(maps) < 2:
         return args
     largest = max(maps, key=lambda tensor: tensor.numel())
-    return tuple(arg.detach() if isinstance(arg, Tensor) and _is_gate(arg.shape, largest.shape) else arg for arg in args)
+    return tuple(
+        arg.detach() if isinstance(arg, Tensor) and _is_gate(arg.shape, largest.shape) else arg for arg in args
+    )
 
 
 def _is_gate(shape: torch.Size, other: torch.Size) -> bool:
-    return len(shape) == 4 and sum(a == 1 < b for a, b in zip(shape, other, strict=True)) >= 2
+    """Whether a shape (N, C, 1, 1), or the same with channels last, meets a map's."""
+    return len(shape) == len(other) == 4 and sum(a == 1 < b for a, b in zip(shape, other, strict=True)) >= 2
 
 
 def _double(leaf: Any) -> Any:
