@@ -52,8 +52,9 @@ def test_huge_finite_gradients_are_left_alone() -> None:
     assert mended == 0
 
 
-def test_masked_classes_are_no_difference_and_nan_is_an_infinite_one() -> None:
+def test_masked_classes_and_nan_differ_only_from_something_else() -> None:
     masked = torch.tensor([1.0, -INF])
     assert float(largest_difference(masked, torch.tensor([1.5, -INF]))) == 0.5
     assert float(largest_difference(masked, torch.tensor([1.0, 2.0]))) == INF
     assert float(largest_difference(masked, torch.tensor([NAN, -INF]))) == INF
+    assert float(largest_difference(torch.tensor([NAN, 1.0]), torch.tensor([NAN, 3.0]))) == 2.0

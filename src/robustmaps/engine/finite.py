@@ -18,9 +18,14 @@ def undecided(logits: Tensor) -> Tensor:
     return ~largest.isfinite() & ~((logits == largest[:, None]).sum(1) == 1)
 
 
+def predictions(logits: Tensor) -> Tensor:
+    """The classes that logits (N, K) predict, (N,); -1, which is no label, where they are `undecided`."""
+    return logits.argmax(1).masked_fill(undecided(logits), -1)
+
+
 def is_right(logits: Tensor, y: Tensor) -> Tensor:
     """Whether logits (N, K) predict the labels (N,), booleans (N,); never where they are `undecided`."""
-    return (logits.argmax(1) == y) & ~undecided(logits)
+    return predictions(logits) == y
 
 
 def finite_gradient(gradient: Tensor) -> tuple[Tensor, int]:
@@ -39,9 +44,10 @@ def finite_gradient(gradient: Tensor) -> tuple[Tensor, int]:
 def largest_difference(a: Tensor, b: Tensor) -> Tensor:
     """The largest difference of two tensors' entries, a scalar; infinite if they are NaN or infinite at other places.
 
-    Equal infinities, as of classes masked with minus infinity, differ by nothing.
+    NaN and infinities at the same places, as of classes masked with minus infinity, differ by nothing.
     """
-    return torch.where(a == b, 0.0, a - b).abs().nan_to_num(torch.inf, torch.inf).max()
+    same = (a == b) | (a.isnan() & b.isnan())
+    return torch.where(same, 0.0, a - b).abs().nan_to_num(torch.inf, torch.inf).max()
 
 
 def largest_finite(values: Tensor) -> Tensor:

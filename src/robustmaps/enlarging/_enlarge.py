@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.finite import predictions
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
@@ -177,8 +178,8 @@ def _side(study: Attempts, model: nn.Module, view: View, latency_runs: int) -> S
 def _decisions(model: nn.Module, images: Tensor) -> Tensor:
     with modes_restored(model):
         model.eval()
-        return logits(model(images)).argmax(1)
+        return predictions(logits(model(images)))
 
 
 def _share(a: Tensor, b: Tensor) -> float:
-    return (a == b.to(a.device)).float().mean().item()
+    return ((a == b.to(a.device)) & (a >= 0)).float().mean().item()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from robustmaps.engine.finite import largest_finite
 from robustmaps.engine.modes import no_shortcuts
 from robustmaps.tracing._receptive_field import Sight, sights
 from robustmaps.tracing._trace import READ, RUN_ERRORS, Trace, function_name, unread_position
@@ -242,9 +243,7 @@ def _pooled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 def _tempered(x: Tensor) -> Tensor:
     """Scores of moderate size, so that no weight of a softmax vanishes; minus infinity still masks."""
-    known = x.detach().isfinite()
-    size: Tensor = x.detach().where(known, 0.0).abs().max()
-    return x / (1.0 + size * x.shape[-1] ** 0.5)
+    return x / (1.0 + largest_finite(x.detach()) * math.sqrt(x.shape[-1]))
 
 
 def _without_gates(args: tuple[Any, ...]) -> tuple[Any, ...]:

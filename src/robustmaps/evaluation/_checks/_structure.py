@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from robustmaps.engine.finite import undecided
+from robustmaps.engine.finite import predictions, undecided
 from robustmaps.evaluation._checks._finding import Outcome, percent
 from robustmaps.evaluation._checks._modules import state_restored
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
@@ -30,7 +30,7 @@ def training_mode(subject: CheckedNetwork) -> Outcome:
     moved = distance(handed_in, subject.clean)
     if moved <= ROUNDING:
         return Outcome(False, f"{layers} in training mode, which does not change the logits")
-    turned = int((handed_in.argmax(1) != subject.clean.argmax(1)).sum())
+    turned = int((predictions(handed_in) != predictions(subject.clean)).sum())
     return Outcome(
         True,
         f"{layers} in training mode, which changes logits by up to {_share(moved)} of the largest and "
@@ -45,7 +45,7 @@ def stochastic(subject: CheckedNetwork) -> Outcome:
     moved = distance(again, first)
     if moved <= ROUNDING and not subject.stochastic:
         return Outcome(False, "two passes over the same images give the same logits")
-    turned = int((again.argmax(1) != first.argmax(1)).sum())
+    turned = int((predictions(again) != predictions(first)).sum())
     return Outcome(
         True,
         f"two passes over the same images differ by up to {_share(moved)} of the largest logit and in "
