@@ -16,14 +16,14 @@ CLASSES = 5
 class Masked(nn.Module):
     """A network with more classes than it uses; the others are masked, by filling in or by adding minus infinity."""
 
-    def __init__(self, network: nn.Module, *, adds: bool) -> None:
+    def __init__(self, network: nn.Module, *, adds: bool, classes: int = CLASSES) -> None:
         super().__init__()
-        self.network, self.adds = network, adds
+        self.network, self.adds, self.classes = network, adds, classes
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.network(x)
         wide = torch.cat([logits, logits.mean(1, keepdim=True).expand(-1, 7)], 1)
-        unused = torch.arange(wide.shape[1]) >= CLASSES
+        unused = torch.arange(wide.shape[1]) >= self.classes
         if self.adds:
             return wide + torch.zeros_like(wide[0]).masked_fill(unused, -torch.inf)
         return wide.masked_fill(unused, -torch.inf)
@@ -52,6 +52,19 @@ def test_masked_classes_change_nothing(attack: Attack, adds: bool, make_cnn: MAK
     y = network(x).argmax(1)
     alone = attack(network, x, y, generator=torch.Generator().manual_seed(0))
     masked = attack(Masked(network, adds=adds), x, y, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(masked, alone, atol=1e-4, rtol=0)
+    assert not torch.equal(alone, x)
+
+
+@pytest.mark.filterwarnings("ignore:.*the loss needs")
+@pytest.mark.parametrize("loss", ["dlr", "dlr-t"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_beside_masked_ones(loss: str, classes: int, make_cnn: MAKE, make_images: MAKE) -> None:
+    network, x = make_cnn(classes=classes).eval(), make_images(8)
+    y = network(x).argmax(1)
+    attack = APGD(eps=0.2, steps=8, loss=loss)  # type: ignore[arg-type]
+    alone = attack(network, x, y, generator=torch.Generator().manual_seed(0))
+    masked = attack(Masked(network, adds=False, classes=classes), x, y, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(masked, alone, atol=1e-4, rtol=0)
     assert not torch.equal(alone, x)
 
