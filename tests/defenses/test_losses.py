@@ -357,3 +357,22 @@ def test_strong_copies_leave_the_statistics_alone(
 def test_parameters_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_masked_classes_leave_every_loss_as_it_is() -> None:
+    """Classes masked with minus infinity have no part in any defence's loss."""
+    logits, other = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.randn(4, 3)
+    y = torch.tensor([0, 1, 2, 0])
+    targets = torch.nn.functional.one_hot(y, 3) * 0.9 + 0.1 / 3
+
+    def masked(values: Tensor, filling: float) -> Tensor:
+        return torch.cat([values, torch.full((4, 2), filling)], 1)
+
+    wide = [masked(values, -torch.inf).requires_grad_() for values in (logits, other)]
+    for defense in (ALP(), TRADES(), MART()):
+        for given, padded in ((None, None), (targets, masked(targets, 0.02))):
+            expected = defense._value(logits, other, y, given)
+            found = defense._value(*wide, y, padded)
+            torch.testing.assert_close(found, expected)
+            gradients = torch.autograd.grad(found, wide)
+            assert all(bool(gradient.isfinite().all()) for gradient in gradients)

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from robustmaps.engine.views.incremental import incremental
 from torch import Tensor, nn
 
 from robustmaps import models
-from robustmaps.engine.incremental import incremental
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 
 

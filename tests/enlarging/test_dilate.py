@@ -95,3 +95,11 @@ def test_an_average_over_shifted_copies_keeps_a_trained_networks_decisions() -> 
     assert enlargement.after.accuracy == 1
     assert enlargement.agreement == 1
     assert "clean accuracy" in str(enlargement)
+
+
+def test_nan_is_no_accuracy_and_no_agreement() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    nn.init.constant_(network[4].weight, float("nan"))
+    labels = torch.zeros(4, dtype=torch.int64)
+    _, enlargement = enlarge(network, torch.rand(4, 3, 8, 8), factor=2, dilate=True, labels=labels, latency_runs=0)
+    assert enlargement.before.accuracy == enlargement.after.accuracy == enlargement.agreement == 0.0

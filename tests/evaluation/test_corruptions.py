@@ -117,3 +117,18 @@ def test_networks_for_other_images(corrupted: CorruptedImages) -> None:
         evaluate_corruptions(nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten()), corrupted)
     with pytest.raises(ValueError, match=r"batch_size=0: expected a whole number"):
         evaluate_corruptions(ReadsItsPixel(), corrupted, batch_size=0)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_nan_is_never_right_and_is_counted(corrupted: CorruptedImages, tmp_path: Path, resumed: bool) -> None:
+    class Spoilt(ReadsItsPixel):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return torch.where(logits.argmax(1, keepdim=True) == 0, torch.nan, logits)
+
+    for _ in range(1 + resumed):
+        result = evaluate_corruptions(Spoilt(), corrupted, state=tmp_path / "state")
+    seen = torch.cat([corrupted.images(name).flatten(0, 1)[:, 0, 0, 0] for name in corrupted.names])
+    assert result.undecided == int((seen == 0).sum()) > 0
+    assert not result.correct["fog"][:, np.asarray(corrupted.labels) == 0].any()
+    assert "logits without a prediction" in result.to_dict()["warnings"][0]

@@ -382,3 +382,52 @@ def test_the_view_may_be_chosen(make_cnn: Callable[..., nn.Module], make_images:
     with pytest.raises(InputError, match="unknown precision 'half'"):
         evaluate(model, x, y, FGSM(), precision="half")
     assert np.array(expected.clean_correct).dtype == bool
+
+
+# Logits and gradients that are not numbers.
+
+
+class Spoilt(nn.Module):
+    """Logits of which some are NaN or infinite: class 0, if any."""
+
+    def __init__(self, value: float, share: float) -> None:
+        super().__init__()
+        self.value, self.share = value, share
+
+    def forward(self, x: Tensor) -> Tensor:
+        spoilt = x.mean((1, 2, 3)) < self.share
+        logits = torch.stack([1 + x.mean((1, 2, 3)), x.mean((1, 2, 3))], 1)
+        return torch.where(spoilt[:, None], self.value, logits)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_without_a_prediction_are_wrong_and_counted(value: float) -> None:
+    x, y = grey(0.1, 0.2, 0.3, 0.8), torch.zeros(4, dtype=torch.int64)
+    with pytest.warns(UserWarning, match="3 of 4 images have logits without a prediction"):
+        evaluation = evaluate(Spoilt(value, 0.4), x, y, [FGSM(eps=0.01)])
+    assert evaluation.verdicts == (WRONG, WRONG, WRONG, ROBUST)
+    assert evaluation.undecided == evaluation.to_dict()["undecided"] == 3
+    assert any("without a prediction" in warning for warning in evaluation.warnings)
+    assert Evaluation.from_dict(evaluation.to_dict()).undecided == 3
+
+
+def test_an_attack_that_finds_nan_breaks_its_image(tmp_path: Path) -> None:
+    x, y = grey(0.3, 0.8), torch.zeros(2, dtype=torch.int64)
+    darker = Trick(lambda images: (images - 0.1).clamp(min=0.0))
+    for _ in range(2):  # the second time from the state
+        with pytest.warns(UserWarning, match="1 of 2 image has logits without a prediction"):
+            evaluation = evaluate(Spoilt(torch.nan, 0.25), x, y, [darker], state=tmp_path / "state")
+        assert evaluation.verdicts == ("trick", ROBUST)
+        assert evaluation.undecided == 1
+
+
+def test_gradients_that_are_not_finite_are_a_warning() -> None:
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            score = x.sqrt().mean((1, 2, 3))
+            return torch.stack([0.2 - score, score - 0.2], 1)
+
+    x, y = grey(0.0, 0.01), torch.tensor([0, 0])
+    with pytest.warns(UserWarning, match="1 of 2 gradients at images were NaN or infinite"):
+        evaluation = evaluate(Root(), x, y, [FGSM(eps=0.1)])
+    assert evaluation.verdicts == ("fgsm", "fgsm")

@@ -248,6 +248,8 @@ def cost_cells(share: Share) -> tuple[str, str, str]:
 
 def _field(field_px: tuple[float, ...], image_size: tuple[int, int]) -> str:
     """The field on its larger axis, and its share of the image."""
+    if any(map(math.isnan, field_px)):
+        return "unknown"
     if math.inf in field_px:
         return "all"
     side, axis = max((field, axis) for axis, field in enumerate(field_px))

@@ -12,9 +12,9 @@ from robustmaps.analysis._gain import check_norm
 from robustmaps.analysis._probe import StageProbe, gain_of
 from robustmaps.analysis._receptive import effective_field_px
 from robustmaps.analysis._stage_costs import maps_of, shares
-from robustmaps.analysis._stages import Stage, find_stages, no_shortcuts
+from robustmaps.analysis._stages import Stage, find_stages
 from robustmaps.attacks import check_batch
-from robustmaps.engine.modes import check_values
+from robustmaps.engine.modes import check_values, no_shortcuts
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import plain_view
@@ -70,7 +70,7 @@ def analyze(
     check_values(model)
     with no_shortcuts():
         recorded = trace(model, x[:1])
-        stages = find_stages(recorded, like)
+        stages = find_stages(recorded, like, model=model)
         costs = shares(model, x[:1], stages, runs=latency_runs)
         cost = measure_cost(model, x[:1], latency_runs=latency_runs)
     head = find_head(recorded)

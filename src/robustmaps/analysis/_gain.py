@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import PGD
 from robustmaps.engine.errors import NoGradientError, unknown
+from robustmaps.engine.finite import finite_gradient
 from robustmaps.engine.numbers import check_eps
 
 Function = Callable[[Tensor], Tensor]
@@ -44,7 +45,7 @@ def first_order_gain(function: Function, x: Tensor, *, eps: float, norm: str = "
         if not value.requires_grad:
             raise NoGradientError
         (gradient,) = torch.autograd.grad(value, x)
-    return eps * dual_norm(gradient, norm)
+    return eps * dual_norm(finite_gradient(gradient)[0], norm)
 
 
 def reached_gain(function: Function, x: Tensor, *, eps: float, norm: str = "linf", steps: int = 20) -> Tensor:

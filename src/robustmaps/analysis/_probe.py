@@ -14,6 +14,7 @@ from robustmaps.analysis._stages import Stage
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError, NoGradientError
+from robustmaps.engine.finite import finite_gradient
 from robustmaps.engine.random import stream
 
 
@@ -88,7 +89,7 @@ class StageProbe:
                 gains = []
                 for vector in vectors:
                     (gradient,) = torch.autograd.grad((pooled @ vector).sum(), x, retain_graph=True)
-                    gains.append(self._eps * dual_norm(gradient, self._norm))
+                    gains.append(self._eps * dual_norm(finite_gradient(gradient)[0], self._norm))
                 part.gains.append(torch.stack(gains, dim=1).detach())
                 part.values.append((pooled @ vectors.T).detach())
                 if fields:

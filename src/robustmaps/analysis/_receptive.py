@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from robustmaps.engine.finite import finite_gradient
+
 
 def gradient_energy(centres: Tensor, x: Tensor, directions: Tensor) -> Tensor:
     """The squared gradient of one pixel of a map at each pixel of the image, summed, shape (H, W).
@@ -15,7 +17,7 @@ def gradient_energy(centres: Tensor, x: Tensor, directions: Tensor) -> Tensor:
     energy = torch.zeros(x.shape[2:], device=x.device)
     for direction in directions:
         (gradient,) = torch.autograd.grad((centres @ direction).sum(), x, retain_graph=True)
-        energy += gradient.square().sum((0, 1))
+        energy += finite_gradient(gradient)[0].square().sum((0, 1))
     return energy
 
 

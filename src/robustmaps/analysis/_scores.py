@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from robustmaps.analysis._analysis import MarginGain
 from robustmaps.analysis._gain import first_order_gain, reached_gain
 from robustmaps.analysis._probe import StageProbe, checked, gain_of
-from robustmaps.analysis._stages import find_stages, no_shortcuts
+from robustmaps.analysis._stages import find_stages
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import no_shortcuts
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.tracing import find_head, trace
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from robustmaps.analysis._stages import READ, Stage
+from robustmaps.analysis._stages import Stage
 from robustmaps.engine.calling import own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
 from robustmaps.engine.modes import copy_of, evaluating, set_evaluating
 from robustmaps.models import count_flops
-from robustmaps.tracing import function_name
+from robustmaps.tracing import READ, function_name
 
 _WARM_UP_RUNS = 2
 

@@ -1,12 +1,12 @@
 """The stages of a network: the parts between its downsampling steps, found in a traced pass."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import nn
 
 from robustmaps.engine.errors import InputError
 from robustmaps.tracing import (
@@ -18,16 +18,15 @@ from robustmaps.tracing import (
     find_head,
     leading_inputs,
     margin,
+    measured_sights,
     read_window,
     sights,
     size_of,
+    unread_position,
 )
 
 Key = tuple[tuple[str, ...], str, int]
 """A call by its enclosing modules, its function, and its number among such calls."""
-
-READ = "__get__"
-"""The name under which PyTorch dispatches reads of a tensor's attributes."""
 
 _OPERATIONS = {
     "conv2d": "conv",
@@ -54,7 +53,7 @@ class Stage:
         channels: channels of the map.
         pooling: the next downsampling step with kernel and stride, such as ``conv 3x3 / 2``, or the kind of head.
         stride: distance in image pixels between the fields of neighbours in the map.
-        field_px: height and width of a pixel's receptive field; infinite after attention.
+        field_px: height and width of a pixel's receptive field; infinite after attention, NaN if unknown.
         position: index of the call that makes the map, among all calls except reads of attributes.
         key: identifies the same call in an enlarged copy of the network.
     """
@@ -69,37 +68,26 @@ class Stage:
     key: Key
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON; an infinite receptive field is null."""
-        finite = float("inf") not in self.field_px
+        """The fields, ready for JSON; an infinite receptive field is null, an unknown one is "unknown"."""
+        field: Any = None if math.inf in self.field_px else list(self.field_px)
+        if any(map(math.isnan, self.field_px)):
+            field = "unknown"
         return {
             "name": self.name,
             "map_size": list(self.map_size),
             "channels": self.channels,
             "pooling": self.pooling,
             "effective_stride": list(self.stride),
-            "field_px": list(self.field_px) if finite else None,
+            "field_px": field,
         }
 
 
-@contextmanager
-def no_shortcuts() -> Iterator[None]:
-    """Within the block, attention takes no fast path without gradients.
-
-    So all passes make the same calls, and no operations are hidden from PyTorch's counter.
-    """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def find_stages(recorded: Trace, like: Sequence[Stage] = ()) -> tuple[Stage, ...]:
+def find_stages(recorded: Trace, like: Sequence[Stage] = (), *, model: nn.Module | None = None) -> tuple[Stage, ...]:
     """The stages from the image to the last map.
 
     Args:
         recorded: the network's trace.
+        model: the network, to measure receptive fields; None for those of the rule.
         like: stages of the original network; the same places are used if found, so that both can be compared although
             a relaxed step may no longer downsample.
 
@@ -118,19 +106,22 @@ def find_stages(recorded: Trace, like: Sequence[Stage] = ()) -> tuple[Stage, ...
         last = [recorded.calls[end] for end in ends if end is not None]
     else:
         last = _ends(path, seen, _gates(recorded, path[-1].index))
+    fields: Mapping[int, Sight | None] = seen
+    if model is not None:
+        fields = measured_sights(model, recorded, [call.index for call in last])
     stages, begin = [], 0
     for number, call in enumerate(last):
         after = last[number + 1].index if number + 1 < len(last) else None
-        sight = seen[call.index]
+        field = fields[call.index]
         stages.append(
             Stage(
                 name=_name(recorded, call, begin),
                 map_size=size_of(call.shape),
                 channels=call.shape[1],
                 pooling=_head_text(head) if after is None else _pooling(path, call, after),
-                stride=sight.stride_px,
-                field_px=sight.field_px,
-                position=sum(name != READ for name, _ in recorded.log[: call.position]),
+                stride=seen[call.index].stride_px,
+                field_px=(math.nan, math.nan) if field is None else field.field_px,
+                position=unread_position(recorded, call),
                 key=keys[call.index],
             )
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from robustmaps.attacks._fgsm import FGSM
     from robustmaps.attacks._foolbox import Foolbox
     from robustmaps.attacks._geometry import norms, project, shrink, steepest
-    from robustmaps.attacks._losses import logit_margin
+    from robustmaps.attacks._losses import kl_divergence, logit_margin
     from robustmaps.attacks._noise_fgsm import NoiseFGSM
     from robustmaps.attacks._pgd import PGD
     from robustmaps.attacks._registry import (
@@ -48,6 +48,7 @@ __all__ = [
     "check_parameters",
     "create",
     "from_settings",
+    "kl_divergence",
     "listed",
     "logit_margin",
     "norms",

@@ -13,11 +13,12 @@ from torch import Tensor
 from robustmaps.attacks._apgd_steps import Climb, MomentumStepper, SparseStepper, Stepper
 from robustmaps.attacks._batching import Clock, fork, one_each, seeds, select, waves
 from robustmaps.attacks._geometry import on_sphere, project
-from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, targeted_dlr
+from robustmaps.attacks._losses import dlr, likeliest_wrong, logit_margin, possible_classes, targeted_dlr
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.attacks._watched import Batch, WatchedAttack
 from robustmaps.engine.errors import unknown
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_at_least
 
 _NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "dlr-t": "apgd-t"}
@@ -79,8 +80,10 @@ class APGD(WatchedAttack):
         return _NAMES[self.loss]
 
     def _attacked(self, batch: Batch) -> Tensor:
-        self._check_classes(batch.logits.shape[1])
-        return _Attempt(self, batch, seeds(self._variants(batch.logits), batch.generator)).run()
+        self._check_classes(len(possible_classes(batch.logits)))
+        targets = likeliest_wrong(batch.logits, batch.y, self.targets if self.loss == "dlr-t" else 1)
+        drawn = seeds(self.restarts * targets.shape[1], batch.generator)
+        return _Attempt(self, batch, targets, drawn).run()
 
     def steppers(self) -> list[Stepper]:
         """The step rules, one per radius."""
@@ -100,9 +103,6 @@ class APGD(WatchedAttack):
             return lambda logits: dlr(logits, y)
         return lambda logits: targeted_dlr(logits, y, target)
 
-    def _variants(self, logits: Tensor) -> int:
-        return self.restarts * (min(self.targets, logits.shape[1] - 1) if self.loss == "dlr-t" else 1)
-
     def _check_classes(self, num_classes: int) -> None:
         needed = {"ce": 2, "dlr": 3, "dlr-t": 4}[self.loss]
         if num_classes < needed:
@@ -119,6 +119,7 @@ class _Attempt:
 
     attack: APGD
     batch: Batch
+    targets: Tensor
     seeds: list[int]
 
     def __post_init__(self) -> None:
@@ -126,7 +127,6 @@ class _Attempt:
         self.result = self.x.clone()
         self.margin = self.x.new_full((len(self.x),), -float("inf"))
         self.standing = self.batch.standing
-        self.targets = likeliest_wrong(self.batch.logits, self.y, len(self.seeds) // self.attack.restarts)
 
     def run(self) -> Tensor:
         """Climb with every sample and variant until the sample is broken."""
@@ -168,7 +168,7 @@ class _Attempt:
             again = self.view.gradient(climb.current, objective)
             logits, loss, gradient = logits + again[0], loss + again[1], gradient + again[2]
         y = self.y[climb.sample]
-        climb.record(gradient, loss, logits.argmax(1) != y, logit_margin(logits, y))
+        climb.record(gradient, loss, ~is_right(logits, y), logit_margin(logits, y))
 
     def _climb(self, stepper: Stepper, climb: Climb, clock: Clock, *, counts: bool) -> Climb:
         """Climb within one ball; return the runs of samples that are still unbroken."""

@@ -15,6 +15,7 @@ from robustmaps.attacks._registry import AttackRow, passes
 from robustmaps.attacks._square import Square
 from robustmaps.attacks._watched import Batch, WatchedAttack
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_at_least
 
 Make = Callable[["AutoAttack"], WatchedAttack]
@@ -165,7 +166,7 @@ class AutoAttack(WatchedAttack):
             if len(standing) == 0:
                 break
             x_adv = stage(view, x[standing], y[standing], generator=fork(seed, x.device), watcher=batch.watcher)
-            broken = view(x_adv).argmax(1) != y[standing]
+            broken = ~is_right(view(x_adv), y[standing])
             result[standing[broken]] = x_adv[broken]
             standing = standing[~broken]
         return result

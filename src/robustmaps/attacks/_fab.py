@@ -10,7 +10,7 @@ from torch import Tensor
 from robustmaps.attacks._batching import Clock, fork, one_each, seeds, select, waves
 from robustmaps.attacks._geometry import norms, on_sphere, per_image
 from robustmaps.attacks._hyperplane import to_hyperplane
-from robustmaps.attacks._losses import likeliest_wrong, logit_margin
+from robustmaps.attacks._losses import likeliest_wrong, logit_margin, possible_classes
 from robustmaps.attacks._patience import check_patience, hopeless, is_due, patience
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.attacks._watched import Batch, WatchedAttack
@@ -108,9 +108,9 @@ class _Attempt:
         self.distance = self.x.new_full((len(self.x),), torch.inf)
         self.standing = self.batch.standing
         logits = self.batch.logits
-        count = min(self.attack.targets, logits.shape[1] - 1) if self.attack.targeted else 1
-        self.targets = likeliest_wrong(logits, self.y, count)
-        self.seeds = seeds(count * self.attack.restarts, self.batch.generator)
+        self.classes = possible_classes(logits)
+        self.targets = likeliest_wrong(logits, self.y, self.attack.targets if self.attack.targeted else 1)
+        self.seeds = seeds(self.targets.shape[1] * self.attack.restarts, self.batch.generator)
 
     def run(self) -> Tensor:
         """Search with every sample, target and restart."""
@@ -165,11 +165,11 @@ class _Attempt:
     def _nearest_boundary(self, current: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest boundary if each class's margin were linear (equation 7)."""
         dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[self.attack.norm]
-        classes = self.batch.logits.shape[1]
+        own = torch.searchsorted(self.classes, y)
         nearest = current.new_full((len(current),), torch.inf)
         margin, gradient = torch.zeros_like(nearest), torch.zeros_like(current)
-        for step in range(1, classes):
-            value, slope = self._margin(current, y, (y + step) % classes)
+        for step in range(1, len(self.classes)):
+            value, slope = self._margin(current, y, self.classes[(own + step) % len(self.classes)])
             distance = value.abs() / (norms(slope, dual) + _TINY)
             nearer = distance < nearest
             nearest = torch.where(nearer, distance, nearest)
@@ -182,7 +182,7 @@ class _Attempt:
             return (logits.gather(1, other[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
 
         _, margin, gradient = self.view.gradient(current, difference)
-        return margin, gradient
+        return margin.nan_to_num(0.0, torch.inf, -torch.inf), gradient  # without a margin, no step
 
     def _drop_broken(self, search: _Search) -> _Search:
         """Save the perturbations that crossed the boundary and step back; drop the samples that are finished."""

@@ -20,6 +20,7 @@ from robustmaps.attacks._pgd import PGD
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.attacks._watched import NORMS
 from robustmaps.engine.errors import InputError, NoGradientError, unknown
+from robustmaps.engine.finite import finite_gradient, is_right
 from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
@@ -61,6 +62,9 @@ METHODS: dict[str, Method] = {
 
 # If this many draws of noise are classified correctly, further draws almost always are.
 _NOISE_DRAWS = 100
+
+# Logits this far apart never meet within an image's range, and float32 still resolves their differences.
+_FAR = 1e4
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Foolbox:
             logits = view(result)
             check_labels(y, logits.shape[1])
             (seed,) = seeds(1, generator)
-            standing = (logits.argmax(1) == y).nonzero().squeeze(1)
+            standing = is_right(logits, y).nonzero().squeeze(1)
             if len(standing) > 0:
                 result[standing] = self._attacked(view, result[standing], y[standing], seed)
             return result
@@ -152,7 +156,7 @@ class Foolbox:
         far = norms(found - x, self.norm) > self.eps
         if far.any() and not self.minimal:
             found[far] = project(found[far], x[far], self.eps, self.norm)
-        broken = view(found).argmax(1) != y
+        broken = ~is_right(view(found), y)
         return torch.where(broken[:, None, None, None], found, x)
 
 
@@ -214,11 +218,11 @@ class _Attempt:
         return starts
 
     def _broken(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.view(x).argmax(1) != y
+        return ~is_right(self.view(x), y)
 
 
 class _Network(nn.Module):
-    """A view as the module that foolbox expects, without NaNs, on which its loops would never end."""
+    """A view as the module that foolbox expects: with finite logits, since its loops would never end on NaN."""
 
     def __init__(self, view: AttackView) -> None:
         super().__init__()
@@ -226,15 +230,18 @@ class _Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad:
-            x.register_hook(_finite)  # type: ignore[no-untyped-call]
+            x.register_hook(lambda gradient: finite_gradient(gradient)[0])  # type: ignore[no-untyped-call]
         logits = self.view(x)
         if x.requires_grad and not logits.requires_grad:
             raise NoGradientError
-        return _finite(logits)
-
-
-def _finite(values: Tensor) -> Tensor:
-    return values.nan_to_num(0.0, 0.0, 0.0)
+        known = logits.isfinite()
+        if bool(known.all()):
+            return logits
+        # Far above or below the others, so that infinite logits keep their order and masked classes are never near.
+        finite = torch.where(known, logits.detach(), 0.0)
+        low, high = finite.amin(1, keepdim=True) - _FAR, finite.amax(1, keepdim=True) + _FAR
+        bounded = torch.where(logits > 0, high, torch.where(logits.isnan(), 0.0, low))
+        return torch.where(known, logits, bounded)
 
 
 def _load() -> Any:

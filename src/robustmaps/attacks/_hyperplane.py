@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 _TINY = 1e-12
+_HUGE = 1e12
 
 # Newton's method is exact on a concave, piecewise linear function; images take two to five rounds.
 _ROUNDS = 30
@@ -24,6 +25,10 @@ def to_hyperplane(x: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tensor:
         gap: required change of the scalar product, of either sign, (N,).
         norm: ``linf``, ``l2`` or ``l1``.
     """
+    # Squares of huge slopes would overflow; the hyperplane stays the same.
+    largest = normal.flatten(1).abs().amax(1)
+    smaller = torch.where(largest > _HUGE, 1 / largest, 1.0)
+    normal, gap = normal * smaller[:, None, None, None], gap * smaller
     direction = (normal * gap.sign()[:, None, None, None]).sign().flatten(1)
     flat = x.flatten(1)
     room = torch.where(direction > 0, 1 - flat, flat)

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustmaps.engine.finite import undecided
 from robustmaps.engine.view import AttackView
 
 Value = Callable[[Tensor, Tensor], Tensor]
@@ -29,38 +31,68 @@ class AttackLoss:
 
 
 def logit_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest other logit minus the true one, shape (N,): positive exactly if the network is wrong."""
+    """Largest other logit minus the true one, shape (N,): positive exactly if the network is wrong.
+
+    Infinite where the logits are NaN, which is never right, or true and largest other logit are the same infinity.
+    """
     true = logits.gather(1, y[:, None]).squeeze(1)
-    return logits.scatter(1, y[:, None], -float("inf")).amax(1) - true
+    margin = logits.scatter(1, y[:, None], -float("inf")).amax(1) - true
+    return margin.masked_fill(undecided(logits.detach()), float("inf"))
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio, invariant to rescaling the logits (arXiv 2003.01690, equation 6).
 
-    It needs the third largest logit; with two classes the logit margin is used instead.
+    It needs the third largest logit; with two classes the logit margin is used instead. Classes masked with minus
+    infinity don't count.
     """
-    margin = logit_margin(logits, y)
-    if logits.shape[1] < 3:
-        return margin
-    top = logits.topk(3, dim=1).values
-    return margin / (top[:, 0] - top[:, 2] + _NO_SPREAD)
+    return logit_margin(logits, y) / _scale(logits, 3)
 
 
 def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """The difference of logits ratio towards one wrong class (arXiv 2003.01690, equation 7).
 
-    It needs four classes: with three, the scale comes from the third alone; with two, it is the logit margin.
+    It needs four classes: with three, the scale comes from the third alone; with two, it is the logit margin. Classes
+    masked with minus infinity don't count.
     """
     margin = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
-    if logits.shape[1] < 3:
-        return margin
-    top = logits.topk(min(4, logits.shape[1]), dim=1).values
-    return margin / (top[:, 0] - top[:, 2:].mean(1) + _NO_SPREAD)
+    return margin / _scale(logits, 4)
 
 
-def likeliest_wrong(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The ``count`` wrong classes with the largest logits, in descending order, shape (N, count)."""
-    return logits.scatter(1, y[:, None], -float("inf")).topk(count, dim=1).indices
+def likeliest_wrong(logits: Tensor, y: Tensor, most: int) -> Tensor:
+    """The wrong classes with the largest logits, in descending order, shape (N, count) with count <= ``most``.
+
+    A class masked with minus infinity is no target: a row with fewer possible classes than others repeats its own.
+    """
+    others = logits.scatter(1, y[:, None], -float("inf"))
+    possible = (others != -float("inf")).sum(1).clamp(min=1)
+    count = min(most, int(possible.max()))
+    ranked = others.topk(count, dim=1).indices
+    return ranked.gather(1, torch.arange(count, device=y.device) % possible[:, None])
+
+
+def possible_classes(logits: Tensor) -> Tensor:
+    """The classes that some row of logits (N, K) does not mask with minus infinity, in order."""
+    return (logits != -float("inf")).any(0).nonzero().squeeze(1)
+
+
+def kl_divergence(log_probabilities: Tensor, reference: Tensor) -> Tensor:
+    """KL(reference || other) of each row of log-probabilities (N, K), shape (N,).
+
+    A class that the reference masks with minus infinity has no part in it, as its probability is zero.
+    """
+    masked = reference == -float("inf")
+    there, here = reference.masked_fill(masked, 0.0), log_probabilities.masked_fill(masked, 0.0)
+    return F.kl_div(here, there, reduction="none", log_target=True).sum(1)
+
+
+def _scale(logits: Tensor, last: int) -> Tensor:
+    """The largest logit minus the mean of the third to ``last``, (N,); 1 where fewer than three are not masked."""
+    top = logits.topk(min(last, logits.shape[1]), dim=1).values
+    rest = top[:, 2:]
+    known = rest > -float("inf")
+    third = torch.where(known, rest, 0.0).sum(1) / known.sum(1).clamp(min=1)
+    return torch.where(known.any(1), top[:, 0] - third + _NO_SPREAD, 1.0)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -68,7 +100,7 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _kl_divergence(logits: Tensor, clean_log_probabilities: Tensor) -> Tensor:
-    return F.kl_div(logits.log_softmax(1), clean_log_probabilities, reduction="none", log_target=True).sum(1)
+    return kl_divergence(logits.log_softmax(1), clean_log_probabilities)
 
 
 def _labels(view: AttackView, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001

@@ -11,6 +11,7 @@ from robustmaps.attacks._geometry import project, steepest, uniform_in_ball
 from robustmaps.attacks._losses import LOSSES, Value
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
@@ -154,7 +155,7 @@ class PGD:
             better = value > best_value[alive]
             best[alive[better]] = x_adv[better]
             best_value[alive[better]] = value[better]
-            alive = alive[value < torch.inf]
+            alive = alive[value != torch.inf]
             if len(alive) == 0:
                 break
         return best
@@ -170,7 +171,7 @@ class PGD:
         for _ in range(self.steps):
             logits, gradient = _gradient(view, loss, current, target[rows])
             if self.early_stop:
-                wrong_steps[rows] += logits.argmax(1) != y[rows]
+                wrong_steps[rows] += ~is_right(logits, y[rows])
                 stays = wrong_steps[rows] <= self.tau
                 result[rows[~stays]] = current[~stays]
                 rows, current, gradient = rows[stays], current[stays], gradient[stays]
@@ -179,7 +180,7 @@ class PGD:
             current = self._step(x[rows], current, gradient)
         logits = view(current)
         result[rows] = current
-        right = logits.argmax(1) == y[rows]
+        right = is_right(logits, y[rows])
         result_value[rows[right]] = loss(logits, target[rows])[right]
         return result, result_value
 

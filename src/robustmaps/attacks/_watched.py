@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.engine.errors import unknown
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import AttackView, plain_view
@@ -39,7 +40,7 @@ class Batch:
     @property
     def standing(self) -> Tensor:
         """Which images are classified correctly, (N,)."""
-        return self.logits.argmax(1) == self.y
+        return is_right(self.logits, self.y)
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ def _print_corrupted(done: "CorruptedRun", as_json: bool) -> None:
         table(("% at severity", *map(str, range(1, 6)), "mean [95 %]"), rows, words=1),
         f"{figures['images']} images, each with 5 severities of {len(rows) - 1} corruptions, not attacked.",
         f"{'Evaluated before' if done.before else 'With the interval of every accuracy'}: {done.path}",
+        *(f"Note: {warning}" for warning in figures.get("warnings", ())),
     )
 
 

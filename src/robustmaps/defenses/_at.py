@@ -12,6 +12,7 @@ from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entrop
 from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import finite_gradient
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.view import AttackView
 
@@ -149,7 +150,7 @@ class FreeAT(_CrossEntropyAtExamples):
             x_adv = (x + moving).clamp_(0.0, 1.0).requires_grad_()
             step(x_adv)
             if x_adv.grad is not None:
-                moving.copy_(shrink(moving + eps * steepest(x_adv.grad, norm), eps, norm))
+                moving.copy_(shrink(moving + eps * steepest(finite_gradient(x_adv.grad)[0], norm), eps, norm))
         return delta
 
 

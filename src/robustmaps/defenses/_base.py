@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
+from robustmaps.attacks import kl_divergence as divergence
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.view import AttackView
 
 Examples = TypeVar("Examples")
@@ -123,22 +125,24 @@ class ReplayingDefense(Defense, Protocol):
 
 
 def count_correct(logits: Tensor, y: Tensor) -> Tensor:
-    """The number of rows with the largest logit at the label; a tensor, so that no device has to wait."""
-    return (logits.detach().argmax(1) == y).sum()
+    """The number of rows whose logits predict the label; a tensor, so that no device has to wait."""
+    return is_right(logits.detach(), y).sum()
 
 
 def cross_entropy(logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
     """Mean cross-entropy with the targets (N, K) if given, else with the labels (N,).
 
-    If the network has more classes than the targets, the others get probability 0.
+    If the network has more classes than the targets, the others get probability 0. What smoothed labels give to a class
+    that the network masks with minus infinity is left out.
     """
-    wider = 0 if targets is None else logits.shape[1] - targets.shape[1]
-    return F.cross_entropy(logits.float(), y if targets is None else F.pad(targets, (0, wider)))
+    if targets is None:
+        return F.cross_entropy(logits.float(), y)
+    targets = F.pad(targets, (0, logits.shape[1] - targets.shape[1]))
+    masked = (logits == -float("inf")) & (targets < targets.amax(1, keepdim=True))
+    log_probabilities = logits.float().log_softmax(1).masked_fill(masked, 0.0)
+    return -(log_probabilities * targets).sum() / len(logits)
 
 
 def kl_divergence(logits: Tensor, reference: Tensor) -> Tensor:
     """KL(softmax(reference) || softmax(logits)) of each sample, shape (N,); both sides are differentiated."""
-    divergence = F.kl_div(
-        logits.float().log_softmax(1), reference.float().log_softmax(1), reduction="none", log_target=True
-    )
-    return divergence.sum(1)
+    return divergence(logits.float().log_softmax(1), reference.float().log_softmax(1))

@@ -60,7 +60,9 @@ class ALP(_CleanAndAdversarial):
 
     def _value(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
         both = cross_entropy(clean, y, targets) + cross_entropy(adversarial, y, targets)
-        return both + self.beta * F.mse_loss(clean, adversarial)
+        masked = (clean == -float("inf")) & (adversarial == -float("inf"))  # the same, and no class to pair
+        share = masked.numel() / (~masked).sum()
+        return both + self.beta * share * F.mse_loss(clean.masked_fill(masked, 0), adversarial.masked_fill(masked, 0))
 
 
 @dataclass(frozen=True)

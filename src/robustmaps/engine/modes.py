@@ -180,3 +180,17 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
             if norm.num_batches_tracked is not None and count is not None:
                 norm.num_batches_tracked.copy_(count)
+
+
+@contextmanager
+def no_shortcuts() -> Iterator[None]:
+    """Within the block, attention takes no fast path without gradients.
+
+    So all passes make the same calls, and no operations are hidden from PyTorch's counter.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -22,6 +22,7 @@ from robustmaps.tracing import (
     Transition,
     find_head,
     find_transitions,
+    measured_sights,
     read_window,
     record,
     shape_copy,
@@ -38,7 +39,7 @@ class View:
     Attributes:
         head: the call that consumes the last map; None if there is no last map.
         stride: distance in the image between the fields of neighbouring pixels.
-        field_px: receptive field of one of its pixels.
+        field_px: receptive field of one of its pixels; None if unknown.
     """
 
     head: Head | None
@@ -73,7 +74,8 @@ class Attempts:
         self.model = model
         self.image = image
         self.trace = trace(model, image)
-        self.view = look(self.trace)
+        self.view = look(self.trace, model)
+        self.rule_holds = self.view == look(self.trace)
         self.transitions = find_transitions(self.trace)
         self.steps = self._try(self.transitions, factor)
         joined = spread_over_steps(self.transitions)
@@ -107,6 +109,8 @@ class Attempts:
             before, after = tuple(self.trace.output.shape), tuple(enlarged.output.shape)
             return f"the network returns {after} instead of {before} with it"
         view = look(enlarged)
+        if not self.rule_holds:
+            view = look(enlarged, operate(copy_of(self.model), self.trace, changes, upsampling))
         if not _grew(self.view.map_size, view.map_size):
             stays = f"the last map stays {by(self.view.map_size)} with it"
             return f"{stays}: the step is on a side branch, or a later layer fixes the size"
@@ -140,13 +144,16 @@ def check_images(example: Tensor) -> None:
         raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
 
 
-def look(recorded: Trace) -> View:
-    """The last map of a trace."""
+def look(recorded: Trace, model: nn.Module | None = None) -> View:
+    """The last map of a trace, with its receptive field as measured on the network if that is given."""
     head = find_head(recorded)
     if head is None or head.map.source is None:
         return View(None, None, None)
-    sight = sights(recorded)[head.map.source]
-    return View(head, sight.stride_px, sight.field_px)
+    stride = sights(recorded)[head.map.source].stride_px
+    if model is None:
+        return View(head, stride, sights(recorded)[head.map.source].field_px)
+    sight = measured_sights(model, recorded, [head.map.source])[head.map.source]
+    return View(head, stride, None if sight is None else sight.field_px)
 
 
 def _free(steps: Iterable[Step]) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.finite import predictions
 from robustmaps.engine.modes import check_values, copy_of, evaluating
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
@@ -176,8 +177,8 @@ def _side(study: Attempts, model: nn.Module, view: View, latency_runs: int) -> S
 def _decisions(model: nn.Module, images: Tensor) -> Tensor:
     check_values(model)
     with evaluating(model):
-        return network_logits(model, images).argmax(1)
+        return predictions(network_logits(model, images))
 
 
 def _share(a: Tensor, b: Tensor) -> float:
-    return (a == b.to(a.device)).float().mean().item()
+    return ((a == b.to(a.device)) & (a >= 0)).float().mean().item()

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustmaps.attacks import Attack, check_labels, norms, project
 from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import is_right, undecided
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
@@ -64,9 +65,11 @@ class Cascade:
                     "the network seems to return probabilities: losses saturate and attacks look weaker than they are; "
                     "return logits instead"
                 )
-            for row, wrong in zip(rows, (logits.argmax(1) != y).tolist(), strict=True):
-                if wrong:
+            nameless = undecided(logits).tolist()
+            for row, right, odd in zip(rows, is_right(logits, y).tolist(), nameless, strict=True):
+                if not right:
                     self.found.verdicts[row] = WRONG
+                self.found.undecided += odd
 
         rows = list(range(len(self.x)))
         while rows:
@@ -108,16 +111,20 @@ class Cascade:
         """Attack these samples, and record the broken ones."""
         stage = self.found.stages[position]
         x, y = self._batch(rows)
+        before = self._gradients()
         with self._reporting(stage, len(rows)) as watcher:
-            x_adv, broken, distance = self._attempt(attack, position, self.view, x, y, rows[0], watcher)
+            x_adv, broken, distance, odd = self._attempt(attack, position, self.view, x, y, rows[0], watcher)
             disputed = broken.new_zeros(len(rows)) if self.view is self.plain else self._disputed(x_adv, y, broken)
             if disputed.any():
                 again = disputed.nonzero().squeeze(1)
-                x_adv[again], broken[again], distance[again] = self._attempt(
+                x_adv[again], broken[again], distance[again], odd[again] = self._attempt(
                     attack, position, self.plain, x[again], y[again], rows[0], watcher
                 )
         # Read at once: each value by itself would make a GPU wait.
         fallen, distances = broken.tolist(), distance.tolist()
+        self.found.undecided += int((odd & broken).sum())
+        self.found.gradients += self._gradients()[0] - before[0]
+        self.found.mended += self._gradients()[1] - before[1]
         for index, row in enumerate(rows):
             if fallen[index]:
                 self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
@@ -127,18 +134,19 @@ class Cascade:
 
     def _attempt(
         self, attack: Attack, position: int, view: AttackView, x: Tensor, y: Tensor, first: int, watcher: Watcher
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images within the budget, whether the plain network misclassifies them, and their distances."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images within the budget, whether the plain network misclassifies them, distances, and the `undecided`."""
         purpose = "view" if view is self.view else "plain"
         generator = stream(self.seed, attack.name, position, purpose, first, device=self.device)
         call = cast(Callable[..., Tensor], _fitted(attack, self.found.batch_size))
         more = {"watcher": watcher} if "watcher" in inspect.signature(call).parameters else {}
         x_adv = self._inside(attack, x, call(view, x, y, generator=generator, **more))
-        return x_adv, self.plain(x_adv).argmax(1) != y, norms(x_adv - x, attack.norm)
+        logits = self.plain(x_adv)
+        return x_adv, ~is_right(logits, y), norms(x_adv - x, attack.norm), undecided(logits)
 
     def _disputed(self, x_adv: Tensor, y: Tensor, broken: Tensor) -> Tensor:
         """Samples that are broken for the view but not for the plain network."""
-        return (self.view(x_adv).argmax(1) != y) & ~broken
+        return ~is_right(self.view(x_adv), y) & ~broken
 
     def _inside(self, attack: Attack, x: Tensor, x_adv: Tensor) -> Tensor:
         """The attack's images, projected into the budget and [0, 1], and rounded if asked."""
@@ -155,6 +163,11 @@ class Cascade:
             )
         inside = project(x_adv.detach().to(x.dtype), x, attack.eps, attack.norm)
         return towards_clean(inside, x) if self.eight_bit else inside
+
+    def _gradients(self) -> tuple[int, int]:
+        """How many images' gradients the attacks have taken, and how many of them were not finite."""
+        views = {self.view, self.plain}
+        return sum(view.gradients for view in views), sum(view.mended for view in views)
 
     def _standing(self) -> list[int]:
         return [row for row, verdict in enumerate(self.found.verdicts) if verdict == ROBUST]

@@ -16,11 +16,16 @@ from robustmaps.engine.checked import read_json
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.finite import is_right, undecided
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.evaluation._state import undecided_text
+
+# Verdicts; 0 is misclassified.
+_RIGHT, _UNDECIDED = 1, 2
 
 
 def mean_accuracy(correct: NDArray[np.bool_]) -> Measured:
@@ -48,6 +53,7 @@ class CorruptionEvaluation:
         seconds: wall time, without results that were already known.
         environment: device and PyTorch version.
         checkpoint_sha256: hash of the weights' file, if any.
+        undecided: versions of images whose logits have no prediction, such as NaN; they count as misclassified.
     """
 
     correct: Mapping[str, NDArray[np.bool_]]
@@ -55,6 +61,13 @@ class CorruptionEvaluation:
     seconds: float
     environment: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_sha256: str | None = None
+    undecided: int = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons to doubt the figures, in words."""
+        versions = sum(right.size for right in self.correct.values())
+        return (undecided_text(self.undecided, versions),) if self.undecided else ()
 
     @property
     def images(self) -> int:
@@ -92,6 +105,8 @@ class CorruptionEvaluation:
             "seconds": self.seconds,
             "checkpoint_sha256": self.checkpoint_sha256,
             "environment": dict(self.environment),
+            "undecided": self.undecided,
+            "warnings": list(self.warnings),
         }
 
 
@@ -121,7 +136,7 @@ def evaluate_corruptions(
     batch = usual_batch(device) if batch_size is None else batch_size
     check_whole("batch_size", batch, 1)
     rows = _choose(corrupted.labels, samples)
-    correct: dict[str, NDArray[np.bool_]] = {}
+    verdicts: dict[str, NDArray[Any]] = {}
     began = time.perf_counter()
     with plain_view(model) as plain, torch.no_grad():
         _check_classes(plain, corrupted, device)
@@ -129,7 +144,7 @@ def evaluate_corruptions(
         missing = [name for name, file in files.items() if file is None or not file.exists()]
         for name, file in files.items():
             if name not in missing and file is not None:
-                correct[name] = _read_verdicts(file, len(rows))
+                verdicts[name] = _read_verdicts(file, len(rows))
                 continue
 
             def report(done: int, total: int, accuracy: float, name: str = name) -> None:
@@ -137,11 +152,19 @@ def evaluate_corruptions(
                 left = (time.perf_counter() - began) * (len(missing) * total / (before + done) - 1)
                 watcher(Progress(name, done, total, "images", {"accuracy": accuracy}, left))
 
-            correct[name] = _classify(plain, corrupted.images(name), corrupted.labels, rows, batch, device, report)
+            found = verdicts[name] = _classify(
+                plain, corrupted.images(name), corrupted.labels, rows, batch, device, report
+            )
             if file is not None:
-                write_json(file, {"correct": np.packbits(correct[name], axis=1).tobytes().hex()})
+                write_json(file, {"correct": _packed(found == _RIGHT), "undecided": _packed(found == _UNDECIDED)})
     environment = {"device": device_name(device), "torch": torch.__version__, "batch_size": batch}
-    return CorruptionEvaluation(correct, corrupted.fingerprint(), time.perf_counter() - began, environment)
+    return CorruptionEvaluation(
+        {name: found == _RIGHT for name, found in verdicts.items()},
+        corrupted.fingerprint(),
+        time.perf_counter() - began,
+        environment,
+        undecided=sum(int((found == _UNDECIDED).sum()) for found in verdicts.values()),
+    )
 
 
 def _classify(
@@ -152,24 +175,37 @@ def _classify(
     batch: int,
     device: torch.device,
     report: Callable[[int, int, float], None],
-) -> NDArray[np.bool_]:
+) -> NDArray[np.uint8]:
     """Verdicts (5, n) on these rows of the versions (5, N, C, H, W) of one corruption."""
-    verdicts = torch.zeros(len(images), len(rows), dtype=torch.bool)
+    verdicts = torch.zeros(len(images), len(rows), dtype=torch.uint8)
     done = right = 0
     for severity, versions in enumerate(images):
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            found = plain(versions[part].to(device).float().div_(255)).argmax(1).cpu() == labels[part]
-            verdicts[severity, start : start + batch] = found
+            logits = plain(versions[part].to(device).float().div_(255)).cpu()
+            found = is_right(logits, labels[part])
+            verdicts[severity, start : start + batch] = torch.where(
+                undecided(logits), _UNDECIDED, found.byte() * _RIGHT
+            )
             done, right = done + len(part), right + int(found.sum())
             report(done, verdicts.numel(), right / done)
     return verdicts.numpy()
 
 
-def _read_verdicts(file: Path, images: int) -> NDArray[np.bool_]:
-    """The verdicts (5, images) that were written as the bits of a hexadecimal number."""
-    packed = np.frombuffer(bytes.fromhex(read_json(file, "delete it")["correct"]), dtype=np.uint8)
-    return np.unpackbits(packed.reshape(-1, -(-images // 8)), axis=1, count=images).astype(bool)
+def _packed(which: NDArray[np.bool_]) -> str:
+    """Booleans (5, images) as the bits of a hexadecimal number."""
+    return np.packbits(which, axis=1).tobytes().hex()
+
+
+def _read_verdicts(file: Path, images: int) -> NDArray[np.uint8]:
+    """The verdicts (5, images) that were written with `_packed`."""
+    values = read_json(file, "delete it")
+    verdicts = np.zeros((5, images), dtype=np.uint8)
+    for name, verdict in (("correct", _RIGHT), ("undecided", _UNDECIDED)):
+        packed = np.frombuffer(bytes.fromhex(values[name]), dtype=np.uint8)
+        which = np.unpackbits(packed.reshape(-1, -(-images // 8)), axis=1, count=images)
+        verdicts[which.astype(bool)] = verdict
+    return verdicts
 
 
 def _choose(labels: Tensor, samples: int | None) -> Tensor:

@@ -1,6 +1,7 @@
 """The function `evaluate`: attack a network and return a verdict per sample."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -113,6 +114,9 @@ def evaluate(
             keep()
         for position, one in enumerate(attacks):
             cascade.run(one, position)
+    doubts = found.doubts()
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)
     return Evaluation(
         verdicts=tuple(found.verdicts),
         distances=tuple(found.distances),
@@ -123,13 +127,14 @@ def evaluate(
         seed=seed,
         seconds=found.seconds,
         stages=tuple(stage.to_dict() for stage in found.stages),
-        warnings=(*found.warnings, *caveats(attack)),
+        warnings=(*found.warnings, *doubts, *caveats(attack)),
         environment={
             "device": device_name(device),
             "torch": torch.__version__,
             "precision": engine.options.precision,
             "batch_size": found.batch_size,
         },
+        undecided=found.undecided,
     )
 
 

@@ -42,6 +42,7 @@ class Evaluation:
         split: the split of the images, ``test`` or ``validation``; None if unknown.
         saved: counts of the adversarial images that were saved; see `check_saved`. None if none were.
         environment: device, PyTorch version and settings.
+        undecided: images whose logits have no prediction, such as NaN; they count as misclassified.
     """
 
     verdicts: tuple[str, ...]
@@ -58,6 +59,7 @@ class Evaluation:
     split: str | None = None
     saved: Mapping[str, int] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
+    undecided: int = 0
 
     @property
     def clean_correct(self) -> NDArray[np.bool_]:
@@ -90,6 +92,7 @@ class Evaluation:
             "attacks": [dict(attack) for attack in self.attacks],
             "stages": [dict(stage) for stage in self.stages],
             "samples": len(self.verdicts),
+            "undecided": self.undecided,
             "split": self.split,
             "seed": self.seed,
             "seconds": self.seconds,
@@ -141,6 +144,7 @@ class Evaluation:
                 warnings=tuple(values["warnings"]),
                 split=values.get("split"),
                 saved=values.get("saved"),
+                undecided=values.get("undecided", 0),
                 **{
                     name: values[name]
                     for name in (

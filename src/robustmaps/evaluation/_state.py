@@ -49,6 +49,8 @@ class Found:
         batch_size: images per batch.
         warnings: reasons to doubt the figures.
         seconds: wall time over all calls.
+        undecided: images whose verdict rests on logits without a prediction, such as NaN.
+        gradients, mended: images' gradients that attacks took, and how many of them were NaN or infinite.
     """
 
     verdicts: list[str]
@@ -57,6 +59,31 @@ class Found:
     stages: list[AttackStage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    undecided: int = 0
+    gradients: int = 0
+    mended: int = 0
+
+    def doubts(self) -> list[str]:
+        """Reasons to doubt the figures that only show at the end."""
+        found = []
+        if self.undecided:
+            found.append(undecided_text(self.undecided, len(self.verdicts)))
+        if self.mended:
+            found.append(
+                f"{self.mended} of {self.gradients} gradients at images were NaN or infinite: attacks took NaN for 0 "
+                "and infinity for the largest finite entry, and may look weaker than they are; see "
+                "docs/diagnose/non-differentiable.md"
+            )
+        return found
+
+
+def undecided_text(count: int, total: int) -> str:
+    """A warning about images whose logits have no largest entry."""
+    what = "s have" if count > 1 else " has"
+    return (
+        f"{count} of {total} image{what} logits without a prediction (NaN, or several infinite): misclassified, "
+        "whatever the label"
+    )
 
 
 def claim_state(folder: Path) -> None:

@@ -2,9 +2,10 @@
 
 from robustmaps.models._catalog import CatalogEntry, catalog
 from robustmaps.models._classifier import Architecture, Classifier
-from robustmaps.models._cost import Cost, Measure, count_flops, measure_cost
+from robustmaps.models._cost import Cost, Measure, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
+from robustmaps.models._operations import count_flops
 from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides, register
 from robustmaps.models._strides import Strides, StridesLike
 

@@ -9,15 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from robustmaps.engine.calling import call, own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
 from robustmaps.engine.modes import check_initialised, check_values, evaluating
 from robustmaps.models._maps import FinalPooling
+from robustmaps.models._operations import count_flops
 
 Measure = Literal["flops", "memory", "latency"]
 """What a budget can limit."""
@@ -30,7 +28,7 @@ class Cost:
 
     Attributes:
         flops: floating-point operations of a forward pass, two per multiply-add, as ``torch.utils.flop_counter`` counts
-            them, attention included.
+            them; attention, recurrent layers, distances and Fourier transforms included, pointwise operations not.
         parameters: number of learned values, shared ones counted once.
         activation_bytes: memory saved for the backward pass of a training step by one more image in the batch, without
             the image itself. A training step's peak adds what does not grow with the batch (parameters, their
@@ -111,48 +109,6 @@ def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int
     with torch.no_grad(), count_flops() as counter, FinalPooling() as pooling:
         call(model, image)
     return counter.total, pooling.map_size
-
-
-class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operations by PyTorch's formulas.
-
-    PyTorch's own `FlopCounterMode` also tracks modules, which fails under `torch.autograd.grad`.
-
-    Attributes:
-        total: operations so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count it."""
-        kwargs = kwargs or {}
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is None:
-            with self:  # an operation composed of others, as in inference mode
-                out = func.decompose(*args, **kwargs)
-            return func(*args, **kwargs) if out is NotImplemented else out
-        out = func(*args, **kwargs)
-        self.total += formula(*args, **kwargs, out_val=out)
-        return out
-
-
-@contextmanager
-def count_flops() -> Iterator[FlopCounter]:
-    """Count operations within the block, with attention as plain matrix products.
-
-    PyTorch's formulas miss the fused attention kernels on a CPU and the fast path of `nn.MultiheadAttention`, including
-    its projections.
-    """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
-            yield counter
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 @contextmanager

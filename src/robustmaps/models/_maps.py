@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _REDUCTIONS = (torch.ops.aten.mean.dim, torch.ops.aten.sum.dim_IntList, torch.ops.aten.amax.default)
 _ADAPTIVE = (torch.ops.aten._adaptive_avg_pool2d.default, torch.ops.aten.adaptive_max_pool2d.default)
 _WINDOWS = (torch.ops.aten.avg_pool2d.default,)
+# Operations whose result is a map; behind a reshape four dimensions may as well be (N, tokens, heads, width).
+_MAKERS = ("convolution", "pool", "upsample", "pad", "pixel_", "grid_sampler")
 _RESHAPES = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
@@ -20,13 +22,16 @@ class FinalPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, records the size (H, W) of the last map (N, C, H, W) that is pooled over all its pixels.
 
     It watches operations, not modules, so it works for any network, including one that pools with ``x.mean((2, 3))``.
-    If no map is pooled, the last flattened one counts. Squeeze-and-excitation blocks pool too, but earlier.
+    If no map is pooled, the last flattened one counts. Squeeze-and-excitation blocks pool too, but earlier. Tensors of
+    attention, such as (N, heads, tokens, width), are no maps: a map has a size that a convolution, a pool or a
+    resampling has made.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._pooled: tuple[int, int] | None = None
         self._flattened: tuple[int, int] | None = None
+        self._sizes: set[tuple[int, int]] = set()
 
     @property
     def map_size(self) -> tuple[int, int] | None:
@@ -43,7 +48,8 @@ class FinalPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run the operation and record its input's size if it pools or flattens a map."""
         out = func(*args, **(kwargs or {}))
         x = args[0] if args else None
-        if isinstance(x, torch.Tensor) and x.ndim == 4:
+        self._note(func, x, out)
+        if isinstance(x, torch.Tensor) and x.ndim == 4 and (x.shape[2], x.shape[3]) in self._sizes:
             dims = args[1] if func in _REDUCTIONS and len(args) > 1 else None
             over_map = {dim % 4 for dim in dims or ()} == {2, 3}
             if over_map or func in _ADAPTIVE or (func in _WINDOWS and out.shape[2:].numel() == 1):
@@ -51,6 +57,16 @@ class FinalPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif func in _RESHAPES and out.ndim == 2 and len(out) == len(x):
                 self._flattened = (x.shape[2], x.shape[3])
         return out
+
+    def _note(self, func: Callable[..., Any], x: Any, out: Any) -> None:
+        """Remember the size of a map that an operation made, cropped, or pooled by reshaping."""
+        first = out[0] if isinstance(out, tuple) and out else out
+        if not isinstance(first, torch.Tensor) or first.ndim != 4 or not isinstance(x, torch.Tensor):
+            return
+        made = any(maker in str(func) for maker in _MAKERS)
+        cropped = func == torch.ops.aten.slice.Tensor and x.ndim == 4 and (x.shape[2], x.shape[3]) in self._sizes
+        if made or cropped or (func in _REDUCTIONS and x.ndim == 6):
+            self._sizes.add((first.shape[2], first.shape[3]))
 
 
 def dry_run(model: nn.Module, shape: tuple[int, ...]) -> None:

@@ -21,6 +21,7 @@ from robustmaps.attacks import PGD
 from robustmaps.config import Surgery
 from robustmaps.data import Dataset
 from robustmaps.engine.files import write_json
+from robustmaps.engine.finite import predictions
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
 from robustmaps.engine.writing.outputs import claim, is_picture
@@ -182,7 +183,7 @@ def _attacked_maps(network: nn.Module, side: Analysis, subject: Subject, shown: 
     stages = [report.stage for report in side.stages]
     clean, attacked = (feature_maps(network, images, stages) for images in (x, x_adv))
     with plain_view(network) as view, torch.no_grad():
-        guesses = [int(view(images).argmax()) for images in (x, x_adv)]
+        guesses = [int(predictions(view(images))) for images in (x, x_adv)]
     return AttackedMaps(
         image=AttackedImage(
             x[0].cpu().numpy(),
@@ -199,4 +200,6 @@ def _attacked_maps(network: nn.Module, side: Analysis, subject: Subject, shown: 
 
 def _class(data: Dataset, label: int) -> str:
     """The class's name; its number where the network has more classes than the data."""
+    if label < 0:
+        return "no class"
     return data.classes[label] if label < data.num_classes else f"class {label}"

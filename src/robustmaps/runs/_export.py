@@ -18,6 +18,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.calling import LogitsNetwork, call, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.finite import largest_difference, largest_finite
 from robustmaps.engine.writing.outputs import claim_folder, publish
 from robustmaps.engine.writing.temporaries import temporary
 from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, image_cost, open_checkpoint
@@ -107,12 +108,11 @@ def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form:
         expected = network_logits(model, x).float()
         found = other(x.clone())
         alone = other(x[:1].clone())
-    largest = float(expected.abs().max())
+    largest = float(largest_finite(expected))
     if found.shape != expected.shape or alone.shape != expected[:1].shape:
         raise ExportMismatch(f"{form}: outputs of shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
-    difference = max(float((found - expected).abs().max()), float((alone - expected[:1]).abs().max()))
-    # Not "greater than": NaN must not count as agreement.
-    if not difference <= _TOLERANCE * max(1.0, largest):
+    difference = max(float(largest_difference(found, expected)), float(largest_difference(alone, expected[:1])))
+    if difference > _TOLERANCE * max(1.0, largest):
         raise ExportMismatch(
             f"{form}: on {len(x)} test images, logits differ by up to {difference:.3g} from the original's, of at most "
             f"{largest:.3g}; nothing was kept"

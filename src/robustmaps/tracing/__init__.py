@@ -6,6 +6,7 @@ from robustmaps.tracing._head import (
     find_head,
     pools_whole_map,
 )
+from robustmaps.tracing._measured_field import measured_sights
 from robustmaps.tracing._receptive_field import (
     RESAMPLERS,
     Sight,
@@ -21,6 +22,7 @@ from robustmaps.tracing._steps import (
 )
 from robustmaps.tracing._trace import (
     IMAGE,
+    READ,
     RUN_ERRORS,
     Call,
     Trace,
@@ -28,6 +30,7 @@ from robustmaps.tracing._trace import (
     record,
     shape_copy,
     trace,
+    unread_position,
 )
 from robustmaps.tracing._windows import (
     POOLS,
@@ -44,6 +47,7 @@ from robustmaps.tracing._windows import (
 __all__ = [
     "IMAGE",
     "POOLS",
+    "READ",
     "RESAMPLERS",
     "RUN_ERRORS",
     "Call",
@@ -60,6 +64,7 @@ __all__ = [
     "function_name",
     "leading_inputs",
     "margin",
+    "measured_sights",
     "pair",
     "pools_whole_map",
     "read_slices",
@@ -72,4 +77,5 @@ __all__ = [
     "spread_over_steps",
     "trace",
     "unpadded",
+    "unread_position",
 ]

@@ -1,5 +1,6 @@
 """A network's head: how it reduces its last map, by an average, a maximum, flattening or otherwise."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,12 +74,14 @@ def pools_whole_map(call: Call) -> bool:
 
 def _as_head(trace: Trace, call: Call) -> Head | None:
     value = call.inputs[0]
-    if pools_whole_map(call) and not is_small_step(call):
+    if pools_whole_map(call) and not is_small_step(call) and _is_map(trace, value):
         kind: HeadKind = "average" if call.name in _SUMS + _AVERAGE_POOLS else "max"
         return Head(kind, call, value, size_of(value.shape))
     if call.name in _REDUCTIONS:
         return _reduction(trace, call)
     if _flattens(call):
+        if not _is_map(trace, value):
+            return _last_map(trace, call)
         last = value if size_of(value.shape) == (1, 1) else _before_adaptive_pool(trace, value)
         return Head("flatten", call, last, size_of(last.shape))
     if _is_dense(call):
@@ -107,6 +110,28 @@ def _of_tokens(trace: Trace, call: Call, kind: HeadKind) -> Head | None:
         size = size_of(other.shape)
         if read_window(other) is not None and size[0] * size[1] in counts and size != (1, 1):
             return Head(kind, call, Value(other.shape, other.index), size)
+    return None
+
+
+def _is_map(trace: Trace, value: Value) -> bool:
+    """Whether four dimensions are those of a map: not tokens in heads, whose sizes no window has made."""
+    size, at = size_of(value.shape), value
+    while at.source not in (None, IMAGE) and size != (1, 1):
+        call = trace.calls[at.source]
+        if read_window(call) is not None:
+            return True
+        if len(call.inputs[0].shape) < 4 <= len(at.shape):
+            made = [size_of(c.shape) for c in trace.calls[: call.index] if read_window(c) is not None]
+            return any(math.prod(one) == math.prod(size) for one in made)
+        at = call.inputs[0]
+    return True
+
+
+def _last_map(trace: Trace, call: Call) -> Head | None:
+    """A head that flattens tokens: its map is the last that a window made."""
+    for other in reversed(trace.calls[: call.index]):
+        if read_window(other) is not None and len(other.shape) == 4 and size_of(other.shape) != (1, 1):
+            return Head("flatten", call, Value(other.shape, other.index), size_of(other.shape))
     return None
 
 

@@ -122,10 +122,25 @@ def _sight(trace: Trace, call: Call, seen: Mapping[int, Sight]) -> Sight:
         )
     if call.name in _MIXERS:
         return Sight((math.inf, math.inf), stride)
-    if call.name not in RESAMPLERS:
-        return Sight(field, stride)
     before, after = size_of(inputs[0].shape), size_of(call.shape)
+    if call.name not in RESAMPLERS:
+        before = _size_before_reshapes(trace, call)
+        if 1 in after or before == after or any(b % a for b, a in zip(before, after, strict=True)):
+            return Sight(field, stride)
     return Sight(field, (stride[0] * before[0] / after[0], stride[1] * before[1] / after[1]))
+
+
+def _size_before_reshapes(trace: Trace, call: Call) -> Pair:
+    """The size of the map that a mean over reshaped blocks ``(N, C, H/2, 2, W/2, 2)`` pools; else the call's own."""
+    value = call.inputs[0]
+    if len(call.shape) != 4 or len(value.shape) not in (5, 6):
+        return size_of(call.shape)
+    while len(value.shape) != 4 and value.source not in (None, IMAGE):
+        made = trace.calls[value.source]
+        if made.name == "unfold":  # its own stride is known
+            return size_of(call.shape)
+        value = made.inputs[0]
+    return size_of(value.shape) if len(value.shape) == 4 else size_of(call.shape)
 
 
 def _unfolded(call: Call, field: tuple[float, float], stride: tuple[float, float]) -> Sight:

@@ -18,11 +18,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from robustmaps.engine.calling import logits_of, own_copy, parameter_dtype
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import check_initialised, copy_of, set_evaluating
+from robustmaps.engine.modes import check_initialised, copy_of, no_shortcuts, set_evaluating
 from robustmaps.engine.text import first_line
 
 IMAGE = -1
 """The image, in place of the index of the call that made a tensor."""
+
+READ = "__get__"
+"""The name under which PyTorch dispatches reads of a tensor's attributes."""
 
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
 """What networks raise for a map of unsupported size."""
@@ -160,6 +163,11 @@ def function_name(func: Callable[..., Any]) -> str:
     return getattr(func, "__name__", str(func)).partition(".")[0]
 
 
+def unread_position(recorded: Trace, call: Call) -> int:
+    """The position of a call among all calls except reads of attributes, which hooks of other tools make too."""
+    return sum(name != READ for name, _ in recorded.log[: call.position])
+
+
 def shape_copy(model: nn.Module) -> nn.Module:
     """A copy on the ``meta`` device, which computes only shapes; the weights are not copied."""
     tensors = chain(model.parameters(), model.buffers())
@@ -208,7 +216,7 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
     set_evaluating(model)
     image = own_copy(image.detach().to("meta") if shapes_only else image.detach(), parameter_dtype(model))
     recorder = Recorder(model, image)
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), no_shortcuts(), recorder:
         result = model(image)
     output = logits_of(result)
     value = Value(output.shape, recorder.source(output))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustmaps.engine.calling import logits_of, own_copy, parameter_dtype
 from robustmaps.engine.device import Precision, float32_products, is_out_of_memory
 from robustmaps.engine.errors import InputError, NoGradientError
+from robustmaps.engine.finite import finite_gradient
 from robustmaps.engine.text import first_line
 from robustmaps.engine.views.compiled import Compiled
 
@@ -57,6 +58,10 @@ class AttackView:
         network: the network that ``forward`` runs, where that is a function.
         around: entered for every pass and its backward pass; the network is not used outside.
         instead: the view that takes over for good if this one raises where that one does not.
+
+    Attributes:
+        gradients: how many images' gradients were computed, over all passes.
+        mended: how many of them had NaN or infinite entries, which `finite_gradient` replaced.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class AttackView:
         self._around = around
         self._instead, self._replaced = instead, False
         self._largest = 0
+        self.gradients = self.mended = 0
         self._way: _Way | None = None
 
     @property
@@ -130,16 +136,21 @@ class AttackView:
         return x.detach().to(self._at_least_float32)
 
     def gradient(self, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), the objective (N,) and its gradient (N, C, H, W) at ``x``, all detached.
+        """Logits (N, K), the objective (N,) and its finite gradient (N, C, H, W) at ``x``, all detached.
 
         Raises:
             NoGradientError: the network gives logits, but no gradient with respect to the images.
         """
         if self._replaced and self._instead is not None:
-            return self._instead.gradient(x, objective)
+            before = self._instead.mended
+            found = self._instead.gradient(x, objective)
+            self.gradients, self.mended = self.gradients + len(x), self.mended + self._instead.mended - before
+            return found
         with outside_inference_mode(), torch.enable_grad(), self._float32_products(x), self._entered():
             x = x.detach().clone() if x.is_inference() else x.detach()
             logits, value, gradient = (self._way or _first_gradient)(self, x, objective)
+        gradient, mended = finite_gradient(gradient)
+        self.gradients, self.mended = self.gradients + len(x), self.mended + mended
         return logits.detach(), value.detach(), gradient.clone() if self._graphs else gradient
 
     def _entered(self) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robustmaps.engine.calling import parameter_dtype
 from robustmaps.engine.device import Precision
 from robustmaps.engine.errors import NoGradientError
+from robustmaps.engine.finite import largest_difference, largest_finite
 from robustmaps.engine.modes import hidden_modules
 from robustmaps.engine.views.folding import FoldablePair, find_foldable, folded_parameters
 
@@ -162,10 +163,8 @@ def _mixture(logits: Tensor) -> Tensor:
 
 
 def _largest_difference(values: Tensor, expected: Tensor) -> float:
-    """Relative to the largest finite expected value; NaN equals NaN, and infinity the same infinity."""
-    same = (values == expected) | (values.isnan() & expected.isnan())
-    scale = torch.where(expected.isfinite(), expected, 0.0).abs().max().clamp(min=1e-6)
-    return float(torch.where(same, 0.0, (values - expected).abs()).max() / scale)
+    """Relative to the largest finite expected value."""
+    return float(largest_difference(values, expected) / largest_finite(expected).clamp(min=1e-6))
 
 
 def _norm_of_difference(values: Tensor, expected: Tensor) -> float:

@@ -82,10 +82,10 @@ def non_differentiable(subject: CheckedNetwork) -> Outcome:
 
 
 def _largest(subject: CheckedNetwork, rows: Tensor, loss: Loss) -> Tensor:
-    """The largest entry of the loss's gradient at each image, (M,); zero for NaN."""
+    """The largest entry of the loss's gradient at each image, (M,)."""
     y = subject.y[rows]
     gradient = subject.gradient(subject.x[rows], lambda logits: loss(logits, y))
-    return gradient.flatten(1).abs().amax(1).nan_to_num(0.0)
+    return gradient.flatten(1).abs().amax(1)
 
 
 def _explained(subject: CheckedNetwork) -> float:

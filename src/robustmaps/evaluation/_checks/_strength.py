@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import Square
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.view import plain_view
 from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds, percent
@@ -117,4 +118,4 @@ def _accuracy(subject: CheckedNetwork, surrogate: nn.Module) -> str:
         raise InputError(
             f"the surrogate has {logits.shape[1]} classes; expected {subject.clean.shape[1]} as the network"
         )
-    return percent(int((logits.argmax(1) == subject.y).sum()), len(logits))
+    return percent(int(is_right(logits, subject.y).sum()), len(logits))

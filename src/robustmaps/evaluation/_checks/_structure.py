@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from robustmaps.engine.finite import predictions, undecided
 from robustmaps.engine.numbers import counted
 from robustmaps.evaluation._checks._finding import Outcome, percent
 from robustmaps.evaluation._checks._modules import state_restored
@@ -30,7 +31,7 @@ def training_mode(subject: CheckedNetwork) -> Outcome:
     moved = distance(handed_in, subject.clean)
     if moved <= ROUNDING:
         return Outcome(False, f"{layers} in training mode, which does not change the logits")
-    turned = int((handed_in.argmax(1) != subject.clean.argmax(1)).sum())
+    turned = int((predictions(handed_in) != predictions(subject.clean)).sum())
     return Outcome(
         True,
         f"{layers} in training mode, which changes logits by up to {_share(moved)} of the largest and "
@@ -45,7 +46,7 @@ def stochastic(subject: CheckedNetwork) -> Outcome:
     moved = distance(again, first)
     if moved <= ROUNDING and not subject.stochastic:
         return Outcome(False, "two passes over the same images give the same logits")
-    turned = int((again.argmax(1) != first.argmax(1)).sum())
+    turned = int((predictions(again) != predictions(first)).sum())
     return Outcome(
         True,
         f"two passes over the same images differ by up to {_share(moved)} of the largest logit and in "
@@ -56,6 +57,8 @@ def stochastic(subject: CheckedNetwork) -> Outcome:
 def probabilities(subject: CheckedNetwork) -> Outcome:
     """Does the network return probabilities, whose differences vanish?"""
     logits = subject.clean
+    if nameless := int(undecided(logits).sum()):
+        return Outcome(True, f"{nameless} of {len(logits)} images have logits that are NaN or several times infinite")
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < ROUNDING).all()):
         sure = int((logits.amax(1) > 1 - 1e-6).sum())
         return Outcome(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import APGD, FGSM, PGD, Attack, WatchedAttack, check_labels, project
 from robustmaps.engine.errors import InputError, NoGradientError
+from robustmaps.engine.finite import is_right, largest_difference, largest_finite
 from robustmaps.engine.modes import modes_restored
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
@@ -203,7 +204,7 @@ class CheckedNetwork:
         total = self.logits(x)
         for _ in range(passes - 1):
             total = total + self.logits(x)
-        return total.argmax(1) == y
+        return is_right(total, y)
 
     def report(self, done: int, total: int, unit: str) -> None:
         """Report the progress of the running check."""
@@ -215,4 +216,4 @@ class CheckedNetwork:
 
 def distance(a: Tensor, b: Tensor) -> float:
     """The largest difference of entries, relative to the largest entry of ``b``."""
-    return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))
+    return float(largest_difference(a, b) / largest_finite(b).clamp(min=torch.finfo(b.dtype).tiny))

@@ -13,6 +13,7 @@ from robustmaps.attacks import PGD
 from robustmaps.data import Dataset, ImageSet
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import predictions
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.view import plain_view
@@ -57,11 +58,11 @@ class _Opened:
         pgd = PGD(norm=self.norm, eps=self.eps, steps=_STEPS, loss="margin", start="none")  # type: ignore[arg-type]
         return pgd(self.model, x, y)
 
-    def guesses(self, x: Tensor) -> list[int]:
+    def guesses(self, x: Tensor, classes: Sequence[str]) -> list[str]:
         """The predicted classes."""
         with plain_view(self.model) as view, torch.no_grad():
-            found: list[int] = view(x).argmax(1).tolist()
-        return found
+            found: list[int] = predictions(view(x)).tolist()
+        return [classes[label] if label >= 0 else "no class" for label in found]
 
 
 def images(material: Material) -> tuple[Block, ...]:
@@ -154,15 +155,15 @@ def _first_of_classes(data: Dataset) -> ImageSet:
 
 def _attacked(one: _Opened, x: Tensor, y: Tensor, data: Dataset) -> Gallery:
     x_adv = one.attack(x, y)
-    before, after = one.guesses(x), one.guesses(x_adv)
+    before, after = one.guesses(x, data.classes), one.guesses(x_adv, data.classes)
     truths = y.tolist()
     clean, change, attacked = [], [], []
     for number, truth in enumerate(truths):
         name = data.classes[truth]
         image, adversarial = (batch[number].cpu().numpy() for batch in (x, x_adv))
-        clean.append(_guess_tile(png_of_image(image), data.classes[before[number]], name, "clean"))
+        clean.append(_guess_tile(png_of_image(image), before[number], name, "clean"))
         change.append(Tile(png_of_change(adversarial - image, one.eps), f"perturbation of the {name}, magnified"))
-        attacked.append(_guess_tile(png_of_image(adversarial), data.classes[after[number]], name, "attacked"))
+        attacked.append(_guess_tile(png_of_image(adversarial), after[number], name, "attacked"))
     return Gallery(
         one.name,
         (
@@ -205,7 +206,7 @@ def _maps(one: _Opened, analysis: Analysis, x: Tensor, y: Tensor, data: Dataset)
     x_adv = one.attack(x, y)
     stages = [report.stage for report in analysis.stages]
     clean, attacked = ([m[0].cpu().numpy() for m in feature_maps(one.model, images, stages)] for images in (x, x_adv))
-    guesses = [data.classes[one.guesses(images)[0]] for images in (x, x_adv)]
+    guesses = [one.guesses(images, data.classes)[0] for images in (x, x_adv)]
     truth = data.classes[int(y)]
     image, adversarial = x[0].cpu().numpy(), x_adv[0].cpu().numpy()
     rows = [

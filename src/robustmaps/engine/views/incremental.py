@@ -17,8 +17,9 @@ from torch import Tensor, fx, nn
 
 from robustmaps.engine.calling import logits_of
 from robustmaps.engine.device import float32_products
-from robustmaps.engine.regions import KernelWindow, Region
+from robustmaps.engine.finite import largest_difference, largest_finite
 from robustmaps.engine.view import AttackView
+from robustmaps.engine.views.regions import KernelWindow, Region
 
 # Largest error of the trial window's logits against a full pass, relative to the largest logit; rounding is near 1e-6.
 _TOLERANCE = 1e-4
@@ -247,7 +248,8 @@ def incremental(view: AttackView, images: Tensor) -> Incremental | None:
         patch, trial = 1 - window.of(images), images.clone()
         window.of(trial).copy_(patch)
         expected = view(trial)
-        error = (known.propose(patch, top, left) - expected).abs().max() / expected.abs().max().clamp(min=1.0)
+        difference = largest_difference(known.propose(patch, top, left), expected)
+        error = difference / largest_finite(expected).clamp(min=1.0)
     except Exception:  # noqa: BLE001 - the network's own code runs on what it was not made for
         return None
     useful = known.cost <= _WORTHWHILE and known.bytes <= _MOST_BYTES

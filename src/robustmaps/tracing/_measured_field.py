@@ -1,0 +1,267 @@
+"""Receptive fields as measured: which pixels of the image have a gradient at the middle pixel of a map.
+
+The network's copy is made linear where a rule can't see through it, so that a gradient vanishes only where there is no
+connection: random positive weights in float64, activations, norms and rounding replaced by the identity, maxima by
+means, and softmax kept far from saturation. As in `sights`, numbers pooled from a whole map that scale it (squeeze and
+excitation) and a norm's statistics are ignored.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from robustmaps.engine.finite import largest_finite
+from robustmaps.engine.modes import no_shortcuts
+from robustmaps.tracing._receptive_field import Sight, sights
+from robustmaps.tracing._trace import READ, RUN_ERRORS, Trace, function_name, unread_position
+
+# Activations, norms and functions without a derivative: the identity has the same field.
+_POINTWISE = {
+    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "threshold"),
+    *("hardswish", "hardsigmoid", "hardtanh", "hardshrink", "softshrink", "sigmoid", "logsigmoid", "tanh", "erf"),
+    *("softplus", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "nan_to_num"),
+    *("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "local_response_norm", "normalize"),
+    *("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_dropout"),
+    *("round", "floor", "ceil", "trunc", "sign", "detach"),
+}
+_LARGEST = ("max", "amax", "min", "amin")
+_EXPANDING = ("expand", "expand_as", "repeat", "tile", "interpolate")
+
+# Choices among pixels and random draws: a gradient shows the pixels chosen, not all that could be.
+_CHOOSING = {
+    *("topk", "sort", "argsort", "median", "kthvalue", "mode", "argmax", "argmin", "unique"),
+    *("multinomial", "bernoulli", "rand", "randn", "randint", "randperm"),
+}
+
+# An image twice and four times as large where the given one is too small to see a whole field.
+_SCALES = (1, 2, 4)
+_MOST_PIXELS = 256 * 256
+
+Extent = tuple[int, int]
+
+
+class _Found(Exception):  # noqa: N818 - not an error: the rest of the pass is not needed
+    """All maps have been computed."""
+
+
+class _Linear(TorchFunctionMode):
+    """While active, makes a pass linear and keeps the middle pixels of maps.
+
+    Args:
+        wanted: the function's name at each position among all calls except reads of attributes.
+    """
+
+    def __init__(self, wanted: Mapping[int, str]) -> None:
+        super().__init__()
+        self.position, self.chooses = -1, False
+        self.middles: dict[int, Tensor] = {}
+        self._wanted = wanted
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the function's linear version."""
+        kwargs, name = kwargs or {}, function_name(func)
+        if name == READ:
+            return func(*args, **kwargs)
+        self.position += 1
+        self.chooses |= name in _CHOOSING
+        result = tree_map(_double, _linear(name, func, _without_gates(args), kwargs))
+        if name in _EXPANDING and isinstance(result, Tensor) and args and _is_gate(args[0].shape, result.shape):
+            result = result.detach()
+        expected = self._wanted.get(self.position)
+        if expected is not None:
+            first = next((leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
+            if name != expected or first is None or first.dim() != 4:
+                raise ValueError(f"{name} in place of {expected}")
+            self.middles[self.position] = first[0, :, first.shape[2] // 2, first.shape[3] // 2].sum()
+            if len(self.middles) == len(self._wanted):
+                raise _Found
+        return result
+
+
+def measured_sights(model: nn.Module, recorded: Trace, indices: Sequence[int]) -> Mapping[int, Sight | None]:
+    """What the maps with these call indices see: by the rule where a measurement agrees, else as measured.
+
+    A field that reaches beyond the image can't be measured in it; the rule's then counts unless less than what is seen.
+    A field is infinite if it covers the image at every size that the network takes. None is unknown: the linear copy
+    fails, no gradient arrives, or fewer pixels have one than the rule expects in a network that chooses among pixels.
+
+    Args:
+        model: the traced network; if on the ``meta`` device, the rule counts.
+        recorded: its trace.
+        indices: indices of calls that make maps (N, C, H, W).
+    """
+    rule = sights(recorded)
+    found: dict[int, Sight | None] = {index: rule[index] for index in indices}
+    tensors = [*model.parameters(), *model.buffers()]
+    if not indices or any(tensor.is_meta for tensor in tensors):
+        return found
+    open_indices = list(indices)
+    for scale in _SCALES:
+        size = (recorded.image[2] * scale, recorded.image[3] * scale)
+        if scale > 1 and math.prod(size) > _MOST_PIXELS:
+            break
+        extents = _extents(model, recorded, open_indices, size)
+        if extents is None:
+            found |= dict.fromkeys(open_indices) if scale == 1 else {}
+            break
+        left = []
+        for index in open_indices:
+            sight, settled = _judged(rule[index], extents[index], size)
+            found[index] = sight
+            left += [] if settled else [index]
+        open_indices = left
+        if not open_indices:
+            break
+    return found
+
+
+def _judged(rule: Sight, seen: tuple[tuple[Extent, Extent] | None, bool], size: Extent) -> tuple[Sight | None, bool]:
+    """The rule's field corrected by what was seen in an image of this size, and whether a larger one tells no more."""
+    extents, chooses = seen
+    if extents is None:
+        return None, True
+    fields, settled = [], True
+    for axis, (low, high) in enumerate(extents):
+        visible, expected = high - low + 1, rule.field_px[axis]
+        touches = low == 0 or high == size[axis] - 1
+        if chooses and visible < expected:
+            return None, True
+        if not touches:
+            fields.append(float(visible) if abs(visible - expected) >= 1 else expected)
+        elif visible <= max(expected, 1.0):
+            fields.append(expected)
+        else:
+            fields.append(math.inf)
+            settled = False
+    return Sight((fields[0], fields[1]), rule.stride_px), settled
+
+
+def _extents(
+    model: nn.Module, recorded: Trace, indices: Sequence[int], size: Extent
+) -> Mapping[int, tuple[tuple[Extent, Extent] | None, bool]] | None:
+    """The first and last row and column that each map's middle sees, and whether the pass chose among pixels.
+
+    None if the network can't take images of that size, or makes other calls than when traced.
+    """
+    places = {index: unread_position(recorded, recorded.calls[index]) for index in indices}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, recorded.image[1], *size, generator=generator, dtype=torch.float64).requires_grad_()
+    linear = _Linear({place: recorded.calls[index].name for index, place in places.items()})
+    try:
+        subject = _positive(model, generator)
+        with torch.enable_grad(), no_shortcuts():
+            image = x * 1.0  # a network may change its input in place
+            try:
+                with linear:
+                    subject(image)
+            except _Found:
+                pass
+            if len(linear.middles) < len(places):
+                return None
+            return {index: (_extent(linear.middles[place], x), linear.chooses) for index, place in places.items()}
+    except (*RUN_ERRORS, NotImplementedError):
+        return None
+
+
+def _extent(middle: Tensor, x: Tensor) -> tuple[Extent, Extent] | None:
+    if not middle.requires_grad:
+        return None
+    (gradient,) = torch.autograd.grad(middle, x, retain_graph=True, allow_unused=True)
+    if gradient is None or not bool(gradient.any()):
+        return None
+    seen = (gradient != 0)[0].any(0)
+    rows, columns = (seen.any(axis).nonzero().squeeze(1) for axis in (1, 0))
+    return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
+
+
+def _positive(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy on the CPU with random positive weights of moderate size."""
+    subject = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
+    for parameter in subject.parameters():
+        if parameter.is_floating_point():
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+            parameter.copy_((0.5 + torch.rand(parameter.shape, generator=generator, dtype=torch.float64)) / fan_in)
+    return subject
+
+
+def _linear(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    base = name.removesuffix("_") if not name.startswith("__") else name
+    first = args[0] if args else kwargs.get("input")
+    if not isinstance(first, Tensor) or not first.is_floating_point():
+        return func(*args, **kwargs)
+    if base in _POINTWISE:
+        return first
+    if name in _LARGEST:
+        return _mean(name, first, args[1:], kwargs)
+    if name in ("maximum", "minimum", "fmax", "fmin"):
+        return first + args[1]
+    if name == "max_pool2d":
+        return _pooled(func, args, kwargs)
+    if name == "adaptive_max_pool2d":
+        return F.adaptive_avg_pool2d(first, args[1] if len(args) > 1 else kwargs["output_size"])
+    if base in ("softmax", "log_softmax"):
+        return func(_tempered(first), *args[1:], **kwargs)
+    if name == "scaled_dot_product_attention":
+        return func(_tempered(first), _tempered(args[1]), *args[2:], **kwargs)
+    return func(*args, **kwargs)
+
+
+def _mean(name: str, x: Tensor, more: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A mean in place of a maximum, with the result's structure."""
+    other = more[0] if more else kwargs.get("dim", kwargs.get("other"))
+    if isinstance(other, Tensor):
+        return x + other
+    keep = more[1] if len(more) > 1 else kwargs.get("keepdim", False)
+    mean = x.mean() if other is None else x.mean(other, keepdim=keep)
+    if name in ("amax", "amin") or other is None:
+        return mean
+    return getattr(torch.return_types, name)((mean, x.argmax(other, keepdim=keep)))
+
+
+def _pooled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The sum of a window's four corners, in place of its maximum, whatever its stride, padding and dilation."""
+    x = args[0] if args else kwargs["input"]
+    pixels = torch.arange(x.shape[2] * x.shape[3], dtype=x.dtype).view(1, 1, *x.shape[2:])
+    total: Any = 0.0
+    # Numbered in four orders, the pixels' maximum is each corner in turn, and tells the corner's place.
+    for axes in ((), (3,), (2,), (2, 3)):
+        order = pixels.flip(axes)
+        corner = func(order, *args[1:], **{name: value for name, value in kwargs.items() if name != "input"})
+        place = order.flatten().argsort()[corner.flatten().long()]
+        total = total + x.flatten(2)[:, :, place].view(*x.shape[:2], *corner.shape[2:])
+    return total
+
+
+def _tempered(x: Tensor) -> Tensor:
+    """Scores of moderate size, so that no weight of a softmax vanishes; minus infinity still masks."""
+    return x / (1.0 + largest_finite(x.detach()) * math.sqrt(x.shape[-1]))
+
+
+def _without_gates(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments, with tensors that are constant over a map's pixels cut off where they meet a map."""
+    maps = [arg for arg in args if isinstance(arg, Tensor) and arg.dim() == 4]
+    if len(maps) < 2:
+        return args
+    largest = max(maps, key=lambda tensor: tensor.numel())
+    return tuple(
+        arg.detach() if isinstance(arg, Tensor) and _is_gate(arg.shape, largest.shape) else arg for arg in args
+    )
+
+
+def _is_gate(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether a shape (N, C, 1, 1), or the same with channels last, meets a map's."""
+    return len(shape) == len(other) == 4 and sum(a == 1 < b for a, b in zip(shape, other, strict=True)) >= 2
+
+
+def _double(leaf: Any) -> Any:
+    small = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != torch.float64
+    return leaf.double() if small else leaf
