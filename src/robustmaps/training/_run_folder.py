@@ -124,7 +124,10 @@ class RunFolder:
         append_line(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint."""
+        """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint; without any there is no file."""
+        if not history:
+            remove(self.metrics)
+            return
         write_text(self.metrics, "".join(json.dumps(sealed(record), allow_nan=False) + "\n" for record in history))
 
     def read_history(self, note: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
@@ -134,11 +137,13 @@ class RunFolder:
             note: called with a line about it.
 
         Raises:
-            Damaged: another line is damaged or missing.
+            Damaged: another line is damaged or missing, or all are though there are weights of an epoch.
         """
         if not self.metrics.exists():
             return []
         text = self.metrics.read_bytes()
+        if not text and self.best.exists():
+            raise Damaged(f"{self.metrics}: empty; {_AGAIN}")
         lines = text.splitlines()
         records = []
         for number, line in enumerate(lines, 1):
