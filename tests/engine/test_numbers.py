@@ -1,6 +1,5 @@
 """Numbers, names, random streams and files."""
 
-import json
 import os
 import stat
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.device import device_of, has_fast_bf16, resolve_device, resolve_precision
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import atomic, sha256, write_json, write_text
@@ -129,7 +129,7 @@ def test_json_holds_no_nan(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    assert read_json(tmp_path / "a.json") == {"x": 1}
     write_text(tmp_path / "empty", "")
     assert sha256(tmp_path / "empty").startswith("e3b0c44298fc1c14")
 

@@ -1,7 +1,6 @@
 """Outputs replace nothing but our own, the dead leave nothing, and a full disk is called one."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import DiskFull, InputError
 from robustmaps.engine.files import append_line, atomic, write_json, write_text
 from robustmaps.engine.writing.outputs import (
@@ -152,7 +152,7 @@ def test_a_file_is_replaced_or_left_alone(tmp_path):
     write_json(path, {"a": 1})
     with pytest.raises(TypeError), atomic(path, "w") as file:
         print("half", file=file, end=0)
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert read_json(path) == {"a": 1}
     assert not leftovers(tmp_path)
     umask = os.umask(0)
     os.umask(umask)
@@ -242,5 +242,5 @@ def test_many_writers_of_one_file_end_in_one_good_file(tmp_path):
     began = time.monotonic()
     processes = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0], time.monotonic() - began
-    assert json.loads(path.read_text()) == {"n": 149}
+    assert read_json(path) == {"n": 149}
     assert not leftovers(tmp_path)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.faults import ATTACK, STUDY, TRAIN, Nursery, timeless, words
+from tests.helpers.faults import ATTACK, TRAIN, Nursery, timeless, words, write_sources
 
 DAMAGES = int(os.environ.get("ROBUSTMAPS_DAMAGES", "120"))
 SEED = int(os.environ.get("ROBUSTMAPS_FAULT_SEED", "0"))
@@ -88,8 +88,9 @@ READERS = {
 @pytest.fixture(scope="module")
 def whole(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Undamaged files of every kind."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "study.yaml").write_text(STUDY)
+    folder = tmp_path_factory.mktemp("faults") / "world"
+    folder.mkdir()
+    write_sources(folder)
     for command in (
         TRAIN,
         f"evaluate RUN {ATTACK}",
@@ -106,9 +107,16 @@ def whole(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = words(f"evaluate RUN {ATTACK} --eps 0.09", folder)
     for number in range(2, 100):
         nursery.run(folder, *line, before_operation=number)
-        if list(folder.glob("runs/*/evaluation/*.partial/*")):
+        if any(path.stat().st_size for path in folder.glob("runs/*/evaluation/*.partial/*")):  # a lock is empty
             break
-    return folder
+    return folder.rename(folder.with_name("whole"))
+
+
+def _copy(whole: Path) -> Path:
+    """A new copy at the place of the one before, since the cache knows images by their path."""
+    folder = whole.with_name("world")
+    shutil.rmtree(folder, ignore_errors=True)
+    return shutil.copytree(whole, folder)
 
 
 def _said(output: str) -> Any:
@@ -122,20 +130,20 @@ def _said(output: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", READERS)
-def test_damage_is_noticed(name: str, nursery: Nursery, whole: Path, tmp_path: Path) -> None:
+def test_damage_is_noticed(name: str, nursery: Nursery, whole: Path) -> None:
     reader = READERS[name]
     files = sorted(
         path.relative_to(whole) for path in whole.glob(reader.files) if path.is_file() and path.stat().st_size
     )
     assert files, f"no file to damage: {reader.files}"
-    reference = shutil.copytree(whole, tmp_path / "reference")
+    reference = _copy(whole)
     done = nursery.run(reference, *words(reader.command, reference))
     assert done.code == 0, done.output
     expected = _said(done.output)
     draw = random.Random(f"{SEED} {name}")
     silent = []
     for number in range(max(len(KINDS), DAMAGES // len(READERS))):
-        folder = shutil.copytree(whole, tmp_path / str(number))
+        folder = _copy(whole)
         kind, file = list(KINDS)[number % len(KINDS)], draw.choice(files)
         before = (folder / file).read_bytes()
         after = KINDS[kind](before, draw)
@@ -149,5 +157,4 @@ def test_damage_is_noticed(name: str, nursery: Nursery, whole: Path, tmp_path: P
             silent.append(f"{file}, {kind}: {done.output}")
         if done.code != 0 and not named:
             silent.append(f"{file}, {kind}, not named: {done.output}")
-        shutil.rmtree(folder)
     assert not silent, "\n".join(silent)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.faults import ATTACK, STUDY, TRAIN, Nursery, contents, differences, words
+from tests.helpers.faults import ATTACK, TRAIN, Nursery, contents, differences, words, write_sources
 
 KILLS = int(os.environ.get("ROBUSTMAPS_KILLS", "90"))
 SEED = int(os.environ.get("ROBUSTMAPS_FAULT_SEED", "0"))
@@ -41,11 +41,9 @@ WORKS = {
     "evaluate": Work(f"evaluate RUN {ATTACK} --save-adversarials", needs=("cache", "run")),
     "curve": Work(f"evaluate RUN {ATTACK} --eps 0.02,0.05,0.1", needs=("cache", "run")),
     "diagnose": Work("diagnose RUN --samples 16", needs=("cache", "run")),
-    "cache": Work("data prepare digits", needs=()),
+    "cache": Work("data prepare images.npz", needs=()),
     "sweep": Work("sweep study.yaml"),
-    "search": Work(
-        "search resnet8 --budget 4x --data digits --train-samples 96 --eps 0.1 --epochs 2 --upsamples 1,2 --samples 20"
-    ),
+    "search": Work("search resnet8 --config search.yaml --budget 4x --upsamples 1,2"),
     "report": Work("report runs --out page", needs=("cache", "run", "evaluation")),
     "export": Work("export RUN --format safetensors", needs=("cache", "run")),
     "enlarge": Work("enlarge RUN --upsample 2 --save larger", needs=("cache", "run")),
@@ -55,17 +53,22 @@ WORKS = {
 @pytest.fixture(scope="module")
 def worlds(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a cache, a run and an evaluation, from which each test takes what it needs."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "study.yaml").write_text(STUDY)
+    folder = tmp_path_factory.mktemp("faults") / "world"
+    folder.mkdir()
+    write_sources(folder)
     for command in (TRAIN, f"evaluate RUN {ATTACK}"):
         done = nursery.run(folder, *words(command, folder))
         assert done.code == 0, done.output
-    return folder
+    return folder.rename(folder.with_name("whole"))
 
 
-def _world(work: Work, whole: Path, folder: Path) -> Path:
+def _world(work: Work, whole: Path) -> Path:
+    """A new world at the place of the one before, since the cache knows images by their path."""
+    folder = whole.with_name("world")
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    shutil.copy(whole / "study.yaml", folder)
+    for name in ("study.yaml", "search.yaml", "images.npz"):
+        shutil.copy2(whole / name, folder)
     if "cache" in work.needs:
         shutil.copytree(whole / "cache", folder / "cache")
     if "run" in work.needs:
@@ -79,17 +82,15 @@ def _world(work: Work, whole: Path, folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", WORKS)
-def test_a_killed_command_ends_as_if_it_had_not_been_killed(
-    name: str, nursery: Nursery, worlds: Path, tmp_path: Path
-) -> None:
+def test_a_killed_command_ends_as_if_it_had_not_been_killed(name: str, nursery: Nursery, worlds: Path) -> None:
     work = WORKS[name]
-    reference = _world(work, worlds, tmp_path / "reference")
+    reference = _world(work, worlds)
     whole = nursery.run(reference, *words(work.command, reference))
     assert whole.code == 0, whole.output
     expected = contents(reference)
     draw = random.Random(f"{SEED} {name}")
-    for number in range(max(1, KILLS // len(WORKS))):
-        folder = _world(work, worlds, tmp_path / str(number))
+    for _ in range(max(1, KILLS // len(WORKS))):
+        folder = _world(work, worlds)
         kills = []
         for attempt in range(draw.choice((1, 1, 2, 3))):
             line = words(work.again if attempt and work.again else work.command, folder)
@@ -102,4 +103,3 @@ def test_a_killed_command_ends_as_if_it_had_not_been_killed(
         done = nursery.run(folder, *words(work.again or work.command, folder))
         assert done.code == 0, f"after {kills}: {done.output}"
         assert not differences(expected, contents(folder)), f"after {kills}"
-        shutil.rmtree(folder)

@@ -4,6 +4,7 @@ Run as a program, this is a nursery: it imports everything once and forks a chil
 killed commands take minutes instead of hours.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,28 +16,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from robustmaps.engine.checked import CHECKSUM, read_json
+from robustmaps.training import RunFolder
+
 # What Python reports before it changes a file. `open` counts where it may write.
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
 _LIMIT_S = 120.0
 
 TRAIN = (
-    "train --model resnet8 --data digits --train-samples 128 --batch-size 64 --epochs 2 --eps 0.1 --steps 1"
+    "train --model resnet8 --data images.npz --train-samples 128 --batch-size 64 --epochs 2 --eps 0.1 --steps 1"
     " --device cpu --precision fp32"
 )
 ATTACK = "--attack pgd --steps 3 --restarts 2 --samples 40 --batch-size 8"
 STUDY = """\
-model: resnet8
-data: digits
+axes: {upsample: [1, 2]}
+fixed: {model: resnet8, data: images.npz, train-samples: 96, batch-size: 48, epochs: 1, eps: 0.1, steps: 1, device: cpu}
+evaluation: {attack: fgsm, samples: 20}
+"""
+SEARCH = """\
+data: images.npz
 train_samples: 96
 batch_size: 48
-epochs: 1
+epochs: 2
 eps: 0.1
 steps: 1
 device: cpu
-precision: fp32
-axes: {upsample: [1, 2]}
-evaluations: [{attack: fgsm, samples: 20}]
 """
+
+
+def write_sources(folder: Path) -> None:
+    """Write what the commands read: configurations, and digits as a file, since scikit-learn's are not cached."""
+    from sklearn.datasets import load_digits
+
+    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
+    (folder / "search.yaml").write_text(SEARCH, encoding="utf-8")
+    digits = load_digits()
+    np.savez(folder / "images.npz", images=(digits.images * 15).astype(np.uint8), labels=digits.target)
 
 
 def words(command: str, folder: Path) -> list[str]:
@@ -92,15 +110,20 @@ class Nursery:
     def close(self) -> None:
         """End the nursery."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait()
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What the files in a folder say, by relative path, without times; locks and logs are left out."""
+    """What the files in a folder say, by relative path, without times; locks and logs are left out.
+
+    So is the checkpoint before the newest, which may be from any time before.
+    """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".lock" and path.name not in (".lock", "log.txt", ".gitignore"):
+        if path.is_file() and path.suffix != ".lock" and path.name not in (".lock", "log.txt", "before.pt"):
             found[str(path.relative_to(folder))] = _meaning(path)
     return found
 
@@ -116,24 +139,18 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 def _meaning(path: Path) -> Any:
     if path.suffix == ".json":
-        return timeless(json.loads(path.read_text(encoding="utf-8")))
-    if path.suffix == ".jsonl":
-        return [timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    if path.name in ("last.pt", "previous.pt"):
-        import torch
-
-        from robustmaps.training import RunFolder
-
-        return timeless(RunFolder(path.parent).load_last(torch.device("cpu"))) if path.name == "last.pt" else None
+        return timeless(read_json(path))
+    if path.name == "metrics.jsonl":
+        return timeless(RunFolder(path.parent).read_history())
+    if path.name == "last.pt":
+        return timeless(RunFolder(path.parent).load_last(torch.device("cpu")))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def timeless(value: Any) -> Any:
-    """Plain values with tensors as hashes, without what measures time."""
-    import torch
-
+    """Plain values with tensors as hashes, without what measures time and the checksums that count it."""
     if isinstance(value, dict):
-        return {key: timeless(each) for key, each in value.items() if not _measures_time(str(key))}
+        return {key: timeless(each) for key, each in value.items() if not _measures_time(str(key)) and key != CHECKSUM}
     if isinstance(value, list | tuple):
         return [timeless(each) for each in value]
     if isinstance(value, torch.Tensor):
@@ -163,11 +180,13 @@ def _child(order: dict[str, Any], log: int, counter: int) -> None:
         if event == "open":
             path, mode, flags = values
             writes = any(letter in mode for letter in "wax+") if mode else flags & (os.O_WRONLY | os.O_RDWR)
-            if not writes or not isinstance(path, str | bytes | os.PathLike):
+            if not writes:
                 return
         elif event in _CHANGES:
             path = values[0]
         else:
+            return
+        if isinstance(path, int):  # an open file
             return
         if not os.path.abspath(os.fsdecode(path)).startswith(root):
             return
@@ -188,7 +207,6 @@ def _child(order: dict[str, Any], log: int, counter: int) -> None:
 def _serve() -> None:
     # Imported before the fork. No tensor is computed here: threads of a parent do not survive a fork.
     import plotly.graph_objects  # noqa: F401
-    import torch  # noqa: F401
 
     import robustmaps.cli
     import robustmaps.report
@@ -218,9 +236,11 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
         if ended:
             break
         if time.monotonic() > deadline:
-            os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
             deadline = float("inf")
         time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError):  # what it started
+        os.killpg(child, signal.SIGKILL)
     output = os.pread(log, 1 << 20, 0).decode(errors="replace")
     operations = int.from_bytes(os.pread(counter, 4, 0), "little")
     for handle in (log, counter):

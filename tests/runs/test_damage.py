@@ -101,6 +101,11 @@ def test_a_configuration_that_was_cut_or_edited_is_refused(run):
     for read in (read_run, lambda run: read_config(run / "config.yaml")):
         with pytest.raises(Damaged, match=rf"a folder of this configuration is called .*, not {run.name}"):
             read(run)
+    # With its checksum it is as it was written, even if its folder had been given another name.
+    other = run.with_name(f"{run.name[:-8]}00000000")
+    other.mkdir()
+    (other / "config.yaml").write_text(text)
+    assert read_config(other / "config.yaml").defense.eps == 0.1
     # A copy elsewhere is the user's own.
     shutil.copy(path, run.parent / "mine.yaml")
     assert read_config(run.parent / "mine.yaml").defense.eps == 0.3

@@ -13,7 +13,7 @@ from filelock import FileLock
 from robustmaps.config import AttackConfig, DefenseConfig, RunConfig, read_run_config, write_run_config
 from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_json
+from robustmaps.engine.files import write_json, write_text
 from robustmaps.runs import Options, evaluate_checkpoint, read_run, read_runs, train
 from robustmaps.training import TrainOptions
 
@@ -89,7 +89,7 @@ def test_what_is_half_written_is_named_and_the_rest_is_read(folder):
     (folder / "environment.json").write_text('{"torch": ')
     (folder / "evaluation" / "pgd.json").write_text('{"verdicts": [')
     (folder / "evaluation" / "list.json").write_text("[]")
-    (folder.parent / "notes").mkdir()
+    write_text(folder.parent / "notes" / "paper.txt", "")
     (folder.parent / "broken").mkdir()
     (folder.parent / "broken" / "config.yaml").write_text("epoch: 3")
     (folder.parent / ".hidden").mkdir()
@@ -105,7 +105,8 @@ def test_what_is_half_written_is_named_and_the_rest_is_read(folder):
 
 
 def test_by_default_what_is_skipped_is_a_warning(tmp_path):
-    (tmp_path / "notes").mkdir()
+    write_text(tmp_path / "notes" / "paper.txt", "")
+    (tmp_path / "empty").mkdir()
     with pytest.warns(UserWarning, match="notes: skipped, not a run folder"):
         assert read_runs(tmp_path) == ()
 

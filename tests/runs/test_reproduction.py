@@ -11,7 +11,7 @@ from robustmaps.config import AttackConfig, DefenseConfig, RunConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
 from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, reproduce, train
-from robustmaps.training import TrainOptions, load_weights
+from robustmaps.training import RunFolder, TrainOptions, load_weights
 from robustmaps.training._weights import save_weights
 
 CONFIG = RunConfig(
@@ -56,9 +56,9 @@ def test_a_killed_reproduction_goes_on(recorded, again, changed):
 
 def test_other_weights_and_figures_are_found(changed):
     run, out = changed
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    lines[1]["train_loss"] += 1e-6
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    history = RunFolder(run).read_history()
+    history[1]["train_loss"] += 1e-6
+    RunFolder(run).write_history(history)
     done = reproduce(run, out)
     assert (done.identical, done.first_difference) == (False, 2)
     assert "the figures differ from epoch 2 on" in done.sentence()
@@ -79,7 +79,8 @@ def test_the_command_fails_where_a_verdict_differs(changed, capsys):
     evaluation = Evaluation.load(path)
     other = ["robust" if verdict == "fgsm" else verdict for verdict in evaluation.verdicts]
     assert other != list(evaluation.verdicts)
-    Evaluation(**{**vars(evaluation), "verdicts": tuple(other)}).save(path)
+    distances = (None if verdict == "robust" else d for verdict, d in zip(other, evaluation.distances, strict=True))
+    Evaluation(**{**vars(evaluation), "verdicts": tuple(other), "distances": tuple(distances)}).save(path)
     assert main(["reproduce", str(run), "--out", str(out)]) == 1
     written = capsys.readouterr()
     assert "Not the same" in written.out

@@ -146,3 +146,8 @@ def test_epochs_that_were_changed_are_named(tmp_path: Path) -> None:
     folder.metrics.write_text(whole[: whole.rindex("{") + 5])
     assert folder.read_history(notes.append) == history[:2]
     assert ["cut off" in note for note in notes] == [True]
+    folder.metrics.write_text("")
+    assert folder.read_history() == []  # as earlier versions wrote it before the first epoch's end
+    folder.best.touch()
+    with pytest.raises(Damaged, match=r"metrics.jsonl: empty; resume the run"):
+        folder.read_history()

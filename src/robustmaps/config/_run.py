@@ -14,7 +14,6 @@ from robustmaps.config._enlarge_option import parse_surgery
 from robustmaps.config._flat_keys import (
     Fraction,
     parse_mapping,
-    read_mapping,
     read_yaml,
     section_from_mapping,
     to_mapping,
@@ -350,9 +349,10 @@ def read_config(path: str | Path, base: RunConfig | None = None, make: FromMappi
     Raises:
         InputError: the file is missing, is no mapping, or holds unknown keys, bad values or an unknown defence.
     """
-    config = make(read_mapping(path), base, str(path))
+    text = read_yaml(path)
+    config = make(parse_mapping(text, path), base, str(path))
     defenses.find(config.defense.defense)
-    _check_folder(config, Path(path))
+    _check_folder(config, Path(path), text)
     return config
 
 
@@ -379,14 +379,20 @@ def read_run_config(path: str | Path) -> RunConfig:
     if first.startswith(_CHECKED):
         compare_checksums(path, checksum(rest), first.removeprefix(_CHECKED), _MEND)
     config = from_mapping(parse_mapping(text, path), where=str(path))
-    _check_folder(config, Path(path))
+    _check_folder(config, Path(path), text)
     return config
 
 
-def _check_folder(config: RunConfig, path: Path) -> None:
-    """Compare the configuration with the hash in the name of its folder, if that is a run folder with its own name."""
+def _check_folder(config: RunConfig, path: Path, text: str) -> None:
+    """Compare the configuration with the hash in the name of its folder, if that is a run folder with its own name.
+
+    One with its checksum is as it was written, whatever its folder is called.
+    """
     folder = path.resolve().parent.name
-    if path.name == "config.yaml" and _RUN_NAME.search(folder) and not config.may_be_called(folder):
+    first, _, rest = text.partition("\n")
+    if path.name != "config.yaml" or not _RUN_NAME.search(folder) or first == f"{_CHECKED}{checksum(rest)}":
+        return
+    if not config.may_be_called(folder):
         raise Damaged(
             f"{path}: damaged or edited: a folder of this configuration is called {config.name}, not {folder}; {_MEND}"
         )

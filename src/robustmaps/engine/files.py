@@ -67,6 +67,24 @@ def append_line(path: str | Path, line: str) -> None:
             file.write(f"{line}\n")
 
 
+def keep(path: Path, name: Path) -> None:
+    """Keep a file under another name of its folder, which replaces what had it, until ``path`` is written anew."""
+    with temporary(name, folder=True) as made:
+        try:
+            os.link(path, made / name.name)
+        except OSError:  # a file system without links: for a moment there is only the other name
+            os.replace(path, name)
+        else:
+            os.replace(made / name.name, name)
+    sync_folder(name.parent)
+
+
+def rename_file(path: Path, name: Path) -> None:
+    """Give a file of ours another name in its folder, which replaces what had it."""
+    os.replace(path, name)
+    sync_folder(name.parent)
+
+
 def remove(path: Path) -> None:
     """Remove a file of ours, if it is there."""
     path.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ def evaluate_corrupted(
         return CorruptedRun(_known(path, decisive), path, before=True)
     # Named after the settings, so that an existing file has the same ones.
     state = path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
-    parts = [f"{name}.npy" for name in corrupted.names]
+    parts = [f"{name}{suffix}" for name in corrupted.names for suffix in (".json", ".npy")]  # .npy: earlier versions
     claim(path)
     claim_folder(state, beside=parts)
     with alone(state / LOCK, "at this evaluation"):

@@ -5,7 +5,6 @@ PyTorch is imported only to write or read checkpoints, so that hundreds of runs 
 
 import io
 import json
-import os
 import time
 import warnings
 import zipfile
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustmaps.engine.checked import CHECKSUM, Damaged, sealed, unsealed
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import append_line, atomic, remove, write_json, write_text
+from robustmaps.engine.files import append_line, atomic, keep, remove, rename_file, write_json, write_text
 from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, json_with
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class RunFolder:
         """
         with alone(self.lock, "training this run"):
             # Of earlier versions; see `temporary` for the others.
-            for name in (self.last.name, self.before.name, self.best.name):
+            for name in (self.last.name, self.best.name):
                 for partial in self.path.glob(f".{name}.*.tmp"):
                     remove(partial)
             yield
@@ -125,7 +124,10 @@ class RunFolder:
         append_line(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint."""
+        """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint; without any there is no file."""
+        if not history:
+            remove(self.metrics)
+            return
         write_text(self.metrics, "".join(json.dumps(sealed(record), allow_nan=False) + "\n" for record in history))
 
     def read_history(self, note: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
@@ -135,11 +137,13 @@ class RunFolder:
             note: called with a line about it.
 
         Raises:
-            Damaged: another line is damaged or missing.
+            Damaged: another line is damaged or missing, or all are though there are weights of an epoch.
         """
         if not self.metrics.exists():
             return []
         text = self.metrics.read_bytes()
+        if not text and self.best.exists():
+            raise Damaged(f"{self.metrics}: empty; {_AGAIN}")
         lines = text.splitlines()
         records = []
         for number, line in enumerate(lines, 1):
@@ -168,19 +172,8 @@ class RunFolder:
 
         with atomic(self.last) as file:
             torch.save(dict(state), file)
-            self._keep_last()
-
-    def _keep_last(self) -> None:
-        """Keep the newest checkpoint as the one before, under both names until a newer one replaces it."""
-        if not self.last.exists():
-            return
-        spare = self.path / f".{self.before.name}.{os.getpid()}.tmp"
-        try:
-            os.link(self.last, spare)
-        except OSError:  # a file system without links: for a moment there is only the one before
-            os.replace(self.last, self.before)
-        else:
-            os.replace(spare, self.before)
+            if self.last.exists():
+                keep(self.last, self.before)
 
     def load_last(self, device: "torch.device") -> dict[str, Any]:
         """Read the newest checkpoint, or the one before with a warning if the newest is missing or damaged.
@@ -199,8 +192,8 @@ class RunFolder:
                 mend = "restore one from a copy, or delete them to train from the beginning"
                 raise Damaged(f"{damage}, and {other}; {mend}") from damage
             if self.last.exists():
-                os.replace(self.last, self.path / _DAMAGED)
-            os.replace(self.before, self.last)
+                rename_file(self.last, self.path / _DAMAGED)
+            rename_file(self.before, self.last)
             reason = str(damage)
         text = f"{reason}; resuming from the checkpoint before it (epoch {state['state']['epoch'] + 1})"
         self.log(text)
