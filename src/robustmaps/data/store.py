@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from robustmaps.data.copies import copies
 from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sets import ImageSet
 from robustmaps.data.source import UNSPLIT, Contents
@@ -43,6 +44,7 @@ class Stored:
         std: standard deviation per channel, likewise.
         notes: what was done besides decoding.
         fingerprint: hash of images, labels and class names.
+        copies: rows of identical training images; empty if not known.
     """
 
     splits: dict[str, ImageSet]
@@ -51,6 +53,7 @@ class Stored:
     std: tuple[float, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    copies: tuple[tuple[int, ...], ...] = ()
 
 
 def write(contents: Contents, folder: Path) -> None:
@@ -86,6 +89,7 @@ def write(contents: Contents, folder: Path) -> None:
         "std": list(std),
         "notes": notes,
         "fingerprint": _fingerprint(splits, classes),
+        "copies": copies(splits["train"].images),
         "files": {path.name: {"bytes": path.stat().st_size, "checksum": quick_checksum(path)} for path in files},
     }
     write_json(folder / "meta.json", meta)
@@ -111,6 +115,8 @@ def read(folder: Path) -> Stored | None:
             std=tuple(meta["std"]),
             notes=tuple(meta["notes"]),
             fingerprint=meta["fingerprint"],
+            # Not in folders of version 0.2 and before.
+            copies=tuple(map(tuple, meta.get("copies", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -199,7 +205,8 @@ def _cut_test(folder: Path, where: str) -> None:
     count = max(round(TEST_FRACTION * len(whole)), 1)
     test = torch.zeros(len(whole), dtype=torch.bool)
     try:
-        test[held_out(whole.labels, count, seed=_TEST_SEED, purpose="test")] = True
+        rows = held_out(whole.labels, count, seed=_TEST_SEED, purpose="test", groups=copies(whole.images))
+        test[rows] = True
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     for split, mask in (("train", ~test), ("test", test)):

@@ -19,6 +19,10 @@ ROBUST = "robust"
 _FORMAT = 1
 
 
+class EvaluationWarning(UserWarning):
+    """A reason to doubt an evaluation's figures."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Verdicts per sample, with the settings that led to them.

@@ -23,6 +23,7 @@ from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._doubts import UNFINISHED, copied_images, unfinished
 from robustmaps.runs._robustbench import model_info
 
 
@@ -184,7 +185,7 @@ class _Work:
         images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
         known = self._known(path, described)
         if known is not None and (images is None or images.exists()):
-            return EvaluatedRun(known, path, images, before=True)
+            return EvaluatedRun(self._as_of_now(known, path), path, images, before=True)
         evaluation = self._evaluate(attacks, path, images, smaller[-1] if smaller else None)
         evaluation.save(path)
         about = model_info(evaluation, self.checkpoint, self.data.name)
@@ -216,7 +217,18 @@ class _Work:
         )
         if images is not None and kept is not None:
             _save_adversarials(images, kept, self.y, evaluation)
-        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
+        doubts = (copied_images(self.checkpoint, self.data, self.x, options.split), unfinished(self.checkpoint))
+        warnings = (*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None))
+        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split, warnings=warnings)
+
+    def _as_of_now(self, known: Evaluation, path: Path) -> Evaluation:
+        """The earlier evaluation of these weights, with the present state of their run."""
+        others = tuple(text for text in known.warnings if not text.startswith(f"{UNFINISHED}:"))
+        doubt = unfinished(self.checkpoint)
+        now = replace(known, warnings=others if doubt is None else (*others, str(doubt)))
+        if now != known:
+            now.save(path)
+        return now
 
     def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
         """The evaluation in the file, if it has the same settings and images."""
