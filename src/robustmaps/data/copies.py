@@ -37,7 +37,7 @@ def keep_together(chosen: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     """A choice of rows (N,), as booleans, with all rows of a group on the side of its first one."""
     chosen = chosen.clone()
     for group in groups:
-        chosen[torch.tensor(group)] = chosen[group[0]]
+        chosen[torch.tensor(group)] = bool(chosen[group[0]])
     return chosen
 
 
