@@ -156,7 +156,7 @@ DOUBTFUL: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "sigmoid": (lambda n: Around(n, after=torch.sigmoid), "probabilities"),
     "divided by 255 in the network": (lambda n: Around(n, lambda x: x / 255), "preprocessing"),
     "bytes": (lambda n: Around(n, lambda x: 255 * x), "preprocessing"),
-    "normalised twice": (lambda n: Around(n, lambda x: (x - 0.3) / 0.38), "preprocessing"),
+    "normalised with other figures": (lambda n: Around(n, lambda x: (x - 0.5) / 0.1), "preprocessing"),
     "inverted": (lambda n: Around(n, lambda x: 1 - x), "preprocessing"),
     "transposed": (lambda n: Around(n, lambda x: x.transpose(2, 3)), "preprocessing"),
     "labels shifted": (lambda n: Around(n, after=lambda z: z.roll(1, 1)), "label-order"),

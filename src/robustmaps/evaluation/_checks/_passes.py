@@ -35,7 +35,7 @@ def passes(seen: Seen) -> Iterator[Doubt]:
         together = seen.plain(x)
     drawn = before != _random_states(seen.device)
     changed = [name for name, version in _versions(seen.model).items() if states.get(name) != version]
-    yield from _adapting(gradients.count, changed)
+    yield from _adapting(gradients.count, changed, len(states))
     yield from _outputs(seen.logits)
     noisy = _stochastic(seen, together, rows, drawn)
     if noisy is not None:
@@ -47,12 +47,13 @@ def passes(seen: Seen) -> Iterator[Doubt]:
         yield from _gradients(seen, rows, together, noisy is not None)
 
 
-def _adapting(gradients: int, changed: Sequence[str]) -> Iterator[Doubt]:
+def _adapting(gradients: int, changed: Sequence[str], total: int) -> Iterator[Doubt]:
     signs = []
     if gradients:
         signs.append(f"a pass computes gradients itself ({gradients} calls)")
     if changed:
-        signs.append(f"a pass in evaluation mode changes {changed[0]}" + ", ..." * (len(changed) > 1))
+        named = changed[0] + ", ..." * (len(changed) > 1)
+        signs.append(f"a pass in evaluation mode changes {len(changed)} of {total} parameters and buffers ({named})")
     if signs:
         yield Doubt(
             "test-time-optimisation",
@@ -130,7 +131,7 @@ def _gradients(seen: Seen, rows: Tensor, together: Tensor, stochastic: bool) -> 
     if subject.gradient_error is not None:
         yield Doubt(
             "non-differentiable",
-            f"no gradient reaches the images ({subject.gradient_error})",
+            f"no gradient reaches any of the {len(subject.x[:2])} images tried ({subject.gradient_error})",
             "only attacks without gradients mean anything: use --attack square",
         )
         return
