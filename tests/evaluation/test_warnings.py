@@ -4,6 +4,7 @@ import copy
 import random
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,19 +64,20 @@ def test_honest_networks_are_left_in_peace(
         assert quickly(HONEST[name](network).eval(), images).warnings == ()
 
 
+@pytest.mark.parametrize("trained", ["standard_network", pytest.param("robust_network", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_doubtful_networks_are_warned_of(
-    name: str, robust_network: nn.Module, standard_network: nn.Module, images: Images
+    name: str, trained: str, images: Images, request: pytest.FixtureRequest
 ) -> None:
     make, expected = DOUBTFUL[name]
     attack = Square(eps=DIGITS_EPS, queries=3) if name in WITHOUT_GRADIENT else FGSM(eps=DIGITS_EPS)
-    for network in (standard_network, robust_network):
-        with pytest.warns(EvaluationWarning):
-            evaluation = quickly(make(copy.deepcopy(network)).eval(), images, attack)
-        assert expected in names(evaluation)
-        for text in evaluation.warnings:
-            assert (ROOT / text[text.rindex("(") + 1 : -1]).exists(), text
-            assert any(character.isdigit() for character in text.partition(":")[2].partition("(docs")[0]), text
+    network = copy.deepcopy(request.getfixturevalue(trained))
+    with pytest.warns(EvaluationWarning):
+        evaluation = quickly(make(network).eval(), images, attack)
+    assert expected in names(evaluation)
+    for text in evaluation.warnings:
+        assert (ROOT / text[text.rindex("(") + 1 : -1]).exists(), text
+        assert any(character.isdigit() for character in text.partition(":")[2].partition("(docs")[0]), text
 
 
 @pytest.mark.parametrize("eps", [1e-4, 1 / 255, 0.5, 1.0])
@@ -95,7 +97,7 @@ def test_few_images_of_an_honest_network(count: int, robust_network: nn.Module, 
 
 def test_the_double_normalisation_of_a_network_of_ours(digits: Dataset, images: Images) -> None:
     network = models.create("resnet8", num_classes=10, in_channels=1, mean=digits.mean, std=digits.std)
-    fit(network, digits, Standard(), OPTIONS)
+    fit(network, digits, Standard(), replace(OPTIONS, epochs=2))
     assert quickly(network.eval(), images).warnings == ()
     twice = nn.Sequential(models.Normalize(1, digits.mean, digits.std), network).eval()
     evaluation = quickly(twice, images)
