@@ -1,5 +1,6 @@
 """Networks whose evaluation can't be trusted, made from an honest one."""
 
+import copy
 import io
 from collections.abc import Callable
 
@@ -111,6 +112,12 @@ def with_numpy_noise(x: Tensor) -> Tensor:
     return x + 0.05 * torch.from_numpy(np.random.standard_normal(tuple(x.shape))).to(x)
 
 
+def refusing(x: Tensor) -> Tensor:
+    if not 0 <= float(x.detach().min()) <= float(x.detach().max()) <= 1:
+        raise AssertionError("images must be in [0, 1]")
+    return x
+
+
 def one_hot(z: Tensor) -> Tensor:
     return F.one_hot(z.argmax(1), z.shape[1]).float()
 
@@ -175,6 +182,8 @@ HONEST: dict[str, Callable[[nn.Module], nn.Module]] = {
     "256 levels, straight through": lambda n: Around(n, straight_through(256)),
     "float64": lambda n: Around(n, after=lambda z: z.double()),
     "bfloat16 logits": lambda n: Around(n, after=lambda z: z.bfloat16()),
+    "bfloat16": lambda n: Around(copy.deepcopy(n).bfloat16(), lambda x: x.bfloat16(), lambda z: z.float()),
+    "refuses other values": lambda n: Around(n, refusing),
     "one more class": lambda n: Around(n, after=lambda z: F.pad(z, (0, 1), value=-20.0)),
     "masked classes": lambda n: Around(n, after=lambda z: F.pad(z, (0, 2), value=-float("inf"))),
     "blurred": lambda n: Around(n, lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)),
