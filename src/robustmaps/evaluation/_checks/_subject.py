@@ -92,6 +92,16 @@ class CheckedNetwork:
         check_labels(self.y, logits.shape[1])
         return logits
 
+    def know(self, clean: Tensor) -> None:
+        """Take these logits (N, K) for those of the images, and the network for deterministic.
+
+        If no image is classified correctly, the checks look at all of them.
+        """
+        right = (clean.argmax(1) == self.y).nonzero().squeeze(1)
+        # Where the cached properties keep their values.
+        vars(self).update(clean=clean, stochastic=False)
+        vars(self).update(correct=right if len(right) else torch.arange(len(self.y), device=self.y.device))
+
     @cached_property
     def stochastic(self) -> bool:
         """Whether a second pass gives different logits."""
@@ -215,4 +225,6 @@ class CheckedNetwork:
 
 def distance(a: Tensor, b: Tensor) -> float:
     """The largest difference of entries, relative to the largest entry of ``b``."""
+    # Classes may be masked with -inf.
+    a, b = (values.nan_to_num(0.0, 0.0, 0.0) for values in (a, b))
     return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))
