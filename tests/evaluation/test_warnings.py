@@ -19,7 +19,7 @@ from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation, EvaluationWarning, evaluate
 from robustmaps.evaluation._checks._answers import label_order
-from tests.conftest import DIGITS_EPS
+from tests.conftest import DIGITS_EPS, small_cnn
 from tests.helpers.doubtful import DOUBTFUL, HONEST, Around
 from tests.helpers.zoo import build_with_weights
 
@@ -37,13 +37,8 @@ def images(digits: Dataset) -> Images:
 
 
 @pytest.fixture(scope="module")
-def standard_network(digits: Dataset, robust_network: nn.Module) -> nn.Module:
-    network = copy.deepcopy(robust_network)
-    for module in network.modules():
-        if hasattr(module, "reset_parameters"):
-            with torch.random.fork_rng([]):
-                torch.manual_seed(1)
-                module.reset_parameters()
+def standard_network(digits: Dataset) -> nn.Module:
+    network = small_cnn(seed=3)
     fit(network, digits, Standard(), OPTIONS)
     return network.eval()
 
@@ -64,6 +59,7 @@ def test_honest_networks_are_left_in_peace(
         assert quickly(HONEST[name](network).eval(), images).warnings == ()
 
 
+@pytest.mark.filterwarnings("ignore:attacks run without")
 @pytest.mark.parametrize("trained", ["standard_network", pytest.param("robust_network", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_doubtful_networks_are_warned_of(
@@ -127,6 +123,7 @@ def test_an_untrained_network_is_at_chance(make_cnn: Callable[..., nn.Module], i
     assert "of 200 images" in evaluation.warnings[0]
 
 
+@pytest.mark.filterwarnings("ignore:attacks run without folded batch-norms")
 def test_a_network_that_learns_while_it_is_used(standard_network: nn.Module, images: Images) -> None:
     class Counting(Around):
         def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -118,6 +119,12 @@ def refusing(x: Tensor) -> Tensor:
     return x
 
 
+def scripted(network: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(network)
+
+
 def one_hot(z: Tensor) -> Tensor:
     return F.one_hot(z.argmax(1), z.shape[1]).float()
 
@@ -188,4 +195,5 @@ HONEST: dict[str, Callable[[nn.Module], nn.Module]] = {
     "masked classes": lambda n: Around(n, after=lambda z: F.pad(z, (0, 2), value=-float("inf"))),
     "blurred": lambda n: Around(n, lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)),
     "clamped to [0, 1]": lambda n: Around(n, lambda x: x.clamp(0, 1)),
+    "scripted": lambda n: Around(scripted(n)),
 }

@@ -17,7 +17,7 @@ from robustmaps.evaluation import Evaluation
 from robustmaps.networks import Checkpoint, open_checkpoint
 from robustmaps.report import report
 from robustmaps.runs import Options, diagnose_checkpoint, evaluate_checkpoint, train
-from robustmaps.training import Interrupted
+from robustmaps.training import Interrupted, RunFolder
 from tests.conftest import small_cnn
 
 FGSM = AttackConfig("fgsm")
@@ -91,12 +91,16 @@ def test_an_unfinished_run_says_so_until_it_is_finished(tmp_path: Path) -> None:
     assert "training is at epoch 1 of 2" in done.evaluation.warnings[0]
     assert any("unfinished-run" in warning for warning in report(folder, pictures=False).page.warnings)
     # As if the second epoch had brought no better weights.
-    history = (folder / "metrics.jsonl").read_text()
-    (folder / "metrics.jsonl").write_text(2 * history)
+    files = RunFolder(folder)
+    (first,) = files.read_history()
+    files.write_history([first, {**first, "epoch": 2}])
     again = evaluate_checkpoint(folder, FGSM, FEW)
     assert again.before
     assert again.evaluation.warnings == ()
     assert Evaluation.load(again.path) == again.evaluation
+    # A damaged history keeps nobody from evaluating the weights.
+    files.metrics.write_text("{\n")
+    assert evaluate_checkpoint(folder, FGSM, FEW).evaluation.warnings == ()
 
 
 def test_test_images_among_the_training_images(run: Path, digits: Dataset, tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ def unfinished(checkpoint: Checkpoint) -> Doubt | None:
         return None
     try:
         epochs = from_mapping(read_mapping(folder.config), where=str(folder.config)).training.epochs
-    except InputError:
+        done = len(folder.read_history())
+    except InputError:  # a damaged file, which says nothing about the weights
         return None
-    done = len(folder.read_history())
     if done >= epochs:
         return None
     return Doubt(

@@ -61,7 +61,9 @@ def _normalised_twice(seen: Seen) -> Doubt | None:
         if not arrived and any(True for _ in module.parameters(recurse=False)):
             arrived.extend(value.detach() for value in inputs if isinstance(value, Tensor) and value.dim() == 4)
 
-    handles = [module.register_forward_pre_hook(keep) for module in seen.model.modules()]
+    # Scripted modules take no hooks.
+    modules = [module for module in seen.model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    handles = [module.register_forward_pre_hook(keep) for module in modules]
     try:
         seen.plain(seen.images(seen.few()))
     finally:
