@@ -25,6 +25,8 @@ CHECKS = [
     *("input-range", "training-mode", "stochastic", "probabilities", "test-time-optimisation", "zero-gradients"),
     *("non-differentiable", "large-eps", "more-steps", "black-box", "transfer"),
 ]
+# Warnings of evaluations alone.
+WARNINGS = ["batch-dependence", "chance", "label-order", "preprocessing", "unfinished-run", "copied-images"]
 
 Images = tuple[Tensor, Tensor]
 
@@ -361,4 +363,9 @@ def test_every_check_has_its_page(robust_network: nn.Module, images: Images) -> 
         assert page.startswith(f"# {finding.name}\n")
         assert "arxiv.org/abs/" in page
         assert f"({Path(finding.page).name})" in index
-    assert {path.stem for path in (ROOT / "docs/diagnose").glob("*.md")} == {"README", *CHECKS}
+    for name in WARNINGS:
+        page = (ROOT / f"docs/diagnose/{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {name}\n")
+        assert "arxiv.org/abs/" in page
+        assert f"({name}.md)" in index
+    assert {path.stem for path in (ROOT / "docs/diagnose").glob("*.md")} == {"README", *CHECKS, *WARNINGS}

@@ -8,6 +8,7 @@
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.batches import batches
+from robustmaps.data.copies import occur_in
 from robustmaps.data.corruptions import CorruptedImages, open_corruptions
 from robustmaps.data.extra import load_extra
 from robustmaps.data.known import KNOWN, KnownSet
@@ -31,6 +32,7 @@ __all__ = [
     "forms",
     "load",
     "load_extra",
+    "occur_in",
     "open_corruptions",
     "place",
     "prepare",

@@ -150,7 +150,7 @@ def _validation(stored: Stored, validation: float, seed: int) -> tuple[ImageSet,
     train, own = stored.splits["train"], stored.splits.get("validation")
     if own is None:
         count = part_size(validation, len(train), "validation")
-        rows = held_out(train.labels, count, seed=seed, purpose="validation")
+        rows = held_out(train.labels, count, seed=seed, purpose="validation", groups=stored.copies)
         return *_take_out(train, rows), []
     asked = part_size(validation, sys.maxsize, "validation")
     if not validation:

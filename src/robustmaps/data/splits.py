@@ -1,10 +1,12 @@
 """Stratified, seeded choices of rows for the splits of a set."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from robustmaps.data.copies import keep_together
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.random import stream
 
@@ -54,13 +56,18 @@ def stratified(labels: Tensor, count: int, *, seed: int, purpose: str) -> Tensor
     return by_class[rank < take.repeat_interleave(sizes)].sort().values
 
 
-def held_out(labels: Tensor, count: int, *, seed: int, purpose: str) -> Tensor:
+def held_out(labels: Tensor, count: int, *, seed: int, purpose: str, groups: Sequence[Sequence[int]] = ()) -> Tensor:
     """Like :func:`stratified`, but no class may lose all its images.
+
+    Rows of a group, such as copies of one image, are held out together or not at all, so that the number of rows may
+    differ from ``count`` a little.
 
     Raises:
         InputError: a class would have no image left.
     """
-    rows = stratified(labels, count, seed=seed, purpose=purpose)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[stratified(labels, count, seed=seed, purpose=purpose)] = True
+    rows = keep_together(chosen, groups).nonzero().squeeze(1)
     sizes = labels.bincount()
     emptied = ((sizes > 0) & (sizes == labels[rows].bincount(minlength=len(sizes)))).nonzero()
     if len(emptied):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from robustmaps.data.blocks import Blocks, block_checksums
+from robustmaps.data.copies import copies
 from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sets import ImageSet
 from robustmaps.data.source import UNSPLIT, Contents
@@ -47,6 +48,7 @@ class Stored:
         std: standard deviation per channel, likewise.
         notes: what was done besides decoding.
         fingerprint: hash of images, labels and class names.
+        copies: rows of identical training images; empty if not known.
     """
 
     splits: dict[str, ImageSet]
@@ -55,6 +57,7 @@ class Stored:
     std: tuple[float, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    copies: tuple[tuple[int, ...], ...] = ()
 
 
 def write(contents: Contents, folder: Path) -> None:
@@ -95,6 +98,7 @@ def write(contents: Contents, folder: Path) -> None:
         "std": list(std),
         "notes": notes,
         "fingerprint": _fingerprint(splits, classes),
+        "copies": copies(splits["train"].images),
         "files": {path.name: {"bytes": path.stat().st_size, "checksum": quick_checksum(path)} for path in files},
         "small": {path.name: whole_checksum(path) for path in files if path.name not in large},
     }
@@ -126,6 +130,8 @@ def read(folder: Path) -> Stored | None:
             std=tuple(meta["std"]),
             notes=tuple(meta["notes"]),
             fingerprint=meta["fingerprint"],
+            # Not in folders of version 0.2 and before.
+            copies=tuple(map(tuple, meta.get("copies", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -234,7 +240,8 @@ def _cut_test(folder: Path, where: str) -> None:
     count = max(round(TEST_FRACTION * len(whole)), 1)
     test = torch.zeros(len(whole), dtype=torch.bool)
     try:
-        test[held_out(whole.labels, count, seed=_TEST_SEED, purpose="test")] = True
+        rows = held_out(whole.labels, count, seed=_TEST_SEED, purpose="test", groups=copies(whole.images))
+        test[rows] = True
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     for split, mask in (("train", ~test), ("test", test)):

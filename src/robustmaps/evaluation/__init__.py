@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.evaluation._checks import Finding
+    from robustmaps.evaluation._checks import Doubt, Finding
     from robustmaps.evaluation._comparison import Comparison, compare_all, holm
     from robustmaps.evaluation._corruptions import CorruptionEvaluation, evaluate_corruptions, mean_accuracy
     from robustmaps.evaluation._diagnose import Diagnosis, diagnose
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._evaluate import evaluate
     from robustmaps.evaluation._fingerprints import attack_settings, images_sha256, weights_sha256
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
-    from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, compare
+    from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning, compare
     from robustmaps.evaluation._state import STATE_FILES, claim_state
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "Comparison",
     "CorruptionEvaluation",
     "Diagnosis",
+    "Doubt",
     "Evaluation",
+    "EvaluationWarning",
     "Finding",
     "attack_settings",
     "check_saved",

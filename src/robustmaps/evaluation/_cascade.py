@@ -3,7 +3,7 @@
 import inspect
 import time
 import warnings as python_warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, cast
@@ -14,7 +14,7 @@ from torch import Tensor
 from robustmaps.attacks import Attack, check_labels, norms, project
 from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.finite import is_right, undecided
+from robustmaps.engine.finite import is_right, predictions, undecided
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
@@ -32,6 +32,7 @@ class Cascade:
         plain: the network itself, for the verdicts.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
+        names: the verdicts of the samples that each attack breaks.
         device: the network's device.
         seed: seed of all random draws.
         found: the results so far, kept up to date.
@@ -45,6 +46,7 @@ class Cascade:
     plain: AttackView
     x: Tensor
     y: Tensor
+    names: Sequence[str]
     device: torch.device
     seed: int
     found: Found
@@ -53,20 +55,25 @@ class Cascade:
     keep: Callable[[], None]
     watcher: Watcher
 
-    def classify(self) -> None:
-        """Find the samples that are misclassified without an attack."""
+    def classify(self) -> tuple[Tensor, Tensor]:
+        """Find the samples that are misclassified without an attack.
+
+        Returns:
+            The network's answers (N,) on the CPU, and its logits for the first batch (B, K).
+        """
+        answers: list[Tensor] = []
+        first: list[Tensor] = []
 
         def look(rows: list[int]) -> None:
             x, y = self._batch(rows)
             logits = self.plain(x)
             check_labels(y, logits.shape[1])
-            if rows[0] == 0 and _are_probabilities(logits):
-                self._warn(
-                    "the network seems to return probabilities: losses saturate and attacks look weaker than they are; "
-                    "return logits instead"
-                )
+            if not first:
+                first.append(logits)
+            answer = predictions(logits)
+            answers.append(answer.cpu())
             nameless = undecided(logits).tolist()
-            for row, right, odd in zip(rows, is_right(logits, y).tolist(), nameless, strict=True):
+            for row, right, odd in zip(rows, (answer == y).tolist(), nameless, strict=True):
                 if not right:
                     self.found.verdicts[row] = WRONG
                 self.found.undecided += odd
@@ -74,13 +81,12 @@ class Cascade:
         rows = list(range(len(self.x)))
         while rows:
             rows = rows[self._as_fits(look, rows) :]
+        return torch.cat(answers), first[0]
 
     def run(self, attack: Attack, position: int) -> None:
         """Attack the unbroken samples; ``position`` in the order gives the attack its own random draws."""
         if position == len(self.found.stages):
-            taken = [stage.name for stage in self.found.stages]
-            name = attack.name if attack.name not in taken else f"{attack.name}#{position + 1}"
-            self.found.stages.append(AttackStage(name, self._standing()))
+            self.found.stages.append(AttackStage(self.names[position], self._standing()))
         stage = self.found.stages[position]
         self._report(stage, 0.0, 0.0)
         while stage.done < len(stage.rows):
@@ -105,7 +111,7 @@ class Cascade:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.found.batch_size = min(self.found.batch_size, len(part)) // 2 or 1
-            self._warn(f"out of memory: batch size halved to {self.found.batch_size}")
+            self.warn(f"out of memory: batch size halved to {self.found.batch_size}")
 
     def _attack(self, attack: Attack, position: int, rows: list[int]) -> None:
         """Attack these samples, and record the broken ones."""
@@ -158,7 +164,7 @@ class Cascade:
         excess = float((norms(x_adv - x, attack.norm) - attack.eps).max())
         outside = float((x_adv - x_adv.clamp(0, 1)).abs().max())
         if max(excess, outside) > TOLERANCE:
-            self._warn(
+            self.warn(
                 f"attack {attack.name!r} exceeded its budget by {max(excess, outside):.3g}; its images were cut back"
             )
         inside = project(x_adv.detach().to(x.dtype), x, attack.eps, attack.norm)
@@ -199,10 +205,11 @@ class Cascade:
         remaining = 0.0 if done >= total else seconds / done * (total - done) if done else None
         self.watcher(Progress(stage.name, int(done), total, "images", figures, remaining))
 
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str, category: type[Warning] = UserWarning) -> None:
+        """Record a reason to doubt the figures, and give a Python warning the first time."""
         if message not in self.found.warnings:
             self.found.warnings.append(message)
-            python_warnings.warn(message, stacklevel=2)
+            python_warnings.warn(message, category, stacklevel=3)
 
 
 def _fitted(attack: Any, batch_size: int) -> Any:
@@ -210,7 +217,3 @@ def _fitted(attack: Any, batch_size: int) -> Any:
     if is_dataclass(attack) and not isinstance(attack, type) and getattr(attack, "batch_size", 0) is None:
         return replace(attack, batch_size=batch_size)
     return attack
-
-
-def _are_probabilities(logits: Tensor) -> bool:
-    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all())

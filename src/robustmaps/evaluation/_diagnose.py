@@ -22,6 +22,7 @@ from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation._checks import (
     CHECKS,
+    NORMS,
     CheckedNetwork,
     Finding,
     SkippedError,
@@ -32,7 +33,6 @@ from robustmaps.evaluation._checks import (
 from robustmaps.evaluation._fingerprints import images_sha256
 
 _FORMAT = 1
-_NORMS = ("linf", "l2", "l1")
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,8 @@ def _fails_without_gradients(model: nn.Module, x: Tensor) -> bool:
 
 def _check(x: Tensor, y: Tensor, norm: str, eps: float, batch_size: int) -> None:
     """Refuse anything but a batch; doubtful batches are left to the checks."""
-    if norm not in _NORMS:
-        raise unknown("norm", norm, _NORMS)
+    if norm not in NORMS:
+        raise unknown("norm", norm, NORMS)
     check_eps(eps, norm)
     check_whole("batch_size", batch_size, 1)
     if x.dim() != 4 or len(x) == 0:

@@ -7,6 +7,7 @@ from robustmaps.attacks import norms
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.device import device_of
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import is_right
 from robustmaps.engine.view import plain_view
 from robustmaps.evaluation._result import Evaluation
 
@@ -76,7 +77,7 @@ def check_saved(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, evaluatio
             if not bool(sound.all()):
                 raise Damaged(f"{int((~sound).sum())} of {len(sound)} adversarial images are not those that were found")
             png = (saved * _LEVELS).round().clamp(0, _LEVELS) / _LEVELS
-            fooled = plain(png).argmax(1) != labels
+            fooled = ~is_right(plain(png), labels)
             misleading += int(fooled.sum())
             within += int((fooled & (norms(png - clean, evaluation.norm) <= evaluation.eps + TOLERANCE)).sum())
     return {"images": len(x), "misleading_at_8_bits": misleading, "within_budget_at_8_bits": within}

@@ -17,9 +17,17 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
+from robustmaps.evaluation._doubts import doubts
 from robustmaps.evaluation._eight_bit import check_eight_bit
-from robustmaps.evaluation._fingerprints import attack_settings, caveats, images_sha256, stages, weights_sha256
-from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation
+from robustmaps.evaluation._fingerprints import (
+    attack_settings,
+    caveats,
+    images_sha256,
+    stages,
+    verdict_names,
+    weights_sha256,
+)
+from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning
 from robustmaps.evaluation._state import Found, StateFolder
 
 
@@ -43,6 +51,7 @@ def evaluate(
     flush: Callable[[], None] = _nothing,
     eight_bit: bool = False,
     smaller: Evaluation | None = None,
+    checks: bool = True,
     watcher: Watcher = ignore,
 ) -> Evaluation:
     """Attack a network and return a verdict per sample.
@@ -50,6 +59,10 @@ def evaluate(
     Attacks run on a fast view of the network. A sample counts as broken only if the plain network, in float32 and
     evaluation mode, misclassifies an image within the budget and [0, 1]. If the view and the plain network disagree,
     the sample is attacked again on the plain one. The network is restored afterwards.
+
+    Before the first attack, a few passes over at most 16 images look for reasons to doubt the figures, such as
+    vanishing gradients, random outputs or labels in another order. They cost less than a tenth of FGSM. The findings
+    are in ``warnings``, each with its page in docs/diagnose.
 
     >>> evaluate(model, x, y, AutoAttack(eps=8 / 255), state="state").robust_accuracy  # doctest: +SKIP
     46.0 % [43.0, 49.1]
@@ -72,13 +85,18 @@ def evaluate(
         eight_bit: round adversarial images to 8 bits per channel, towards the clean image and so within the budget. A
             sample then only counts as broken by an image that can be saved as PNG.
         smaller: an evaluation of the same network and images with a smaller budget, whose broken samples stay broken.
+        checks: look for reasons to doubt the figures.
         watcher: receives progress reports.
 
     Raises:
         InputError: images, labels or settings are invalid, attacks have different budgets, or ``state`` belongs to
             another evaluation.
+
+    Warns:
+        EvaluationWarning: for each reason to doubt the figures.
     """
     attacks = stages(attack)
+    names = verdict_names(attacks)
     check_batch(x, y)
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
@@ -96,6 +114,7 @@ def evaluate(
         folder = StateFolder(state, identity)
     example = x[:8].float().to(device)
     _try(model, example)
+    modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack:
         # The view first, so that its copy is made before the network changes.
         view = stack.enter_context(engine.view(example))
@@ -108,9 +127,12 @@ def evaluate(
             found.batch_size = batch_size
         keep = stack.enter_context(_timed(found, folder, flush))
         stack.enter_context(torch.no_grad())
-        cascade = Cascade(view, plain, x, y, device, seed, found, adversarials, eight_bit, keep, watcher)
+        cascade = Cascade(view, plain, x, y, names, device, seed, found, adversarials, eight_bit, keep, watcher)
         if not begun:
-            cascade.classify()
+            answers, logits = cascade.classify()
+            if checks:
+                for doubt in doubts(model, plain, modes, x, y, answers, logits, attacks, seed):
+                    cascade.warn(doubt, EvaluationWarning)
             keep()
         for position, one in enumerate(attacks):
             cascade.run(one, position)

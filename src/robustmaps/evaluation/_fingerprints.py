@@ -1,6 +1,7 @@
 """The inputs of an evaluation as plain values and hashes."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
 from robustmaps.engine.errors import InputError
+from robustmaps.evaluation._result import ROBUST, WRONG
 
 
 def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
@@ -26,6 +28,22 @@ def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
     if len(budgets) > 1:
         raise InputError(f"attacks with budgets {sorted(budgets)}: expected one budget for all")
     return attacks
+
+
+def verdict_names(attacks: Sequence[Attack]) -> list[str]:
+    """The verdicts of the samples that each attack breaks: its name, with a number if several share it.
+
+    Raises:
+        InputError: a name means something else as a verdict.
+    """
+    names: list[str] = []
+    for position, attack in enumerate(attacks):
+        if attack.name in (ROBUST, WRONG):
+            raise InputError(f"attack {attack.name!r}: the name stands for a verdict; give the attack another name")
+        taken = {*names, *(other.name for other in attacks[position + 1 :])} if attack.name in names else set()
+        numbered = (f"{attack.name}#{number}" for number in itertools.count(position + 1))
+        names.append(next(name for name in itertools.chain([attack.name], numbered) if name not in taken))
+    return names
 
 
 def caveats(attack: Attack | Sequence[Attack]) -> list[str]:

@@ -23,6 +23,10 @@ _MEND = "restore it from a copy, or delete it and evaluate again"
 _ROUNDING = 1e-9
 
 
+class EvaluationWarning(UserWarning):
+    """A reason to doubt an evaluation's figures."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Verdicts per sample, with the settings that led to them.

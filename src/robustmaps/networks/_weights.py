@@ -1,6 +1,8 @@
 """Trained networks from files: our own, which describe themselves, and weights for a user's network."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ class Checkpoint:
         data: the images it was trained on, as a configuration; None where unknown.
         norm, eps: the budget it was trained for.
         sha256: of the weights' file, or of the weights.
+        classes, image_size: names of the classes, and height and width of the images, that it was trained on; None
+            where unknown.
     """
 
     path: Path | None
@@ -50,20 +54,63 @@ class Checkpoint:
     norm: str
     eps: float
     sha256: str
+    classes: tuple[str, ...] | None = None
+    image_size: tuple[int, ...] | None = None
 
 
 def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
     """The images that are given, or those that the network was trained on.
 
     Raises:
-        InputError: none are given, and none are known.
+        InputError: none are given, and none are known; or they have other classes or another size than those that the
+            network was trained on.
     """
+    loaded = _load_for(checkpoint, data, watcher)
+    _check_fits(checkpoint, loaded)
+    return loaded
+
+
+def _load_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if data is None and checkpoint.data is None:
         raise InputError("data: needed for a network that is not a run, such as --data cifar10")
     config = checkpoint.data or DataConfig()
     return load_data(config if data is None else replace(config, data=data), watcher)
+
+
+def _check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
+    """Refuse images that the network was not trained for.
+
+    Raises:
+        InputError: other classes, or another size.
+    """
+    ours, theirs = checkpoint.classes, tuple(data.classes)
+    if ours is not None and not _same_classes(ours, theirs):
+        order = "; these are the same in another order" if sorted(ours) == sorted(theirs) else ""
+        raise InputError(
+            f"data={data.name}: has {_listed(theirs)}; {checkpoint.name} was trained on {_listed(ours)}{order}; give "
+            "images of those classes, with folders or classes named and ordered as in training"
+        )
+    size = checkpoint.image_size
+    if size is not None and tuple(size) != tuple(data.image_size):
+        was, now = (" x ".join(map(str, each)) for each in (size, data.image_size))
+        raise InputError(
+            f"data={data.name}: images of {now} pixels; {checkpoint.name} was trained on {was}; resize the images"
+        )
+
+
+def _same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether names agree; numbers, as in sources without names, stand for any."""
+    if len(ours) != len(theirs) or any(all(name.isdecimal() for name in names) for names in (ours, theirs)):
+        return len(ours) == len(theirs)
+    return [re.sub(r"[\W_]+", "", name).casefold() for name in ours] == [
+        re.sub(r"[\W_]+", "", name).casefold() for name in theirs
+    ]
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
 
 def weights_file(path: str | Path) -> Path:
@@ -114,7 +161,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     run = weights_path.resolve().parent
     folder = RunFolder(weights_path.parent).evaluations
     spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
-    return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, sha256(weights_path))
+    digest, about = sha256(weights_path), (opened.classes, opened.image_size)
+    return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, *about)
 
 
 def open_network(function: str, weights: str | Path | None = None) -> Checkpoint:

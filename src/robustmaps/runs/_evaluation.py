@@ -19,6 +19,7 @@ from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_images
 from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._doubts import UNFINISHED, copied_images, unfinished
 from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
 from robustmaps.runs._robustbench import model_info
 
@@ -243,11 +244,24 @@ class _Work:
         )
         if files.images is not None and kept is not None:
             evaluation = replace(evaluation, saved=kept.save(files.images, self.model, self.x, self.y, evaluation))
-        evaluation = replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
+        doubts = (copied_images(self.checkpoint, self.data, self.x, options.split), unfinished(self.checkpoint))
+        warnings = (*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None))
+        evaluation = replace(
+            evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split, warnings=warnings
+        )
         # The verdicts last: once they are there, the evaluation is done.
         self._describe(evaluation, files)
         evaluation.save(files.path)
         return EvaluatedRun(evaluation, files.path, files.images)
+
+    def _as_of_now(self, known: Evaluation, path: Path) -> Evaluation:
+        """The earlier evaluation of these weights, with the present state of their run."""
+        others = tuple(text for text in known.warnings if not text.startswith(f"{UNFINISHED}:"))
+        doubt = unfinished(self.checkpoint)
+        now = replace(known, warnings=others if doubt is None else (*others, str(doubt)))
+        if now != known:
+            now.save(path)
+        return now
 
     def _describe(self, evaluation: Evaluation, files: EvaluationFiles) -> None:
         """Write the leaderboard entry."""
@@ -267,7 +281,7 @@ class _Work:
             check_images(files.images, known)
         if not files.info.exists():  # earlier versions wrote it last
             self._describe(known, files)
-        return EvaluatedRun(known, files.path, files.images, before=True)
+        return EvaluatedRun(self._as_of_now(known, files.path), files.path, files.images, before=True)
 
 
 def _names(config: AttackConfig) -> str:

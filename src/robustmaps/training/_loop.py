@@ -285,6 +285,7 @@ class Loop:
             batch_size=2 * self.part,
             seed=derive_seed(self.options.seed, "validation"),
             engine=self.engine if self.judged is self.model else self.average_engine,
+            checks=False,
             watcher=watch,
         )
         clean, robust = evaluation.clean_accuracy.value, evaluation.robust_accuracy.value

@@ -67,8 +67,8 @@ class Sample:
                 logits, _, gradient = view.gradient(images, _mixture)
                 return Sample(logits, gradient[len(x) :])
             except NoGradientError:
-                with torch.no_grad():
-                    return Sample(view(images), None)
+                with torch.no_grad():  # the outputs may be parameters themselves
+                    return Sample(view(images).detach(), None)
 
     def difference(self, other: "Sample", precision: Precision, dtype: torch.dtype | None) -> str | None:
         """How a copy's sample differs by more than rounding; None if it does not."""

@@ -1,10 +1,14 @@
-"""The checks of `diagnose`, in order: from free ones to those that run attacks."""
+"""The checks of `diagnose`, in order from free ones to those that run attacks, and those that `evaluate` makes."""
 
 from collections.abc import Callable
 
+from robustmaps.evaluation._checks._answers import answers
+from robustmaps.evaluation._checks._doubt import Doubt, Seen
 from robustmaps.evaluation._checks._finding import PAGES, Finding, Outcome, SkippedError, Verdict
 from robustmaps.evaluation._checks._gradients import non_differentiable, zero_gradients
 from robustmaps.evaluation._checks._modules import WithGradients, state_restored
+from robustmaps.evaluation._checks._passes import passes
+from robustmaps.evaluation._checks._preprocessing import image_range, preprocessing
 from robustmaps.evaluation._checks._strength import black_box, large_eps, more_steps, transfer
 from robustmaps.evaluation._checks._structure import (
     input_range,
@@ -14,6 +18,9 @@ from robustmaps.evaluation._checks._structure import (
     training_mode,
 )
 from robustmaps.evaluation._checks._subject import CheckedNetwork, Surrogate
+
+NORMS = ("linf", "l2", "l1")
+"""The norms that the checks know."""
 
 CHECKS: dict[str, Callable[[CheckedNetwork], Outcome]] = {
     "input-range": input_range,
@@ -31,13 +38,20 @@ CHECKS: dict[str, Callable[[CheckedNetwork], Outcome]] = {
 
 __all__ = [
     "CHECKS",
+    "NORMS",
     "PAGES",
     "CheckedNetwork",
+    "Doubt",
     "Finding",
     "Outcome",
+    "Seen",
     "SkippedError",
     "Surrogate",
     "Verdict",
     "WithGradients",
+    "answers",
+    "image_range",
+    "passes",
+    "preprocessing",
     "state_restored",
 ]

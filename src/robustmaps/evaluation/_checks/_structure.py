@@ -14,9 +14,11 @@ from robustmaps.evaluation._checks._modules import state_restored
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
 
 # Other batch sizes use other kernels, which differ by about 1e-3 on GPUs. Batch statistics change logits by over 10 %.
-_BATCH_ROUNDING = 5e-3
+BATCH_ROUNDING = 5e-3
 
 _FEW = 16
+# With fewer rows of outputs chance makes them look alike.
+_FEWEST_ROWS, _FEWEST_IMAGES = 4, 10
 
 
 def training_mode(subject: CheckedNetwork) -> Outcome:
@@ -34,7 +36,7 @@ def training_mode(subject: CheckedNetwork) -> Outcome:
     turned = int((predictions(handed_in) != predictions(subject.clean)).sum())
     return Outcome(
         True,
-        f"{layers} in training mode, which changes logits by up to {_share(moved)} of the largest and "
+        f"{layers} in training mode, which changes logits by up to {share(moved)} of the largest and "
         f"{percent(turned, len(subject.y))} of the predictions",
     )
 
@@ -49,7 +51,7 @@ def stochastic(subject: CheckedNetwork) -> Outcome:
     turned = int((predictions(again) != predictions(first)).sum())
     return Outcome(
         True,
-        f"two passes over the same images differ by up to {_share(moved)} of the largest logit and in "
+        f"two passes over the same images differ by up to {share(moved)} of the largest logit and in "
         f"{percent(turned, len(again))} of the predictions; use AutoAttack's version rand",
     )
 
@@ -59,10 +61,11 @@ def probabilities(subject: CheckedNetwork) -> Outcome:
     logits = subject.clean
     if nameless := int(undecided(logits).sum()):
         return Outcome(True, f"{nameless} of {len(logits)} images have logits that are NaN or several times infinite")
-    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < ROUNDING).all()):
+    kind = are_probabilities(logits)
+    if kind:
         sure = int((logits.amax(1) > 1 - 1e-6).sum())
         return Outcome(
-            True, f"the outputs are probabilities, {percent(sure, len(logits))} of them 1 to six digits; return logits"
+            True, f"the outputs are {kind}, {percent(sure, len(logits))} of them 1 to six digits; return logits"
         )
     if bool((logits <= 0).all()) and bool((logits.logsumexp(1).abs() < ROUNDING).all()):
         return Outcome(False, "the outputs are log-probabilities, which attacks can use like logits")
@@ -70,9 +73,38 @@ def probabilities(subject: CheckedNetwork) -> Outcome:
     return Outcome(False, f"the outputs are logits, from {float(low):.3g} to {float(high):.3g}")
 
 
+def are_probabilities(logits: Tensor) -> str:
+    """What kind of probabilities the outputs (N, K) are, in any precision and times any number; empty for none."""
+    sums = logits.sum(1)
+    tolerance = max(ROUNDING, 4 * resolution(logits))
+    if not bool((logits >= 0).all()) or not bool(sums.isfinite().all()):
+        return ""
+    if bool(((sums - 1).abs() <= tolerance).all()):
+        return "probabilities"
+    if len(sums) >= _FEWEST_ROWS and bool(((sums / sums.mean() - 1).abs() <= tolerance).all()):
+        return f"probabilities times {float(sums.mean()):.3g}"
+    top = logits.amax(1)
+    # Similarities of directions lie in [0, 1], too, but rarely so far apart.
+    if len(sums) >= _FEWEST_ROWS and float(top.max()) <= 1 and float(top.median()) > 0.7 and float(logits.min()) < 0.1:
+        return "probabilities of each class by itself, such as from a sigmoid"
+    return ""
+
+
+def resolution(logits: Tensor) -> float:
+    """The relative precision of the outputs, seen from their values: that of bfloat16, float16 or float32."""
+    for dtype in (torch.bfloat16, torch.float16):
+        if torch.equal(logits.to(dtype).float(), logits):
+            return torch.finfo(dtype).eps
+    return torch.finfo(torch.float32).eps
+
+
 def input_range(subject: CheckedNetwork) -> Outcome:
     """Are the images float images in [0, 1] that use that range?"""
-    x = subject.x
+    return range_of(subject.x)
+
+
+def range_of(x: Tensor) -> Outcome:
+    """Are these float images in [0, 1] that use that range?"""
     if not x.is_floating_point():
         return Outcome(True, f"the images are {str(x.dtype).removeprefix('torch.')}: expected floats in [0, 1]")
     if not bool(x.isfinite().all()):
@@ -83,7 +115,7 @@ def input_range(subject: CheckedNetwork) -> Outcome:
         hint = "divide by 255" if high > 2 and low >= 0 else "normalisation belongs inside the model"
         return Outcome(True, f"{span}: expected [0, 1]; {hint}")
     constant = int((x.flatten(1).amax(1) == x.flatten(1).amin(1)).sum())
-    if 2 * constant > len(x):
+    if 2 * constant > len(x) >= _FEWEST_IMAGES:
         return Outcome(True, f"{constant} of {len(x)} images have the same value in every pixel")
     if high <= 2 / 255:
         return Outcome(True, f"{span}; were they divided by 255 twice?")
@@ -97,7 +129,7 @@ def test_time_optimisation(subject: CheckedNetwork) -> Outcome:
     _ = subject.clean
     x = subject.x[:_FEW]
     signs = []
-    with state_restored(subject.model) as changed, _Gradients() as gradients:
+    with state_restored(subject.model) as changed, GradientCount() as gradients:
         together = subject.logits(x)
         names = changed()
     if gradients.count:
@@ -109,14 +141,14 @@ def test_time_optimisation(subject: CheckedNetwork) -> Outcome:
         with state_restored(subject.model):
             alone = torch.cat([subject.logits(image) for image in torch.split(x, 1)])
         moved = distance(alone, together)
-        if moved > _BATCH_ROUNDING:
-            signs.append(f"an image's logits change by up to {_share(moved)} with the other images of its batch")
+        if moved > BATCH_ROUNDING:
+            signs.append(f"an image's logits change by up to {share(moved)} with the other images of its batch")
     if not signs:
         return Outcome(False, "a pass computes no gradients, changes no weights and treats each image independently")
     return Outcome(True, "; ".join(signs))
 
 
-class _Gradients(TorchFunctionMode):
+class GradientCount(TorchFunctionMode):
     """Counts the gradient computations within the block."""
 
     count = 0
@@ -129,5 +161,5 @@ class _Gradients(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
     return f"{100 * value:.2g} %"

@@ -93,6 +93,16 @@ class CheckedNetwork:
         check_labels(self.y, logits.shape[1])
         return logits
 
+    def know(self, clean: Tensor) -> None:
+        """Take these logits (N, K) for those of the images, and the network for deterministic.
+
+        If no image is classified correctly, the checks look at all of them.
+        """
+        right = is_right(clean, self.y).nonzero().squeeze(1)
+        # Where the cached properties keep their values.
+        vars(self).update(clean=clean, stochastic=False)
+        vars(self).update(correct=right if len(right) else torch.arange(len(self.y), device=self.y.device))
+
     @cached_property
     def stochastic(self) -> bool:
         """Whether a second pass gives different logits."""
