@@ -58,6 +58,8 @@ class ShowArguments:
         data: name or path of a data set; see `robustmaps data list`
         image_size: side length in pixels to resize the images to (default: the data set's own)
         augment: augmentation to show the images for; resized-crop needs images an eighth larger
+        classes: names of the classes in the order of the labels, with commas, or a text file with one a line (default:
+            the data set's own; of folders, as text: 10 before 2)
         validation: part of the training images held out; a fraction, or a number
         picture: PNG to write, with some test images of each class (default: no picture)
         json: print the result as one JSON object
@@ -66,6 +68,7 @@ class ShowArguments:
     data: tyro.conf.Positional[str]
     image_size: int | None = None
     augment: Literal["auto", "resized-crop"] = "auto"
+    classes: str | None = None
     validation: float = 0.1
     picture: Path | None = None
     json: bool = False
@@ -109,9 +112,11 @@ def _prepare(arguments: Sequence[str]) -> None:
     with watching() as watch:
         stored = prepare(given.data, **_stored_size(given), refresh=given.refresh, progress=decoding(watch))
     sizes = {split: len(images) for split, images in stored.splits.items()}
+    about = {"images": sizes, "classes": stored.classes, "fingerprint": stored.fingerprint, "notes": stored.notes}
     Output(given.json).result(
-        {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
+        {"data": given.data, **about},
         f"{given.data} is ready: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " images",
+        *(f"Note: {note}" for note in stored.notes),
     )
 
 
@@ -124,7 +129,8 @@ def _show(arguments: Sequence[str]) -> None:
     from robustmaps.data import describe, load
 
     with watching() as watch:
-        data = load(given.data, **_stored_size(given), validation=given.validation, progress=decoding(watch))
+        options = {**_stored_size(given), "validation": given.validation, "classes": given.classes}
+        data = load(given.data, **options, progress=decoding(watch))
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:

@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> None:
 def _refuse_beside_corruptions(given: Arguments) -> None:
     """Options that would be without effect are a misunderstanding."""
     default = flat_values(Arguments())
-    idle = {*vars(AttackConfig()), "data", "split", "seed", "precision", "compile", "save_adversarials"}
+    idle = {*vars(AttackConfig()), "data", "classes", "split", "seed", "precision", "compile", "save_adversarials"}
     changed = [f"--{k.replace('_', '-')}" for k, v in flat_values(given).items() if k in idle and v != default[k]]
     if changed:
         raise InputError(

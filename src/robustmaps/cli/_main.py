@@ -11,6 +11,7 @@ from types import FrameType
 
 from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError, Interrupted, unknown
+from robustmaps.engine.text import visible
 
 OK, FAILURE, BAD_INPUT = 0, 1, 2
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort of the program
         if type(error).__module__.startswith("robustmaps"):
             return _say(f"failed: {error}", FAILURE)
-        traceback.print_exc()
+        print(visible(traceback.format_exc()), end="", file=sys.stderr)
         return _say(f"failed: {type(error).__name__}: {error}", FAILURE)
 
 
@@ -97,12 +98,12 @@ def _usage() -> str:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"robustmaps: {message}", file=sys.stderr)
+    print(visible(f"robustmaps: {message}"), file=sys.stderr)
     return code
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"robustmaps: warning: {message}", file=sys.stderr)
+    print(visible(f"robustmaps: warning: {message}"), file=sys.stderr)
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001

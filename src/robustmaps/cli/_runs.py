@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table
+from robustmaps.cli._terminal._shared import Output, rich_table, tell
 from robustmaps.config import RunConfig, fraction_keys
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
@@ -55,6 +55,7 @@ def run(arguments: Sequence[str]) -> None:
         raise InputError("--json and --format csv: give one of the two")
     if given.columns is not None and form != "table":
         raise InputError(f"--columns {given.columns}: {form} has all columns; leave --columns out")
+    from robustmaps.figures import in_csv
     from robustmaps.runs import RUN_COLUMNS, differing, list_runs, read_runs
 
     skipped: list[str] = []
@@ -63,14 +64,14 @@ def run(arguments: Sequence[str]) -> None:
     chosen = None if given.columns is None else [name.strip().replace("-", "_") for name in given.columns.split(",")]
     keys = differing(rows, chosen)
     for line in skipped:
-        print(f"robustmaps: warning: {line}", file=sys.stderr)
+        tell(f"robustmaps: warning: {line}")
     if form == "json":
         print(json.dumps({"runs": rows, "skipped": skipped}, allow_nan=False))
         return
     if form == "csv":
         writer = csv.DictWriter(sys.stdout, RUN_COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: in_csv(value) for name, value in row.items()} for row in rows)
         return
     figures = [] if chosen else ["clean", "robust", "seconds", "flops"]
     # The name says most of the configuration again.

@@ -1,6 +1,5 @@
 """``robustmaps sweep``."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ from rich.live import Live
 from rich.text import Text
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
+from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import clock
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
+from robustmaps.engine.text import visible
 
 if TYPE_CHECKING:
     from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> None:
     if given.dry_run:
         output.result(plan.to_dict(), *_plan_texts(plan))
         return
-    print(_plan_line(plan), file=sys.stderr)
+    tell(_plan_line(plan))
     with stop_on_signal() as should_stop, showing() as show:
         try:
             result = sweep(plan, watcher=show, should_stop=should_stop)
@@ -176,22 +176,22 @@ class SweepDisplay:
             if state.event is not None or now - self._last >= _PLAIN_EVERY_S:
                 self._last = now
                 event = [] if state.event is None else [state.event]
-                print("; ".join([_head(state), *event]), file=sys.stderr, flush=True)
+                tell("; ".join([_head(state), *event]))
             return
         if state.event is not None:
-            self._live.console.print(Text(state.event))
+            self._live.console.print(Text(visible(state.event)))
         rows = [
             (title, progress.phase, f"{progress.done}/{progress.total} {progress.unit}", clock(progress.remaining_s))
             for title, progress in state.running.items()
         ]
         tables = [rich_table(("running", "at", "", "left"), rows, texts=2)] if rows else []
-        self._live.update(Group(Text(_head(state)), *tables))
+        self._live.update(Group(Text(visible(_head(state))), *tables))
 
 
 @contextmanager
 def showing() -> Iterator[SweepDisplay]:
     """A live display on a terminal, plain lines elsewhere."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield SweepDisplay(None)
         return

@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.files import read_limited
 from robustmaps.engine.numbers import as_fraction, parse_number
 
 # Eight times as fast where PyYAML was built with libyaml.
 _SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_MOST_BYTES = 1 << 22
 
 Section = TypeVar("Section")
 
@@ -75,12 +78,7 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
     Raises:
         InputError: the file is missing, is not YAML, or is no mapping.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from error
+    text = read_limited(path, _MOST_BYTES, "a YAML file")
     try:
         values = yaml.load(text, _SAFE)  # noqa: S506 - both loaders are the safe ones
     except yaml.YAMLError as error:

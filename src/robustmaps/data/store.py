@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zlib
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,9 @@ def write(contents: Contents, folder: Path) -> None:
         raise InputError(
             f"{where}: found {len(classes)} class {', '.join(classes)!r}, but a classifier needs at least two"
         )
+    name, times = Counter(classes).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{where}: {times} classes are called {name!r}; expected a name for each")
     number = {name: label for label, name in enumerate(classes)}
     for split, labels in names.items():
         _save_labels(folder, split, np.array([number[name] for name in labels], dtype=np.int64))

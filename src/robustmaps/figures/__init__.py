@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from robustmaps.figures._cells import NONE, percent_cell, points_cell
     from robustmaps.figures._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
     from robustmaps.figures._rasters import png_of_change, png_of_image, png_of_map
-    from robustmaps.figures._tables import Cell, Table, in_markdown, table
+    from robustmaps.figures._tables import Cell, Table, code_in_markdown, in_csv, in_markdown, table
     from robustmaps.figures._theory_plots import plot_theory
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "AttackedMaps",
     "Cell",
     "Table",
+    "code_in_markdown",
+    "in_csv",
     "in_markdown",
     "percent_cell",
     "plot_attacked",

@@ -1,6 +1,5 @@
 """Progress for a person: a live bar on a terminal, a plain line now and then elsewhere. Always on standard error."""
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +9,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from robustmaps.cli._terminal._shared import rich_table
+from robustmaps.cli._terminal._shared import rich_table, tell
 from robustmaps.engine.progress import Progress
+from robustmaps.engine.text import visible
 
 _PLAIN_EVERY_S = 10.0
 _LABELS = {
@@ -44,7 +44,7 @@ class Watch:
 
     def of(self, title: str, progress: Progress) -> None:
         """Show a report of the task with that title."""
-        label = ": ".join(filter(None, (title, progress.phase)))
+        label = visible(": ".join(filter(None, (title, progress.phase))))
         if self._bars is None:
             self._plain(title, label, progress)
             return
@@ -73,13 +73,13 @@ class Watch:
             _figures(progress.figures),
             _eta(progress.remaining_s),
         )
-        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+        tell(", ".join(filter(None, parts)))
 
 
 @contextmanager
 def watching() -> Iterator[Watch]:
     """A display for the block."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield Watch(None)
         return
@@ -130,7 +130,7 @@ class CascadeTable:
 @contextmanager
 def attacking() -> Iterator[CascadeTable | Watch]:
     """A display of an evaluation for the block: a live table on a terminal, plain lines elsewhere."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield Watch(None)
         return
