@@ -178,7 +178,7 @@ def test_a_compressed_idx_file_that_goes_on_is_not_read_whole(tmp_path: Path) ->
         load(write_idx(tmp_path / "m", ".gz", train_images=idx(IMAGES) + bytes(1 << 24)))
 
 
-@given(st.binary(min_size=1, max_size=40), st.integers(0, 2000))
+@given(damage=st.binary(min_size=1, max_size=40), at=st.integers(0, 2000))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_of_an_npz_is_an_input_error_or_none(damage: bytes, at: int, tmp_path: Path) -> None:
     path = npz(tmp_path)

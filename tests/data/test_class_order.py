@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def test_imported_weights_are_evaluated_in_their_order(
     labels = np.arange(48) % 12
     images = np.repeat((labels * 20)[:, None, None], 64, 1).reshape(48, 8, 8) + rng.integers(0, 9, (48, 8, 8))
     names = np.array(sorted(map(str, range(12))))
-    np.savez(tmp_path / "d.npz", images=images.astype(np.uint8), labels=np.argsort(names.astype(int))[labels], classes=names)
+    np.savez(
+        tmp_path / "d.npz", images=images.astype(np.uint8), labels=np.argsort(names.astype(int))[labels], classes=names
+    )
     (tmp_path / "ordered_net.py").write_text(
         "import torch\nclass Net(torch.nn.Module):\n"
         "    def forward(self, x):\n"
@@ -87,6 +90,6 @@ def test_imported_weights_are_evaluated_in_their_order(
         code = main([*line.split(), *extra, "--out", f"{classes is None}.json"])
         out, err = capsys.readouterr()
         assert code == 0, err
-        shown[classes is None] = __import__("json").loads(out)["clean_accuracy"]
+        shown[classes is None] = json.loads(out)["clean_accuracy"]
     assert shown[False] == 1.0 or shown[False]["value"] == 1.0
     assert shown[True] != shown[False]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -56,9 +55,11 @@ def test_the_orientation_is_applied(orientation: int, form: str) -> None:
     exif[0x0112] = orientation
     array, notes = decoded(encoded(Image.fromarray(PIXELS), form, exif=exif, lossless=True))
     assert np.array_equal(array, TURNED[orientation](PIXELS).transpose(2, 0, 1))
-    assert notes == ([] if orientation == 1 else ["turned as the orientation in the metadata says"])
+    # Pillow itself turns a TIFF.
+    assert notes == ([] if orientation == 1 or form == "TIFF" else ["turned as the orientation in the metadata says"])
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_metadata_changes_no_pixel() -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 40
     plain, broken = (decoded(encoded(Image.fromarray(PIXELS), "JPEG", **more))[0] for more in ({}, {"exif": exif}))
@@ -121,14 +122,14 @@ def test_of_several_frames_the_first_is_taken(form: str) -> None:
 
 def test_pixels_without_a_known_range_are_refused() -> None:
     for values in (np.ones((8, 6), np.float32), np.ones((8, 6), np.int32)):
-        with pytest.raises(InputError, match="x: pixels of mode '[FI]' have no known range; convert it to 8 or 16"):
+        with pytest.raises(InputError, match=r"x: pixels of mode '[FI]' have no known range; convert it to 8 or 16"):
             decoded(encoded(Image.fromarray(values), "TIFF"))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_500, 60_000])
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(side: int) -> None:
-    with pytest.raises(InputError, match="x: .*(pixels; expected at most 89,478,485|decompression bomb)"):
+    with pytest.raises(InputError, match=r"x: .*(pixels; expected at most 89,478,485|decompression bomb)"):
         decoded(png(side, side, 1, 0, bytes(100)))
 
 
@@ -137,7 +138,10 @@ def test_a_file_of_another_format_under_an_image_s_name_runs_nothing() -> None:
         decoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(evil) run\n")
 
 
-@given(st.binary(min_size=1, max_size=20), st.integers(0, 10_000), st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP"]))
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@given(
+    st.binary(min_size=1, max_size=20), st.integers(0, 10_000), st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP"])
+)
 def test_damaged_images_are_decoded_or_refused(damage: bytes, at: int, form: str) -> None:
     data = bytearray(encoded(Image.fromarray(PIXELS), form))
     at %= len(data)
@@ -257,4 +261,4 @@ def test_an_image_turned_after_the_centre_is_cut_is_the_same_square() -> None:
     exif[0x0112] = 6
     upright = encoded(Image.fromarray(np.rot90(PIXELS, -1).copy()))
     turned, _ = decoded(encoded(Image.fromarray(PIXELS), exif=exif), 4)
-    assert torch.equal(torch.from_numpy(turned), torch.from_numpy(decoded(upright, 4)[0]))
+    assert np.array_equal(turned, decoded(upright, 4)[0])

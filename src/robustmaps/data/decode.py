@@ -72,7 +72,9 @@ def decode(image: Encoded, image_size: int | None, tally: Tally | None = None) -
     """
     tally = tally or Tally()
     try:
-        with Image.open(BytesIO(image.data) if isinstance(image.data, bytes) else image.data, formats=_formats()) as file:
+        with Image.open(
+            BytesIO(image.data) if isinstance(image.data, bytes) else image.data, formats=_formats()
+        ) as file:
             if file.width * file.height > _MOST_PIXELS:
                 raise InputError(
                     f"{image.where}: {file.width} x {file.height} pixels; expected at most {_MOST_PIXELS:,} in all"

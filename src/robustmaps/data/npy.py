@@ -19,6 +19,7 @@ DAMAGE = (
 _BEST_RATIO = 1032
 """Deflate can't do better: a longer array than this many times its compressed bytes is not there."""
 _ENCRYPTED = 0x1
+_CHUNK = 1 << 20
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -67,8 +68,9 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
         announced = check_announced(member, shape, dtype)
         data = bytearray(announced)
         view, done = memoryview(data), 0
-        while done < announced and (count := file.readinto(view[done:])):
-            done += count
+        while done < announced and (part := file.read(min(announced - done, _CHUNK))):
+            view[done : done + len(part)] = part
+            done += len(part)
         if done < announced or file.read(1):
             raise ValueError(f"{member.filename}: {done:,} bytes for the shape {shape}; it is cut off or too long")
     values = np.frombuffer(data, dtype) if dtype.itemsize else np.zeros(math.prod(shape), dtype)

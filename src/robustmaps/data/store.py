@@ -73,7 +73,7 @@ def write(contents: Contents, folder: Path) -> None:
     number = {name: label for label, name in enumerate(classes)}
     for split, labels in names.items():
         _save_labels(folder, split, np.array([number[name] for name in labels], dtype=np.int64))
-    notes = [*contents.tally.notes(), *_order_notes(contents, classes), *_settle_splits(folder, where, set(names))]
+    notes = [*_settle_splits(folder, where, set(names)), *_order_notes(contents, classes), *contents.tally.notes()]
     _check_classes(folder, where, classes)
 
     splits = {

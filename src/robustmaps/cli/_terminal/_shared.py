@@ -82,7 +82,9 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, text
     """A table for the terminal: the first ``texts`` columns hold words, which may be broken, the others figures."""
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(Text(visible(column)), justify="left" if index < texts else "right", no_wrap=index >= texts, overflow="fold")
+        table.add_column(
+            Text(visible(column)), justify="left" if index < texts else "right", no_wrap=index >= texts, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(visible(str(cell))) for cell in row))
     return table
