@@ -81,8 +81,8 @@ def load(
         progress: see :func:`prepare`.
 
     Raises:
-        InputError: the spec is unknown or not a usable data set, ``classes`` lacks one of its classes, ``validation`` is
-            out of range, or crops are asked for without their size.
+        InputError: the spec is unknown or not a usable data set, ``classes`` lacks one of its classes, ``validation``
+            is out of range, or crops are asked for without their size.
     """
     name = resolve(spec).name
     crop = _crop(spec, image_size, resized_crop)
