@@ -12,6 +12,7 @@ from types import FrameType
 from robustmaps._version import __version__
 from robustmaps.cli._terminal._streams import finish_output, steady_streams, stop_signals
 from robustmaps.engine.errors import DiskFull, InputError, Interrupted, unknown
+from robustmaps.engine.text import visible
 from robustmaps.engine.writing.temporaries import why_full
 
 OK, FAILURE, BAD_INPUT = 0, 1, 2
@@ -73,7 +74,7 @@ def _outcome(arguments: list[str]) -> int:
             return _say(f"failed: {_named(error)}", FAILURE)
         if type(error).__module__.startswith("robustmaps"):
             return _say(f"failed: {error}", FAILURE)
-        traceback.print_exc()
+        print(visible(traceback.format_exc()), end="", file=sys.stderr)
         return _say(f"failed: {type(error).__name__}: {error}", FAILURE)
     return code
 
@@ -116,12 +117,12 @@ def _usage() -> str:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"robustmaps: {message}", file=sys.stderr)
+    print(visible(f"robustmaps: {message}"), file=sys.stderr)
     return code
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"robustmaps: warning: {message}", file=sys.stderr)
+    print(visible(f"robustmaps: warning: {message}"), file=sys.stderr)
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001

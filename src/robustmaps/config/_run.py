@@ -82,6 +82,8 @@ class DataConfig:
     Attributes:
         data: data set: digits, cifar10, hf:OWNER/NAME, or the path of a folder, archive, IDX folder or .npz; see
             `robustmaps data list`
+        classes: names of the classes in the order of the labels, with commas, or a text file with one a line (default:
+            the data set's own; of folders, as text: 10 before 2)
         validation: part of the training images held out for choosing the best epoch; a fraction, or a number
         train_samples: number of training images, drawn evenly from the classes (default: all)
         image_size: side length in pixels to resize the images to (default: the data set's own)
@@ -100,6 +102,7 @@ class DataConfig:
     augment: Literal["auto", "none", "resized-crop"] = "auto"
     extra_data: str | None = None
     extra_share: float = 0.7
+    classes: str | None = None
 
     def check(self, base: "DataConfig") -> None:
         """Refuse what would be without effect, where it differs from what holds already.

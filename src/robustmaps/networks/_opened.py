@@ -95,7 +95,10 @@ class OpenedNetwork:
     def describe(self) -> dict[str, Any]:
         """What a weights file says of itself in its header, as plain values."""
         # Extra images are for training alone; an evaluation must not look for them.
-        shared = {} if self.data is None else {"data": found_anywhere(self.data.data), "extra_data": None}
+        shared: dict[str, Any] = {}
+        if self.data is not None:
+            classes = None if self.data.classes is None else found_anywhere(self.data.classes)
+            shared = {"data": found_anywhere(self.data.data), "classes": classes, "extra_data": None}
         data = None if self.data is None else {**asdict(self.data), **shared}
         norm, eps = self.budget or (None, None)
         return {

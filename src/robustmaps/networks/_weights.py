@@ -10,7 +10,7 @@ from torch import nn
 from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import sha256
+from robustmaps.engine.files import check_regular, sha256
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._data import load_data
@@ -39,6 +39,7 @@ class Checkpoint:
         data: the images it was trained on, as a configuration; None where unknown.
         norm, eps: the budget it was trained for.
         sha256: of the weights' file, or of the weights.
+        classes: the names of its outputs, in order, as in `DataConfig`; None for the order of the data set.
     """
 
     path: Path | None
@@ -50,6 +51,7 @@ class Checkpoint:
     norm: str
     eps: float
     sha256: str
+    classes: str | None = None
 
 
 def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
@@ -63,6 +65,8 @@ def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watche
     if data is None and checkpoint.data is None:
         raise InputError("data: needed for a network that is not a run, such as --data cifar10")
     config = checkpoint.data or DataConfig()
+    if checkpoint.classes is not None:
+        config = replace(config, classes=checkpoint.classes)
     return load_data(config if data is None else replace(config, data=data), watcher)
 
 
@@ -77,6 +81,7 @@ def weights_file(path: str | Path) -> Path:
         if Path(path).is_dir():
             raise InputError(f"{path}: not a finished run; train it to the end first (expected {weights_path.name})")
         raise InputError(f"{path}: no such file or folder; expected a run folder or a weights file")
+    check_regular(weights_path, "a run folder or a weights file")
     return weights_path
 
 
@@ -104,8 +109,12 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
     return opened, weights_path
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, *, classes: str | None = None) -> Checkpoint:
     """Read a run folder's best weights, or a weights file of ours.
+
+    Args:
+        path: the folder or file.
+        classes: see `Checkpoint`.
 
     Raises:
         InputError: no such file, or it does not describe its network.
@@ -114,16 +123,18 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     run = weights_path.resolve().parent
     folder = RunFolder(weights_path.parent).evaluations
     spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
-    return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, sha256(weights_path))
+    digest = sha256(weights_path)
+    return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, classes)
 
 
-def open_network(function: str, weights: str | Path | None = None) -> Checkpoint:
+def open_network(function: str, weights: str | Path | None = None, *, classes: str | None = None) -> Checkpoint:
     """A user's own network: what ``package.module:function`` returns, with weights from a safetensors file.
 
     Args:
         function: names a function or class that takes no arguments and returns an `nn.Module`; the current folder is
             searched too.
         weights: its weights; None where the function loads them itself.
+        classes: see `Checkpoint`.
 
     Raises:
         InputError: no such module or function, it returns something else, or the weights don't fit.
@@ -138,10 +149,11 @@ def open_network(function: str, weights: str | Path | None = None) -> Checkpoint
             )
         if not path.exists():
             raise InputError(f"{path}: no such file")
+        check_regular(path, "a weights file")
         _fill(model, load_weights(path)[0], path, function)
     name = function.partition(":")[2]
     digest = sha256(path) if path is not None else weights_sha256(model)
-    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest)
+    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest, classes)
 
 
 def _weights_in(folder: Path) -> Path:

@@ -32,11 +32,11 @@ _CONFIG = (
     tyro.conf.PositionalMetavarFromFieldName,
 )
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
-FILE_ONLY = frozenset({"init_sha256", "helper_sha256", "checkpoint_every_s"})
+FILE_ONLY = frozenset({"init_sha256", "helper_sha256", "checkpoint_every_s", "awp_warmup"})
 """Keys of a configuration that a run fills in itself, or that nearly nobody sets: a file may give them."""
 ADVANCED = frozenset(
     {
-        *("upsample_mode", "extra_data", "extra_share", "awp_warmup", "defense_parameters"),
+        *("upsample_mode", "extra_data", "extra_share", "defense_parameters"),
         *("ema", "swa", "label_smoothing", "cutmix", "eps_warmup", "clip_grad", "accumulate"),
         *("compile", "validate_every", "memory_share", "workers", "tensorboard"),
     }
