@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from types import FrameType
 
 from robustmaps._version import __version__
+from robustmaps.cli import _code
 from robustmaps.engine.errors import InputError, Interrupted, unknown
+from robustmaps.engine.trust import trusting
 
 OK, FAILURE, BAD_INPUT = 0, 1, 2
 
@@ -35,7 +37,7 @@ VERBS = {
 }
 
 _EPILOGUE = """\
-robustmaps VERB --help lists the options of a verb. Every verb takes --json.
+robustmaps VERB --help lists the options of a verb. Every verb takes --json; those that open networks take --allow-code.
 Exit codes: 0 done, 2 bad input, 1 anything else."""
 
 
@@ -76,7 +78,9 @@ def _run(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
     module = importlib.import_module(f"robustmaps.cli._{verb}")
-    module.run(rest)
+    rest, trust = _code.split(verb, rest)
+    with trusting(trust):
+        module.run(rest)
     return OK
 
 

@@ -10,6 +10,7 @@ from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import RunConfig, read_config, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.trust import names_code
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
 names; --recipe takes such a file from the package (robustmaps recipes). --config overrides --recipe, and options on the
@@ -104,5 +105,5 @@ def _train(given: Arguments, begun: Begun) -> None:
         f"Trained in {done.fit.seconds:.0f} s. Best epoch {done.fit.best_epoch}"
         + (f": validation accuracy {figures}." if figures else "."),
         f"Run folder: {done.folder}",
-        f"Next: robustmaps evaluate {done.folder}",
+        f"Next: robustmaps evaluate {done.folder}{' --allow-code' * names_code(done.config.model.model)}",
     )

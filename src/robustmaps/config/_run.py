@@ -14,6 +14,7 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.registry import parse_parameters
+from robustmaps.engine.trust import check_from_file
 from robustmaps.training import INCIDENTAL, TrainOptions
 
 
@@ -300,6 +301,20 @@ def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where
 
 FromMapping = Callable[[Mapping[str, Any], RunConfig | None, str], RunConfig]
 """`from_mapping`, or what completes its result."""
+_NETWORKS = ("model", "init_from", "helper")
+
+
+def trusted(make: FromMapping) -> FromMapping:
+    """``make`` for the keys of a file from which a run is to be made: it may not name code to run."""
+
+    def checked(values: Mapping[str, Any], base: RunConfig | None, where: str) -> RunConfig:
+        for key, value in values.items():
+            named = str(key).replace("-", "_") in _NETWORKS and isinstance(value, str)
+            if named and not Path(value).exists():  # what is in a path's file is checked when that is opened
+                check_from_file(value, where)
+        return make(values, base, where)
+
+    return checked
 
 
 def field_names() -> list[str]:
@@ -316,9 +331,10 @@ def read_config(path: str | Path, base: RunConfig | None = None, make: FromMappi
         make: `networks.complete`, where the file may name weights to begin with and leave out what they decide.
 
     Raises:
-        InputError: the file is missing, is no mapping, or holds unknown keys, bad values or an unknown defence.
+        InputError: the file is missing, is no mapping, or holds unknown keys, bad values, an unknown defence, or names
+            code that is not trusted.
     """
-    config = make(read_mapping(path), base, str(path))
+    config = trusted(make)(read_mapping(path), base, str(path))
     defenses.find(config.defense.defense)
     return config
 

@@ -11,7 +11,7 @@ import yaml
 
 from robustmaps import defenses
 from robustmaps.config._flat_keys import read_mapping, section_from_mapping, to_mapping
-from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
+from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping, trusted
 from robustmaps.engine.errors import InputError, unknown
 
 SEED = "seed"
@@ -94,10 +94,11 @@ def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
           {attack: pgd, steps: 20, samples: 500}
 
     Raises:
-        InputError: the file can't be read, or holds unknown keys, bad values, a key twice or no runs.
+        InputError: the file can't be read, holds unknown keys, bad values, a key twice or no runs, or names code that
+            is not trusted.
     """
     file = Path(path)
-    return make_study(read_mapping(file), file, file.read_text(encoding="utf-8"), make)
+    return make_study(read_mapping(file), file, file.read_text(encoding="utf-8"), trusted(make))
 
 
 def make_study(

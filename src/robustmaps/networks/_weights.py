@@ -92,7 +92,7 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
     weights_path = weights_file(path)
     weights, description = load_weights(weights_path)
     try:
-        opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]))
+        opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]), weights_path)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
