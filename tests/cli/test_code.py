@@ -157,7 +157,7 @@ def test_the_help_explains_it(verb, capsys):
 def test_in_python_the_name_is_typed_and_the_file_is_allowed(hostile):
     with pytest.raises(InputError, match="whose code would be run"):
         open_checkpoint(hostile)
-    with pytest.raises(InputError, match="run.yaml: names the network"):
+    with pytest.raises(InputError, match=r"run\.yaml: names the network"):
         read_config("run.yaml", make=Resolver().complete)
     with allow_code("another:function"), pytest.raises(InputError, match="whose code would be run"):
         open_checkpoint(hostile)

@@ -1,5 +1,6 @@
 """Accuracy on corrupted images, by corruption and severity (arXiv 1903.12261)."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 from robustmaps.data import CorruptedImages, ImageSet
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import atomic
+from robustmaps.engine.files import atomic, write_json
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.evaluation._agreement import Computed, read_computed
+from robustmaps.evaluation._identity import Identity
 
 _Z95 = 1.959964
 
@@ -54,6 +57,7 @@ class CorruptionEvaluation:
         seconds: wall time, without results that were already known.
         environment: device and PyTorch version.
         checkpoint_sha256: hash of the weights' file, if any.
+        computes: what the network computes on a few fixed images; see `Evaluation`.
     """
 
     correct: Mapping[str, NDArray[np.bool_]]
@@ -61,6 +65,7 @@ class CorruptionEvaluation:
     seconds: float
     environment: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_sha256: str | None = None
+    computes: Computed | None = None
 
     @property
     def images(self) -> int:
@@ -98,6 +103,7 @@ class CorruptionEvaluation:
             "seconds": self.seconds,
             "checkpoint_sha256": self.checkpoint_sha256,
             "environment": dict(self.environment),
+            "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,
         }
 
 
@@ -121,16 +127,20 @@ def evaluate_corruptions(
         watcher: receives progress reports.
 
     Raises:
-        InputError: the network can't take these images, or has too few classes.
+        InputError: the network can't take these images, or has too few classes, or ``state`` belongs to another
+            network or other images.
     """
     device = device_of(model)
     batch = usual_batch(device) if batch_size is None else batch_size
     check_whole("batch_size", batch, 1)
     rows = _choose(corrupted.labels, samples)
+    network = Identity.of(model, corrupted.shape)
     correct: dict[str, NDArray[np.bool_]] = {}
     began = time.perf_counter()
     with plain_view(model) as plain, torch.no_grad():
         _check_classes(plain, corrupted, device)
+        if state is not None:
+            _claim(Path(state), network, {"corruptions": corrupted.fingerprint(), "images": len(rows)})
         files = {name: None if state is None else Path(state) / f"{name}.npy" for name in corrupted.names}
         missing = [name for name, file in files.items() if file is None or not file.exists()]
         for name, file in files.items():
@@ -148,7 +158,28 @@ def evaluate_corruptions(
                 with atomic(file) as stream:
                     np.save(stream, correct[name], allow_pickle=False)
     environment = {"device": device_name(device), "torch": torch.__version__, "batch_size": batch}
-    return CorruptionEvaluation(correct, corrupted.fingerprint(), time.perf_counter() - began, environment)
+    seconds = time.perf_counter() - began
+    return CorruptionEvaluation(correct, corrupted.fingerprint(), seconds, environment, computes=network.computes)
+
+
+def _claim(state: Path, network: Identity, others: Mapping[str, Any]) -> None:
+    """Refuse a state of another network or other images; drop verdicts without a record of theirs."""
+    record, mine = state / "state.json", {"network": network.weights, **others}
+    if record.exists():
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+            same = found["identity"] == mine and network.matches(read_computed(found["computes"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise InputError(
+                f"{state}: contains the state of an evaluation of another network or other images; choose another "
+                "folder or delete this one"
+            )
+        return
+    for left in state.glob("*.npy"):
+        left.unlink()
+    write_json(record, {"identity": mine, "computes": network.computes})
 
 
 def _classify(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
+from robustmaps.evaluation._agreement import Computed, read_computed
 from robustmaps.evaluation._comparison import Comparison, compare_all
 
 WRONG = "wrong"
@@ -36,7 +37,11 @@ class Evaluation:
         warnings: reasons to doubt the figures, in words.
         checkpoint_sha256: hash of the evaluated weights' file; None for a network in memory.
         split: the split of the images, ``test`` or ``validation``; None if unknown.
-        environment: device, PyTorch version and settings.
+        environment: device, versions, threads and settings; ``sessions`` lists those of each, if it was resumed with
+            others.
+        computes: what the network computes on a few fixed images, which with its weights is its identity; None if not
+            recorded.
+        data: name, fingerprint and image size of the data set; empty if not recorded.
     """
 
     verdicts: tuple[str, ...]
@@ -52,6 +57,8 @@ class Evaluation:
     checkpoint_sha256: str | None = None
     split: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
+    computes: Computed | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def clean_correct(self) -> NDArray[np.bool_]:
@@ -91,6 +98,8 @@ class Evaluation:
             "checkpoint_sha256": self.checkpoint_sha256,
             "images_sha256": self.images_sha256,
             "environment": dict(self.environment),
+            "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,
+            "data": dict(self.data),
             "verdicts": list(self.verdicts),
             "distances": list(self.distances),
         }
@@ -126,6 +135,8 @@ class Evaluation:
                 stages=tuple(values.get("stages", ())),
                 warnings=tuple(values["warnings"]),
                 split=values.get("split"),
+                computes=read_computed(values.get("computes")),
+                data=dict(values.get("data", {})),
                 **{
                     name: values[name]
                     for name in (
@@ -134,7 +145,7 @@ class Evaluation:
                     )
                 },
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not an evaluation: {error!r}") from error
 
 

@@ -10,9 +10,10 @@ from robustmaps.data import CorruptedImages, open_corruptions
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
-from robustmaps.evaluation import evaluate_corruptions
+from robustmaps.evaluation import Identity, evaluate_corruptions, read_computed
 from robustmaps.networks import Checkpoint, open_checkpoint
 from robustmaps.runs._evaluation import Options
+from robustmaps.runs._identity import place_for
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,19 @@ def evaluate_corrupted(
     samples = len(corrupted.labels) if options.samples is None else min(options.samples, len(corrupted.labels))
     decisive = [corrupted.fingerprint(), opened.sha256, samples]
     name = f"corruptions-{corrupted.folder.resolve().name}-{samples}-{short_hash(decisive)}.json"
-    path = Path(out) if out is not None else opened.folder / name
+    model = opened.model.to(resolve_device(options.device))
+    network = Identity.of(model, corrupted.shape)
+
+    def partial(path: Path) -> Path:
+        # Named after the settings, so that an existing folder has the same ones.
+        return path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
+
+    path = Path(out) if out is not None else place_for(opened.folder / name, network, lambda file: [partial(file)])
     if path.exists():
-        return CorruptedRun(_known(path, decisive), path, before=True)
-    # Named after the settings, so that an existing file has the same ones.
-    state = path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
+        return CorruptedRun(_known(path, decisive, network), path, before=True)
+    state = partial(path)
     done = evaluate_corruptions(
-        opened.model.to(resolve_device(options.device)),
+        model,
         corrupted,
         samples=options.samples,
         batch_size=options.batch_size,
@@ -74,17 +81,18 @@ def evaluate_corrupted(
     figures = replace(done, checkpoint_sha256=opened.sha256).to_dict()
     write_json(path, {**figures, "folder": corrupted.folder.resolve().name})
     shutil.rmtree(state, ignore_errors=True)
-    return CorruptedRun(_known(path, decisive), path)
+    return CorruptedRun(_known(path, decisive, network), path)
 
 
-def _known(path: Path, decisive: list[Any]) -> dict[str, Any]:
-    """The file's contents, if from the same settings."""
+def _known(path: Path, decisive: list[Any], network: Identity) -> dict[str, Any]:
+    """The file's contents, if from the same settings and network."""
     try:
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = [figures["fingerprint"], figures["checkpoint_sha256"], figures["images"]]
+        same = found == decisive and network.matches(read_computed(figures.get("computes")))
     except (ValueError, KeyError, TypeError):
-        found = []
-    if found != decisive:
+        same = False
+    if not same:
         raise InputError(f"{path}: contains something else; name another file with --out, or delete it")
     return figures
 

@@ -19,10 +19,11 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
+from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._identity import place_for, write_present
 from robustmaps.runs._robustbench import model_info
 
 
@@ -173,6 +174,7 @@ class _Work:
         self.x, self.y = choose_images(self.data, options.split, options.samples)
         self.images = images_sha256(self.x, self.y)
         self.model = self.checkpoint.model.to(resolve_device(options.device))
+        self.network = Identity.of(self.model, self.x.shape[1:])
 
     def run(
         self, config: AttackConfig, eps: float, *, smaller: Sequence[EvaluatedRun] = (), out: str | Path | None = None
@@ -180,7 +182,12 @@ class _Work:
         """Evaluate at one radius, unless done before."""
         attacks = create_attacks(config, self.checkpoint.norm, eps)
         described = attack_settings(attacks)
-        path = Path(out) if out is not None else self.folder / self._file_name(config, described, smaller)
+        if out is not None:
+            path = Path(out)
+        else:
+            named = self.folder / self._file_name(config, described, smaller)
+            path = place_for(named, self.network, lambda file: [_partial(file, False), _partial(file, True)])
+            write_present(self.folder, self.checkpoint.sha256, self.network)
         images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
         known = self._known(path, described)
         if known is not None and (images is None or images.exists()):
@@ -216,15 +223,17 @@ class _Work:
         )
         if images is not None and kept is not None:
             _save_adversarials(images, kept, self.y, evaluation)
-        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split)
+        data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])}
+        return replace(evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split, data=data)
 
     def _known(self, path: Path, described: Sequence[dict[str, Any]]) -> Evaluation | None:
-        """The evaluation in the file, if it has the same settings and images."""
+        """The evaluation in the file, if it is of the same network, with the same settings and images."""
         if not path.exists():
             return None
         known = Evaluation.load(path)
         mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
-        if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
+        same = (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) == mine
+        if not same or not self.network.matches(known.computes):
             raise InputError(f"{path}: contains another evaluation; name another file with --out, or delete it")
         return known
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._run_folder import RunFolder, best_epoch
     from robustmaps.training._trainee import Trainee
-    from robustmaps.training._weights import load_weights, save_weights
+    from robustmaps.training._weights import LoadedWeights, load_hashed_weights, load_weights, save_weights
 
 __all__ = [
     "INCIDENTAL",
@@ -19,11 +19,13 @@ __all__ = [
     "Diverged",
     "FitResult",
     "Interrupted",
+    "LoadedWeights",
     "RunFolder",
     "TrainOptions",
     "Trainee",
     "best_epoch",
     "fit",
+    "load_hashed_weights",
     "load_weights",
     "save_weights",
 ]

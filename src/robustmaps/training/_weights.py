@@ -1,7 +1,9 @@
 """Weights as safetensors files, which are written atomically and read without running code."""
 
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -29,14 +31,41 @@ def _in_order(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What was read from a weights file.
+
+    Attributes:
+        tensors: the weights, on the CPU.
+        description: the description in the header.
+        sha256: hash of the bytes that were read, even if the file is replaced meanwhile.
+    """
+
+    tensors: dict[str, Tensor]
+    description: dict[str, str]
+    sha256: str
+
+
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file written by `save_weights`: weights on the CPU, and the description.
 
     Raises:
         InputError: the file is missing or damaged.
     """
+    loaded = load_hashed_weights(path)
+    return loaded.tensors, loaded.description
+
+
+def load_hashed_weights(path: str | Path) -> LoadedWeights:
+    """As `load_weights`, with the hash of the same bytes.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        data = Path(path).read_bytes()
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return LoadedWeights(tensors, dict(header.get("__metadata__", {})), hashlib.sha256(data).hexdigest())
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: can't be read as safetensors ({error})") from error
