@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.device import Precision, float32_products
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.fingerprint import attributes
 from robustmaps.engine.folding import FoldablePair, find_foldable, folded_parameters
 from robustmaps.engine.modes import frozen_copy, modes_restored
 
@@ -27,6 +28,8 @@ Objective = Callable[[Tensor], Tensor]
 # Relative to the largest logit. Folding only changes rounding, by about 1e-6 in float32; an error near this bound means
 # that the network does something that the traced pass did not show.
 _FOLD_TOLERANCE = 1e-3
+# A copy takes about as long as a step of training; some schedules change an attribute every epoch.
+_MOST_RENEWALS = 500
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ class AttackEngine:
     """Makes views of one network as its weights change.
 
     Args:
-        model: the network; it is never changed, and its structure must stay the same between views.
+        model: the network; it is never changed. If its structure or a plain attribute is another at the next view, or
+            it has members in a plain list and their weights are, a new copy is made.
         options: how views are made.
     """
 
@@ -144,6 +148,8 @@ class AttackEngine:
         self._shadow: nn.Module | None = None
         self._view: AttackView | None = None
         self._copyable = True
+        self._attributes: list[object] = []
+        self._renewed = 0
         if self.options.compile:
             require_compiler()
 
@@ -155,13 +161,32 @@ class AttackEngine:
             example: a few images (N, C, H, W) in [0, 1] on the network's device, to find what the first view can fold.
         """
         with _outside_inference_mode():
-            if self._copyable and self._view is None:
-                self._build(example)
+            if self._copyable:
+                self._renew(example)
             if self._view is None or self._shadow is None:
                 yield AttackView(self._as_it_is)
                 return
             _copy_weights(self.model, self._shadow, self.folded)
             yield self._view
+
+    def _renew(self, example: Tensor) -> None:
+        """Make a new copy if the network is another than when it was copied, other than by its weights."""
+        now = attributes(self.model)
+        if self._view is not None and now == self._attributes:
+            return
+        if self._view is not None:
+            self._renewed += 1
+            self._view, self._shadow, self.folded = None, None, ()
+        if self._renewed > _MOST_RENEWALS:
+            warnings.warn(
+                "attributes of the network change between passes, so attacks run on it directly: not folded, not in "
+                "bf16, not compiled",
+                stacklevel=4,
+            )
+            self._copyable = False
+            return
+        self._build(example)
+        self._attributes = now
 
     def _as_it_is(self, x: Tensor) -> Tensor:
         """The network itself, frozen for this pass only: it may be trained between passes."""
