@@ -109,12 +109,12 @@ class OpenedNetwork:
         }
 
     @staticmethod
-    def from_description(about: Mapping[str, Any], where: object) -> "OpenedNetwork":
+    def from_description(about: Mapping[str, Any], where: object = "the description") -> "OpenedNetwork":
         """The network, with weights that are still to be filled in.
 
         Args:
             about: what `describe` returned.
-            where: the file that it was read from.
+            where: the file that it was read from, for messages.
 
         Raises:
             KeyError, TypeError, ValueError: nothing that `describe` wrote.
