@@ -226,6 +226,8 @@ def test_an_older_epoch_s_evaluation_is_not_credited_whatever_the_times(run):
 def test_a_list_credits_the_present_function_alone(run):
     (file,) = [f for f in (run / "evaluation").glob("*.json") if "model_info" not in f.name and f.name[0] != "."]
     other = json.loads(file.read_text())
+    present = {"checkpoint_sha256": other["checkpoint_sha256"], "computes": other["computes"], "built_in": True}
+    (run / "evaluation" / ".network.json").write_text(json.dumps(present))
     other["computes"] = [2 * value for value in other["computes"]]
     file.with_name("other.json").write_text(json.dumps(other))
     reasons = []
@@ -240,7 +242,6 @@ def test_an_old_evaluation_of_a_built_in_network_stays_valid(run):
     old = json.loads(file.read_text())
     del old["computes"], old["data"]
     file.write_text(json.dumps(old))
-    (run / "evaluation" / ".network.json").unlink()
     assert Evaluation.load(file).computes is None
     assert evaluate_checkpoint(run, AttackConfig(attack="fgsm"), OPTIONS).before
     assert len(read_run(run).evaluations) == 1

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from robustmaps.training import best_epoch
+from robustmaps.training import RunFolder, best_epoch
 
 
 def epoch(clean: float, robust: float | None = None) -> dict[str, float]:

@@ -187,7 +187,7 @@ class _Work:
         else:
             named = self.folder / self._file_name(config, described, smaller)
             path = place_for(named, self.network, lambda file: [_partial(file, False), _partial(file, True)])
-            write_present(self.folder, self.checkpoint.sha256, self.network)
+            write_present(self.folder, self.checkpoint.sha256, self.network, changed=path != named)
         images = path.with_suffix(".safetensors") if self.options.save_adversarials else None
         known = self._known(path, described)
         if known is not None and (images is None or images.exists()):

@@ -39,8 +39,13 @@ def _is_of_another(file: Path, network: "Identity") -> bool:
         return False
 
 
-def write_present(folder: Path, checkpoint_sha256: str, network: "Identity") -> None:
-    """Record what the network of these weights computes now, so that lists and reports know without PyTorch."""
+def write_present(folder: Path, checkpoint_sha256: str, network: "Identity", *, changed: bool) -> None:
+    """Record what the network of these weights computes now, so that lists and reports know without PyTorch.
+
+    Built-in code hardly changes, so its record is written only once results were found to be ``changed``.
+    """
+    if network.built_in and not changed and not (folder / _FILE).exists():
+        return
     values = {"checkpoint_sha256": checkpoint_sha256, "computes": network.computes, "built_in": network.built_in}
     found = _read(folder)
     if found is None or found["checkpoint_sha256"] != checkpoint_sha256 or not _matches(found, network.computes):
