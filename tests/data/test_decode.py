@@ -15,8 +15,8 @@ from PIL import Image
 
 from robustmaps.cli import main
 from robustmaps.data import load
-from robustmaps.data.content import HEAD_BYTES, why_left_out
 from robustmaps.data.decode import Encoded, decode
+from robustmaps.data.sources.content import HEAD_BYTES, why_left_out
 from robustmaps.data.tally import Tally
 from robustmaps.engine.errors import InputError
 

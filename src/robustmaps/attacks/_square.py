@@ -14,9 +14,9 @@ from robustmaps.attacks._patience import check_patience, hopeless, is_due, patie
 from robustmaps.attacks._registry import AttackRow
 from robustmaps.attacks._square_windows import Proposal, bump, tile_px, tiles, windows
 from robustmaps.attacks._watched import Batch, WatchedAttack
-from robustmaps.engine.incremental import incremental
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView
+from robustmaps.engine.views.incremental import incremental
 
 _TINY = 1e-12
 

@@ -1,7 +1,7 @@
 """The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -13,6 +13,7 @@ from robustmaps import attacks, defenses
 from robustmaps.config._enlarge_option import parse_surgery
 from robustmaps.config._flat_keys import (
     Fraction,
+    flat_values,
     parse_mapping,
     read_mapping,
     read_yaml,
@@ -24,6 +25,7 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash, write_text
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.registry import parse_parameters
+from robustmaps.engine.trust import check_from_file, names_code
 from robustmaps.training import INCIDENTAL, TrainOptions
 
 # How `RunConfig.name` ends.
@@ -335,6 +337,40 @@ def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where
 
 FromMapping = Callable[[Mapping[str, Any], RunConfig | None, str], RunConfig]
 """`from_mapping`, or what completes its result."""
+_NETWORKS = ("model", "init_from", "helper")
+
+
+def trusted(make: FromMapping) -> FromMapping:
+    """``make`` for the keys of a file from which a run is to be made: it may not name code to run."""
+
+    def checked(values: Mapping[str, Any], base: RunConfig | None, where: str) -> RunConfig:
+        for name in _named(values):
+            check_from_file(name, where)
+        return make(values, base, where)
+
+    return checked
+
+
+def check_trusted(config: RunConfig, path: str | Path) -> None:
+    """Refuse to make a run again from its recorded configuration if that names code to run which is not trusted.
+
+    Raises:
+        InputError: it does.
+    """
+    for name in _named(flat_values(config)):
+        check_from_file(name, path)
+
+
+def needs_trust(config: RunConfig) -> bool:
+    """Whether the run can only be made or opened with ``--allow-code``, since its configuration names code to run."""
+    return any(map(names_code, _named(flat_values(config))))
+
+
+def _named(values: Mapping[str, Any]) -> Iterator[str]:
+    """The names of networks among the keys; what is in the file of a path is checked when that is opened."""
+    for key, value in values.items():
+        if str(key).replace("-", "_") in _NETWORKS and isinstance(value, str) and not Path(value).exists():
+            yield value
 
 
 def field_names() -> list[str]:
@@ -351,9 +387,10 @@ def read_config(path: str | Path, base: RunConfig | None = None, make: FromMappi
         make: `networks.complete`, where the file may name weights to begin with and leave out what they decide.
 
     Raises:
-        InputError: the file is missing, is no mapping, or holds unknown keys, bad values or an unknown defence.
+        InputError: the file is missing, is no mapping, or holds unknown keys, bad values, an unknown defence, or names
+            code that is not trusted.
     """
-    config = make(read_mapping(path), base, str(path))
+    config = trusted(make)(read_mapping(path), base, str(path))
     defenses.find(config.defense.defense)
     _check_folder(config, Path(path))
     return config

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from robustmaps.data.content import FORMATS
 from robustmaps.data.source import Block, Progress
+from robustmaps.data.sources.content import FORMATS
 from robustmaps.data.tally import Tally
 from robustmaps.engine.errors import InputError
 

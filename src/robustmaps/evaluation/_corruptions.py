@@ -1,7 +1,7 @@
 """Accuracy on corrupted images, by corruption and severity (arXiv 1903.12261)."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustmaps.data import CorruptedImages, ImageSet
-from robustmaps.engine.checked import read_json
+from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_json
+from robustmaps.engine.files import remove, write_json
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.evaluation._agreement import Computed, read_computed
+from robustmaps.evaluation._identity import Identity
+
+_RECORD = "state.json"
 
 
 def mean_accuracy(correct: NDArray[np.bool_]) -> Measured:
@@ -48,6 +52,7 @@ class CorruptionEvaluation:
         seconds: wall time, without results that were already known.
         environment: device and PyTorch version.
         checkpoint_sha256: hash of the weights' file, if any.
+        computes: what the network computes on a few fixed images; see `Evaluation`.
     """
 
     correct: Mapping[str, NDArray[np.bool_]]
@@ -55,6 +60,7 @@ class CorruptionEvaluation:
     seconds: float
     environment: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_sha256: str | None = None
+    computes: Computed | None = None
 
     @property
     def images(self) -> int:
@@ -92,6 +98,7 @@ class CorruptionEvaluation:
             "seconds": self.seconds,
             "checkpoint_sha256": self.checkpoint_sha256,
             "environment": dict(self.environment),
+            "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,
         }
 
 
@@ -115,16 +122,20 @@ def evaluate_corruptions(
         watcher: receives progress reports.
 
     Raises:
-        InputError: the network can't take these images, or has too few classes.
+        InputError: the network can't take these images, or has too few classes, or ``state`` belongs to another
+            network or other images.
     """
     device = device_of(model)
     batch = usual_batch(device) if batch_size is None else batch_size
     check_whole("batch_size", batch, 1)
     rows = _choose(corrupted.labels, samples)
+    network = Identity.of(model, corrupted.shape)
     correct: dict[str, NDArray[np.bool_]] = {}
     began = time.perf_counter()
     with plain_view(model) as plain, torch.no_grad():
         _check_classes(plain, corrupted, device)
+        if state is not None:
+            _claim(Path(state), network, {"corruptions": corrupted.fingerprint(), "images": len(rows)}, corrupted.names)
         files = {name: None if state is None else Path(state) / f"{name}.json" for name in corrupted.names}
         missing = [name for name, file in files.items() if file is None or not file.exists()]
         for name, file in files.items():
@@ -141,7 +152,35 @@ def evaluate_corruptions(
             if file is not None:
                 write_json(file, {"correct": np.packbits(correct[name], axis=1).tobytes().hex()})
     environment = {"device": device_name(device), "torch": torch.__version__, "batch_size": batch}
-    return CorruptionEvaluation(correct, corrupted.fingerprint(), time.perf_counter() - began, environment)
+    seconds = time.perf_counter() - began
+    return CorruptionEvaluation(correct, corrupted.fingerprint(), seconds, environment, computes=network.computes)
+
+
+def corruption_files(names: Iterable[str]) -> list[str]:
+    """The names of all files in the folder of a state, with those of earlier versions."""
+    return [_RECORD, *(f"{name}{ending}" for name in names for ending in (".json", ".npy"))]
+
+
+def _claim(state: Path, network: Identity, others: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse a state of another network or other images; drop verdicts without a record of theirs."""
+    record, mine = state / _RECORD, {"network": network.weights, **others}
+    if record.exists():
+        try:
+            found = read_json(record, "delete the folder and evaluate again")
+            same = found["identity"] == mine and network.matches(read_computed(found["computes"]))
+        except Damaged:
+            raise
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise InputError(
+                f"{state}: contains the state of an evaluation of another network or other images; choose another "
+                "folder or delete this one"
+            )
+        return
+    for name in corruption_files(names):
+        remove(state / name)
+    write_json(record, {"identity": mine, "computes": network.computes})
 
 
 def _classify(

@@ -5,7 +5,15 @@ from robustmaps.models._classifier import Architecture, Classifier
 from robustmaps.models._cost import Cost, Measure, count_flops, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
-from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides, register
+from robustmaps.models._registry import (
+    architecture,
+    create,
+    default_strides,
+    is_built_in,
+    names,
+    parse_strides,
+    register,
+)
 from robustmaps.models._strides import Strides, StridesLike
 
 __all__ = [
@@ -26,6 +34,7 @@ __all__ = [
     "create",
     "default_strides",
     "feature_map_size",
+    "is_built_in",
     "measure_cost",
     "names",
     "parse_strides",

@@ -10,13 +10,13 @@ from torch import nn
 from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import check_regular, sha256
+from robustmaps.engine.files import check_regular
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._data import load_data
 from robustmaps.networks._libraries import make_network
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.training import RunFolder, load_weights
+from robustmaps.training import RunFolder, read_weights
 
 DESCRIPTION = "robustmaps"
 """The key of a weights file's header under which the network and its data are described."""
@@ -85,19 +85,19 @@ def weights_file(path: str | Path) -> Path:
     return weights_path
 
 
-def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
+def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
     """The network of a run folder, of a folder that `save_enlarged` wrote, or of a weights file of either.
 
     Returns:
-        The network, and the weights' file.
+        The network, the weights' file, and the hash of the bytes that were read from it.
 
     Raises:
         InputError: no such file, it does not describe its network, or the weights don't fit that.
     """
     weights_path = weights_file(path)
-    weights, description = load_weights(weights_path)
+    loaded = read_weights(weights_path)
     try:
-        opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]))
+        opened = OpenedNetwork.from_description(json.loads(loaded.description[DESCRIPTION]), weights_path)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -105,8 +105,8 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
             f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
             "weights give --model-from package.module:function as well"
         ) from error
-    _fill(opened.model, weights, weights_path, opened.recipe.spec)
-    return opened, weights_path
+    _fill(opened.model, loaded.tensors, weights_path, opened.recipe.spec)
+    return opened, weights_path, loaded.sha256
 
 
 def open_checkpoint(path: str | Path, *, classes: str | None = None) -> Checkpoint:
@@ -119,11 +119,10 @@ def open_checkpoint(path: str | Path, *, classes: str | None = None) -> Checkpoi
     Raises:
         InputError: no such file, or it does not describe its network.
     """
-    opened, weights_path = open_weights(path)
+    opened, weights_path, digest = open_weights(path)
     run = weights_path.resolve().parent
     folder = RunFolder(weights_path.parent).evaluations
     spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
-    digest = sha256(weights_path)
     return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, classes)
 
 
@@ -140,7 +139,7 @@ def open_network(function: str, weights: str | Path | None = None, *, classes: s
         InputError: no such module or function, it returns something else, or the weights don't fit.
     """
     model = make_network(function)
-    path = Path(weights) if weights is not None else None
+    path, digest = (Path(weights), "") if weights is not None else (None, weights_sha256(model))
     if path is not None:
         if path.suffix != ".safetensors":
             raise InputError(
@@ -150,9 +149,10 @@ def open_network(function: str, weights: str | Path | None = None, *, classes: s
         if not path.exists():
             raise InputError(f"{path}: no such file")
         check_regular(path, "a weights file")
-        _fill(model, load_weights(path)[0], path, function)
+        loaded = read_weights(path)
+        _fill(model, loaded.tensors, path, function)
+        digest = loaded.sha256
     name = function.partition(":")[2]
-    digest = sha256(path) if path is not None else weights_sha256(model)
     return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest, classes)
 
 

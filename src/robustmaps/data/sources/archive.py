@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.data.content import HEAD_BYTES
 from robustmaps.data.decode import DECODING, Encoded, decode_blocks
 from robustmaps.data.source import Contents, Progress
+from robustmaps.data.sources.content import HEAD_BYTES
 from robustmaps.data.sources.members import MOST_BYTES, Member
 from robustmaps.data.sources.registry import SourceRow
 from robustmaps.data.sources.tar_members import tar_members

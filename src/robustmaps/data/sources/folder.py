@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.data.content import HEAD_BYTES, has_image_suffix
 from robustmaps.data.decode import DECODING, Encoded, decode_blocks
 from robustmaps.data.source import Contents, Progress
+from robustmaps.data.sources.content import HEAD_BYTES, has_image_suffix
 from robustmaps.data.sources.registry import SourceRow
 from robustmaps.data.sources.tree import Tree, is_hidden, leave_out
 from robustmaps.data.tally import Tally

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from robustmaps.data.content import has_image_suffix, why_left_out
 from robustmaps.data.source import SPLIT_NAMES, UNSPLIT
+from robustmaps.data.sources.content import has_image_suffix, why_left_out
 from robustmaps.data.tally import Tally
 from robustmaps.engine.errors import InputError
 

@@ -3,8 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps import models
-from robustmaps.engine.incremental import incremental
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
+from robustmaps.engine.views.incremental import incremental
 
 
 def proposals(count: int, height: int, width: int):

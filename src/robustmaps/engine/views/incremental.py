@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 
 from robustmaps.engine.calling import logits_of
 from robustmaps.engine.device import float32_products
-from robustmaps.engine.regions import KernelWindow, Region
 from robustmaps.engine.view import AttackView
+from robustmaps.engine.views.regions import KernelWindow, Region
 
 # Largest error of the trial window's logits against a full pass, relative to the largest logit; rounding is near 1e-6.
 _TOLERANCE = 1e-4
