@@ -20,7 +20,7 @@ from robustmaps.figures import png_of_change, png_of_image, png_of_map
 from robustmaps.networks import open_checkpoint
 from robustmaps.report._blocks import Block, Gallery, Missing, Text, Tile
 from robustmaps.report.charts._depth import DepthSeries, depth_chart
-from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._commands import permission, shell
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.runs import RunRecord
@@ -78,7 +78,7 @@ def inside(material: Material) -> tuple[Block, ...]:
 
 def _left_out(material: Material, reason: str) -> tuple[Block, ...]:
     text = reason or "Omitted, or the network or its images are not available here. If both are, this adds it:"
-    return (Missing(text, shell("robustmaps", "report", material.study.folder)),)
+    return (Missing(text, shell("robustmaps", "report", material.study.folder, *permission(*material.study.runs))),)
 
 
 def _drawn(material: Material) -> _Pictures | str:
