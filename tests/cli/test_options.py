@@ -44,7 +44,6 @@ VERBS = {
 NEEDS = {
     "--beta": "--defense trades",
     "--awp-gamma": "--defense at-awp",
-    "--awp-warmup": "--defense at-awp",
     "--tau": "--defense fat",
     "--replays": "--defense free-at",
     "--upsample-mode": "--upsample 2",

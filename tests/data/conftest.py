@@ -1,4 +1,5 @@
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def pack(tmp_path: Path) -> Callable[..., Path]:
     """Packs a folder's content into an archive beside it."""
 
     def write(folder: Path, name: str, mode: str) -> Path:
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as packed:
+                for path in sorted(folder.rglob("*")):
+                    packed.write(path, path.relative_to(folder))
+            return tmp_path / name
         with tarfile.open(tmp_path / name, mode) as archive:
             archive.add(folder, arcname=".")
         return tmp_path / name

@@ -1,5 +1,8 @@
+import gzip
 import io
+import stat
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,9 @@ import torch
 from robustmaps.data import load
 
 
-@pytest.mark.parametrize(("end", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")])
+@pytest.mark.parametrize(
+    ("end", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz"), ("zip", "")]
+)
 def test_an_archive_equals_its_folder(end: str, mode: str, pets: Path, pack: Callable[..., Path]) -> None:
     archive = load(str(pack(pets, f"pets.v2.{end}", mode)), validation=0)
     folder = load(pets, validation=0)
@@ -98,3 +103,84 @@ def test_an_empty_class_in_an_archive_is_named(write_images: Callable[..., Path]
     folder = write_images({"train/a": 2, "train/b": 2, "train/c": 0, "test/a": 1, "test/b": 1})
     with pytest.raises(ValueError, match=r"pets\.tar: class folder train/c has no image"):
         load(pack(folder, "pets.tar", "w"))
+
+
+def add_to_zip(path: Path, name: str, data: bytes = b"", mode: int = 0, **fields: object) -> None:
+    member = zipfile.ZipInfo(name)
+    member.external_attr = mode << 16
+    member.compress_type = zipfile.ZIP_DEFLATED
+    for key, value in fields.items():
+        setattr(member, key, value)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(member, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "message"),
+    [
+        ("train/cat/../../../evil.png", 0, "points outside"),
+        ("/etc/evil.png", 0, "points outside"),
+        ("..\\..\\evil.png", 0, "points outside"),
+        ("C:/evil.png", 0, "points outside"),
+        ("train/cat/a.png", stat.S_IFLNK | 0o777, "is a link or a device"),
+        ("train/cat/a.png", stat.S_IFIFO | 0o600, "is a link or a device"),
+        ("train/cat/a.png", stat.S_IFCHR | 0o600, "is a link or a device"),
+    ],
+)
+def test_unsafe_members_of_a_zip(name: str, mode: int, message: str, pets: Path, pack: Callable[..., Path]) -> None:
+    archive = pack(pets, "pets.zip", "")
+    add_to_zip(archive, name, b"/etc/passwd", mode)
+    with pytest.raises(ValueError, match=rf"pets\.zip: unsafe member .*{message}"):
+        load(archive)
+
+
+def test_an_encrypted_zip_is_refused(pets: Path, pack: Callable[..., Path]) -> None:
+    archive = pack(pets, "pets.zip", "")
+    content = bytearray(archive.read_bytes())
+    at = content.index(b"PK\x01\x02")
+    content[at + 8] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"pets\.zip: member .* is encrypted; pack it without a password"):
+        load(archive)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(pets: Path, pack: Callable[..., Path]) -> None:
+    archive = pack(pets, "pets.zip", "")
+    add_to_zip(archive, "train/cat/a.png", bytes(1 << 26))
+    with pytest.raises(ValueError, match=r"pets\.zip: member 'train/cat/a\.png' unpacks from .* to 67,108,864 bytes"):
+        load(archive)
+
+
+def test_a_damaged_zip_is_named(pets: Path, pack: Callable[..., Path]) -> None:
+    archive = pack(pets, "pets.zip", "")
+    content = bytearray(archive.read_bytes())
+    archive.write_bytes(content[:-30])
+    with pytest.raises(ValueError, match=r"pets\.zip: damaged or cut off"):
+        load(archive)
+    content[content.index(b"IDAT") + 9] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"pets\.zip: (damaged or cut off|.*can't be decoded)"):
+        load(archive)
+
+
+def test_a_tar_member_that_is_sparse_or_too_large_is_refused(pets: Path, pack: Callable[..., Path]) -> None:
+    archive = pack(pets, "pets.tar", "w")
+    add(archive, "train/cat/a.png", size=0, type=tarfile.GNUTYPE_SPARSE)
+    with pytest.raises(ValueError, match=r"pets\.tar: (unsafe member|damaged)"):
+        load(archive)
+    archive = pack(pets, "pets.tar", "w")
+    with tarfile.open(archive, "a") as file:
+        member = tarfile.TarInfo("train/cat/a.png")
+        member.size = 1 << 46
+        file.fileobj.write(member.tobuf() + bytes(1024))  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"pets\.tar: (train/cat/a\.png: 70,368,744,177,664 bytes|damaged)"):
+        load(archive)
+
+
+def test_a_tar_name_of_a_terabyte_is_not_read(pets: Path, pack: Callable[..., Path]) -> None:
+    archive = pack(pets, "pets.tar.gz", "w:gz")
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 40
+    archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 16)))
+    with pytest.raises(ValueError, match=r"pets\.tar\.gz: damaged or cut off \(a name of 1,099,511,627,776 bytes\)"):
+        load(archive)

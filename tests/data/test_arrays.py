@@ -1,11 +1,16 @@
 import gzip
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from robustmaps.data import load
+from robustmaps.engine.errors import InputError
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 8, 6), dtype=np.uint8)
@@ -131,4 +136,55 @@ def test_npz_that_is_damaged(tmp_path: Path) -> None:
     path = npz(tmp_path)
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ValueError, match=r"own\.npz: can't be read"):
+        load(path)
+
+
+def test_labels_that_no_images_can_have(tmp_path: Path) -> None:
+    labels = LABELS.astype(np.int64)
+    labels[3] = 2**40
+    with pytest.raises(ValueError, match=r"own\.npz: y_train: label 1099511627776 among 12 images"):
+        load(npz(tmp_path, y_train=labels))
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte: label 250 among 12 images"):
+        load(write_idx(tmp_path / "m", train_labels=idx(np.where(LABELS == 1, 250, LABELS).astype(np.uint8))))
+
+
+def test_class_names_given_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"own\.npz: 2 classes are called 'a'; expected a name for each"):
+        load(npz(tmp_path, classes=np.array(["a", "a", "b"])))
+
+
+@pytest.mark.parametrize("shape", ["(64, 1024, 1024, 1048576)", "(18446744073709551616, 0, 1)", "(-5, 8, 6)"])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_array_that_announces_more_than_there_is(shape: str, compression: int, tmp_path: Path) -> None:
+    path = npz(tmp_path, x_train=None)
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(100)
+    with zipfile.ZipFile(path, "a", compression) as archive:
+        archive.writestr("x_train.npy", array)
+    with pytest.raises(ValueError, match=r"own\.npz: (can't be read as an \.npz of plain arrays|x_train: wrong shape)"):
+        load(path)
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("sizes", [(2**32 - 1,) * 3, (2**31, 2**31, 4), (2**16, 2**15, 1)])
+def test_an_idx_file_that_announces_more_than_there_is(sizes: tuple[int, ...], end: str, tmp_path: Path) -> None:
+    images = bytes([0, 0, 8, 3]) + np.array(sizes, ">u4").tobytes() + bytes(40)
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.*: at most \d+ bytes for the shape .* damaged"):
+        load(write_idx(tmp_path / "m", end, train_images=images))
+
+
+def test_a_compressed_idx_file_that_goes_on_is_not_read_whole(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"more than 576 bytes for the shape \(12, 8, 6\)"):
+        load(write_idx(tmp_path / "m", ".gz", train_images=idx(IMAGES) + bytes(1 << 24)))
+
+
+@given(damage=st.binary(min_size=1, max_size=40), at=st.integers(0, 2000))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_of_an_npz_is_an_input_error_or_none(damage: bytes, at: int, tmp_path: Path) -> None:
+    path = npz(tmp_path)
+    content = bytearray(path.read_bytes())
+    at %= len(content) - len(damage)
+    content[at : at + len(damage)] = damage
+    path.write_bytes(content)
+    with suppress(InputError):
         load(path)

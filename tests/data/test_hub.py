@@ -76,3 +76,68 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_hub_specs() -> None:
     source = resolve("hf:owner/name@abc")
     assert (source.name, source.id.repository, source.id.revision) == ("name", "owner/name", "abc")
+
+
+def parquet_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict, **splits: dict) -> Path:
+    """A folder of Parquet files: an image column, and label columns of the given features and values."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    datasets.disable_progress_bars()
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, values in splits.items():
+        count = len(next(iter(values.values())))
+        pictures = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(count)]
+        features = datasets.Features({"image": datasets.Image(), **columns})
+        table = datasets.Dataset.from_dict({"image": pictures, **values}, features=features)
+        table.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
+    return folder
+
+
+SIX = [0, 1, 0, 1, 0, 1]
+
+
+def test_several_label_columns_are_not_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {name: datasets.ClassLabel(names=["a", "b"]) for name in ("fine_label", "coarse_label")}
+    values = {"fine_label": SIX, "coarse_label": SIX[::-1]}
+    folder = parquet_of(tmp_path, monkeypatch, columns, train=values, test=values)
+    message = r"several label columns, fine_label, coarse_label; choose one, such as hf:.*set#label=fine_label"
+    with pytest.raises(ValueError, match=message):
+        load(f"hf:{folder}")
+    assert load(f"hf:{folder}#label=fine_label", validation=0).train.labels.tolist() == SIX
+    assert load(f"hf:{folder}#label=coarse_label", validation=0).train.labels.tolist() == SIX[::-1]
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "class", "Class", "target"])
+def test_label_columns_are_known_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"weight": [7] * 6, name: ["cat", "dog"] * 3}
+    columns = {"weight": datasets.Value("int64"), name: datasets.Value("string")}
+    folder = parquet_of(tmp_path, monkeypatch, columns, train=values, test=values)
+    assert load(f"hf:{folder}", validation=0).classes == ("cat", "dog")
+
+
+def test_hidden_test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"label": SIX}
+    columns = {"label": datasets.ClassLabel(names=["a", "b"])}
+    folder = parquet_of(tmp_path, monkeypatch, columns, train=values, validation=values, test={"label": [-1] * 6})
+    message = r"labels of split test are hidden \(all are -1\); choose another split .*#test=validation"
+    with pytest.raises(ValueError, match=message):
+        load(f"hf:{folder}")
+    data = load(f"hf:{folder}#test=validation", validation=0)
+    assert data.test.labels.tolist() == SIX
+    with pytest.raises(ValueError, match=r"test=gone: no such split; found train, validation, test"):
+        load(f"hf:{folder}#test=gone")
+
+
+@pytest.mark.parametrize("value", [-1, None, 0.5, 1.0])
+def test_single_labels_that_are_none(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = datasets.Value("float64" if isinstance(value, float) else "int64")
+    folder = parquet_of(tmp_path, monkeypatch, {"label": kind}, train={"label": [0, 1, 0, 1, 0, value]})
+    with pytest.raises(ValueError, match=r"train row \d: label .* expected whole numbers from 0 on, or names"):
+        load(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("options", ["lable=x", "label", "label=", "=x"])
+def test_options_of_a_set_that_are_none(options: str) -> None:
+    with pytest.raises(ValueError, match=r"expected hf:owner/name.*options: label, config, train, validation, test"):
+        resolve(f"hf:owner/name#{options}")

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,9 +86,15 @@ def test_unknown_specs(spec: str | Path, message: str) -> None:
 
 
 def test_a_file_of_no_known_kind(tmp_path: Path) -> None:
-    (tmp_path / "data.zip").touch()
-    with pytest.raises(ValueError, match=r"data\.zip: not a directory, nor a file of a known kind"):
-        load(tmp_path / "data.zip")
+    (tmp_path / "data.rar").touch()
+    with pytest.raises(ValueError, match=r"data\.rar: not a directory, nor a file of a known kind"):
+        load(tmp_path / "data.rar")
+
+
+def test_a_pipe_as_data_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.npz")
+    with pytest.raises(ValueError, match=r"data\.npz: a pipe, socket or device; expected a folder, or a file"):
+        load(tmp_path / "data.npz")
 
 
 @pytest.mark.parametrize("size", [0, -4, 2.5, True])

@@ -47,7 +47,7 @@ def test_a_study_is_complete_and_reported(copy: Path) -> None:
     text = (copy / "page" / "report.md").read_text(encoding="utf-8")
     assert "tiny:network" in text
     assert "47.5 % [0.0, 100.0]" in text
-    swept = robustmaps_json(copy, "sweep", "study.yaml", "--out", "study")
+    swept = robustmaps_json(copy, "sweep", "study.yaml", "--out", "study", "--allow-code")
     assert (swept["made"], swept["before"], swept["failed"]) == ([], 4, {})
     listed = robustmaps_json(copy, "runs", "study")["runs"]
     assert len(listed) == 4
@@ -58,7 +58,7 @@ def test_an_evaluation_is_found_again(copy: Path) -> None:
     run = next((copy / "study").glob("*network-at-seed0-*"))
     options = ("--attack", "pgd", "--steps", "5", "--eps", "0.02,0.05", "--samples", "40", "--batch-size", "256")
     files = sorted((run / "evaluation").glob("*.json"))
-    result = robustmaps_json(copy, "evaluate", str(run), *options)
+    result = robustmaps_json(copy, "evaluate", str(run), *options, "--allow-code")
     assert [one["robust_accuracy"]["value"] for one in result["curve"]] == [0.65, 0.525]
     assert sorted((run / "evaluation").glob("*.json")) == files
 
@@ -67,7 +67,7 @@ def test_a_stopped_run_goes_on(copy: Path) -> None:
     run = next((copy / "stopped").iterdir())
     before = RunFolder(run).read_history()
     assert len(before) == 58
-    robustmaps_json(copy, "train", "--resume", str(run))
+    robustmaps_json(copy, "train", "--resume", str(run), "--allow-code")
     after = RunFolder(run).read_history()
     assert len(after) == 400
     assert after[:58] == before

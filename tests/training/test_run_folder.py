@@ -1,11 +1,12 @@
 """The run folder knows its files and its best epoch, without PyTorch."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from robustmaps.training import best_epoch
+from robustmaps.training import RunFolder, best_epoch
 
 
 def epoch(clean: float, robust: float | None = None) -> dict[str, float]:
@@ -44,3 +45,12 @@ def test_a_run_folder_needs_no_torch() -> None:
         "environment.json",
     ]
     assert found.strip() == f"{names} False"
+
+
+def test_the_environment_of_earlier_sessions_is_kept(tmp_path):
+    folder = RunFolder(tmp_path)
+    for threads in (1, 2, 2, 4):
+        folder.write_environment({"torch": "2", "threads": threads})
+    found = json.loads(folder.environment.read_text())
+    assert found["threads"] == 4
+    assert [each["threads"] for each in found["before"]] == [1, 2]

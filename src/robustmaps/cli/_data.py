@@ -70,10 +70,13 @@ class ShowArguments(ChosenData):
     """Options of showing.
 
     Attributes:
+        classes: names of the classes in the order of the labels, with commas, or a text file with one a line (default:
+            the data set's own; of folders, as text: 10 before 2)
         validation: part of the training images held out; a fraction, or a number
         picture: PNG to write, with some test images of each class (default: no picture)
     """
 
+    classes: str | None = None
     validation: float = 0.1
     picture: Path | None = None
 
@@ -117,9 +120,11 @@ def _prepare(given: PrepareArguments) -> None:
     with watching() as watch:
         stored = prepare(given.data, **given.size, refresh=given.refresh, progress=decoding(watch))
     sizes = {split: len(images) for split, images in stored.splits.items()}
+    about = {"images": sizes, "classes": stored.classes, "fingerprint": stored.fingerprint, "notes": stored.notes}
     Output(given.json).result(
-        {"data": given.data, "images": sizes, "classes": list(stored.classes), "fingerprint": stored.fingerprint},
+        {"data": given.data, **about},
         f"{given.data} is ready: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " images",
+        *(f"Note: {note}" for note in stored.notes),
     )
 
 
@@ -129,7 +134,8 @@ def _show(given: ShowArguments) -> None:
     if given.picture is not None:
         claim(given.picture, ours=is_picture)
     with watching() as watch:
-        data = load(given.data, **given.size, validation=given.validation, progress=decoding(watch))
+        options = {**given.size, "validation": given.validation, "classes": given.classes}
+        data = load(given.data, **options, progress=decoding(watch))
     about: dict[str, Any] = describe(data)
     written = []
     if given.picture is not None:

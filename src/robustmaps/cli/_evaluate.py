@@ -100,7 +100,8 @@ def run(arguments: Sequence[str]) -> None:
 def _refuse_beside_corruptions(given: Arguments) -> None:
     """Options that would be without effect are a misunderstanding."""
     default = flat_values(Arguments())
-    idle = {*vars(AttackConfig()), "data", "split", "seed", "precision", "compile", "save_adversarials", "eight_bit"}
+    idle = {*vars(AttackConfig()), "data", "classes", "split", "seed", "precision", "compile"}
+    idle |= {"save_adversarials", "eight_bit"}
     changed = [f"--{k.replace('_', '-')}" for k, v in flat_values(given).items() if k in idle and v != default[k]]
     if changed:
         raise InputError(

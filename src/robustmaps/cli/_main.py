@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from types import FrameType
 
 from robustmaps._version import __version__
+from robustmaps.cli._terminal import _code
 from robustmaps.cli._terminal._streams import finish_output, steady_streams, stop_signals
 from robustmaps.engine.errors import DiskFull, InputError, Interrupted, unknown
+from robustmaps.engine.text import visible
+from robustmaps.engine.trust import trusting
 from robustmaps.engine.writing.temporaries import why_full
 
 OK, FAILURE, BAD_INPUT = 0, 1, 2
@@ -38,7 +41,7 @@ VERBS = {
 }
 
 _EPILOGUE = """\
-robustmaps VERB --help lists the options of a verb. Every verb takes --json.
+robustmaps VERB --help lists the options of a verb. Every verb takes --json; those that open networks take --allow-code.
 Exit codes: 0 done, 2 bad input, 1 anything else."""
 
 
@@ -73,7 +76,7 @@ def _outcome(arguments: list[str]) -> int:
             return _say(f"failed: {_named(error)}", FAILURE)
         if type(error).__module__.startswith("robustmaps"):
             return _say(f"failed: {error}", FAILURE)
-        traceback.print_exc()
+        print(visible(traceback.format_exc()), end="", file=sys.stderr)
         return _say(f"failed: {type(error).__name__}: {error}", FAILURE)
     return code
 
@@ -95,7 +98,9 @@ def _run(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
     module = importlib.import_module(f"robustmaps.cli._{verb}")
-    module.run(rest)
+    rest, trust = _code.split(verb, rest)
+    with trusting(trust):
+        module.run(rest)
     return OK
 
 
@@ -116,12 +121,12 @@ def _usage() -> str:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"robustmaps: {message}", file=sys.stderr)
+    print(visible(f"robustmaps: {message}"), file=sys.stderr)
     return code
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"robustmaps: warning: {message}", file=sys.stderr)
+    print(visible(f"robustmaps: warning: {message}"), file=sys.stderr)
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001

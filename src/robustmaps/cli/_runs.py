@@ -1,7 +1,6 @@
 """``robustmaps runs``."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output
+from robustmaps.cli._terminal._shared import Output, tell
 from robustmaps.config import RunConfig, fraction_keys
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
@@ -62,7 +61,7 @@ def run(arguments: Sequence[str]) -> None:
     chosen = None if given.columns is None else [name.strip().replace("-", "_") for name in given.columns.split(",")]
     keys = differing(rows, chosen)
     for line in skipped:
-        print(f"robustmaps: warning: {line}", file=sys.stderr)
+        tell(f"robustmaps: warning: {line}")
     if form == "json":
         print(json.dumps({"runs": rows, "skipped": skipped}, allow_nan=False))
         return

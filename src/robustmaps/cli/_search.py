@@ -32,7 +32,7 @@ SHOWN = frozenset(
     {
         *("strides", "init_from", "data", "image_size"),
         *("defense", "norm", "eps", "steps"),
-        *("epochs", "batch_size", "lr", "schedule", "seed", "device"),
+        *("epochs", "seed", "device"),
     }
 )
 """Keys of a configuration that are options of the search; a file may give the others."""

@@ -1,6 +1,5 @@
 """``robustmaps sweep``."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,12 @@ from rich.live import Live
 from rich.text import Text
 
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal
+from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import clock, live
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import percent_cell, table
+from robustmaps.engine.text import visible
 
 if TYPE_CHECKING:
     from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
@@ -71,7 +71,7 @@ def run(arguments: Sequence[str]) -> None:
     if given.dry_run:
         output.result(plan.to_dict(), *_plan_texts(plan))
         return
-    print(_plan_line(plan), file=sys.stderr)
+    tell(_plan_line(plan))
     with stop_on_signal() as should_stop, showing() as show:
         try:
             result = sweep(plan, watcher=show, should_stop=should_stop)
@@ -175,16 +175,16 @@ class SweepDisplay:
             if state.event is not None or now - self._last >= _PLAIN_EVERY_S:
                 self._last = now
                 event = [] if state.event is None else [state.event]
-                print("; ".join([_head(state), *event]), file=sys.stderr, flush=True)
+                tell("; ".join([_head(state), *event]))
             return
         if state.event is not None:
-            self._live.console.print(Text(state.event))
+            self._live.console.print(Text(visible(state.event)))
         rows = [
             (title, progress.phase, f"{progress.done}/{progress.total} {progress.unit}", clock(progress.remaining_s))
             for title, progress in state.running.items()
         ]
         tables = [rich_table(table(("running", "at", "", "left"), rows, words=2))] if rows else []
-        self._live.update(Group(Text(_head(state)), *tables))
+        self._live.update(Group(Text(visible(_head(state))), *tables))
 
 
 @contextmanager

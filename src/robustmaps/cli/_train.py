@@ -8,7 +8,7 @@ from robustmaps.cli._terminal._begin import Begun, Sources, begin
 from robustmaps.cli._terminal._parsing import DEFENCES, OptionalValue, parse, parse_known
 from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import RunConfig, read_run_config, to_mapping
+from robustmaps.config import RunConfig, check_trusted, needs_trust, read_run_config, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
@@ -61,6 +61,7 @@ def run(arguments: Sequence[str]) -> None:
                 raise InputError(f"--{name} {value}: the run in {folder} has its own configuration; leave --{name} out")
         default = Arguments(out=folder.resolve().parent)
         begun = Begun(read_run_config(folder / "config.yaml"))
+        check_trusted(begun.run, folder / "config.yaml")
     else:
         begun = begin(sources, default.run)
     default = replace(default, run=begun.run)
@@ -76,6 +77,7 @@ def _train(given: Arguments, begun: Begun) -> None:
     folder = given.out / run.config.name
     if given.resume and folder.resolve() != Path(given.resume).resolve():
         raise InputError(f"--resume {given.resume}: the other options name another run, {folder.name}; leave them out")
+    permission = " --allow-code" * needs_trust(run.config)
     with stop_on_signal() as should_stop, watching() as watch:
         try:
             done = train(
@@ -86,7 +88,8 @@ def _train(given: Arguments, begun: Begun) -> None:
                 should_stop=should_stop,
             )
         except Interrupted as place:
-            raise Interrupted(f"stopped at {place}; continue with:\n  robustmaps train --resume {folder}") from None
+            continued = f"robustmaps train --resume {folder}{permission}"
+            raise Interrupted(f"stopped at {place}; continue with:\n  {continued}") from None
     best = done.fit.history[done.fit.best_epoch - 1]
     values = {
         "run": str(done.folder),
@@ -106,5 +109,5 @@ def _train(given: Arguments, begun: Begun) -> None:
         f"Trained in {done.fit.seconds:.0f} s. Best epoch {done.fit.best_epoch}"
         + (f": validation accuracy {figures}." if figures else "."),
         f"Run folder: {done.folder}",
-        f"Next: robustmaps evaluate {done.folder}",
+        f"Next: robustmaps evaluate {done.folder}{permission}",
     )

@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.files import read_limited
 from robustmaps.engine.numbers import as_fraction, parse_number
 
 # Eight times as fast where PyYAML was built with libyaml.
 _SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_MOST_BYTES = 1 << 22
 
 Section = TypeVar("Section")
 
@@ -73,14 +76,9 @@ def read_yaml(path: str | Path) -> str:
     """Read the text of a YAML file.
 
     Raises:
-        InputError: the file is missing or is no text.
+        InputError: the file is missing, is no text, or is too large for YAML.
     """
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from error
+    return read_limited(path, _MOST_BYTES, "a YAML file")
 
 
 def read_mapping(path: str | Path) -> dict[Any, Any]:

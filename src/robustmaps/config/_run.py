@@ -1,7 +1,7 @@
 """The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -13,6 +13,7 @@ from robustmaps import attacks, defenses
 from robustmaps.config._enlarge_option import parse_surgery
 from robustmaps.config._flat_keys import (
     Fraction,
+    flat_values,
     parse_mapping,
     read_yaml,
     section_from_mapping,
@@ -23,6 +24,7 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash, write_text
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.registry import parse_parameters
+from robustmaps.engine.trust import check_from_file, names_code
 from robustmaps.training import INCIDENTAL, TrainOptions
 
 # How `RunConfig.name` ends.
@@ -81,6 +83,8 @@ class DataConfig:
     Attributes:
         data: data set: digits, cifar10, hf:OWNER/NAME, or the path of a folder, archive, IDX folder or .npz; see
             `robustmaps data list`
+        classes: names of the classes in the order of the labels, with commas, or a text file with one a line (default:
+            the data set's own; of folders, as text: 10 before 2)
         validation: part of the training images held out for choosing the best epoch; a fraction, or a number
         train_samples: number of training images, drawn evenly from the classes (default: all)
         image_size: side length in pixels to resize the images to (default: the data set's own)
@@ -99,6 +103,7 @@ class DataConfig:
     augment: Literal["auto", "none", "resized-crop"] = "auto"
     extra_data: str | None = None
     extra_share: float = 0.7
+    classes: str | None = None
 
     def check(self, base: "DataConfig") -> None:
         """Refuse what would be without effect, where it differs from what holds already.
@@ -331,6 +336,40 @@ def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where
 
 FromMapping = Callable[[Mapping[str, Any], RunConfig | None, str], RunConfig]
 """`from_mapping`, or what completes its result."""
+_NETWORKS = ("model", "init_from", "helper")
+
+
+def trusted(make: FromMapping) -> FromMapping:
+    """``make`` for the keys of a file from which a run is to be made: it may not name code to run."""
+
+    def checked(values: Mapping[str, Any], base: RunConfig | None, where: str) -> RunConfig:
+        for name in _named(values):
+            check_from_file(name, where)
+        return make(values, base, where)
+
+    return checked
+
+
+def check_trusted(config: RunConfig, path: str | Path) -> None:
+    """Refuse to make a run again from its recorded configuration if that names code to run which is not trusted.
+
+    Raises:
+        InputError: it does.
+    """
+    for name in _named(flat_values(config)):
+        check_from_file(name, path)
+
+
+def needs_trust(config: RunConfig) -> bool:
+    """Whether the run can only be made or opened with ``--allow-code``, since its configuration names code to run."""
+    return any(map(names_code, _named(flat_values(config))))
+
+
+def _named(values: Mapping[str, Any]) -> Iterator[str]:
+    """The names of networks among the keys; what is in the file of a path is checked when that is opened."""
+    for key, value in values.items():
+        if str(key).replace("-", "_") in _NETWORKS and isinstance(value, str) and not Path(value).exists():
+            yield value
 
 
 def field_names() -> list[str]:
@@ -347,10 +386,11 @@ def read_config(path: str | Path, base: RunConfig | None = None, make: FromMappi
         make: `networks.complete`, where the file may name weights to begin with and leave out what they decide.
 
     Raises:
-        InputError: the file is missing, is no mapping, or holds unknown keys, bad values or an unknown defence.
+        InputError: the file is missing, is no mapping, or holds unknown keys, bad values, an unknown defence, or names
+            code that is not trusted.
     """
     text = read_yaml(path)
-    config = make(parse_mapping(text, path), base, str(path))
+    config = trusted(make)(parse_mapping(text, path), base, str(path))
     defenses.find(config.defense.defense)
     _check_folder(config, Path(path), text)
     return config

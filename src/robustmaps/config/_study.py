@@ -11,7 +11,7 @@ import yaml
 
 from robustmaps import defenses
 from robustmaps.config._flat_keys import read_mapping, read_yaml, section_from_mapping, to_mapping
-from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
+from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping, trusted
 from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
@@ -96,10 +96,11 @@ def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
           {attack: pgd, steps: 20, samples: 500}
 
     Raises:
-        InputError: the file can't be read, or holds unknown keys, bad values, a key twice or no runs.
+        InputError: the file can't be read, holds unknown keys, bad values, a key twice or no runs, or names code that
+            is not trusted.
     """
     file = Path(path)
-    return make_study(read_mapping(file), file, file.read_text(encoding="utf-8"), make)
+    return make_study(read_mapping(file), file, file.read_text(encoding="utf-8"), trusted(make))
 
 
 def make_study(

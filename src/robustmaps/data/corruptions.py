@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robustmaps.data.npy import DAMAGE
 from robustmaps.data.sources.arrays import check_labels
 from robustmaps.data.store import whole_checksum
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import short_hash
+from robustmaps.engine.files import check_regular, short_hash
 
 SEVERITIES = 5
 _LABELS = "labels.npy"
@@ -103,9 +104,10 @@ def _read_labels(file: Path, total: int) -> Tensor:
 
 
 def _open(file: Path) -> NDArray[Any]:
+    check_regular(file)
     try:
         # A private map, since PyTorch accepts only writable arrays.
         array: NDArray[Any] = np.load(file, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGE as error:
         raise InputError(f"{file}: can't be read as a plain array ({error}); save it again with numpy.save") from error
     return array

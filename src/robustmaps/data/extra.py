@@ -6,7 +6,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from robustmaps.data.cache import cache_root
 from robustmaps.data.memory_map import map_rows
+from robustmaps.data.npy import DAMAGE, check_announced, read_header, read_member
 from robustmaps.data.sets import Dataset, Extra, ImageSet
 from robustmaps.data.sources.arrays import check_labels
 from robustmaps.data.store import quick_checksum
@@ -25,7 +26,6 @@ from robustmaps.engine.writing.outputs import alone
 # The names in published sets, and in this package's own files.
 _KEYS = (("image", "label"), ("images", "labels"))
 _LOCAL_HEADER = struct.Struct("<26xHH")
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def load_extra(path: str | Path, data: Dataset, share: float, *, cache_dir: Path | None = None) -> Extra:
@@ -53,12 +53,13 @@ def load_extra(path: str | Path, data: Dataset, share: float, *, cache_dir: Path
             if keys is None:
                 raise InputError(f"{file}: expected the arrays image and label, found {', '.join(members) or 'none'}")
             images = _map(file, archive, members[keys[0]], cache_dir)
-        labels = _labels(file, keys[1])
-    except _DAMAGE as error:
+            labels = read_member(archive, members[keys[1]])
+    except DAMAGE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: can't be read as an .npz file of plain arrays ({error})") from error
     images = _channels_first(f"{file}: {keys[0]}", images, data)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     check_labels(f"{file}: {keys[1]}", labels, images, data.num_classes)
     fingerprint = f"{file.name} {short_hash([list(images.shape), quick_checksum(file), file.stat().st_size])}"
     return Extra(
@@ -75,6 +76,9 @@ def _map(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, cache_di
         start = member.header_offset + _LOCAL_HEADER.size + name + extra
         _verify(file, start, member, "restore it from its source")
         return map_rows(file, start)
+    with archive.open(member) as source:
+        shape, _, dtype = read_header(source)
+    check_announced(member, shape, dtype)
     status = file.stat()
     key = short_hash([str(file.resolve()), status.st_size, status.st_mtime_ns, member.CRC])
     unpacked = cache_root(cache_dir) / f"extra-{file.stem}-{key}.npy"
@@ -100,12 +104,6 @@ def _verify(path: Path, start: int, member: zipfile.ZipInfo, mend: str) -> None:
     ):
         if zlib.crc32(array) != member.CRC:
             raise Damaged(f"{path}: damaged: {member.filename} has another checksum than was written; {mend}")
-
-
-def _labels(file: Path, key: str) -> NDArray[Any]:
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        labels: NDArray[Any] = archive[key]
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _channels_first(where: str, images: NDArray[np.uint8], data: Dataset) -> NDArray[np.uint8]:

@@ -43,13 +43,23 @@ class KnownSet:
 
 @dataclass(frozen=True)
 class HubId:
-    """Where a set lies on the Hugging Face hub; columns are found from the features where they are not given."""
+    """Where a set lies on the Hugging Face hub.
+
+    Attributes:
+        repository: its id there, or a local folder.
+        config: which of its configurations.
+        label: the column of labels; None to find it from the features.
+        revision: a commit, tag or branch.
+        data_dir: a folder of the repository.
+        splits: pairs of a split (``train``, ``validation``, ``test``) and its name there, instead of the usual names.
+    """
 
     repository: str
     config: str | None = None
     label: str | None = None
     revision: str | None = None
     data_dir: str | None = None
+    splits: tuple[tuple[str, str], ...] = ()
 
 
 KNOWN: dict[str, KnownSet] = {

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.cache import fetch
+from robustmaps.data.class_order import in_order
 from robustmaps.data.known import KNOWN
 from robustmaps.data.sets import Dataset, ImageSet
 from robustmaps.data.source import Progress
@@ -57,6 +59,7 @@ def load(
     cache_dir: Path | None = None,
     image_size: int | None = None,
     resized_crop: bool | None = None,
+    classes: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set, decoding it into the cache the first time.
@@ -73,15 +76,20 @@ def load(
         image_size: see :func:`prepare`; with random resized crops, the side of the crops.
         resized_crop: train on random resized crops, and test on the centre of images resized to 9/8 of ``image_size``
             (144 and 128 pixels). None: only for named sets where that is usual (Imagenette).
+        classes: the class names in the order of the labels, as a sequence, separated by commas, or a text file with one
+            a line; they may include classes without images. None for the set's own order: that of its labels, or for
+            folders that of their names as text, as in torchvision's ``ImageFolder``.
         progress: see :func:`prepare`.
 
     Raises:
-        InputError: the spec is unknown or not a usable data set, ``validation`` is out of range, or crops are asked for
-            without their size.
+        InputError: the spec is unknown or not a usable data set, ``classes`` lacks one of its classes, ``validation``
+            is out of range, or crops are asked for without their size.
     """
     name = resolve(spec).name
     crop = _crop(spec, image_size, resized_crop)
     stored = prepare(spec, cache_dir=cache_dir, image_size=image_size, resized_crop=resized_crop, progress=progress)
+    if classes is not None:
+        stored = in_order(stored, classes)
     train, held, notes = _validation(stored, validation, seed)
     known = KNOWN.get(str(spec))
     _, channels, height, width = train.images.shape

@@ -1,6 +1,7 @@
 """Image arrays as ``.npy`` files: written row by row, read as private memory maps."""
 
 import ctypes
+import math
 import mmap
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robustmaps.data.npy import read_header
 from robustmaps.engine.memory import free_bytes
 
 _CHUNK = 1024
@@ -101,8 +103,6 @@ def map_rows(path: Path, start: int = 0) -> NDArray[np.uint8]:
     """
     with path.open("rb") as file:
         file.seek(start)
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran_order, dtype = read_header(file)
         if dtype != np.uint8:
             raise ValueError(f"{path}: expected bytes (uint8), found {dtype}")
@@ -116,7 +116,9 @@ def map_rows(path: Path, start: int = 0) -> NDArray[np.uint8]:
     if fits and hasattr(mmap, "MADV_WILLNEED"):
         # One sequential read now saves random reads in the first shuffled epoch.
         mapping.madvise(mmap.MADV_WILLNEED)
-    count = int(np.prod(shape))
+    count = math.prod(shape)
+    if offset + count > len(mapping):
+        raise ValueError(f"{path}: {len(mapping) - offset:,} bytes for the shape {shape}; it is cut off")
     return np.frombuffer(mapping, dtype=np.uint8, count=count, offset=offset).reshape(shape)
 
 

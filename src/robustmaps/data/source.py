@@ -1,11 +1,13 @@
 """The interface between sources of images and the store."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from robustmaps.data.tally import Tally
 
 #: Called with the number of images read so far and the total, if known.
 Progress = Callable[[int, int | None], None]
@@ -48,11 +50,13 @@ class Contents:
         where: the file or folder, for error messages.
         blocks: read once, block by block, so that a source need not fit in memory.
         classes: the class names in the order of the labels; None for the names found, sorted.
+        tally: counts what was left out or changed; complete when all blocks have been read.
     """
 
     where: str
     blocks: Iterator[Block]
     classes: tuple[str, ...] | None = None
+    tally: Tally = field(default_factory=Tally)
 
 
 class Source(Protocol):

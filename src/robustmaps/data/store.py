@@ -4,7 +4,7 @@ import hashlib
 import json
 import mmap
 import zlib
-from collections.abc import Iterable
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,15 +69,18 @@ def write(contents: Contents, folder: Path) -> None:
     where = contents.where
     names = _write_images(contents, folder)
     _require_splits(where, set(names))
-    classes = contents.classes or _sorted_classes({name for labels in names.values() for name in labels})
+    classes = contents.classes or tuple(sorted({name for labels in names.values() for name in labels}))
     if len(classes) < 2:
         raise InputError(
             f"{where}: found {len(classes)} class {', '.join(classes)!r}, but a classifier needs at least two"
         )
+    name, times = Counter(classes).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{where}: {times} classes are called {name!r}; expected a name for each")
     number = {name: label for label, name in enumerate(classes)}
     for split, labels in names.items():
         _save_labels(folder, split, np.array([number[name] for name in labels], dtype=np.int64))
-    notes = _settle_splits(folder, where, set(names))
+    notes = [*_settle_splits(folder, where, set(names)), *_order_notes(contents, classes), *contents.tally.notes()]
     _check_classes(folder, where, classes)
 
     splits = {
@@ -204,9 +207,12 @@ def _write_images(contents: Contents, folder: Path) -> dict[str, list[str]]:
     return names
 
 
-def _sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort class names, numbers by value: ``2`` before ``10``."""
-    return tuple(sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)))
+def _order_notes(contents: Contents, classes: tuple[str, ...]) -> list[str]:
+    """What has to be known of class names that are numbers and were put in order here."""
+    numbers = [name for name in classes if name.isdecimal()]
+    if contents.classes or numbers == sorted(numbers, key=int):
+        return []
+    return [f"classes: in the order of text ({', '.join(classes[:3])}, ...), as torchvision's ImageFolder sorts them"]
 
 
 def _require_splits(where: str, found: set[str]) -> None:

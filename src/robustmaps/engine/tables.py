@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from robustmaps.engine.text import visible
+
 if TYPE_CHECKING:
     from robustmaps.engine.measured import Measured
 
@@ -26,11 +28,15 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "`": r"\textasciigrave{}",
     "→": r"$\rightarrow$",
     "[": "{[}",
     "]": "{]}",
 }
 """Square brackets are wrapped too, since LaTeX reads one after a row's end as an option."""
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What begins a formula in a spreadsheet, also in full width."""
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,9 @@ class Table:
 
     def to_markdown(self) -> str:
         """Format as a Markdown table; Markdown and HTML syntax in cells is escaped."""
-        lines = [self.columns, tuple("---" for _ in self.columns), *self.rows]
-        return "\n".join("| " + " | ".join(in_markdown(str(cell)) for cell in line) + " |" for line in lines) + "\n"
+        head, *body = ([in_markdown(str(cell)) for cell in line] for line in (self.columns, *self.rows))
+        lines = [head, ["---" for _ in self.columns], *body]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
     def to_latex(self, label: str = "") -> str:
         r"""Format as a LaTeX table for the package booktabs, with right-aligned figures.
@@ -120,12 +127,13 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         wide = [self._has_intervals(column) for column in range(len(self.columns))]
         writer.writerow(
-            part
+            in_csv(part)
             for name, bounds in zip(self.columns, wide, strict=True)
             for part in ((name, f"{name}, low", f"{name}, high") if bounds else (name,))
         )
         for row in self.rows:
-            writer.writerow(part for cell, bounds in zip(row, wide, strict=True) for part in _plain(cell, bounds))
+            parts = (part for cell, bounds in zip(row, wide, strict=True) for part in _plain(cell, bounds))
+            writer.writerow(map(in_csv, parts))
         return text.getvalue()
 
     def _has_intervals(self, column: int) -> bool:
@@ -163,16 +171,44 @@ def _plain(cell: str | Cell, bounds: bool) -> Iterator[object]:
         yield from cell.interval or ("", "")
 
 
+def in_csv(value: object) -> object:
+    """A value for a cell of CSV: texts that a spreadsheet would compute get an apostrophe in front; numbers stay.
+
+    >>> in_csv("=1+1"), in_csv("-0.5"), in_csv(-0.5), in_csv("-")
+    ("'=1+1", '-0.5', -0.5, '-')
+    """
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    computed = text.lstrip(" \n").startswith(_FORMULA) or text.startswith(("\t", "\n"))
+    return f"'{text}" if computed and text != "-" and not _NUMBER.fullmatch(text) else text
+
+
 def in_markdown(text: str) -> str:
     """Escape Markdown and HTML syntax in plain text for a line of Markdown."""
+    text = visible(text).replace("\n", " ")
     # Backslashes first, since the other escapes add some.
-    for special in "\\|`*":
+    for special in "\\|`*~$":
         text = text.replace(special, f"\\{special}")
-    text = text.replace("](", "]\\(")  # links and pictures only; intervals need no escape
+    # Links and pictures; brackets of intervals need no escape.
+    text = re.sub(r"\](?=[(\[:])", r"]\\", text)
+    text = re.sub(r"(?i)(?<=https|.http|..ftp)(?=://)|(?<=\bwww)(?=\.)", r"\\", text)
     # Underscores within words are text, so names of networks and files stay readable.
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)
-    return text.replace("<", "&lt;").replace("\n", " ")
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
+    # What would begin a heading, a list or a quotation, or underline one.
+    return re.sub(r"^(\s*)(?=(?:#{1,6}|[-+>])\s|>|[-=]{2,}\s*$)|^(\s*\d{1,9})(?=[.)]\s)", r"\1\2\\", text)
+
+
+def code_in_markdown(text: str) -> str:
+    """Text as code within a line of Markdown, whatever backticks it has."""
+    text = visible(text).replace("\n", " ")
+    fence = "`"
+    while fence in text:
+        fence += "`"
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text).replace("\n", " ")
+    return "".join(_LATEX.get(character, character) for character in visible(text)).replace("\n", " ")

@@ -1,4 +1,28 @@
-"""Text from elsewhere on one line."""
+"""Text from elsewhere: on one line, and made harmless."""
+
+import re
+
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    r"""Write out what would steer a terminal, reorder a line or hide in it; tabs and line ends stay.
+
+    Names of runs, classes and files come from others. Every output goes through this function: control characters
+    (ESC), marks of direction, line separators, tags and what is no character are written as Python writes them.
+
+    >>> print(visible("cat" + chr(27) + "[2J"))
+    cat\x1b[2J
+    """
+    return _INVISIBLE.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def first_line(error: BaseException) -> str:

@@ -25,17 +25,22 @@ from robustmaps.engine.modes import check_values, frozen, frozen_copy
 from robustmaps.engine.text import first_line
 from robustmaps.engine.views.attack_view import AS_IT_IS, AttackView, Objective, ViewOptions, outside_inference_mode
 from robustmaps.engine.views.compiled import Compiled
+from robustmaps.engine.views.fingerprint import attributes
 from robustmaps.engine.views.folding import FoldablePair
 from robustmaps.engine.views.shadow import Sample, copy_weights, disturb, fold, store_in_bf16
 
 __all__ = ["AttackEngine", "AttackView", "Objective", "ViewOptions", "plain_view", "require_compiler"]
+
+# A copy takes about as long as a step of training; some schedules change an attribute every epoch.
+_MOST_RENEWALS = 500
 
 
 class AttackEngine:
     """Makes views of one network as its weights change.
 
     Args:
-        model: the network; it is never changed, and its structure must stay the same between views.
+        model: the network; it is never changed. If its structure or a plain attribute is another at the next view, or
+            it has members in a plain list and their weights are, a new copy is made.
         options: how views are made.
 
     Attributes:
@@ -56,6 +61,8 @@ class AttackEngine:
         self.folded: tuple[FoldablePair, ...] = ()
         self._shadow: nn.Module | None = None
         self._view: AttackView | None = None
+        self._attributes: list[object] = []
+        self._renewed = 0
         if self.options.compile:
             require_compiler()
 
@@ -78,16 +85,35 @@ class AttackEngine:
             yield self._view
 
     def settle(self, example: Tensor) -> ViewOptions:
-        """Find the options that apply to the network, as `view` does at first; see there."""
+        """Find the options that apply to the network, as `view` does at first and after a change; see there."""
         with outside_inference_mode():
             if self.made is None:
-                self.made = self._build(example)
+                self._renew(example)
+            elif self._shadow is not None and attributes(self.model) != self._attributes:
+                self._renewed += 1
+                self._renew(example)
         return self.made or AS_IT_IS
+
+    def _renew(self, example: Tensor) -> None:
+        """Make the view of the network as it is now."""
+        self._view, self._shadow, self.folded = None, None, ()
+        if self._renewed > _MOST_RENEWALS:
+            _warn(
+                "attributes of the network change between passes, so attacks run on it directly: not folded, not in "
+                "bf16, not compiled"
+            )
+            self._view, self.made = self._plain(), AS_IT_IS
+            return
+        self._attributes = attributes(self.model)
+        self.made = self._build(example)
+
+    def _plain(self) -> AttackView:
+        """The network itself, frozen for each pass only: it may be trained between passes."""
+        return AttackView(self.model, around=partial(frozen, self.model))
 
     def _build(self, example: Tensor) -> ViewOptions | None:
         """Make the fastest view that gives what the network gives; return its options, None if it can't run."""
-        # Frozen for each pass only: it may be trained between passes.
-        plain = AttackView(self.model, around=partial(frozen, self.model))
+        plain = self._plain()
         try:
             disturbed = frozen_copy(self.model)
         except InputError as error:

@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
+    from robustmaps.evaluation._agreement import Computed, agree, read_computed
     from robustmaps.evaluation._checks import Doubt, Finding
     from robustmaps.evaluation._comparison import Comparison, compare_all, holm
-    from robustmaps.evaluation._corruptions import CorruptionEvaluation, evaluate_corruptions, mean_accuracy
+    from robustmaps.evaluation._corruptions import (
+        CorruptionEvaluation,
+        corruption_files,
+        evaluate_corruptions,
+        mean_accuracy,
+    )
     from robustmaps.evaluation._diagnose import Diagnosis, diagnose
     from robustmaps.evaluation._eight_bit import check_saved
     from robustmaps.evaluation._evaluate import evaluate
     from robustmaps.evaluation._fingerprints import attack_settings, images_sha256, weights_sha256
+    from robustmaps.evaluation._identity import Identity
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning, compare
     from robustmaps.evaluation._state import STATE_FILES, claim_state
@@ -21,17 +28,21 @@ __all__ = [
     "STATE_FILES",
     "WRONG",
     "Comparison",
+    "Computed",
     "CorruptionEvaluation",
     "Diagnosis",
     "Doubt",
     "Evaluation",
     "EvaluationWarning",
     "Finding",
+    "Identity",
+    "agree",
     "attack_settings",
     "check_saved",
     "claim_state",
     "compare",
     "compare_all",
+    "corruption_files",
     "deviation_over_seeds",
     "diagnose",
     "evaluate",
@@ -41,6 +52,7 @@ __all__ = [
     "mean_accuracy",
     "over_seeds",
     "rate_over_seeds",
+    "read_computed",
     "weights_sha256",
 ]
 

@@ -1,7 +1,7 @@
 """Accuracy on corrupted images, by corruption and severity (arXiv 1903.12261)."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustmaps.data import CorruptedImages, ImageSet
-from robustmaps.engine.checked import read_json
+from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import write_json
+from robustmaps.engine.files import remove, write_json
 from robustmaps.engine.finite import is_right, undecided
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.view import AttackView, plain_view
+from robustmaps.evaluation._agreement import Computed, read_computed
+from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._state import undecided_text
 
+_RECORD = "state.json"
 # Verdicts; 0 is misclassified.
 _RIGHT, _UNDECIDED = 1, 2
 
@@ -54,6 +57,7 @@ class CorruptionEvaluation:
         environment: device and PyTorch version.
         checkpoint_sha256: hash of the weights' file, if any.
         undecided: versions of images whose logits have no prediction, such as NaN; they count as misclassified.
+        computes: what the network computes on a few fixed images; see `Evaluation`.
     """
 
     correct: Mapping[str, NDArray[np.bool_]]
@@ -62,6 +66,7 @@ class CorruptionEvaluation:
     environment: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_sha256: str | None = None
     undecided: int = 0
+    computes: Computed | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -107,6 +112,7 @@ class CorruptionEvaluation:
             "environment": dict(self.environment),
             "undecided": self.undecided,
             "warnings": list(self.warnings),
+            "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,
         }
 
 
@@ -130,16 +136,20 @@ def evaluate_corruptions(
         watcher: receives progress reports.
 
     Raises:
-        InputError: the network can't take these images, or has too few classes.
+        InputError: the network can't take these images, or has too few classes, or ``state`` belongs to another
+            network or other images.
     """
     device = device_of(model)
     batch = usual_batch(device) if batch_size is None else batch_size
     check_whole("batch_size", batch, 1)
     rows = _choose(corrupted.labels, samples)
+    network = Identity.of(model, corrupted.shape)
     verdicts: dict[str, NDArray[Any]] = {}
     began = time.perf_counter()
     with plain_view(model) as plain, torch.no_grad():
         _check_classes(plain, corrupted, device)
+        if state is not None:
+            _claim(Path(state), network, {"corruptions": corrupted.fingerprint(), "images": len(rows)}, corrupted.names)
         files = {name: None if state is None else Path(state) / f"{name}.json" for name in corrupted.names}
         missing = [name for name, file in files.items() if file is None or not file.exists()]
         for name, file in files.items():
@@ -158,13 +168,42 @@ def evaluate_corruptions(
             if file is not None:
                 write_json(file, {"correct": _packed(found == _RIGHT), "undecided": _packed(found == _UNDECIDED)})
     environment = {"device": device_name(device), "torch": torch.__version__, "batch_size": batch}
+    seconds = time.perf_counter() - began
     return CorruptionEvaluation(
         {name: found == _RIGHT for name, found in verdicts.items()},
         corrupted.fingerprint(),
-        time.perf_counter() - began,
+        seconds,
         environment,
         undecided=sum(int((found == _UNDECIDED).sum()) for found in verdicts.values()),
+        computes=network.computes,
     )
+
+
+def corruption_files(names: Iterable[str]) -> list[str]:
+    """The names of all files in the folder of a state, with those of earlier versions."""
+    return [_RECORD, *(f"{name}{ending}" for name in names for ending in (".json", ".npy"))]
+
+
+def _claim(state: Path, network: Identity, others: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse a state of another network or other images; drop verdicts without a record of theirs."""
+    record, mine = state / _RECORD, {"network": network.weights, **others}
+    if record.exists():
+        try:
+            found = read_json(record, "delete the folder and evaluate again")
+            same = found["identity"] == mine and network.matches(read_computed(found["computes"]))
+        except Damaged:
+            raise
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise InputError(
+                f"{state}: contains the state of an evaluation of another network or other images; choose another "
+                "folder or delete this one"
+            )
+        return
+    for name in corruption_files(names):
+        remove(state / name)
+    write_json(record, {"identity": mine, "computes": network.computes})
 
 
 def _classify(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from robustmaps._version import __version__
 from robustmaps.attacks import Attack, check_batch
 from robustmaps.engine.device import device_name, device_of, resolve_precision
 from robustmaps.engine.errors import InputError
@@ -19,14 +20,8 @@ from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
 from robustmaps.evaluation._doubts import doubts
 from robustmaps.evaluation._eight_bit import check_eight_bit
-from robustmaps.evaluation._fingerprints import (
-    attack_settings,
-    caveats,
-    images_sha256,
-    stages,
-    verdict_names,
-    weights_sha256,
-)
+from robustmaps.evaluation._fingerprints import attack_settings, caveats, images_sha256, stages, verdict_names
+from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning
 from robustmaps.evaluation._state import Found, StateFolder
 
@@ -105,16 +100,18 @@ def evaluate(
     if eight_bit:
         check_eight_bit(x)
     device = device_of(model)
+    given = engine
     if engine is None:
         engine = AttackEngine(model, ViewOptions(precision=resolve_precision(precision, device), compile=compile))
     images, described = images_sha256(x, y), attack_settings(attacks, eight_bit=eight_bit)
-    folder = None
-    if state is not None:
-        identity = {"network": weights_sha256(model), "set of images": images, "attack": described, "seed": seed}
-        folder = StateFolder(state, identity)
     example = x[:8].float().to(device)
     _try(model, example)
     modes = [(module, module.training) for module in model.modules()]
+    # Whoever brings an engine evaluates often, and keeps no state.
+    network = Identity.of(model, x.shape[1:]) if given is None or state is not None or smaller is not None else None
+    folder = None
+    if state is not None and network is not None:
+        folder = StateFolder(state, network, {"set of images": images, "attack": described, "seed": seed})
     with ExitStack() as stack:
         # The view first, so that its copy is made before the network changes.
         view = stack.enter_context(engine.view(example))
@@ -122,9 +119,17 @@ def evaluate(
         found = folder.load() if folder else None
         begun = found is not None
         if found is None:
-            found = _begin(len(x), batch_size or fitting_batch(plain, example), smaller, images)
+            found = _begin(len(x), batch_size or fitting_batch(plain, example), smaller, images, network)
         elif batch_size is not None:
             found.batch_size = batch_size
+        found.begin(
+            {
+                "device": device_name(device),  # with the number of threads
+                "torch": torch.__version__,
+                "robustmaps": __version__,
+                "precision": engine.options.precision,
+            }
+        )
         keep = stack.enter_context(_timed(found, folder, flush))
         stack.enter_context(torch.no_grad())
         cascade = Cascade(view, plain, x, y, names, device, seed, found, adversarials, eight_bit, keep, watcher)
@@ -136,8 +141,8 @@ def evaluate(
             keep()
         for position, one in enumerate(attacks):
             cascade.run(one, position)
-    doubts = found.doubts()
-    for doubt in doubts:
+    at_the_end = found.doubts()
+    for doubt in at_the_end:
         warnings.warn(doubt, stacklevel=2)
     return Evaluation(
         verdicts=tuple(found.verdicts),
@@ -149,14 +154,14 @@ def evaluate(
         seed=seed,
         seconds=found.seconds,
         stages=tuple(stage.to_dict() for stage in found.stages),
-        warnings=(*found.warnings, *doubts, *caveats(attack)),
+        warnings=(*found.warnings, *at_the_end, *caveats(attack)),
         environment={
-            "device": device_name(device),
-            "torch": torch.__version__,
-            "precision": engine.options.precision,
+            **found.sessions[-1],
             "batch_size": found.batch_size,
+            **({"sessions": found.sessions} if len(found.sessions) > 1 else {}),
         },
         undecided=found.undecided,
+        computes=None if network is None else network.computes,
     )
 
 
@@ -170,12 +175,14 @@ def _try(model: nn.Module, example: Tensor) -> None:
         raise
 
 
-def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: str) -> Found:
+def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: str, network: Identity | None) -> Found:
     """The results before the first attack."""
     if smaller is None:
         return Found([ROBUST] * samples, [None] * samples, batch_size)
     if smaller.images_sha256 != images:
         raise InputError("smaller: made on other images; expected an evaluation of the same images")
+    if smaller.computes is not None and network is not None and not network.matches(smaller.computes):
+        raise InputError("smaller: of another network; expected an evaluation of the same one")
     broken = [verdict not in (ROBUST, WRONG) for verdict in smaller.verdicts]
     return Found(
         [verdict if b else ROBUST for verdict, b in zip(smaller.verdicts, broken, strict=True)],

@@ -13,6 +13,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.writing.outputs import claim, json_with
+from robustmaps.evaluation._agreement import Computed, read_computed
 from robustmaps.evaluation._comparison import Comparison, compare_all
 
 WRONG = "wrong"
@@ -45,8 +46,12 @@ class Evaluation:
         checkpoint_sha256: hash of the evaluated weights' file; None for a network in memory.
         split: the split of the images, ``test`` or ``validation``; None if unknown.
         saved: counts of the adversarial images that were saved; see `check_saved`. None if none were.
-        environment: device, PyTorch version and settings.
+        environment: device, versions, threads and settings; ``sessions`` lists those of each, if it was resumed with
+            others.
         undecided: images whose logits have no prediction, such as NaN; they count as misclassified.
+        computes: what the network computes on a few fixed images, which with its weights is its identity; None if not
+            recorded.
+        data: name, fingerprint and image size of the data set; empty if not recorded.
     """
 
     verdicts: tuple[str, ...]
@@ -64,6 +69,8 @@ class Evaluation:
     saved: Mapping[str, int] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     undecided: int = 0
+    computes: Computed | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def clean_correct(self) -> NDArray[np.bool_]:
@@ -105,6 +112,8 @@ class Evaluation:
             "checkpoint_sha256": self.checkpoint_sha256,
             "images_sha256": self.images_sha256,
             "environment": dict(self.environment),
+            "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,
+            "data": dict(self.data),
             "verdicts": list(self.verdicts),
             "distances": list(self.distances),
         }
@@ -149,6 +158,8 @@ class Evaluation:
                 split=values.get("split"),
                 saved=values.get("saved"),
                 undecided=values.get("undecided", 0),
+                computes=read_computed(values.get("computes")),
+                data=dict(values.get("data", {})),
                 **{
                     name: values[name]
                     for name in (
@@ -158,7 +169,9 @@ class Evaluation:
                 },
             )
             _check_sense(found, values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not an evaluation: {error!r}") from error
         return found
 

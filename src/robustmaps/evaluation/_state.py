@@ -9,6 +9,8 @@ from robustmaps.engine.checked import Damaged, read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.writing.outputs import claim_folder
+from robustmaps.evaluation._agreement import read_computed
+from robustmaps.evaluation._identity import Identity
 
 _FILE = "state.json"
 STATE_FILES = (_FILE, "adversarials.npy")
@@ -51,6 +53,7 @@ class Found:
         seconds: wall time over all calls.
         undecided: images whose verdict rests on logits without a prediction, such as NaN.
         gradients, mended: images' gradients that attacks took, and how many of them were NaN or infinite.
+        sessions: device, versions, threads and settings of the calls, each once.
     """
 
     verdicts: list[str]
@@ -62,6 +65,17 @@ class Found:
     undecided: int = 0
     gradients: int = 0
     mended: int = 0
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+    def begin(self, session: Mapping[str, Any]) -> None:
+        """Record the environment of a call, and warn if it is another than that of the call before."""
+        now = dict(session)
+        before = self.sessions[-1] if self.sessions else now
+        changed = [f"{key} {before.get(key)}, then {value}" for key, value in now.items() if before.get(key) != value]
+        if changed:
+            self.warnings.append(f"the evaluation was resumed under other conditions: {'; '.join(changed)}")
+        if now not in self.sessions[-1:]:
+            self.sessions.append(now)
 
     def doubts(self) -> list[str]:
         """Reasons to doubt the figures that only show at the end."""
@@ -100,12 +114,13 @@ class StateFolder:
 
     Args:
         path: the folder, created on first write.
-        identity: everything that the result depends on, by name; a state with another identity is refused.
+        network: the identity of the network.
+        others: everything else that the result depends on, by name; a state with another identity is refused.
     """
 
-    def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, network: Identity, others: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        self._identity = dict(identity)
+        self._network, self._identity = network, {"network": network.weights, **others}
 
     def load(self) -> Found | None:
         """The results of an earlier call, if any.
@@ -122,11 +137,14 @@ class StateFolder:
             identity, found = values["identity"], values["found"]
             stages = [AttackStage(**stage) for stage in found.pop("stages")]
             result = Found(**found, stages=stages)
+            same = self._network.matches(read_computed(values.get("computes")))
         except Damaged:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: not the state of an evaluation ({error}); {_MEND}") from error
         others = [name for name, value in self._identity.items() if identity.get(name) != value]
+        if not others and not same:
+            others = ["network: its weights are the same, but it computes something else"]
         if others:
             raise InputError(
                 f"{self.path}: contains the state of an evaluation with another {' and another '.join(others)}; "
@@ -136,4 +154,5 @@ class StateFolder:
 
     def save(self, found: Found) -> None:
         """Write the results, atomically."""
-        write_json(self.path / _FILE, {"identity": self._identity, "found": asdict(found)})
+        values = {"identity": self._identity, "computes": self._network.computes, "found": asdict(found)}
+        write_json(self.path / _FILE, values)

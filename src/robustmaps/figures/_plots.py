@@ -15,6 +15,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.files import atomic
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.text import visible
 from robustmaps.engine.writing.outputs import SOFTWARE, claim, is_picture
 
 # Okabe and Ito's colours, which are distinct for people with any colour vision.
@@ -27,6 +28,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "legend.frameon": False,
+    "text.parse_math": False,  # names may have dollar signs
 }
 
 
@@ -152,14 +154,14 @@ def plot_samples(path: str | Path, data: Dataset, per_class: int = 8, classes: i
                 axes.set(xticks=[], yticks=[])
                 if column < len(pictures):
                     axes.imshow(_as_picture(pictures[column]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            grid[label, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-        figure.suptitle(f"{data.name}: test images", fontsize=10)
+            grid[label, 0].set_ylabel(visible(name), rotation=0, ha="right", va="center", fontsize=9)
+        figure.suptitle(visible(f"{data.name}: test images"), fontsize=10)
         _save(figure, path)
 
 
 def _name_guess(axes: Axes, guess: str, truth: str) -> None:
     mark, colour = ("✓", "#006644") if guess == truth else ("✗", "#B00020")
-    axes.set_title(f"{guess} {mark}", fontsize=8, color=colour, pad=2)
+    axes.set_title(visible(f"{guess} {mark}"), fontsize=8, color=colour, pad=2)
 
 
 def _as_picture(image: NDArray[np.float32]) -> NDArray[np.float32]:

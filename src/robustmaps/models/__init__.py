@@ -6,7 +6,15 @@ from robustmaps.models._cost import Cost, Measure, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
 from robustmaps.models._operations import count_flops
-from robustmaps.models._registry import architecture, create, default_strides, names, parse_strides, register
+from robustmaps.models._registry import (
+    architecture,
+    create,
+    default_strides,
+    is_built_in,
+    names,
+    parse_strides,
+    register,
+)
 from robustmaps.models._strides import Strides, StridesLike
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "create",
     "default_strides",
     "feature_map_size",
+    "is_built_in",
     "measure_cost",
     "names",
     "parse_strides",

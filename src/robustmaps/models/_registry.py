@@ -17,6 +17,11 @@ def names() -> list[str]:
     return [row.name for row in _REGISTRY.rows()]
 
 
+def is_built_in(name: str) -> bool:
+    """Whether the network's code is this package's own."""
+    return _REGISTRY.find(name).module.startswith("robustmaps.")
+
+
 def default_strides(name: str) -> Strides:
     """The strides of that network where none are given.
 

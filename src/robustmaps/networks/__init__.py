@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
+    from robustmaps.engine.trust import allow_code
     from robustmaps.networks._analysis import AnalyzedNetwork, analyze_network
     from robustmaps.networks._cost import image_cost
     from robustmaps.networks._data import choose_images, load_data
@@ -33,6 +34,7 @@ __all__ = [
     "PlannedNetwork",
     "ResolvedRun",
     "Resolver",
+    "allow_code",
     "analyze_network",
     "choose_images",
     "claim_enlarged",

@@ -17,6 +17,7 @@ def load_data(config: DataConfig, watcher: Watcher = ignore) -> Dataset:
         config.data,
         validation=config.validation,
         image_size=config.image_size,
+        classes=config.classes,
         resized_crop=True if config.augment == "resized-crop" else None,
         progress=decoding(watcher),
     )

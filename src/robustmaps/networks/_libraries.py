@@ -20,7 +20,7 @@ from robustmaps.engine.text import first_line
 
 FORMS = (
     "a network's name (robustmaps models), a run folder, a weights file, a folder that robustmaps enlarge saved, "
-    "torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], hf:OWNER/NAME or hf:FOLDER, or MODULE:FUNCTION"
+    "torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], pytorchcv:NAME, hf:OWNER/NAME or hf:FOLDER, or MODULE:FUNCTION"
 )
 
 # What most networks for ImageNet are made for and trained with.
@@ -82,8 +82,9 @@ def make_architecture(spec: str, fit: Fit) -> MadeNetwork:
     """Make a network, with its weights where the name stands for trained ones, with ones drawn from the seed else.
 
     Args:
-        spec: a name of ours, ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@pretrained]``, ``hf:OWNER/NAME``,
-            ``hf:FOLDER``, or ``module:function``.
+        spec: a name of ours, ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@pretrained]``, ``pytorchcv:NAME``,
+            ``hf:OWNER/NAME``, ``hf:FOLDER``, or ``module:function``, which is called: whoever passes on a name from a
+            file calls `check_from_file` first.
         fit: what a network without weights is made for.
 
     Raises:
@@ -192,7 +193,8 @@ def _timm(given: str, fit: Fit) -> MadeNetwork:
     library = _library("timm", "timm", f"timm:{given}")
     if weights not in ("", "pretrained"):
         raise InputError(f"timm:{given}: expected timm:{name} or timm:{name}@pretrained")
-    if not library.is_model(name):
+    # Only names in timm's own list: hf-hub: and local-dir: load files that somebody else wrote.
+    if ":" in name or "/" in name or not library.is_model(name):
         raise _unlisted("timm", name, library.list_models())
     options: dict[str, Any] = {"pretrained": True} if weights else {"num_classes": fit.num_classes}
     network = _made(f"timm:{given}", lambda: library.create_model(name, **options))
@@ -202,9 +204,28 @@ def _timm(given: str, fit: Fit) -> MadeNetwork:
     return MadeNetwork(normalised, f"timm:{name}", bool(weights), image_px=side)
 
 
+def _pytorchcv(name: str, fit: Fit) -> MadeNetwork:
+    library = _library("pytorchcv.model_provider", "pytorchcv", f"pytorchcv:{name}")
+    if name not in library._models:  # it has no public list
+        raise _unlisted("pytorchcv", name, list(library._models))
+    network = _made(f"pytorchcv:{name}", lambda: library.get_model(name, num_classes=fit.num_classes))
+    side = getattr(network, "in_size", (_IMAGENET_PX,))[0]
+    return MadeNetwork(PixelNetwork(network, *_IMAGENET), f"pytorchcv:{name}", trained=False, image_px=side)
+
+
 def _transformers(name: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has its own weights
     library = _library("transformers", "transformers", f"hf:{name}")
-    network = _made(f"hf:{name}", lambda: library.AutoModelForImageClassification.from_pretrained(name))
+
+    def make() -> Any:
+        # Neither the repository's code, nor kernels that its configuration names, nor pickled weights.
+        config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        if "/" in f"{config._attn_implementation}{getattr(config, '_experts_implementation', '')}":
+            raise ValueError("its configuration names code on the hub, which is not run")
+        return library.AutoModelForImageClassification.from_pretrained(
+            name, config=config, trust_remote_code=False, use_safetensors=True
+        )
+
+    network = _made(f"hf:{name}", make)
     mean, std = _IMAGENET
     try:
         about, _ = library.image_processing_utils.BaseImageProcessor.get_image_processor_dict(name)
@@ -247,4 +268,5 @@ _LIBRARIES: dict[str, Callable[[str, Fit], MadeNetwork]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "hf": _transformers,
+    "pytorchcv": _pytorchcv,
 }

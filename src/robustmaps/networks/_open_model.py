@@ -12,12 +12,14 @@ def open_model(spec: str, fit: Fit | None = None) -> OpenedNetwork:
 
     Args:
         spec: a name of ours, the folder of a run or its weights file, a folder that `robustmaps enlarge` saved,
-            ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@pretrained]``, ``hf:OWNER/NAME``, ``hf:FOLDER``, or
-            ``module:function``, where the function takes no arguments and returns the network.
+            ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@pretrained]``, ``pytorchcv:NAME``, ``hf:OWNER/NAME``,
+            ``hf:FOLDER``, or ``module:function``, where the function takes no arguments and returns the network. It is
+            called, since the caller typed it; one that only a file names is not, see `allow_code`.
         fit: what a network without weights is made for.
 
     Raises:
-        InputError: nothing of that name, a library is missing, or it can't make the network.
+        InputError: nothing of that name, a library is missing, it can't make the network, or a file names code that is
+            not trusted.
     """
     fit = fit or Fit()
     check_name(spec)

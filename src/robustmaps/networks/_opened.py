@@ -11,6 +11,7 @@ from torch import nn
 
 from robustmaps.config import DataConfig, Surgery
 from robustmaps.data import KNOWN
+from robustmaps.engine.trust import check_from_file
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.networks._libraries import Fit, MadeNetwork, make_architecture
 
@@ -95,7 +96,10 @@ class OpenedNetwork:
     def describe(self) -> dict[str, Any]:
         """What a weights file says of itself in its header, as plain values."""
         # Extra images are for training alone; an evaluation must not look for them.
-        shared = {} if self.data is None else {"data": found_anywhere(self.data.data), "extra_data": None}
+        shared: dict[str, Any] = {}
+        if self.data is not None:
+            classes = None if self.data.classes is None else found_anywhere(self.data.classes)
+            shared = {"data": found_anywhere(self.data.data), "classes": classes, "extra_data": None}
         data = None if self.data is None else {**asdict(self.data), **shared}
         norm, eps = self.budget or (None, None)
         return {
@@ -108,15 +112,21 @@ class OpenedNetwork:
         }
 
     @staticmethod
-    def from_description(about: Mapping[str, Any]) -> "OpenedNetwork":
+    def from_description(about: Mapping[str, Any], where: object = "the description") -> "OpenedNetwork":
         """The network, with weights that are still to be filled in.
+
+        Args:
+            about: what `describe` returned.
+            where: the file that it was read from, for messages.
 
         Raises:
             KeyError, TypeError, ValueError: nothing that `describe` wrote.
-            InputError: it can't be made here.
+            InputError: it names code that is not trusted, or it can't be made here.
         """
         fit = dict(about["model"])
-        recipe = Recipe(str(fit.pop("name")), Fit.of(fit), tuple(about.get("enlarge", ())))
+        name = str(fit.pop("name"))
+        check_from_file(name, where)
+        recipe = Recipe(name, Fit.of(fit), tuple(about.get("enlarge", ())))
         data = None if about["data"] is None else DataConfig(**about["data"])
         budget = None if about["norm"] is None else (str(about["norm"]), float(about["eps"]))
         made = recipe.make()

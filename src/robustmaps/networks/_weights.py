@@ -12,13 +12,13 @@ from torch import nn
 from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import sha256
+from robustmaps.engine.files import check_regular
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._data import load_data
 from robustmaps.networks._libraries import make_network
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.training import RunFolder, load_weights
+from robustmaps.training import RunFolder, read_weights
 
 DESCRIPTION = "robustmaps"
 """The key of a weights file's header under which the network and its data are described."""
@@ -41,8 +41,9 @@ class Checkpoint:
         data: the images it was trained on, as a configuration; None where unknown.
         norm, eps: the budget it was trained for.
         sha256: of the weights' file, or of the weights.
-        classes, image_size: names of the classes, and height and width of the images, that it was trained on; None
-            where unknown.
+        classes: the names of its outputs, in order, as in `DataConfig`; None for the order of the data set.
+        trained_classes, trained_size: names of the classes, and height and width of the images, that it was trained
+            on; None where unknown.
     """
 
     path: Path | None
@@ -54,8 +55,9 @@ class Checkpoint:
     norm: str
     eps: float
     sha256: str
-    classes: tuple[str, ...] | None = None
-    image_size: tuple[int, ...] | None = None
+    classes: str | None = None
+    trained_classes: tuple[str, ...] | None = None
+    trained_size: tuple[int, ...] | None = None
 
 
 def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
@@ -76,6 +78,8 @@ def _load_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watch
     if data is None and checkpoint.data is None:
         raise InputError("data: needed for a network that is not a run, such as --data cifar10")
     config = checkpoint.data or DataConfig()
+    if checkpoint.classes is not None:
+        config = replace(config, classes=checkpoint.classes)
     return load_data(config if data is None else replace(config, data=data), watcher)
 
 
@@ -85,14 +89,14 @@ def _check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
     Raises:
         InputError: other classes, or another size.
     """
-    ours, theirs = checkpoint.classes, tuple(data.classes)
+    ours, theirs = checkpoint.trained_classes, tuple(data.classes)
     if ours is not None and not _same_classes(ours, theirs):
         order = "; these are the same in another order" if sorted(ours) == sorted(theirs) else ""
         raise InputError(
             f"data={data.name}: has {_listed(theirs)}; {checkpoint.name} was trained on {_listed(ours)}{order}; give "
-            "images of those classes, with folders or classes named and ordered as in training"
+            "images of those classes, or say their order with --classes"
         )
-    size = checkpoint.image_size
+    size = checkpoint.trained_size
     if size is not None and tuple(size) != tuple(data.image_size):
         was, now = (" x ".join(map(str, each)) for each in (size, data.image_size))
         raise InputError(
@@ -101,9 +105,11 @@ def _check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
 
 
 def _same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Whether names agree; numbers, as in sources without names, stand for any."""
-    if len(ours) != len(theirs) or any(all(name.isdecimal() for name in names) for names in (ours, theirs)):
-        return len(ours) == len(theirs)
+    """Whether names agree; numbers, as in sources without names, stand for any names that are not numbers."""
+    if len(ours) != len(theirs):
+        return False
+    if [all(name.isdecimal() for name in names) for names in (ours, theirs)] in ([True, False], [False, True]):
+        return True
     return [re.sub(r"[\W_]+", "", name).casefold() for name in ours] == [
         re.sub(r"[\W_]+", "", name).casefold() for name in theirs
     ]
@@ -124,22 +130,23 @@ def weights_file(path: str | Path) -> Path:
         if Path(path).is_dir():
             raise InputError(f"{path}: not a finished run; train it to the end first (expected {weights_path.name})")
         raise InputError(f"{path}: no such file or folder; expected a run folder or a weights file")
+    check_regular(weights_path, "a run folder or a weights file")
     return weights_path
 
 
-def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
+def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
     """The network of a run folder, of a folder that `save_enlarged` wrote, or of a weights file of either.
 
     Returns:
-        The network, and the weights' file.
+        The network, the weights' file, and the hash of the bytes that were read from it.
 
     Raises:
         InputError: no such file, it does not describe its network, or the weights don't fit that.
     """
     weights_path = weights_file(path)
-    weights, description = load_weights(weights_path)
+    loaded = read_weights(weights_path)
     try:
-        opened = OpenedNetwork.from_description(json.loads(description[DESCRIPTION]))
+        opened = OpenedNetwork.from_description(json.loads(loaded.description[DESCRIPTION]), weights_path)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -147,37 +154,42 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
             f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
             "weights give --model-from package.module:function as well"
         ) from error
-    _fill(opened.model, weights, weights_path, opened.recipe.spec)
-    return opened, weights_path
+    _fill(opened.model, loaded.tensors, weights_path, opened.recipe.spec)
+    return opened, weights_path, loaded.sha256
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, *, classes: str | None = None) -> Checkpoint:
     """Read a run folder's best weights, or a weights file of ours.
+
+    Args:
+        path: the folder or file.
+        classes: see `Checkpoint`.
 
     Raises:
         InputError: no such file, or it does not describe its network.
     """
-    opened, weights_path = open_weights(path)
+    opened, weights_path, digest = open_weights(path)
     run = weights_path.resolve().parent
     folder = RunFolder(weights_path.parent).evaluations
     spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
-    digest, about = sha256(weights_path), (opened.classes, opened.image_size)
+    about = (classes, opened.classes, opened.image_size)
     return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, *about)
 
 
-def open_network(function: str, weights: str | Path | None = None) -> Checkpoint:
+def open_network(function: str, weights: str | Path | None = None, *, classes: str | None = None) -> Checkpoint:
     """A user's own network: what ``package.module:function`` returns, with weights from a safetensors file.
 
     Args:
         function: names a function or class that takes no arguments and returns an `nn.Module`; the current folder is
             searched too.
         weights: its weights; None where the function loads them itself.
+        classes: see `Checkpoint`.
 
     Raises:
         InputError: no such module or function, it returns something else, or the weights don't fit.
     """
     model = make_network(function)
-    path = Path(weights) if weights is not None else None
+    path, digest = (Path(weights), "") if weights is not None else (None, weights_sha256(model))
     if path is not None:
         if path.suffix != ".safetensors":
             raise InputError(
@@ -186,10 +198,12 @@ def open_network(function: str, weights: str | Path | None = None) -> Checkpoint
             )
         if not path.exists():
             raise InputError(f"{path}: no such file")
-        _fill(model, load_weights(path)[0], path, function)
+        check_regular(path, "a weights file")
+        loaded = read_weights(path)
+        _fill(model, loaded.tensors, path, function)
+        digest = loaded.sha256
     name = function.partition(":")[2]
-    digest = sha256(path) if path is not None else weights_sha256(model)
-    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest)
+    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest, classes)
 
 
 def _weights_in(folder: Path) -> Path:

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from robustmaps._version import __version__
 from robustmaps.engine.files import remove, write_text
-from robustmaps.engine.tables import in_markdown
+from robustmaps.engine.tables import code_in_markdown, in_markdown
+from robustmaps.engine.text import visible
 from robustmaps.engine.writing.outputs import claim_folder
 from robustmaps.report._blocks import Block, Chart, Code, Listing, Missing, Page, Text
 
@@ -58,7 +59,12 @@ def _write_tables(folder: Path, page: Page) -> None:
 def render_page(page: Page) -> str:
     """The page as HTML; all text is escaped, and Plotly is inlined once if there are plots."""
     environment = Environment(
-        loader=PackageLoader("robustmaps.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("robustmaps.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        # Markup is our own.
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     charts = [block for section in page.sections for block in section.blocks if isinstance(block, Chart)]
     return environment.get_template("page.html.j2").render(
@@ -86,13 +92,13 @@ def render_markdown(page: Page) -> str:
     texts = [f"# {in_markdown(page.title)}", *map(in_markdown, page.answer)]
     texts += [f"> Caution: {in_markdown(warning)}" for warning in page.warnings]
     for part in page.parts:
-        facts = [f"- {f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in part.facts.facts]
-        texts += ["\n".join(map(in_markdown, facts))] if facts else []
+        facts = [f"{f.label}: {f.value}{f' ({f.detail})' if f.detail else ''}" for f in part.facts.facts]
+        texts += ["\n".join(f"- {in_markdown(fact)}" for fact in facts)] if facts else []
         for section in part.sections:
             under = [text for block in section.blocks if (text := _markdown(block))]
             title = f"{section.title}: {part.title}" if part.title else section.title
             texts += [f"## {in_markdown(title)}", *under] if under else []
-    return "\n\n".join([*texts, page.footer]).rstrip() + "\n"
+    return "\n\n".join([*texts, in_markdown(page.footer)]).rstrip() + "\n"
 
 
 def _markdown(block: Block) -> str:
@@ -100,12 +106,13 @@ def _markdown(block: Block) -> str:
         case Text(text):
             return in_markdown(text)
         case Missing(text, command):
-            return f"{in_markdown(text)} `{command}`"
+            return f"{in_markdown(text)} {code_in_markdown(command)}"
         case Listing(table=table):
             return f"{in_markdown(table.caption)}\n\n{table.to_markdown()}".strip()
         case Chart(title=title, data=data):
             return f"### {in_markdown(title)}\n\n{data.to_markdown()}".strip() if data is not None else ""
         case Code(title, text):
+            text = visible(text)
             fence = "```"
             while fence in text:
                 fence += "`"

@@ -10,9 +10,10 @@ from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
 from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, discard
-from robustmaps.evaluation import evaluate_corruptions
+from robustmaps.evaluation import Identity, corruption_files, evaluate_corruptions, read_computed
 from robustmaps.networks import Checkpoint, open_checkpoint
 from robustmaps.runs._evaluation import Options
+from robustmaps.runs._identity import place_for
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,24 @@ def evaluate_corrupted(
     samples = len(corrupted.labels) if options.samples is None else min(options.samples, len(corrupted.labels))
     decisive = [corrupted.fingerprint(), opened.sha256, samples]
     name = f"corruptions-{corrupted.folder.resolve().name}-{samples}-{short_hash(decisive)}.json"
-    path = Path(out) if out is not None else opened.folder / name
+    model = opened.model.to(resolve_device(options.device))
+    network = Identity.of(model, corrupted.shape)
+
+    def partial(path: Path) -> Path:
+        # Named after the settings, so that an existing folder has the same ones.
+        return path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
+
+    path = Path(out) if out is not None else place_for(opened.folder / name, network, lambda file: [partial(file)])
     if path.exists():
-        return CorruptedRun(_known(path, decisive), path, before=True)
-    # Named after the settings, so that an existing file has the same ones.
-    state = path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
-    parts = [f"{name}{suffix}" for name in corrupted.names for suffix in (".json", ".npy")]  # .npy: earlier versions
+        return CorruptedRun(_known(path, decisive, network), path, before=True)
+    state, parts = partial(path), corruption_files(corrupted.names)
     claim(path)
     claim_folder(state, beside=parts)
     with alone(state / LOCK, "at this evaluation"):
         if path.exists():  # another process has finished it meanwhile
-            return CorruptedRun(_known(path, decisive), path, before=True)
+            return CorruptedRun(_known(path, decisive, network), path, before=True)
         done = evaluate_corruptions(
-            opened.model.to(resolve_device(options.device)),
+            model,
             corrupted,
             samples=options.samples,
             batch_size=options.batch_size,
@@ -80,19 +86,20 @@ def evaluate_corrupted(
         figures = replace(done, checkpoint_sha256=opened.sha256).to_dict()
         write_json(path, {**figures, "folder": corrupted.folder.resolve().name})
         discard(state, parts)
-    return CorruptedRun(_known(path, decisive), path)
+    return CorruptedRun(_known(path, decisive, network), path)
 
 
-def _known(path: Path, decisive: list[Any]) -> dict[str, Any]:
-    """The file's contents, if from the same settings."""
+def _known(path: Path, decisive: list[Any], network: Identity) -> dict[str, Any]:
+    """The file's contents, if from the same settings and network."""
     try:
         figures = read_json(path, "restore it from a copy, or delete it and evaluate again")
         found = [figures["fingerprint"], figures["checkpoint_sha256"], figures["images"]]
+        same = found == decisive and network.matches(read_computed(figures.get("computes")))
     except Damaged:
         raise
     except (ValueError, KeyError, TypeError):
-        found = []
-    if found != decisive:
+        same = False
+    if not same:
         raise InputError(f"{path}: contains something else; name another file with --out, or delete it")
     return figures
 

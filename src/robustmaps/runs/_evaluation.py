@@ -14,13 +14,14 @@ from robustmaps.engine.files import short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import alone
-from robustmaps.evaluation import Evaluation, attack_settings, evaluate, images_sha256
+from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_images
 from robustmaps.runs._attacks import create_attacks
 from robustmaps.runs._doubts import UNFINISHED, copied_images, unfinished
 from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
+from robustmaps.runs._identity import place_for, write_present
 from robustmaps.runs._robustbench import model_info
 
 
@@ -182,6 +183,7 @@ class _Work:
         self.x, self.y = choose_images(self.data, options.split, options.samples)
         self.images = images_sha256(self.x, self.y)
         self.model = self.checkpoint.model.to(resolve_device(options.device))
+        self.network = Identity.of(self.model, self.x.shape[1:])
 
     def run(
         self, config: AttackConfig, eps: float, *, smaller: Sequence[EvaluatedRun] = (), out: str | Path | None = None
@@ -195,9 +197,14 @@ class _Work:
             if out is None
             else EvaluationFiles(Path(out), self.options.save_adversarials)
         )
-        if (known := self._known(files, described)) is not None:
+        known = self._known(files, described)
+        if known is None:
+            files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
+        if out is None:
+            changed = files.path != self._named(config, eps, radii)
+            write_present(self.folder, self.checkpoint.sha256, self.network, changed=changed)
+        if known is not None:
             return known
-        files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
         with alone(files.lock, "at this evaluation"):
             # Another process may have finished it meanwhile.
             if (known := self._known(files, described)) is None:
@@ -206,18 +213,24 @@ class _Work:
         return known
 
     def files(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> EvaluationFiles:
-        """The files in the run folder; their name is readable, and unique for each combination of settings.
+        """The files in the run folder.
 
         Args:
             config: the attacks.
             eps: the radius.
             smaller: the radii of the curve below it.
         """
+        named = self._named(config, eps, smaller)
+        path = place_for(named, self.network, lambda file: list(EvaluationFiles(file, with_images=False).states))
+        return EvaluationFiles(path, self.options.save_adversarials)
+
+    def _named(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> Path:
+        """A readable name of a file, unique for each combination of settings."""
         described = attack_settings(create_attacks(config, self.checkpoint.norm, eps), eight_bit=self.options.eight_bit)
         digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, list(smaller)])
         budget = as_fraction(described[0]["eps"]).replace("/", "_")
         name = f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
-        return EvaluationFiles(self.folder / name, self.options.save_adversarials)
+        return self.folder / name
 
     def _evaluate(
         self, attacks: Sequence[Attack], files: EvaluationFiles, smaller: EvaluatedRun | None
@@ -246,8 +259,9 @@ class _Work:
             evaluation = replace(evaluation, saved=kept.save(files.images, self.model, self.x, self.y, evaluation))
         doubts = (copied_images(self.checkpoint, self.data, self.x, options.split), unfinished(self.checkpoint))
         warnings = (*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None))
+        data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])}
         evaluation = replace(
-            evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split, warnings=warnings
+            evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split, warnings=warnings, data=data
         )
         # The verdicts last: once they are there, the evaluation is done.
         self._describe(evaluation, files)
@@ -273,7 +287,8 @@ class _Work:
             return None
         known = Evaluation.load(files.path)
         mine = (list(described), self.options.seed, self.images, self.checkpoint.sha256)
-        if (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) != mine:
+        same = (list(known.attacks), known.seed, known.images_sha256, known.checkpoint_sha256) == mine
+        if not same or not self.network.matches(known.computes):
             raise InputError(f"{files.path}: contains another evaluation; name another file with --out, or delete it")
         if files.images is not None:
             if not is_adversarial(files.images):

@@ -178,7 +178,7 @@ def _figures(measured: Sequence[Evaluation]) -> str:
         )
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
-    notes = "".join(f"\n- Caution: {warning}" for warning in warnings)
+    notes = "".join(f"\n- Caution: {in_markdown(warning)}" for warning in warnings)
     return f"{text}\nBrackets: 95 % intervals (Wilson).\n{notes}{chr(10) if notes else ''}"
 
 
@@ -190,7 +190,7 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     defense = config.defense
     if defense.defense != "standard":
         attack = f"{defense.norm}, eps {as_fraction(defense.eps)}, {defense.steps} steps"
-        lines.append(f"- defence: {defense.defense} ({attack})")
+        lines.append(f"- defence: {in_markdown(defense.defense)} ({attack})")
     epochs = len(record.history)
     chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)
     kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"

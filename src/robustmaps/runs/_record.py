@@ -13,6 +13,7 @@ from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.evaluation import Evaluation
+from robustmaps.runs._identity import outdated
 from robustmaps.training import RunFolder, best_epoch
 
 Status = Literal["finished", "running", "stopped", "failed"]
@@ -177,15 +178,15 @@ def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
         except InputError as error:
             skipped(path, str(error))
     weights = files.best
-    known = {evaluation.checkpoint_sha256 for evaluation in found.values()} - {None}
-    # Large files are only read in case of doubt.
-    changed = weights.exists() and any(path.stat().st_mtime < weights.stat().st_mtime for path in found)
-    if known and weights.exists() and (changed or len(known) > 1):
-        present = sha256(weights)
-        for path, evaluation in list(found.items()):
-            if evaluation.checkpoint_sha256 not in (None, present):
-                skipped(path, "it is of weights that are no longer in the run; evaluate again")
-                del found[path]
+    # Times tell nothing: a copy or a restored file has any.
+    present = sha256(weights) if found and weights.exists() else None
+    for path, evaluation in list(found.items()):
+        if present is not None and evaluation.checkpoint_sha256 not in (None, present):
+            skipped(path, "it is of weights that are no longer in the run; evaluate again")
+            del found[path]
+        elif outdated(files.evaluations, evaluation):
+            skipped(path, "with these weights, the network has computed something else since; evaluate again")
+            del found[path]
     return {path.stem: evaluation for path, evaluation in found.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from robustmaps import attacks
+from robustmaps.config import check_trusted
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
@@ -138,10 +139,11 @@ def reproduce(
         watcher: receives progress reports.
 
     Raises:
-        InputError: the run has no finished epoch or fewer than ``epochs``, is unfinished and ``epochs`` is None, or
-            ``out`` is the folder that holds it.
+        InputError: the run has no finished epoch or fewer than ``epochs``, is unfinished and ``epochs`` is None, names
+            code that is not trusted, or ``out`` is the folder that holds it.
     """
     record = read_run(run)
+    check_trusted(record.config, RunFolder(record.folder).config)
     finished = len(record.history)
     if epochs is None and record.status != "finished":
         raise InputError(f"{run}: the run is {record.status}; name its first epochs with --epochs, up to {finished}")

@@ -6,14 +6,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from robustmaps import models
 from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Study
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.engine.numbers import counted
-from robustmaps.evaluation import attack_settings, images_sha256
-from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data
+from robustmaps.engine.trust import allow_code
+from robustmaps.evaluation import Identity, attack_settings, images_sha256
+from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data, open_checkpoint
 from robustmaps.runs import RunRecord, create_attacks, read_run
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._processes import LocalExecutor, available_cores
@@ -155,7 +157,8 @@ def plan_sweep(
         if config in found:
             continue
         path = folder / config.name
-        robust = _finished(path, study.evaluations, images)
+        with allow_code(config.model.model):  # it was trusted when the study was read
+            robust = _finished(path, study.evaluations, images)
         planned = replace(point, config=config)
         found[config] = PlannedRun(planned, _title(point, study), path, robust is not None, robust, estimate)
     notes = list(study.notes)
@@ -223,6 +226,7 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
         hashed(config.data, wanted.split, wanted.samples),
         sha256(RunFolder(record.folder).best),
     )
+    network = _identity(record)
     names: list[str | None] = []
     for eps in radii:
         settings = attack_settings(create_attacks(wanted.attack, config.defense.norm, eps))
@@ -232,8 +236,18 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
                     name
                     for name, e in record.evaluations.items()
                     if list(e.attacks) == settings and (e.seed, e.images_sha256, e.checkpoint_sha256) == identity
+                    if network is None or network.matches(e.computes)
                 ),
                 None,
             )
         )
     return names
+
+
+def _identity(record: RunRecord) -> Identity | None:
+    """The identity of a run's network, whose code may have changed since; None if its code is built in."""
+    name = record.config.model.model
+    if ":" not in name and models.is_built_in(name):
+        return None
+    data = load_data(record.config.data)
+    return Identity.of(open_checkpoint(record.folder).model, (data.in_channels, *data.image_size))

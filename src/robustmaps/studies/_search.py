@@ -13,6 +13,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
+from robustmaps.engine.trust import allow_code
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.runs import Options, evaluate_checkpoint, train
 from robustmaps.studies._candidates import Candidate
@@ -234,7 +235,8 @@ def _judged(
         device=trial.candidate.config.training.device,
         watcher=lambda progress: watcher(trial.candidate.title, progress),
     )
-    done = evaluate_checkpoint(trial.folder, wanted.attack, options).evaluation
+    with allow_code(trial.candidate.config.model.model):  # it was trusted when the candidates were made
+        done = evaluate_checkpoint(trial.folder, wanted.attack, options).evaluation
     return Trial(**{**vars(trial), "best": True, "clean": done.clean_accuracy, "robust": done.robust_accuracy})
 
 

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, 
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.files import remove, short_hash, write_json, write_text
 from robustmaps.engine.progress import Progress
+from robustmaps.engine.trust import Trust, allow_code, present_trust, trusting
 from robustmaps.engine.writing.outputs import alone, claim, json_with
 from robustmaps.networks import load_data
 from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, read_run, train
@@ -28,11 +29,19 @@ class RunsFailed(RuntimeError):  # noqa: N818 - named after what happened
 
 @dataclass(frozen=True)
 class RunTask:
-    """Train and evaluate one run of a study, unless done before, in its own process."""
+    """Train and evaluate one run of a study, unless done before, in its own process.
+
+    Attributes:
+        config: the run; its network was trusted when the study was read.
+        out: the folder of the runs.
+        evaluations: the evaluations of the run.
+        trust: what the process that made the task trusts.
+    """
 
     config: RunConfig
     out: Path
     evaluations: tuple[EvaluationConfig, ...]
+    trust: Trust = field(default_factory=present_trust)
 
     def __call__(self, worker: Worker) -> dict[str, float]:
         """Returns clean and robust accuracy in the first evaluation, at the largest radius."""
@@ -43,7 +52,8 @@ class RunTask:
             write_run_config(folder / "config.yaml", self.config)
         remove(RunFolder(folder).error)
         try:
-            return self._work(folder, worker)
+            with trusting(self.trust), allow_code(self.config.model.model):
+                return self._work(folder, worker)
         except Interrupted:
             raise
         except Exception as error:

@@ -126,7 +126,8 @@ def fit(
         if folder is not None:
             if folder.begun:
                 loop.load(folder)
-            folder.write_environment(describe_environment(loop.device))
+            precision = loop.engine.options.precision
+            folder.write_environment({**describe_environment(loop.device), "precision": precision})
             loop.log(f"training from epoch {loop.state.epoch + 1}, step {loop.state.step} of {loop.steps}")
         loop.run(events)
         model.load_state_dict(loop.best_weights)

@@ -163,8 +163,14 @@ class RunFolder:
         return records
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Record the run's software and hardware."""
-        write_json(self.environment, dict(environment))
+        """Record the run's software and hardware; those of earlier calls, if others, are kept under ``before``."""
+        try:
+            found = json.loads(self.environment.read_text(encoding="utf-8"))
+            before = [*found.pop("before", ()), found]
+        except (OSError, ValueError, AttributeError, TypeError):
+            before = []
+        others = [each for each in before if each != environment]
+        write_json(self.environment, {**environment, **({"before": others} if others else {})})
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint atomically, and keep the one before."""

@@ -34,11 +34,14 @@ class TrainedNetwork:
         run: run folder, or a weights file (best.safetensors) of a run
         model_from: function that returns your own network, as package.module:function; needs --data
         checkpoint: safetensors file with the weights of that network (default: the function loads them itself)
+        classes: names of the network's outputs in their order, with commas, or a text file with one a line (default:
+            the data set's order)
     """
 
     run: tyro.conf.Positional[Path | None] = None
     model_from: str | None = None
     checkpoint: Path | None = None
+    classes: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tyro.constructors import (
 )
 
 from robustmaps import attacks, defenses
+from robustmaps.cli._terminal import _code
 from robustmaps.config import AttackConfig, DefenseConfig, Fraction, RunConfig
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.engine.registry import Listed
@@ -32,11 +33,11 @@ _CONFIG = (
     tyro.conf.PositionalMetavarFromFieldName,
 )
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
-FILE_ONLY = frozenset({"init_sha256", "helper_sha256", "checkpoint_every_s"})
+FILE_ONLY = frozenset({"init_sha256", "helper_sha256", "checkpoint_every_s", "awp_warmup"})
 """Keys of a configuration that a run fills in itself, or that nearly nobody sets: a file may give them."""
 ADVANCED = frozenset(
     {
-        *("upsample_mode", "extra_data", "extra_share", "awp_warmup", "defense_parameters"),
+        *("upsample_mode", "extra_data", "extra_share", "defense_parameters"),
         *("ema", "swa", "label_smoothing", "cutmix", "eps_warmup", "clip_grad", "accumulate"),
         *("compile", "validate_every", "memory_share", "workers", "tensorboard"),
     }
@@ -99,8 +100,9 @@ def parse(
         rows: what is listed by name below the description.
         hidden: keys of a configuration that are no options of this verb.
     """
-    if rows is not None and {"-h", "--help"} & set(arguments):  # listing them takes time that nothing else needs
-        description = f"{description}\n\n{rows.text()}"
+    if {"-h", "--help"} & set(arguments):  # listing rows takes time that nothing else needs
+        parts = [description, *([_code.HELP] if verb in _code.OPENING else []), *([rows.text()] if rows else [])]
+        description = "\n\n".join(parts)
     with _registry(hidden):
         given: T = tyro.cli(
             kind,

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from robustmaps.cli._terminal._streams import stop_signals
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.tables import Table
+from robustmaps.engine.text import visible
 
 if TYPE_CHECKING:
     from robustmaps.cli._terminal._options import TrainedNetwork
@@ -36,12 +37,17 @@ def open_given(given: "TrainedNetwork") -> "Checkpoint":
     if given.model_from is not None:
         if given.run is not None:
             raise InputError(f"{given.run} and --model-from {given.model_from}: give one of the two")
-        return open_network(given.model_from, given.checkpoint)
+        return open_network(given.model_from, given.checkpoint, classes=given.classes)
     if given.run is None:
         raise InputError("expected a run folder, or --model-from package.module:function")
     if given.checkpoint is not None:
         raise InputError(f"--checkpoint {given.checkpoint}: needs --model-from package.module:function")
-    return open_checkpoint(given.run)
+    return open_checkpoint(given.run, classes=given.classes)
+
+
+def tell(message: str) -> None:
+    """Print a line to standard error at once; names in it can't steer the terminal."""
+    print(visible(message), file=sys.stderr, flush=True)
 
 
 class Output:
@@ -53,7 +59,7 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._console = Console(soft_wrap=True, highlight=False)
+        self._console = Console(soft_wrap=True, highlight=False, emoji=False)
 
     def result(self, values: Mapping[str, Any], *texts: object) -> None:
         """Print the result: ``values`` as JSON, or the texts, which may be tables."""
@@ -66,7 +72,7 @@ class Output:
                 table.width = self._width(table)
                 self._console.print(table, soft_wrap=False, crop=False)
             else:
-                self._console.print(str(text), markup=False)
+                self._console.print(visible(str(text)), markup=False)
 
     def _width(self, table: RichTable) -> int:
         """What the table takes; on a terminal no more than that has, as long as figures need not be cut off."""
@@ -80,9 +86,10 @@ def rich_table(table: Table) -> RichTable:
     made = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(table.columns):
         figures = table.is_figures(index)
-        made.add_column(column, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
+        title = Text(visible(column))
+        made.add_column(title, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
     for row in table.rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
+        made.add_row(*(Text(visible(str(cell))) for cell in row))
     return made
 
 
@@ -96,7 +103,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("robustmaps: stopping after this step; press Ctrl-C again to stop immediately", file=sys.stderr)
+        tell("robustmaps: stopping after this step; press Ctrl-C again to stop immediately")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *stop_signals())}
     try:

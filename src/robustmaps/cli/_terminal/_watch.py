@@ -1,6 +1,5 @@
 """Progress for a person: a live bar on a terminal, a plain line now and then elsewhere. Always on standard error."""
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,9 +9,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from robustmaps.cli._terminal._shared import rich_table
+from robustmaps.cli._terminal._shared import rich_table, tell
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.tables import table
+from robustmaps.engine.text import visible
 
 _PLAIN_EVERY_S = 10.0
 _LABELS = {
@@ -45,7 +45,7 @@ class Watch:
 
     def of(self, title: str, progress: Progress) -> None:
         """Show a report of the task with that title."""
-        label = ": ".join(filter(None, (title, progress.phase)))
+        label = visible(": ".join(filter(None, (title, progress.phase))))
         if self._bars is None:
             self._plain(title, label, progress)
             return
@@ -74,13 +74,13 @@ class Watch:
             _figures(progress.figures),
             _eta(progress.remaining_s),
         )
-        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+        tell(", ".join(filter(None, parts)))
 
 
 @contextmanager
 def watching() -> Iterator[Watch]:
     """A display for the block."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield Watch(None)
         return
@@ -138,7 +138,7 @@ def attacking() -> Iterator[CascadeTable | Watch]:
 @contextmanager
 def live() -> Iterator[Live | None]:
     """A display on standard error for the block; None where that is not a terminal."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield None
         return

@@ -18,6 +18,20 @@ def numbered_classes(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
+def classes_of(where: str, labels: NDArray[np.integer]) -> tuple[str, ...]:
+    """The numbered classes of training labels.
+
+    Raises:
+        InputError: there are more classes than labels, so that some have no image.
+    """
+    count = int(labels.max()) + 1
+    if count > len(labels):
+        raise InputError(
+            f"{where}: label {count - 1} among {len(labels)} images; expected labels from 0 on, each with an image"
+        )
+    return numbered_classes(count)
+
+
 def check_labels(where: str, labels: NDArray[Any], images: NDArray[Any], classes: int | None = None) -> None:
     """Refuse labels that are not one whole number in 0..classes-1 for each image.
 

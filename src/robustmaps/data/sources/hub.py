@@ -2,18 +2,22 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from robustmaps.data.decode import Encoded, decode_blocks
+from robustmaps.data.decode import DECODING, Encoded, decode_blocks
 from robustmaps.data.known import KNOWN, HubId
 from robustmaps.data.source import SPLIT_NAMES, UNSPLIT, Contents, Progress
 from robustmaps.data.sources.registry import SourceRow
+from robustmaps.data.tally import Tally
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import check_regular
 
 _PREFIX = "hf:"
-_LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+_LABEL_NAMES = ("label", "labels", "fine_label", "class", "class_label", "category", "target", "y")
+_OPTIONS = ("label", "config", "train", "validation", "test")
+_FORM = "hf:owner/name, hf:owner/name@revision or hf:FOLDER, and after # options such as #label=fine_label,test=val"
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,38 @@ class Hub:
         folder = Path(self.id.repository)
         files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
         digest = hashlib.sha256(repr([(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode())
-        return f"hub {self.id} {digest.hexdigest() if files else ''}"
+        where = {item.name: getattr(self.id, item.name) for item in fields(HubId) if item.name != "splits"}
+        listed = ", ".join(f"{name}={value!r}" for name, value in where.items())
+        # The named sets have no image that a later version decodes differently, and may not be at hand any more.
+        later = "" if self.name in KNOWN else f" {self.id.splits} {DECODING}"
+        return f"hub HubId({listed}) {digest.hexdigest() if files else ''}{later}"
 
     def read(self, image_size: int | None, progress: Progress | None) -> Contents:
-        """Download what isn't yet, and decode."""
+        """Download what isn't yet, check all labels, and decode."""
         where = f"hf:{self.id.repository}"
-        splits = self._load(where)
-        names = {SPLIT_NAMES[name]: name for name in splits if name in SPLIT_NAMES}
-        if not names:
-            raise InputError(f"{where}: no split called train; found {', '.join(splits)}")
-        features = splits[names.get("train", next(iter(names.values())))].features
+        splits = self._splits(where)
+        features = next(iter(splits.values())).features
+        tally = Tally()
         image, label = find_columns(where, features, self.id.label)
-        classes = features[label].names if hasattr(features[label], "names") else None
-        targets = {UNSPLIT: "train"} if list(names) == ["train"] else names
-        encoded = _encoded(where, {split: splits[name] for split, name in targets.items()}, image, label, classes)
-        return Contents(where, decode_blocks(encoded, image_size, progress), tuple(classes) if classes else None)
+        names = tuple(features[label].names) if hasattr(features[label], "names") else None
+        labels = {split: _labels(where, rows, split, label, names) for split, rows in splits.items()}
+        targets = {UNSPLIT: splits["train"]} if list(splits) == ["train"] else splits
+        encoded = _encoded(where, targets, image, {s: labels[s if s in labels else "train"] for s in targets})
+        return Contents(where, decode_blocks(encoded, image_size, progress, tally), names, tally)
+
+    def _splits(self, where: str) -> dict[str, Any]:
+        """The splits by our names, those of training first."""
+        found = self._load(where)
+        names = {SPLIT_NAMES[name]: name for name in found if name in SPLIT_NAMES}
+        # A split under another name is not read twice.
+        chosen = dict(self.id.splits)
+        names = {ours: name for ours, name in names.items() if name not in chosen.values()} | chosen
+        for ours, name in chosen.items():
+            if name not in found:
+                raise InputError(f"{where}: {ours}={name}: no such split; found {', '.join(found)}")
+        if not names:
+            raise InputError(f"{where}: no split called train; found {', '.join(found)}")
+        return {split: found[names[split]] for split in ("train", "validation", "test") if split in names}
 
     def _load(self, where: str) -> dict[str, Any]:
         try:
@@ -60,6 +81,8 @@ class Hub:
 def find_columns(where: str, features: Any, label: str | None = None) -> tuple[str, str]:
     """The names of the one image column and the one label column.
 
+    A label column has class names, or one of the usual names; one that is called ``label`` goes before others.
+
     Raises:
         InputError: there is none, or there are several.
     """
@@ -69,30 +92,59 @@ def find_columns(where: str, features: Any, label: str | None = None) -> tuple[s
     if len(images) != 1:
         raise InputError(f"{where}: expected one column of images, found {images} among {list(features)}")
     if label is None:
-        labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-        labels = labels if len(labels) == 1 else [name for name in _LABEL_NAMES if name in features][:1]
+        labels = [
+            name
+            for name, feature in features.items()
+            if isinstance(feature, datasets.ClassLabel) or (name.lower() in _LABEL_NAMES and name not in images)
+        ]
         if not labels:
-            raise InputError(f"{where}: no label column; expected a ClassLabel or one of {', '.join(_LABEL_NAMES)}")
-        label = labels[0]
+            raise InputError(
+                f"{where}: no label column among {', '.join(features)}; choose one, such as "
+                f"{where}#label={next((name for name in features if name not in images), 'NAME')}"
+            )
+        if len(labels) > 1 and "label" not in labels:
+            raise InputError(
+                f"{where}: several label columns, {', '.join(labels)}; choose one, such as {where}#label={labels[0]}"
+            )
+        label = "label" if "label" in labels else labels[0]
     if label not in features:
         raise InputError(f"{where}: no column {label!r} among {list(features)}")
     return images[0], label
 
 
-def _encoded(
-    where: str, splits: dict[str, Any], image: str, label: str, classes: list[str] | None
-) -> Iterator[Encoded]:
+def _labels(where: str, rows: Any, split: str, label: str, names: tuple[str, ...] | None) -> list[str]:
+    """The class names of a split, all checked before an image is decoded."""
+    values = list(rows[label])
+    if values and all(value is None or (_is_whole(value) and value < 0) for value in values):
+        raise InputError(
+            f"{where}: the labels of split {split} are hidden (all are {values[0]}); choose another split that has "
+            f"labels, such as {where}#{split}={'train' if split == 'validation' else 'validation'}"
+        )
+    for number, value in enumerate(values):
+        good = (_is_whole(value) and value >= 0) or (isinstance(value, str) and bool(value.strip()))
+        if not good or (names is not None and (isinstance(value, str) or value >= len(names))):
+            expected = f"0 to {len(names) - 1}" if names else "whole numbers from 0 on, or names"
+            raise InputError(f"{where}: {split} row {number}: label {value!r} out of range; expected {expected}")
+    return [names[value] if names else str(value) for value in values]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _encoded(where: str, splits: dict[str, Any], image: str, labels: dict[str, list[str]]) -> Iterator[Encoded]:
     import datasets
 
     for split, rows in splits.items():
         # Images stay encoded here, so that they are decoded in threads and resized as those of every other source.
-        raw = rows.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-        for number, row in enumerate(raw):
-            value, picture = row[label], row[image]
-            if value is None or (classes is not None and not 0 <= value < len(classes)):
-                raise InputError(f"{where}: {split} row {number}: label {value} out of range")
-            data = picture["bytes"] if picture["bytes"] is not None else Path(picture["path"])
-            yield Encoded(f"{where}: {split} row {number}", data, split, classes[value] if classes else str(value))
+        raw = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        for number, (row, label) in enumerate(zip(raw, labels[split], strict=True)):
+            picture, here = row[image], f"{where}: {split} row {number}"
+            if picture is None:
+                raise InputError(f"{here}: no image; remove the row")
+            if picture["bytes"] is None:
+                check_regular(picture["path"], "an image")
+            yield Encoded(here, picture["bytes"] or Path(picture["path"]), split, label)
 
 
 def _named(spec: str) -> Hub | None:
@@ -102,13 +154,21 @@ def _named(spec: str) -> Hub | None:
     if not spec.startswith(_PREFIX):
         return None
     text = spec.removeprefix(_PREFIX)
+    listed = ""
+    if not Path(text).expanduser().is_dir():
+        text, _, listed = text.partition("#")
+    given = dict(part.partition("=")[::2] for part in listed.split(",") if part)
+    if not all(key in _OPTIONS and value for key, value in given.items()):
+        raise InputError(f"{spec}: expected {_FORM}; options: {', '.join(_OPTIONS)}")
+    config, label, splits = given.pop("config", None), given.pop("label", None), tuple(sorted(given.items()))
     folder = Path(text).expanduser()
     if folder.is_dir():
-        return Hub(folder.resolve().name, HubId(str(folder.resolve())))
+        repository = str(folder.resolve())
+        return Hub(folder.resolve().name, HubId(repository, config, label, splits=splits))
     repository, _, revision = text.partition("@")
     if repository.count("/") != 1 or not all(repository.split("/")):
-        raise InputError(f"{spec}: expected hf:owner/name, hf:owner/name@revision or hf:FOLDER")
-    return Hub(repository.split("/")[1], HubId(repository, revision=revision or None))
+        raise InputError(f"{spec}: expected {_FORM}")
+    return Hub(repository.split("/")[1], HubId(repository, config, label, revision or None, splits=splits))
 
 
 ROW = SourceRow(

@@ -1,22 +1,27 @@
 """IDX files: the form in which MNIST and its relatives are published."""
 
 import gzip
+import math
+import struct
 import zlib
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robustmaps.data.source import Contents, Progress
-from robustmaps.data.sources.arrays import array_blocks, check_labels, numbered_classes
+from robustmaps.data.sources.arrays import array_blocks, check_labels, classes_of
 from robustmaps.data.sources.registry import SourceRow
 from robustmaps.engine.errors import InputError
 
 _PREFIXES = {"train": "train", "test": "t10k"}
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 _BYTES = 8
+_BEST_RATIO = 1032
+"""Of gzip; more than this many times a file's size can't come out of it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Idx:
             images_file, labels_file = (self._file(prefix, kind) for kind in _KINDS)
             images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
             check_labels(str(labels_file), labels, images, len(classes) or None)
-            classes = classes or numbered_classes(int(labels.max()) + 1)
+            classes = classes or classes_of(str(labels_file), labels)
             blocks.append(array_blocks(split, images[:, None], labels, classes, image_size, progress))
         return Contents(str(self.path), chain.from_iterable(blocks), classes)
 
@@ -73,17 +78,30 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         InputError: the file is damaged, or holds something else.
     """
     try:
+        size = path.stat().st_size
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read()
+            shape = _read_shape(path, file, dimensions)
+            count = math.prod(shape)
+            most = _BEST_RATIO * size if path.suffix == ".gz" else size
+            if count > most:
+                raise InputError(f"{path}: at most {most} bytes for the shape {shape}; its header is damaged")
+            # One byte more shows that the file goes on.
+            data = file.read(count + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: can't be read ({error}); copy or download it again") from error
-    start = 4 + 4 * dimensions
-    if len(data) < start or data[:2] != b"\0\0" or (data[2], data[3]) != (_BYTES, dimensions):
-        raise InputError(f"{path}: no IDX file of bytes in {dimensions} dimensions; it starts with {data[:4].hex(' ')}")
-    shape = tuple(int(size) for size in np.frombuffer(data, ">u4", count=dimensions, offset=4))
-    if len(data) - start != int(np.prod(shape)):
-        raise InputError(f"{path}: {len(data) - start} bytes for the shape {shape}; it is cut off or too long")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    if len(data) != count:
+        found = len(data) if len(data) < count else f"more than {count}"
+        raise InputError(f"{path}: {found} bytes for the shape {shape}; it is cut off or too long")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _read_shape(path: Path, file: BinaryIO | gzip.GzipFile, dimensions: int) -> tuple[int, ...]:
+    header = file.read(4 + 4 * dimensions)
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, _BYTES, dimensions)):
+        raise InputError(
+            f"{path}: no IDX file of bytes in {dimensions} dimensions; it starts with {header[:4].hex(' ')}"
+        )
+    return struct.unpack(f">{dimensions}I", header[4:])
 
 
 ROW = SourceRow(

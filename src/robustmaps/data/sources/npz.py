@@ -1,7 +1,6 @@
 """NumPy archives."""
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.data.npy import DAMAGE, read_member
 from robustmaps.data.source import UNSPLIT, Contents, Progress
-from robustmaps.data.sources.arrays import array_blocks, check_labels, numbered_classes
+from robustmaps.data.sources.arrays import array_blocks, check_labels, classes_of
 from robustmaps.data.sources.registry import SourceRow
 from robustmaps.engine.errors import InputError
 
 _SPLIT_KEYS = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
 _WHOLE_KEYS = {UNSPLIT: ("images", "labels")}
+_KEYS = {"classes", *(key for keys in (_SPLIT_KEYS, _WHOLE_KEYS) for pair in keys.values() for key in pair)}
 _CHANNELS = (1, 3)
 
 
@@ -41,12 +42,12 @@ class Npz:
 
     def read(self, image_size: int | None, progress: Progress | None) -> Contents:
         """Read the arrays; nothing is unpickled."""
-        arrays = self._arrays()
+        arrays, found = self._arrays()
         keys = _WHOLE_KEYS if "images" in arrays else _SPLIT_KEYS
         missing = [key for pair in keys.values() for key in pair if key not in arrays]
         if missing:
             raise InputError(
-                f"{self.path}: missing {', '.join(missing)}, found {', '.join(arrays) or 'nothing'}; "
+                f"{self.path}: missing {', '.join(missing)}, found {', '.join(found) or 'nothing'}; "
                 "expected x_train, y_train, x_test, y_test, or images, labels"
             )
         classes = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else ()
@@ -62,15 +63,17 @@ class Npz:
                     f"{self.path}: {images_key} has images of shape {images.shape[1:]}, the others {shape}"
                 )
             shape = images.shape[1:]
-            classes = classes or numbered_classes(int(labels.max()) + 1)
+            classes = classes or classes_of(f"{self.path}: {labels_key}", labels)
             blocks.append(array_blocks(split, images, labels, classes, image_size, progress))
         return Contents(str(self.path), chain.from_iterable(blocks), classes)
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def _arrays(self) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        """The arrays that are used, and the names of all."""
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+            with zipfile.ZipFile(self.path) as archive:
+                members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+                return {key: read_member(archive, members[key]) for key in members if key in _KEYS}, list(members)
+        except DAMAGE as error:
             raise InputError(f"{self.path}: can't be read as an .npz of plain arrays ({error})") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from robustmaps.data.known import KNOWN
 from robustmaps.data.source import Source
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.files import check_regular
 from robustmaps.engine.registry import Registry
 
 
@@ -55,6 +56,8 @@ def resolve(spec: str | Path) -> Source:
         path = path.resolve()
         if source := _first(row.at(path) for row in rows):
             return source
+        if not path.is_dir():
+            check_regular(path, f"a folder, or a file of a known kind ({', '.join(forms())})")
         raise InputError(f"{path}: not a directory, nor a file of a known kind ({', '.join(forms())})")
     if isinstance(spec, Path) or os.sep in text or path.suffix:
         raise InputError(f"{text}: no such file or folder")

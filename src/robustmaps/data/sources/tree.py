@@ -1,9 +1,12 @@
 """Which split and class an image belongs to, from the folders it lies in."""
 
+from collections.abc import Callable
+
 from robustmaps.data.source import SPLIT_NAMES, UNSPLIT
+from robustmaps.data.sources.content import has_image_suffix, why_left_out
+from robustmaps.data.tally import Tally
 from robustmaps.engine.errors import InputError
 
-_IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _HIDDEN = (".", "__MACOSX")
 _EXPECTED = "expected train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
 
@@ -13,9 +16,25 @@ def is_hidden(name: str) -> bool:
     return name.startswith(_HIDDEN)
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name ends as an image's does; other files (a README, a list) are left aside."""
-    return name.lower().endswith(_IMAGE_SUFFIXES) and not is_hidden(name)
+def leave_out(name: str, where: str, head: Callable[[], bytes], tally: Tally) -> bool:
+    """Whether a file is not to be decoded; what is not system debris is counted.
+
+    Args:
+        name: its name.
+        where: its path, for people.
+        head: reads its first bytes; only called where the name decides nothing.
+        tally: counts it.
+    """
+    if is_hidden(name):
+        if has_image_suffix(name) and not name.startswith("._"):
+            tally.count("left out, hidden by a dot in front of the name", where)
+        return True
+    if has_image_suffix(name):
+        return False
+    reason = why_left_out(head())
+    if reason is not None:
+        tally.count(reason, where)
+    return reason is not None
 
 
 class Tree:
@@ -24,8 +43,9 @@ class Tree:
     The layout is ``[TOP/][SPLIT/]CLASS/IMAGE``, with at most one folder on top.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, tally: Tally) -> None:
         self._where = where
+        self._tally = tally
         self._folders: set[str] = set()
         self._placed: dict[str, tuple[str, str]] = {}
         self._top: str | None = None
@@ -59,7 +79,8 @@ class Tree:
             filled.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
         empty = sorted(self._folders - filled)
         if empty:
-            raise InputError(f"{self._where}: class folder {empty[0]} has no image; fill it or remove it")
+            seen = "".join(f"; {note}" for note in self._tally.notes())
+            raise InputError(f"{self._where}: class folder {empty[0]} has no image; fill it or remove it{seen}")
         self._check_classes()
 
     def _check_classes(self) -> None:

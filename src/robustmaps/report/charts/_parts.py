@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.text import visible
 
 SERIES = 8
 """The number of colours; a plot with more series reuses them."""
@@ -16,7 +17,7 @@ Tints = Mapping[str, int]
 
 def plain(text: str) -> str:
     """A name escaped for Plotly, which interprets some HTML in texts."""
-    return html.escape(text, quote=False)
+    return html.escape(visible(text), quote=False)
 
 
 def colour(index: int, opacity: float | None = None) -> str:

@@ -6,7 +6,7 @@ from robustmaps.evaluation import Evaluation
 from robustmaps.report._blocks import Block, Missing
 from robustmaps.report.charts._accuracy import radius_chart
 from robustmaps.report.charts._verdicts import cascade_chart
-from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._commands import permission, shell
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.report.sections._shared import MOST_LINES, not_evaluated, some_only
@@ -26,8 +26,9 @@ def attacks(material: Material) -> list[Block]:
     if study.yardstick is not None:
         blocks += _cascade(study, study.yardstick)
     curve = _radius(study)
-    folder = study.best.runs[0].folder
-    command = shell("robustmaps", "evaluate", folder, "--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255")
+    run = study.best.runs[0]
+    options = ["--attack", "apgd-ce,square", "--eps", "2/255,4/255,8/255", *permission(run)]
+    command = shell("robustmaps", "evaluate", run.folder, *options)
     blocks += curve or [Missing("No curve of robust accuracy over eps yet. To make one, give several radii:", command)]
     if study.yardstick is None:
         blocks.append(not_evaluated(study))

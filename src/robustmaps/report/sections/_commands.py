@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from robustmaps.attacks import listed, takes
-from robustmaps.config import AttackConfig
+from robustmaps.config import AttackConfig, needs_trust
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.evaluation import Evaluation, attack_settings
@@ -24,6 +24,11 @@ def shell(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
+def permission(*runs: RunRecord) -> list[str]:
+    """The option that a command needs if the networks of these runs are made by code that their files name."""
+    return ["--allow-code"] if any(needs_trust(run.config) for run in runs) else []
+
+
 def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequence[Evaluation | None]) -> list[str]:
     """The commands that train runs again, evaluate them in the same way, and write the report.
 
@@ -34,19 +39,21 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
     """
     lines = []
     for run, evaluation in zip(runs, evaluations, strict=True):
-        lines.append(shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN))
+        lines.append(
+            shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN, *permission(run))
+        )
         if evaluation is not None:
             # Training names the folder after the configuration, whatever its name here.
-            lines.append(evaluate_command(AGAIN / run.config.name, evaluation))
+            lines.append(evaluate_command(AGAIN / run.config.name, run, evaluation))
     plan = folder / "study.yaml"
     if plan.is_file():
         lines.append("# or the whole study:")
-        lines.append(shell("robustmaps", "sweep", plan, "--out", AGAIN))
-    return [*lines, shell("robustmaps", "report", AGAIN)]
+        lines.append(shell("robustmaps", "sweep", plan, "--out", AGAIN, *permission(*runs)))
+    return [*lines, shell("robustmaps", "report", AGAIN, *permission(*runs))]
 
 
-def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
-    """The command that evaluates a network in ``folder`` in the same way."""
+def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> str:
+    """The command that evaluates the network of a run, made again in ``folder``, in the same way."""
     attack = _attack_options(evaluation)
     if attack is None:  # made from Python or by another version
         return "# The command line has no options for this evaluation; its settings are below."
@@ -58,7 +65,7 @@ def evaluate_command(folder: Path, evaluation: Evaluation) -> str:
         str(len(evaluation.verdicts)),
         *(["--seed", str(evaluation.seed)] * (evaluation.seed != 0)),
     ]
-    return shell("robustmaps", "evaluate", folder, *options)
+    return shell("robustmaps", "evaluate", folder, *options, *permission(run))
 
 
 def _attack_options(evaluation: Evaluation) -> list[str] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from robustmaps.engine.checked import read_json
 from robustmaps.engine.tables import table
 from robustmaps.report._blocks import Block, Listing, Missing, Text
-from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._commands import permission, shell
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.runs import RunRecord
@@ -21,7 +21,8 @@ def diagnostics(material: Material) -> list[Block]:
         for found in diagnosis
     ]
     if not rows:
-        command = shell("robustmaps", "diagnose", material.study.best.runs[0].folder)
+        run = material.study.best.runs[0]
+        command = shell("robustmaps", "diagnose", run.folder, *permission(run))
         return [Missing("No diagnosis has been made yet. To make one:", command)]
     count = sum(row[3] == "suspect" for row in rows)
     text = f"{count or 'None'} of {len(rows)} checks {'is' if count < 2 else 'are'} suspicious."

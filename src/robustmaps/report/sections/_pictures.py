@@ -21,7 +21,7 @@ from robustmaps.figures import png_of_change, png_of_image, png_of_map
 from robustmaps.networks import open_checkpoint
 from robustmaps.report._blocks import Block, Gallery, Missing, Text, Tile
 from robustmaps.report.charts._depth import DepthSeries, depth_chart
-from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._commands import permission, shell
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.runs import RunRecord
@@ -68,25 +68,25 @@ class _Opened:
 def images(material: Material) -> tuple[Block, ...]:
     """Images under a short attack."""
     drawn = material.once(_drawn)
-    return drawn.images if drawn else _left_out(material)
+    return drawn.images if isinstance(drawn, _Pictures) else _left_out(material, drawn)
 
 
 def inside(material: Material) -> tuple[Block, ...]:
     """The gain along the depth, and feature maps."""
     drawn = material.once(_drawn)
-    return drawn.inside if drawn else _left_out(material)
+    return drawn.inside if isinstance(drawn, _Pictures) else _left_out(material, drawn)
 
 
-def _left_out(material: Material) -> tuple[Block, ...]:
-    text = "Omitted, or the network or its images are not available here. If both are, this adds it:"
-    return (Missing(text, shell("robustmaps", "report", material.study.folder)),)
+def _left_out(material: Material, reason: str) -> tuple[Block, ...]:
+    text = reason or "Omitted, or the network or its images are not available here. If both are, this adds it:"
+    return (Missing(text, shell("robustmaps", "report", material.study.folder, *permission(*material.study.runs))),)
 
 
-def _drawn(material: Material) -> _Pictures | None:
-    """Pictures of the best configuration and its reference, if any; None if not available."""
+def _drawn(material: Material) -> _Pictures | str:
+    """Pictures of the best configuration and its reference, if any; else the reason, empty if nothing went wrong."""
     data, study = material.data, material.study
     if data is None or not material.pictures:
-        return None
+        return ""
     chosen = [
         (variant.name, run)
         for variant in (study.reference, study.best)
@@ -95,11 +95,12 @@ def _drawn(material: Material) -> _Pictures | None:
     # Networks trained on other images would need other pictures.
     alike = [(name, run.folder) for name, run in chosen if run.config.data == chosen[-1][1].config.data]
     if not alike:
-        return None
+        return ""
     try:
         return _draw(alike, data, study.tints, material.device, material.watcher)
-    except (InputError, RuntimeError):  # unreadable weights, or out of memory
-        return None
+    except (InputError, RuntimeError) as error:  # unreadable weights, code that is not trusted, or out of memory
+        reason = str(error).partition("\n")[0]
+        return f"The network could not be opened or attacked: {reason}. Afterwards, this adds it:"
 
 
 def _finished(variant: Variant) -> RunRecord | None:

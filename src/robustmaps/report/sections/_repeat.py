@@ -1,6 +1,8 @@
 """How to repeat runs."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from robustmaps.config import study_text, write_config
 from robustmaps.engine.errors import InputError
@@ -49,12 +51,22 @@ def _environments(study: Statistics) -> Table:
     for run in study.runs:
         for key, value in run.environment.items():
             counts = found.setdefault(key, {})
-            counts[str(value)] = counts.get(str(value), 0) + 1
+            text = _earlier(value, run.environment) if key == "before" else str(value)
+            counts[text] = counts.get(text, 0) + 1
     rows = [
         (key, "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items()))
         for key, counts in found.items()
     ]
     return table(("what", "version or device"), rows, f"Environment of the {'runs' if len(study.runs) > 1 else 'run'}")
+
+
+def _earlier(sessions: Any, now: Mapping[str, Any]) -> str:
+    """What was different in the sessions before the last one."""
+    each = sessions if isinstance(sessions, list) else []
+    changes = (
+        ", ".join(f"{k} {v}" for k, v in one.items() if now.get(k) != v) for one in each if isinstance(one, dict)
+    )
+    return "; then ".join(changes)
 
 
 ROW = SectionRow(name="repeat", title="Repeat it", order=90, blocks=repeating)

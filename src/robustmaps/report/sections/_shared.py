@@ -1,7 +1,7 @@
 """Texts shared by several sections."""
 
 from robustmaps.report._blocks import Block, Missing, Text
-from robustmaps.report.sections._commands import shell
+from robustmaps.report.sections._commands import permission, shell
 from robustmaps.studies import Statistics
 
 MOST_LINES = 8
@@ -10,7 +10,8 @@ MOST_LINES = 8
 
 def not_evaluated(study: Statistics) -> Missing:
     """The placeholder for figures before the first evaluation."""
-    command = shell("robustmaps", "evaluate", study.best.runs[0].folder, "--attack", "autoattack")
+    run = study.best.runs[0]
+    command = shell("robustmaps", "evaluate", run.folder, "--attack", "autoattack", *permission(run))
     return Missing("No run has been evaluated yet. To evaluate one:", command)
 
 

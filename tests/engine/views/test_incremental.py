@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from robustmaps import models
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
+from robustmaps.engine.views.incremental import incremental
 
 
 def proposals(count: int, height: int, width: int):
