@@ -254,7 +254,7 @@ def test_two_sweeps_do_not_share_a_folder(study):
     path.with_suffix("").mkdir()
     with (
         FileLock(path.with_suffix("") / ".sweep.lock"),
-        pytest.raises(InputError, match="another sweep is running there"),
+        pytest.raises(InputError, match="another process is running a sweep there"),
     ):
         make(path)
 
