@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustmaps.data.npy import DAMAGE
 from robustmaps.data.sources.arrays import check_labels
+from robustmaps.data.sources.npy import DAMAGE
 from robustmaps.data.store import whole_checksum
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular, short_hash

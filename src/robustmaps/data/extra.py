@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from robustmaps.data.cache import cache_root
 from robustmaps.data.memory_map import map_rows
-from robustmaps.data.npy import DAMAGE, check_announced, read_header, read_member
 from robustmaps.data.sets import Dataset, Extra, ImageSet
 from robustmaps.data.sources.arrays import check_labels
+from robustmaps.data.sources.npy import DAMAGE, check_announced, read_header, read_member
 from robustmaps.data.store import quick_checksum
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustmaps.data.npy import read_header
+from robustmaps.data.sources.npy import read_header
 from robustmaps.engine.memory import free_bytes
 
 _CHUNK = 1024

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from robustmaps.engine.views.incremental import incremental
 from torch import Tensor, nn
 
 from robustmaps import models

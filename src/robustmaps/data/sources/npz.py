@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.data.npy import DAMAGE, read_member
 from robustmaps.data.source import UNSPLIT, Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, check_labels, classes_of
+from robustmaps.data.sources.npy import DAMAGE, read_member
 from robustmaps.data.sources.registry import SourceRow
 from robustmaps.engine.errors import InputError
 
