@@ -159,8 +159,8 @@ def test_after_a_power_cut_the_images_are_those_of_the_state(run, tmp_path, monk
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("damage", ["clean", "missing"])
-def test_images_that_were_lost_are_noticed_at_the_end(damage, run, tmp_path):
+@pytest.mark.parametrize("damage", ["clean", "missing", "a bit"])
+def test_images_that_were_lost_or_damaged_are_noticed(damage, run, tmp_path):
     def stop(progress):
         if progress.phase == "pgd" and progress.done >= 24:
             raise KeyboardInterrupt
@@ -173,10 +173,15 @@ def test_images_that_were_lost_are_noticed_at_the_end(damage, run, tmp_path):
         kept.unlink()
     else:
         images = np.load(kept)
-        images[:] = data.load("digits").test.subset(40).tensors()[0].numpy()
+        clean = data.load("digits").test.subset(40).tensors()[0].numpy()
+        if damage == "clean":
+            images[:] = clean
+        else:
+            row = int((images != clean).any((1, 2, 3)).nonzero()[0][0])
+            images[row].view(np.uint32)[0, 0, 0] ^= 1
         np.save(kept, images)
-    message = "refers to it" if damage == "missing" else r"\d+ of \d+ adversarial images are not those that were found"
-    with pytest.raises(Damaged, match=rf"adversarials.npy: .*{message}.*delete the folder"):
+    message = "refers to it" if damage == "missing" else r"image \d+: damaged"
+    with pytest.raises(Damaged, match=rf"adversarials.npy.*{message}.*delete the folder"):
         evaluate_checkpoint(run, QUICK, SAVING, out=out)
     assert not out.exists()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._identity import Identity
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning, compare
-    from robustmaps.evaluation._state import STATE_FILES, claim_state
+    from robustmaps.evaluation._state import STATE_FILES, check_images, claim_state
 
 __all__ = [
     "ROBUST",
@@ -38,6 +38,7 @@ __all__ = [
     "Identity",
     "agree",
     "attack_settings",
+    "check_images",
     "check_saved",
     "claim_state",
     "compare",

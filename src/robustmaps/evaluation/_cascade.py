@@ -20,7 +20,7 @@ from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
 from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
 from robustmaps.evaluation._result import ROBUST, WRONG
-from robustmaps.evaluation._state import AttackStage, Found
+from robustmaps.evaluation._state import AttackStage, Found, image_checksum
 
 
 @dataclass
@@ -136,6 +136,7 @@ class Cascade:
                 self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
                 if self.adversarials is not None:
                     self.adversarials[row] = x_adv[index].to(self.adversarials)
+                    self.found.images[str(row)] = image_checksum(self.adversarials[row])
         stage.broken += sum(fallen)
 
     def _attempt(

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustmaps.engine.checked import Damaged, read_json
+from torch import Tensor
+
+from robustmaps.engine.checked import Damaged, checksum, compare_checksums, read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.writing.outputs import claim_folder
@@ -54,6 +56,7 @@ class Found:
         undecided: images whose verdict rests on logits without a prediction, such as NaN.
         gradients, mended: images' gradients that attacks took, and how many of them were NaN or infinite.
         sessions: device, versions, threads and settings of the calls, each once.
+        images: checksums of the adversarial images that were kept, by sample.
     """
 
     verdicts: list[str]
@@ -66,6 +69,7 @@ class Found:
     gradients: int = 0
     mended: int = 0
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    images: dict[str, str] = field(default_factory=dict)
 
     def begin(self, session: Mapping[str, Any]) -> None:
         """Record the environment of a call, and warn if it is another than that of the call before."""
@@ -98,6 +102,28 @@ def undecided_text(count: int, total: int) -> str:
         f"{count} of {total} image{what} logits without a prediction (NaN, or several infinite): misclassified, "
         "whatever the label"
     )
+
+
+def image_checksum(image: Tensor) -> str:
+    """The checksum of an image's values."""
+    return checksum(image.contiguous().cpu().numpy().data.cast("B"))
+
+
+def check_images(folder: Path, images: Tensor, where: object) -> None:
+    """Refuse adversarial images (N, C, H, W) that are not those which the state in a folder counts.
+
+    Args:
+        folder: the folder of the state; without one, all images pass.
+        images: the images.
+        where: their file, for the message.
+
+    Raises:
+        Damaged: an image has another checksum than when it was found, or the state is damaged.
+    """
+    file = folder / _FILE
+    written = read_json(file, _MEND).get("found", {}).get("images", {}) if file.exists() else {}
+    for row, expected in written.items():
+        compare_checksums(f"{where}, image {row}", image_checksum(images[int(row)]), expected, _MEND)
 
 
 def claim_state(folder: Path) -> None:

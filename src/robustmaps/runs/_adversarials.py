@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic
-from robustmaps.evaluation import Evaluation, check_saved
+from robustmaps.evaluation import Evaluation, check_images, check_saved
 from robustmaps.training import load_weights, save_weights
 
 _FILE = "adversarials.npy"
@@ -51,6 +51,7 @@ class KeptImages:
         if self._map.shape != tuple(x.shape) or self._map.dtype != np.float32:
             raise Damaged(f"{path}: {self._map.dtype} of shape {self._map.shape}, expected float32 like x; {_MEND}")
         self.images = torch.from_numpy(self._map)
+        check_images(folder, self.images, path)
 
     def flush(self) -> None:
         """Return when all images are on the disk."""
@@ -77,7 +78,7 @@ class KeptImages:
         return counts
 
 
-def check_images(path: Path, evaluation: Evaluation) -> None:
+def check_file(path: Path, evaluation: Evaluation) -> None:
     """Check that a file written by `KeptImages.save` is intact and belongs to the evaluation.
 
     Raises:

@@ -17,7 +17,7 @@ from robustmaps.engine.writing.outputs import alone
 from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
-from robustmaps.runs._adversarials import KeptImages, check_images
+from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attacks import create_attacks
 from robustmaps.runs._doubts import UNFINISHED, copied_images, unfinished
 from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
@@ -293,7 +293,7 @@ class _Work:
         if files.images is not None:
             if not is_adversarial(files.images):
                 return None
-            check_images(files.images, known)
+            check_file(files.images, known)
         if not files.info.exists():  # earlier versions wrote it last
             self._describe(known, files)
         return EvaluatedRun(self._as_of_now(known, files.path), files.path, files.images, before=True)

@@ -11,6 +11,7 @@ import torch
 
 from robustmaps import attacks
 from robustmaps.config import check_trusted
+from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
@@ -176,7 +177,7 @@ def reproduce(
         _first_difference(record.history[:compared], folder.read_history()[:compared]),
         weights,
         evaluations,
-        _changes(record.environment, json.loads(folder.environment.read_text(encoding="utf-8"))),
+        _changes(record.environment, read_json(folder.environment)),
     )
 
 
@@ -191,7 +192,9 @@ def _threads(recorded: int | None) -> Iterator[None]:
 
 
 def _changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
-    return tuple((name, old, now.get(name)) for name, old in recorded.items() if old != now.get(name))
+    # Sessions before the last one of a resumed run are not compared.
+    names = [name for name in recorded if name != "before"]
+    return tuple((name, recorded[name], now.get(name)) for name in names if recorded[name] != now.get(name))
 
 
 def _first_difference(recorded: Iterable[Mapping[str, Any]], again: Iterable[Mapping[str, Any]]) -> int | None:
