@@ -159,7 +159,7 @@ def timeless(value: Any) -> Any:
 
 
 def _measures_time(name: str) -> bool:
-    return name.endswith("_s") or name in ("seconds", "data_share", "elapsed")
+    return name.endswith(("_s", "seconds")) or name in ("data_share", "elapsed")
 
 
 def _child(order: dict[str, Any], log: int, counter: int) -> None:
