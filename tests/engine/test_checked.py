@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustmaps.engine.checked import Damaged, checksum, read_json, sealed, unsealed
+from robustmaps.engine.checked import Damaged, checksum, sealed, unsealed
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, write_json
 

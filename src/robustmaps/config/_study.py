@@ -12,9 +12,10 @@ import yaml
 from robustmaps import defenses
 from robustmaps.config._flat_keys import read_mapping, read_yaml, section_from_mapping, to_mapping
 from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping
-from robustmaps.engine.checked import Damaged, read_json
+from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
+from robustmaps.engine.reading.plain import read_json
 
 STUDY = "study.json"
 """The file in a study's folder that lists its runs."""

@@ -30,9 +30,9 @@ from robustmaps.evaluation._checks import (
     state_restored,
 )
 from robustmaps.evaluation._fingerprints import images_sha256
+from robustmaps.evaluation._result import NORMS
 
 _FORMAT = 1
-_NORMS = ("linf", "l2", "l1")
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,8 @@ def _fails_without_gradients(model: nn.Module, x: Tensor) -> bool:
 
 def _check(x: Tensor, y: Tensor, norm: str, eps: float, batch_size: int) -> None:
     """Refuse anything but a batch; doubtful batches are left to the checks."""
-    if norm not in _NORMS:
-        raise unknown("norm", norm, _NORMS)
+    if norm not in NORMS:
+        raise unknown("norm", norm, NORMS)
     check_eps(eps, norm)
     check_whole("batch_size", batch_size, 1)
     if x.dim() != 4 or len(x) == 0:

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustmaps.engine.checked import Damaged, read_json
+from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import claim_folder
 
 _FILE = "state.json"
@@ -95,6 +97,14 @@ def claim_state(folder: Path) -> None:
     claim_folder(folder, lambda path: (path / _FILE).exists(), "the state of an evaluation", beside=STATE_FILES)
 
 
+@dataclass(frozen=True)
+class _State:
+    """The contents of the file."""
+
+    identity: Mapping[str, Any]
+    found: Found
+
+
 class StateFolder:
     """The folder that stores `Found` after every batch.
 
@@ -119,20 +129,18 @@ class StateFolder:
             return None
         try:
             values = read_json(file, _MEND)
-            identity, found = values["identity"], values["found"]
-            stages = [AttackStage(**stage) for stage in found.pop("stages")]
-            result = Found(**found, stages=stages)
+            state = declared(_State, values)
         except Damaged:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{file}: not the state of an evaluation ({error}); {_MEND}") from error
-        others = [name for name, value in self._identity.items() if identity.get(name) != value]
+        others = [name for name, value in self._identity.items() if state.identity.get(name) != value]
         if others:
             raise InputError(
                 f"{self.path}: contains the state of an evaluation with another {' and another '.join(others)}; "
                 "choose another folder or delete this one"
             )
-        return result
+        return state.found
 
     def save(self, found: Found) -> None:
         """Write the results, atomically."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from robustmaps.engine.checked import read_json
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.tables import table
 from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report.sections._commands import shell
