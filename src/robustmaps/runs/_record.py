@@ -175,7 +175,8 @@ def _children(folder: Path, unreadable: Skipped) -> list[Path]:
 
 def _is_above(folder: Path) -> bool:
     """Whether it is a link to a folder around it, in which everything would be found again."""
-    return folder.is_symlink() and folder.resolve() in folder.absolute().parent.resolve().joinpath("x").parents
+    around = folder.absolute().parent.resolve()
+    return folder.is_symlink() and folder.resolve() in (around, *around.parents)
 
 
 def _is_report(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from robustmaps import attacks
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Comparison, Evaluation, compare, evaluate, images_sha256
 from robustmaps.networks import choose_images, open_checkpoint, resolve
 from robustmaps.runs._record import RunRecord, read_run
@@ -174,7 +175,7 @@ def reproduce(
         _first_difference(record.history[:compared], folder.read_history()[:compared]),
         weights,
         evaluations,
-        _changes(record.environment, json.loads(folder.environment.read_text(encoding="utf-8"))),
+        _changes(record.environment, read_json(folder.environment)),
     )
 
 

@@ -19,6 +19,7 @@ DEEPEST = 40
 """Levels of nesting; our own files have less than ten."""
 MOST_JSON_BYTES = 1 << 28
 """The size of the verdicts of six million images."""
+_ESCAPE = "\\u"
 _LARGEST_WHOLE = 1 << 64
 
 
@@ -32,7 +33,9 @@ def loads(text: str | bytes) -> Any:
         values = json.loads(
             text, object_pairs_hook=_mapping, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
         )
-        if ("\\u" if isinstance(text, str) else b"\\u") in text:  # half of a surrogate pair can't be printed
+        if (
+            _ESCAPE in text if isinstance(text, str) else _ESCAPE.encode() in text
+        ):  # half of a surrogate pair can't be printed
             json.dumps(values, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} levels deep") from None

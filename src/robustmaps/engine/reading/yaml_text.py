@@ -1,5 +1,6 @@
 """Plain values from YAML that may be anything."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,15 +66,19 @@ def _check_limits(text: str) -> None:
                 if event.value in inside.keys:
                     raise ValueError(f"the key {event.value[:40]!r} is given twice")
                 inside.keys.add(event.value)
-        elif isinstance(event, yaml.AliasEvent) and event.anchor not in sizes:
-            raise ValueError(f"the alias *{event.anchor} refers to nothing, or to what it is in")
         inside.nodes += 1
         if isinstance(event, yaml.CollectionStartEvent):
             around.append(_Collection(total, event.anchor, isinstance(event, yaml.MappingStartEvent)))
         elif isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
             sizes[event.anchor] = 1
-        total += sizes[event.anchor] if isinstance(event, yaml.AliasEvent) else 1
+        total += _written_out(event, sizes) if isinstance(event, yaml.AliasEvent) else 1
         if total > _MOST_NODES:
             raise ValueError(f"more than {_MOST_NODES:,} values, aliases written out")
         if len(around) > DEEPEST + 1:
             raise ValueError(f"nested more than {DEEPEST} levels deep")
+
+
+def _written_out(alias: yaml.AliasEvent, sizes: Mapping[str, int]) -> int:
+    if alias.anchor not in sizes:
+        raise ValueError(f"the alias *{alias.anchor} refers to nothing, or to what it is in")
+    return sizes[alias.anchor]
