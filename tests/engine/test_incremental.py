@@ -1,10 +1,10 @@
 import pytest
 import torch
-from robustmaps.engine.views.incremental import incremental
 from torch import Tensor, nn
 
 from robustmaps import models
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
+from robustmaps.engine.views.incremental import incremental
 
 
 def proposals(count: int, height: int, width: int):

@@ -33,9 +33,8 @@ def loads(text: str | bytes) -> Any:
         values = json.loads(
             text, object_pairs_hook=_mapping, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
         )
-        if (
-            _ESCAPE in text if isinstance(text, str) else _ESCAPE.encode() in text
-        ):  # half of a surrogate pair can't be printed
+        if (_ESCAPE if isinstance(text, str) else _ESCAPE.encode()) in text:  # type: ignore[operator]
+            # Half of a surrogate pair can't be printed.
             json.dumps(values, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} levels deep") from None

@@ -79,6 +79,7 @@ def _check_limits(text: str) -> None:
 
 
 def _written_out(alias: yaml.AliasEvent, sizes: Mapping[str, int]) -> int:
-    if alias.anchor not in sizes:
-        raise ValueError(f"the alias *{alias.anchor} refers to nothing, or to what it is in")
-    return sizes[alias.anchor]
+    name = str(alias.anchor)
+    if name not in sizes:
+        raise ValueError(f"the alias *{name} refers to nothing, or to what it is in")
+    return sizes[name]
