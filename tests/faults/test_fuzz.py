@@ -101,7 +101,7 @@ def _fuzz(reader: Reader, examples: int, *, same_each_time: bool) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_readers_raise_nothing_else(name: str) -> None:
-    _fuzz(READERS[name], 40, same_each_time=True)
+    _fuzz(READERS[name], 20, same_each_time=True)
 
 
 @pytest.mark.slow

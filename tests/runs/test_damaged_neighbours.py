@@ -54,11 +54,17 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def damaged_run(folder: Path, name: str, seed: int) -> Path:
-    """A run whose files are as they should be but for one."""
-    run = write_run(folder, configuration(3, seed), 20).rename(folder / name)
+@pytest.fixture(scope="module")
+def third(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = write_run(tmp_path_factory.mktemp("third"), configuration(3), 20)
     (run / "environment.json").write_text('{"torch": "2.9"}')
     (run / DIAGNOSIS).write_text('{"format": 1, "findings": [{"name": "a", "verdict": "fine", "text": "b"}]}')
+    return run
+
+
+def damaged_run(third: Path, folder: Path, name: str) -> Path:
+    """A run whose files are as they should be but for one."""
+    run = shutil.copytree(third, folder / name)
     file, damage = CASES[name]
     damage(run / file)
     return run
@@ -75,11 +81,13 @@ def test_there_are_many_kinds_of_damage():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_damaged_run_is_named_and_the_others_are_listed(name: str, healthy: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_is_named_and_the_others_are_listed(
+    name: str, healthy: Path, third: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(healthy, tmp_path / "runs")
     expected, nothing = rows(folder)
     assert not nothing
-    run = damaged_run(folder, name, 0)
+    run = damaged_run(third, folder, name)
     began = time.monotonic()
     found, unreadable = rows(folder)
     assert time.monotonic() - began < 2
@@ -97,11 +105,11 @@ def test_a_damaged_run_is_named_and_the_others_are_listed(name: str, healthy: Pa
 
 
 def test_all_of_them_at_once_are_reported_and_listed(
-    healthy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    healthy: Path, third: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(healthy, tmp_path / "runs")
-    for seed, name in enumerate(CASES):
-        damaged_run(folder, name, seed)
+    for name in CASES:
+        damaged_run(third, folder, name)
     began = time.monotonic()
     done = report(folder, pictures=False)
     assert time.monotonic() - began < 20
@@ -137,17 +145,17 @@ def test_no_field_of_an_evaluation_can_take_a_listing_or_a_report_down(healthy: 
 
 
 def test_comparing_with_a_damaged_run_names_it(
-    healthy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    healthy: Path, third: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(healthy, tmp_path / "runs")
-    run = damaged_run(folder, "config.yaml-bomb", 0)
+    run = damaged_run(third, folder, "config.yaml-bomb")
     whole = next(iter(read_runs(healthy))).folder
     assert main(["compare", str(whole), str(run)]) == 2
     assert "config.yaml-bomb/config.yaml: not valid YAML (more than" in capsys.readouterr().err
 
 
-def test_a_folder_of_damaged_runs_alone_is_reported_with_the_reasons(tmp_path: Path) -> None:
-    damaged_run(tmp_path, "config.yaml-pipe", 0)
+def test_a_folder_of_damaged_runs_alone_is_reported_with_the_reasons(third: Path, tmp_path: Path) -> None:
+    damaged_run(third, tmp_path, "config.yaml-pipe")
     with pytest.raises(InputError, match=r"no runs; .*\n.*config.yaml-pipe: unreadable: .*a pipe, socket or device"):
         report(tmp_path, pictures=False)
 

@@ -1,11 +1,12 @@
 """Search for enlargements worth their cost: successive halving (arXiv 1502.07943, 1810.05934) by Optuna."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from robustmaps.config import EvaluationConfig
+from robustmaps.config import EvaluationConfig, read_run_config
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import DiskFull, InputError, Interrupted
 from robustmaps.engine.files import write_json
@@ -203,6 +204,8 @@ def _train(
     spare: bool,
 ) -> Trial:
     folder = RunFolder(out / candidate.config.name)
+    if os.path.lexists(folder.config):
+        read_run_config(folder.config)  # a damaged one shows that other files may be damaged, too
     seen, given_up = 0, False
 
     def stop() -> bool:
