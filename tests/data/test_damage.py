@@ -115,7 +115,7 @@ def test_any_other_damage_decodes_the_set_again(name: str, source: Path, cache: 
 
 
 def test_a_folder_of_an_earlier_version_opens(source: Path, cache: Path) -> None:
-    from robustmaps.engine.checked import read_json
+    from robustmaps.engine.reading.plain import read_json
 
     before = opened(source, cache).train.tensors()
     meta = read_json(cache / "meta.json")

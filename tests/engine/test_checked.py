@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustmaps.engine.checked import Damaged, checksum, read_json, sealed, unsealed
+from robustmaps.engine.checked import Damaged, checksum, sealed, unsealed
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, write_json
+from robustmaps.engine.reading.plain import read_json
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(

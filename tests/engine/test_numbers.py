@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustmaps.engine.checked import read_json
 from robustmaps.engine.device import device_of, has_fast_bf16, resolve_device, resolve_precision
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import atomic, sha256, write_json, write_text
 from robustmaps.engine.numbers import as_fraction, check_at_least, check_eps, check_whole, human, parse_number
 from robustmaps.engine.random import derive_seed, stream
+from robustmaps.engine.reading.plain import read_json
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import DiskFull, InputError
 from robustmaps.engine.files import append_line, atomic, write_json, write_text
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import (
     LOCK,
     alone,

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustmaps.engine.checked import CHECKSUM, read_json
+from robustmaps.engine.checked import CHECKSUM
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.training import RunFolder
 
 # What Python reports before it changes a file. `open` counts where it may write.

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from robustmaps import data
 from robustmaps.config import AttackConfig, RunConfig, from_mapping, read_config
-from robustmaps.engine.checked import Damaged, read_json
+from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Evaluation
 from robustmaps.networks import open_checkpoint
 from robustmaps.runs import Options, evaluate_checkpoint, read_run, train

@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 
 from robustmaps.config import AttackConfig, DefenseConfig, RunConfig, read_run_config, write_run_config
-from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.runs import Options, evaluate_checkpoint, read_run, read_runs, train
 from robustmaps.training import TrainOptions
 

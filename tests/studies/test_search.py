@@ -11,6 +11,7 @@ from robustmaps.config import AttackConfig, DefenseConfig, EvaluationConfig, Mod
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.studies import find_candidates, search, within
 from robustmaps.training import TrainOptions
+from tests.helpers.damages import ANY_FILE
 
 BASE = RunConfig(
     defense=DefenseConfig(defense="standard"),
@@ -114,3 +115,25 @@ def test_networks_of_others_are_enlarged_by_surgery(digits, tmp_path, monkeypatc
     assert found[-1].relative == pytest.approx(4, abs=0.1)
     with pytest.raises(InputError, match="the search chooses the enlargement itself"):
         find_candidates(replace(base, model=replace(base.model, enlarge="last")), digits, budget=4)
+
+
+def test_a_damaged_run_does_not_end_the_search(digits, tmp_path):
+    candidates = find_candidates(BASE, digits, budget=3)
+    options = {"data": digits, "evaluation": EVALUATION, "reduction": 2}
+    whole = search(candidates, tmp_path, **options)
+    spoilt = next(trial for trial in whole.trials if (trial.kept and not trial.best) or not trial.kept)
+    for file in (spoilt.folder / "metrics.jsonl", spoilt.folder / "config.yaml"):
+        before = file.read_bytes()
+        ANY_FILE["pipe"](file)
+        again = search(candidates, tmp_path, **options)
+        ANY_FILE["folder"](file)
+        file.rmdir()
+        file.write_bytes(before)
+        (failed,) = again.failed
+        assert failed.folder == spoilt.folder
+        assert f"{file}: a pipe, socket or device" in failed.error
+        assert not failed.kept
+        assert {t.folder: t.score for t in again.trials if t != failed} == {
+            t.folder: t.score for t in whole.trials if t.folder != spoilt.folder
+        }
+        assert json.loads(again.path.read_text())["trials"]

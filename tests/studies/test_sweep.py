@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from robustmaps.runs import read_run, read_runs
 from robustmaps.studies import plan_sweep, sweep
 from robustmaps.studies._processes import TaskOutcome, Worker
 from robustmaps.studies._progress import Board
+from tests.helpers.damages import BOMB
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
 EVALUATION = "{attack: fgsm, samples: 40}"
@@ -276,3 +278,33 @@ def test_a_sweep_killed_twice_ends_as_an_uninterrupted_one(study, tmp_path):
     for plan in plans:
         sweep(plan, executor=Here())
     assert_same(*(read_runs(plan.out) for plan in plans))
+
+
+def test_a_damaged_run_is_reported_and_left_alone_and_the_others_are_made(study, capsys, monkeypatch):
+    monkeypatch.setattr("robustmaps.studies._sweep.LocalExecutor", lambda *_: Here())
+    monkeypatch.setattr("robustmaps.studies._plan.measure_all", lambda estimates, *_, **__: estimates)
+    path = study(SEEDS.replace("epochs: 1", "epochs: 1, train-samples: 256"))
+    out = path.with_suffix("")
+    runs = {run.point.config.training.seed: run.folder for run in plan_sweep(read_study(path), out).runs}
+    config = runs[0] / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(BOMB)
+    assert main(["sweep", str(path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert f"1 run; the same command tries them again:\n  {runs[0]}: InputError: {config}: not valid YAML" in said.err
+    found = json.loads(said.out)
+    assert list(found["failed"]) == [str(runs[0])]
+    assert found["made"] == [str(runs[1])]
+    assert [one["seeds"] for one in found["statistics"][0]["configurations"]] == [[1]]
+    assert config.read_text() == BOMB
+
+    shutil.rmtree(runs[0])
+    runs[0].write_text("not a folder")
+    (evaluation,) = runs[1].glob("evaluation/fgsm*[0-9a-f].json")
+    evaluation.write_bytes(evaluation.read_bytes()[:-50])
+    assert main(["sweep", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "2 runs; " in said
+    assert f"{runs[0]} already exists and is not a folder" in said
+    assert f"{evaluation}: not JSON" in said
+    assert runs[0].read_text() == "not a folder"

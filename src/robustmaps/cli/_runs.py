@@ -1,7 +1,7 @@
 """``robustmaps runs``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,14 +56,20 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.runs import RUN_COLUMNS, differing, list_runs, read_runs
 
     skipped: list[str] = []
-    records = read_runs(given.folder, skipped=lambda path, reason: skipped.append(f"{path}: skipped, {reason}"))
+    unreadable: list[dict[str, str]] = []
+    records = read_runs(
+        given.folder,
+        skipped=lambda path, reason: skipped.append(f"{path}: skipped, {reason}"),
+        unreadable=lambda path, reason: unreadable.append({"path": str(path), "reason": reason}),
+    )
+    damage = [_unreadable(each) for each in unreadable]
     rows = list_runs(records, where=given.where, sort=given.sort, evaluation=given.evaluation)
     chosen = None if given.columns is None else [name.strip().replace("-", "_") for name in given.columns.split(",")]
     keys = differing(rows, chosen)
-    for line in skipped:
+    for line in skipped if form == "table" else [*skipped, *damage]:
         tell(f"robustmaps: warning: {line}")
     if form == "json":
-        print(json.dumps({"runs": rows, "skipped": skipped}, allow_nan=False))
+        print(json.dumps({"runs": rows, "skipped": skipped, "unreadable": unreadable}, allow_nan=False))
         return
     if form == "csv":
         cells = [["" if row[name] is None else row[name] for name in RUN_COLUMNS] for row in rows]
@@ -76,7 +82,13 @@ def run(arguments: Sequence[str]) -> None:
     cells = [[_cell(name, row[name]) for name in columns] for row in rows]
     count = f"{len(rows)} of {len(records)} runs" if given.where else f"{len(rows)} runs"
     listed = table(columns, cells, words=len(columns) - len(figures))
-    Output(False).result({}, listed, f"{count} in {given.folder}")
+    Output(False).result({}, listed, "\n".join([f"{count} in {given.folder}", *damage]))
+
+
+def _unreadable(each: Mapping[str, str]) -> str:
+    """One line; reasons often begin with the path."""
+    reason = " ".join(each["reason"].removeprefix(f"{each['path']}: ").split())
+    return f"{each['path']}: unreadable: {reason}"
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import EvaluationConfig, ModelConfig, RunConfig, flat_values, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.engine.numbers import human
+from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import table
 from robustmaps.training import TrainOptions
 
@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> None:
     default = Arguments(cast("str", tyro.MISSING_NONPROP), run=begun.run)
     given = parse(Arguments, arguments, "search", DESCRIPTION, default, rows=DEFENCES, hidden=hidden)
     given.run.check(PROXY)
-    from robustmaps.studies import search
+    from robustmaps.studies import RunsFailed, search
 
     candidates, data, evaluation, out = _study(given) if _is_study(given.target) else _network(given, begun)
     with stop_on_signal() as should_stop, watching() as watch:
@@ -100,9 +100,9 @@ def run(arguments: Sequence[str]) -> None:
             ("* " if trial.best else "") + trial.candidate.title,
             f"{trial.candidate.relative:.2f}x",
             human(trial.candidate.cost.flops, "FLOP"),
-            f"{trial.epochs}" + ("" if trial.kept else ", stopped early"),
+            f"{trial.epochs}" + ("" if trial.kept or trial.error is not None else ", stopped early"),
             f"{100 * trial.score:.1f} %",
-            "" if trial.robust is None else str(trial.robust),
+            "failed" if trial.error is not None else "" if trial.robust is None else str(trial.robust),
         )
         for trial in result.trials
     ]
@@ -117,6 +117,9 @@ def run(arguments: Sequence[str]) -> None:
         "of a few points with a sweep over seeds",
         f"Written: {result.path}",
     )
+    if result.failed:
+        listed = "\n".join(f"  {trial.folder}: {trial.error}" for trial in result.failed)
+        raise RunsFailed(f"{counted(len(result.failed), 'candidate')}; the same command tries them again:\n{listed}")
 
 
 def _is_study(target: str) -> bool:

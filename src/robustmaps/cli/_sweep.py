@@ -85,7 +85,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     if result.failed:
         listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
-        raise RunsFailed(f"{len(result.failed)} runs; the same command tries them again:\n{listed}")
+        raise RunsFailed(f"{counted(len(result.failed), 'run')}; the same command tries them again:\n{listed}")
 
 
 def _plan_texts(plan: "SweepPlan") -> list[object]:

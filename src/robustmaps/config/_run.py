@@ -418,7 +418,13 @@ def read_run_config(path: str | Path) -> RunConfig:
     first, _, rest = text.partition("\n")
     if first.startswith(_CHECKED):
         compare_checksums(path, checksum(rest), first.removeprefix(_CHECKED), _MEND)
-    config = from_mapping(parse_mapping(text, path), where=str(path))
+    values = parse_mapping(text, path)
+    try:
+        config = from_mapping(values, where=str(path))
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
     _check_folder(config, Path(path), text)
     return config
 

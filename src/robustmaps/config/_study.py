@@ -10,11 +10,13 @@ from typing import Any, Literal
 import yaml
 
 from robustmaps import defenses
-from robustmaps.config._flat_keys import read_mapping, read_yaml, section_from_mapping, to_mapping
+from robustmaps.config._flat_keys import parse_mapping, read_mapping, read_yaml, section_from_mapping, to_mapping
 from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping, trusted
-from robustmaps.engine.checked import Damaged, read_json
+from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 
 STUDY = "study.json"
 """The file in a study's folder that lists its runs."""
@@ -100,7 +102,8 @@ def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
             is not trusted.
     """
     file = Path(path)
-    return make_study(read_mapping(file), file, file.read_text(encoding="utf-8"), trusted(make))
+    text = read_yaml(file)
+    return make_study(parse_mapping(text, file), file, text, trusted(make))
 
 
 def make_study(
@@ -276,6 +279,20 @@ def _known(given: Mapping[str, Any], where: str) -> None:
             raise unknown(f"key in {where}", key, names)
 
 
+@dataclass(frozen=True)
+class _ListedRun:
+    """A run in the list of a study."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What is read of a study's record."""
+
+    runs: tuple[_ListedRun, ...]
+
+
 def asked_for(folder: Path) -> set[str] | None:
     """The run folders that the study in a folder lists, None where there is no study.
 
@@ -283,11 +300,13 @@ def asked_for(folder: Path) -> set[str] | None:
         InputError: the list is damaged.
     """
     try:
-        return {str(run["folder"]) for run in read_json(folder / STUDY, _MEND)["runs"]}
+        return {run.folder for run in declared(_Listed, read_json(folder / STUDY, _MEND)).runs}
     except OSError:
         return None
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / STUDY}: not the list of a study ({error!r}); {_MEND}") from error
+    except Damaged:
+        raise
+    except InputError as error:
+        raise InputError(f"{folder / STUDY}: not the list of a study ({error}); {_MEND}") from error
 
 
 def study_text(folder: Path) -> str | None:

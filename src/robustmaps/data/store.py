@@ -19,9 +19,10 @@ from robustmaps.data.sets import ImageSet
 from robustmaps.data.source import UNSPLIT, Contents
 from robustmaps.data.splits import held_out
 from robustmaps.data.statistics import channel_statistics
-from robustmaps.engine.checked import checksum, read_json
+from robustmaps.engine.checked import checksum
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.durable import sync
 
 #: Increased when the format of a stored folder changes; folders of other versions are rebuilt.

@@ -7,7 +7,6 @@ fast as SHA-256 (`benchmarks/checksums.py`), and misses one change in four thous
 import json
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from robustmaps.engine.errors import InputError
@@ -86,24 +85,6 @@ def take_checksum(values: dict[str, Any]) -> str | None:
         if key == CHECKSUM or (isinstance(value, str) and value.startswith(_KIND)):
             return str(values.pop(key))
     return None
-
-
-def read_json(path: str | Path, mend: str = "restore it from a copy") -> dict[str, Any]:
-    """Read a file written by `robustmaps.engine.files.write_json`, without its checksum.
-
-    Args:
-        path: the file.
-        mend: what to do about damage, for the message.
-
-    Raises:
-        OSError: the file is missing or can't be read.
-        InputError: it is not JSON, or damaged.
-    """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); {mend}") from error
-    return unsealed(values, path, mend)
 
 
 def _canonical(values: Mapping[str, Any]) -> str:

@@ -14,6 +14,9 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.durable import sync_folder
 from robustmaps.engine.writing.temporaries import full_disk_named, temporary
 
+# More than the largest vision network, and less than a file of holes may have.
+_LARGEST_HASHED_BYTES = 1 << 36
+
 
 @contextmanager
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
@@ -43,7 +46,7 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write an indented JSON file atomically; NaN and infinity are refused, since JSON has neither.
 
-    Keys and values get a checksum, which `robustmaps.engine.checked.read_json` verifies.
+    Keys and values get a checksum, which `robustmaps.engine.reading.plain.read_json` verifies.
     """
     values = sealed(value) if isinstance(value, Mapping) else value
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
@@ -55,7 +58,14 @@ def short_hash(value: object) -> str:
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: it is no regular file, or too large for any weights.
+    """
+    check_regular(path)
+    if os.stat(path).st_size > _LARGEST_HASHED_BYTES:
+        raise InputError(f"{path}: more than {_LARGEST_HASHED_BYTES:,} bytes; expected a weights file")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -30,7 +30,7 @@ def parse_number(text: str | float, name: str = "value") -> float:
             number = float(match[1]) / float(match[2] or 1)
         if not math.isfinite(number):
             raise ValueError
-    except (ValueError, ZeroDivisionError, TypeError):
+    except (ValueError, ZeroDivisionError, TypeError, OverflowError):
         raise InputError(f"{name}={text!r}: expected a finite number or a fraction such as 8/255") from None
     return number
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustmaps.data import CorruptedImages, ImageSet
-from robustmaps.engine.checked import Damaged, read_json
+from robustmaps.engine.checked import Damaged
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import remove, write_json
@@ -21,6 +21,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.evaluation._agreement import Computed, read_computed
 from robustmaps.evaluation._identity import Identity

@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.engine.checked import Damaged, read_json
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.checked import Damaged
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import claim, json_with
-from robustmaps.evaluation._agreement import Computed, read_computed
+from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._comparison import Comparison, compare_all
 
 WRONG = "wrong"
 ROBUST = "robust"
+NORMS = ("linf", "l2", "l1")
 _FORMAT = 1
 _MEND = "restore it from a copy, or delete it and evaluate again"
 # Of a share that was written as a decimal number.
@@ -26,6 +30,13 @@ _ROUNDING = 1e-9
 
 class EvaluationWarning(UserWarning):
     """A reason to doubt an evaluation's figures."""
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """A rate as written beside the verdicts."""
+
+    value: float
 
 
 @dataclass(frozen=True)
@@ -149,31 +160,29 @@ class Evaluation:
             InputError: a field is missing or invalid, or the fields contradict each other.
         """
         try:
-            found = cls(
-                verdicts=tuple(values["verdicts"]),
-                distances=tuple(values["distances"]),
-                attacks=tuple(values["attacks"]),
-                stages=tuple(values.get("stages", ())),
-                warnings=tuple(values["warnings"]),
-                split=values.get("split"),
-                saved=values.get("saved"),
-                undecided=values.get("undecided", 0),
-                computes=read_computed(values.get("computes")),
-                data=dict(values.get("data", {})),
-                **{
-                    name: values[name]
-                    for name in (
-                        *("norm", "eps", "images_sha256", "seed", "seconds"),
-                        *("checkpoint_sha256", "environment"),
-                    )
-                },
-            )
+            found = declared(cls, values)
+            _check_values(found)
             _check_sense(found, values)
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"not an evaluation: {error!r}") from error
+        except InputError as error:
+            raise InputError(f"not an evaluation: {error}") from error
         return found
+
+
+def _check_values(found: Evaluation) -> None:
+    """Check what the types of the fields do not say.
+
+    Raises:
+        InputError: a value is out of its range, or an attack has no name.
+    """
+    if found.attacks:  # without any there is no budget
+        if found.norm not in NORMS:
+            raise unknown("norm", found.norm, NORMS)
+        check_eps(found.eps, found.norm)
+    check_at_least("seconds", found.seconds, 0)
+    check_whole("undecided", found.undecided, 0)
+    for attack in found.attacks:
+        if not isinstance(attack.get("name"), str):
+            raise InputError(f"attacks: name={attack.get('name')!r}: expected text")
 
 
 def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
@@ -193,7 +202,7 @@ def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
             raise InputError(f"sample {row}: the verdict {verdict!r} contradicts the distance {distance}")
     for name in ("clean_accuracy", "robust_accuracy"):
         measured: Measured = getattr(found, name)
-        written = values[name]["value"] if name in values else measured.value
+        written = declared(_Rate, values[name], f"{name}.").value if name in values else measured.value
         if abs(written - measured.value) > _ROUNDING:
             raise InputError(
                 f"{name}={written:g} contradicts the verdicts: {measured.successes} of {samples} make "

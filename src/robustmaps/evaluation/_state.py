@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from robustmaps.engine.checked import Damaged, checksum, compare_checksums, read_json
+from robustmaps.engine.checked import Damaged, checksum, compare_checksums
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import claim_folder
-from robustmaps.evaluation._agreement import read_computed
+from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._identity import Identity
 
 _FILE = "state.json"
@@ -135,6 +137,15 @@ def claim_state(folder: Path) -> None:
     claim_folder(folder, lambda path: (path / _FILE).exists(), "the state of an evaluation", beside=STATE_FILES)
 
 
+@dataclass(frozen=True)
+class _State:
+    """The contents of the file."""
+
+    identity: Mapping[str, Any]
+    found: Found
+    computes: Computed | None = None
+
+
 class StateFolder:
     """The folder that stores `Found` after every batch.
 
@@ -160,23 +171,20 @@ class StateFolder:
             return None
         try:
             values = read_json(file, _MEND)
-            identity, found = values["identity"], values["found"]
-            stages = [AttackStage(**stage) for stage in found.pop("stages")]
-            result = Found(**found, stages=stages)
-            same = self._network.matches(read_computed(values.get("computes")))
+            state = declared(_State, values)
         except Damaged:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{file}: not the state of an evaluation ({error}); {_MEND}") from error
-        others = [name for name, value in self._identity.items() if identity.get(name) != value]
-        if not others and not same:
+        others = [name for name, value in self._identity.items() if state.identity.get(name) != value]
+        if not others and not self._network.matches(state.computes):
             others = ["network: its weights are the same, but it computes something else"]
         if others:
             raise InputError(
                 f"{self.path}: contains the state of an evaluation with another {' and another '.join(others)}; "
                 "choose another folder or delete this one"
             )
-        return result
+        return state.found
 
     def save(self, found: Found) -> None:
         """Write the results, atomically."""

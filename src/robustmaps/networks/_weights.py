@@ -1,6 +1,5 @@
 """Trained networks from files: our own, which describe themselves, and weights for a user's network."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.reading.plain import loads
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._data import load_data
 from robustmaps.networks._libraries import make_network
@@ -146,10 +146,10 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
     weights_path = weights_file(path)
     loaded = read_weights(weights_path)
     try:
-        opened = OpenedNetwork.from_description(json.loads(loaded.description[DESCRIPTION]), weights_path)
+        opened = OpenedNetwork.from_description(loads(loaded.description[DESCRIPTION]), weights_path)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever libraries raise for arguments that nobody wrote
         raise InputError(
             f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
             "weights give --model-from package.module:function as well"

@@ -1,5 +1,6 @@
 """Write the report of a run, or of a folder of runs."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,15 +63,23 @@ def report(
         root = root.with_suffix("")  # the folder of that study's runs
     target = Path(out) if out is not None else root / "report"
     claim_report(target)
-    single = (root / "config.yaml").exists()
+    single = os.path.lexists(root / "config.yaml")
     notes: list[str] = []
 
     def note(path: Path, reason: str) -> None:
         notes.append(f"{path.relative_to(root)}: {reason}")
 
-    runs = [read_run(root, skipped=note)] if single else list(read_runs(root, skipped=note))
+    def damage(path: Path, reason: str) -> None:
+        note(path, f"unreadable: {reason.removeprefix(f'{path}: ')}")
+
+    runs = (
+        [read_run(root, skipped=note, unreadable=damage)]
+        if single
+        else list(read_runs(root, skipped=note, unreadable=damage))
+    )
     if not runs:
-        raise InputError(f"{root}: no runs; expected a run folder or a folder of runs")
+        reasons = "".join(f"\n  {text}" for text in notes)
+        raise InputError(f"{root}: no runs; expected a run folder or a folder of runs{reasons}")
     asked = None
     try:
         asked = None if single else asked_for(root)

@@ -122,6 +122,8 @@ def _markdown(block: Block) -> str:
 
 def _is_report(folder: Path) -> bool:
     """Whether a folder is a report by `write_report`."""
+    if not (folder / PAGE).is_file():
+        return False
     try:
         with open(folder / PAGE, encoding="utf-8", errors="replace") as file:
             return _MARK in file.read(4096)

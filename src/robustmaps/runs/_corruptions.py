@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from robustmaps.data import CorruptedImages, open_corruptions
-from robustmaps.engine.checked import Damaged, read_json
+from robustmaps.engine.checked import Damaged
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, discard
 from robustmaps.evaluation import Identity, corruption_files, evaluate_corruptions, read_computed
 from robustmaps.networks import Checkpoint, open_checkpoint

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from robustmaps.engine.calling import LogitsNetwork, call, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.finite import largest_difference, largest_finite
+from robustmaps.engine.reading.plain import loads
 from robustmaps.engine.writing.outputs import claim_folder, publish
 from robustmaps.engine.writing.temporaries import temporary
 from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, image_cost, open_checkpoint
@@ -93,7 +93,7 @@ def export(
         file = made / FILES[form]
         _WRITE[form](_of_logits(model, x), x, file, checkpoint)
         difference, largest = _check(model, _READ[form](file), x, form)
-        about = json.loads(_header(checkpoint))
+        about = loads(_header(checkpoint))
         write_json(made / CONFIG, _description(checkpoint, loaded, about))
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest)
         check, cost = Check(len(x), difference, largest), image_cost(model, loaded)

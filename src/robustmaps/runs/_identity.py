@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustmaps.engine.checked import read_json
 from robustmaps.engine.files import write_json
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation import Computed, Evaluation, agree, read_computed
 

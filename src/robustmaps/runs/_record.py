@@ -1,5 +1,6 @@
 """The contents of run folders, read without PyTorch: hundreds of runs take about a second."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from robustmaps.config import RunConfig, read_run_config
-from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import sha256
+from robustmaps.engine.files import check_regular, sha256
+from robustmaps.engine.numbers import check_whole
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Evaluation
 from robustmaps.runs._identity import outdated
 from robustmaps.training import RunFolder, best_epoch
@@ -21,6 +24,8 @@ Status = Literal["finished", "running", "stopped", "failed"]
 # Other files among the evaluations.
 _OTHER_KINDS = ("diagnosis-", "curve-")
 _DEPTH = 3
+_MOST_BYTES = 1 << 20
+_MOST_ERROR_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,36 @@ class RunRecord:
         return self.folder.name
 
 
+@dataclass(frozen=True)
+class _RecordedCost:
+    """The fields of `robustmaps.models.Cost`, which needs PyTorch."""
+
+    flops: int
+    parameters: int
+    activation_bytes: int
+    map_size: tuple[int, int] | None
+    latency_s: float | None = None
+
+
 Skipped = Callable[[Path, str], None]
+"""Receives a path and the reason why it was left out."""
 
 
 def _warn(path: Path, reason: str) -> None:
     warnings.warn(f"{path}: skipped, {reason}", stacklevel=3)
 
 
-def read_runs(folder: str | Path, *, skipped: Skipped = _warn) -> tuple[RunRecord, ...]:
+def read_runs(
+    folder: str | Path, *, skipped: Skipped = _warn, unreadable: Skipped | None = None
+) -> tuple[RunRecord, ...]:
     """Read all runs in a folder, such as ``runs`` or a study's, sorted by name.
+
+    No damage to one run keeps the others from being read.
 
     Args:
         folder: a run folder, or a folder of runs, at most three levels deep.
-        skipped: called with each unreadable or unrelated folder or file that looks like a run or an evaluation, and
-            the reason; by default a warning.
+        skipped: called with each unrelated folder and outdated evaluation, and the reason; by default a warning.
+        unreadable: the same for folders and files that can't be read; by default ``skipped``.
 
     Raises:
         InputError: the folder does not exist.
@@ -79,32 +100,43 @@ def read_runs(folder: str | Path, *, skipped: Skipped = _warn) -> tuple[RunRecor
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected a folder of runs")
+    unreadable = unreadable or skipped
     records = []
-    for path in _run_folders(root, skipped, _DEPTH):
+    for path in _run_folders(root, skipped, unreadable, _DEPTH):
         try:
-            records.append(read_run(path, skipped=skipped))
+            records.append(read_run(path, skipped=skipped, unreadable=unreadable))
         except InputError as error:
-            skipped(path, str(error))
+            unreadable(path, str(error))
     return tuple(records)
 
 
-def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
+def read_run(folder: str | Path, *, skipped: Skipped = _warn, unreadable: Skipped | None = None) -> RunRecord:
     """Read one run folder.
 
     Args:
         folder: the run folder.
-        skipped: called with each evaluation that can't be read, and the reason; by default a warning.
+        skipped: called with each outdated evaluation, and the reason; by default a warning.
+        unreadable: the same for files that can't be read; by default ``skipped``.
 
     Raises:
         InputError: the folder is not a run folder, or its configuration can't be read.
     """
     path = Path(folder)
+    try:
+        return _read_run(path, skipped, unreadable or skipped)
+    except InputError:
+        raise
+    except Exception as error:  # one bad neighbour must not take the others down
+        raise InputError(f"{path}: can't be read ({type(error).__name__}: {error})") from error
+
+
+def _read_run(path: Path, skipped: Skipped, unreadable: Skipped) -> RunRecord:
     files = RunFolder(path)
-    if not (files.config).exists():
+    if not os.path.lexists(files.config):
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
     config = read_run_config(files.config)
-    history = _history(files, skipped)
-    error = _text(files.error)
+    history = _history(files, unreadable)
+    error = _error(files.error, unreadable)
     return RunRecord(
         folder=path,
         config=config,
@@ -113,23 +145,39 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn) -> RunRecord:
         status=_status(files, history, config, error),
         error=error,
         seconds=sum(record.get("train_s", 0.0) + record.get("validation_s", 0.0) for record in history),
-        evaluations=_evaluations(files, skipped),
-        environment=_mapping(files.environment, skipped) or {},
-        recorded_cost=_mapping(files.cost, skipped),
+        evaluations=_evaluations(files, skipped, unreadable),
+        environment=_mapping(files.environment, unreadable) or {},
+        recorded_cost=_cost(files.cost, unreadable),
     )
 
 
-def _run_folders(folder: Path, skipped: Skipped, depth: int) -> Iterator[Path]:
-    if (folder / "config.yaml").exists():
+def _run_folders(folder: Path, skipped: Skipped, unreadable: Skipped, depth: int) -> Iterator[Path]:
+    if os.path.lexists(folder / "config.yaml"):
         yield folder
         return
-    for child in sorted(folder.iterdir()):
-        if not child.is_dir() or child.name.startswith("."):
+    for child in _children(folder, unreadable):
+        if not child.is_dir() or child.name.startswith(".") or _is_above(child):
             continue
-        inside = list(_run_folders(child, lambda *_: None, depth - 1)) if depth else []
-        if not inside and not _is_report(child) and any(not part.name.startswith(".") for part in child.iterdir()):
+        inside = list(_run_folders(child, lambda *_: None, unreadable, depth - 1)) if depth else []
+        parts = [] if inside or _is_report(child) else _children(child, lambda *_: None)
+        if any(not part.name.startswith(".") for part in parts):
             skipped(child, "not a run folder, it has no config.yaml")
         yield from inside
+
+
+def _children(folder: Path, unreadable: Skipped) -> list[Path]:
+    """What is in a folder, sorted; nothing if that can't be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        unreadable(folder, f"can't be read ({error.strerror})")
+        return []
+
+
+def _is_above(folder: Path) -> bool:
+    """Whether it is a link to a folder around it, in which everything would be found again."""
+    around = folder.absolute().parent.resolve()
+    return folder.is_symlink() and folder.resolve() in (around, *around.parents)
 
 
 def _is_report(folder: Path) -> bool:
@@ -137,17 +185,17 @@ def _is_report(folder: Path) -> bool:
     return (folder / "index.html").is_file()
 
 
-def _history(files: RunFolder, skipped: Skipped) -> tuple[dict[str, Any], ...]:
+def _history(files: RunFolder, unreadable: Skipped) -> tuple[dict[str, Any], ...]:
     """The recorded epochs; none if the record is damaged."""
     try:
-        return tuple(files.read_history(lambda text: skipped(files.metrics, text)))
+        return tuple(files.read_history(lambda text: unreadable(files.metrics, text)))
     except InputError as error:
-        skipped(files.metrics, str(error))
+        unreadable(files.metrics, str(error))
         return ()
 
 
 def _status(files: RunFolder, history: tuple[Mapping[str, Any], ...], config: RunConfig, error: str | None) -> Status:
-    if len(history) >= config.training.epochs and files.best.exists():
+    if len(history) >= config.training.epochs and files.best.is_file():
         return "finished" if error is None else "failed"
     if _is_held(files.lock):
         return "running"
@@ -156,7 +204,7 @@ def _status(files: RunFolder, history: tuple[Mapping[str, Any], ...], config: Ru
 
 def _is_held(path: Path) -> bool:
     """Whether a process has the lock."""
-    if not path.exists():
+    if not path.is_file():
         return False
     try:
         with FileLock(path, timeout=0):
@@ -167,19 +215,22 @@ def _is_held(path: Path) -> bool:
         return False
 
 
-def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
+def _evaluations(files: RunFolder, skipped: Skipped, unreadable: Skipped) -> dict[str, Evaluation]:
     """The evaluations of the current weights, without those from before further training."""
     found: dict[Path, Evaluation] = {}
-    for path in sorted(files.evaluations.glob("*.json")):
-        if path.name.startswith((".", *_OTHER_KINDS)) or path.name.endswith(".model_info.json"):
+    there = _children(files.evaluations, unreadable) if os.path.lexists(files.evaluations) else []
+    for path in there:
+        if path.suffix != ".json" or path.name.startswith((".", *_OTHER_KINDS)):
+            continue
+        if path.name.endswith(".model_info.json"):
             continue
         try:
             found[path] = Evaluation.load(path)
         except InputError as error:
-            skipped(path, str(error))
+            unreadable(path, str(error))
     weights = files.best
     # Times tell nothing: a copy or a restored file has any.
-    present = sha256(weights) if found and weights.exists() else None
+    present = sha256(weights) if found and weights.is_file() else None
     for path, evaluation in list(found.items()):
         if present is not None and evaluation.checkpoint_sha256 not in (None, present):
             skipped(path, "it is of weights that are no longer in the run; evaluate again")
@@ -190,18 +241,39 @@ def _evaluations(files: RunFolder, skipped: Skipped) -> dict[str, Evaluation]:
     return {path.stem: evaluation for path, evaluation in found.items()}
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+def _error(path: Path, unreadable: Skipped) -> str | None:
+    """The error of a failed run; None if there is none."""
+    if not os.path.lexists(path):
         return None
-
-
-def _mapping(path: Path, skipped: Skipped) -> dict[str, Any] | None:
     try:
-        return read_json(path, "delete it")
-    except OSError:
+        check_regular(path, "the error of a failed run")
+        with path.open("rb") as file:
+            return file.read(_MOST_ERROR_BYTES).decode(errors="replace")
+    except (InputError, OSError) as error:
+        unreadable(path, str(error))
+        return "an error that can't be read"
+
+
+def _mapping(path: Path, unreadable: Skipped) -> dict[str, Any] | None:
+    try:
+        return read_json(path, "delete it", most_bytes=_MOST_BYTES)
+    except FileNotFoundError:
         return None
     except InputError as error:
-        skipped(path, str(error))
+        unreadable(path, str(error))
         return None
+
+
+def _cost(path: Path, unreadable: Skipped) -> dict[str, Any] | None:
+    """The cost of a network that was trained, which has parameters and operations."""
+    values = _mapping(path, unreadable)
+    if values is None:
+        return None
+    try:
+        found = declared(_RecordedCost, values)
+        for name in ("flops", "parameters", "activation_bytes"):
+            check_whole(name, getattr(found, name), 1)
+    except InputError as error:
+        unreadable(path, f"{path}: not the cost of a network ({error}); delete it")
+        return None
+    return vars(found)

@@ -11,10 +11,10 @@ import torch
 
 from robustmaps import attacks
 from robustmaps.config import check_trusted
-from robustmaps.engine.checked import read_json
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Comparison, Evaluation, compare, evaluate, images_sha256
 from robustmaps.networks import choose_images, open_checkpoint, resolve
 from robustmaps.runs._record import RunRecord, read_run

@@ -197,10 +197,19 @@ def _images(data: Dataset, split: Literal["test", "validation"], samples: int | 
 
 
 def _finished(folder: Path, evaluations: Sequence[EvaluationConfig], images: Images) -> float | None:
-    """Robust accuracy in the first evaluation, at its largest radius; None if an evaluation is missing."""
+    """Robust accuracy in the first evaluation, at its largest radius; None if an evaluation is missing.
+
+    A damaged run counts as missing here; it is not overwritten, and its sweep reports why.
+    """
     if not (folder / "config.yaml").exists():
         return None
-    record = read_run(folder, skipped=lambda *_: None)
+    try:
+        return _robust(read_run(folder, skipped=lambda *_: None), evaluations, images)
+    except InputError:
+        return None
+
+
+def _robust(record: RunRecord, evaluations: Sequence[EvaluationConfig], images: Images) -> float | None:
     if record.status != "finished":
         return None
     names = [evaluation_names(record, each, images) for each in evaluations]

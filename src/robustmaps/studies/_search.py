@@ -1,13 +1,14 @@
 """Search for enlargements worth their cost: successive halving (arXiv 1502.07943, 1810.05934) by Optuna."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from robustmaps.config import EvaluationConfig
+from robustmaps.config import EvaluationConfig, read_run_config
 from robustmaps.data import Dataset
-from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.errors import DiskFull, InputError, Interrupted
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_whole
@@ -32,6 +33,7 @@ class Trial:
         kept: whether it was trained to the end.
         best: whether it is on the Pareto front of cost and score among the candidates trained to the end.
         clean, robust: accuracy on the test images, if best.
+        error: why it could not be trained or evaluated; None if it could.
     """
 
     candidate: Candidate
@@ -42,6 +44,7 @@ class Trial:
     best: bool = False
     clean: Measured | None = None
     robust: Measured | None = None
+    error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As a dictionary for JSON."""
@@ -54,6 +57,7 @@ class Trial:
             "best": self.best,
             "clean_accuracy": None if self.clean is None else self.clean.to_dict(),
             "robust_accuracy": None if self.robust is None else self.robust.to_dict(),
+            **({} if self.error is None else {"error": self.error}),
         }
 
 
@@ -68,6 +72,11 @@ class SearchResult:
 
     trials: tuple[Trial, ...]
     path: Path
+
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        """The trials that could not be trained or evaluated."""
+        return tuple(trial for trial in self.trials if trial.error is not None)
 
     @property
     def front(self) -> tuple[Trial, ...]:
@@ -169,9 +178,36 @@ def _try(
     *,
     spare: bool,
 ) -> Trial:
-    """Train one candidate to the end, or until the pruner stops it."""
+    """Train one candidate to the end, or until the pruner stops it; one that fails does not end the search."""
+    trial = halving.trial()
+    try:
+        return _train(candidate, out, halving, trial, data, watcher, should_stop, spare=spare)
+    except (Interrupted, DiskFull):
+        raise
+    except Exception as error:  # noqa: BLE001 - such as a damaged run folder, which is left as it is
+        halving.study.tell(trial, state=halving.optuna.trial.TrialState.FAIL)
+        return Trial(candidate, out / candidate.config.name, 0, 0.0, kept=False, error=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+
+
+def _train(
+    candidate: Candidate,
+    out: Path,
+    halving: _Halving,
+    trial: Any,
+    data: Dataset,
+    watcher: Callable[[str, Progress], None],
+    should_stop: Callable[[], bool],
+    *,
+    spare: bool,
+) -> Trial:
     folder = RunFolder(out / candidate.config.name)
-    trial, seen, given_up = halving.trial(), 0, False
+    if os.path.lexists(folder.config):
+        read_run_config(folder.config)  # a damaged one shows that other files may be damaged, too
+    seen, given_up = 0, False
 
     def stop() -> bool:
         nonlocal seen, given_up
@@ -235,9 +271,14 @@ def _judged(
         device=trial.candidate.config.training.device,
         watcher=lambda progress: watcher(trial.candidate.title, progress),
     )
-    with allow_code(trial.candidate.config.model.model):  # it was trusted when the candidates were made
-        done = evaluate_checkpoint(trial.folder, wanted.attack, options).evaluation
-    return Trial(**{**vars(trial), "best": True, "clean": done.clean_accuracy, "robust": done.robust_accuracy})
+    try:
+        with allow_code(trial.candidate.config.model.model):  # it was trusted when the candidates were made
+            done = evaluate_checkpoint(trial.folder, wanted.attack, options).evaluation
+    except (Interrupted, DiskFull):
+        raise
+    except Exception as error:  # noqa: BLE001 - such as damaged weights
+        return replace(trial, best=True, error=_reason(error))
+    return replace(trial, best=True, clean=done.clean_accuracy, robust=done.robust_accuracy)
 
 
 def _optuna() -> Any:

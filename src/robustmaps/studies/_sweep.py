@@ -1,5 +1,6 @@
 """Run a study, resuming after any interruption."""
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -158,7 +159,8 @@ def sweep(
         if outcome.error is not None and not isinstance(outcome.error, Interrupted):
             failed[run.folder] = f"{type(outcome.error).__name__}: {outcome.error}"
             if not RunFolder(run.folder).error.exists():  # the process died before it could write it
-                write_text(RunFolder(run.folder).error, failed[run.folder] + "\n")
+                with contextlib.suppress(OSError):  # a file is in the way of the folder
+                    write_text(RunFolder(run.folder).error, failed[run.folder] + "\n")
     if any(isinstance(outcome.error, Interrupted) for outcome in outcomes):
         raise Interrupted(f"stopped with {board.state.done} of {board.state.total} runs done")
     made = tuple(run.folder for run in missing if run.folder not in failed)

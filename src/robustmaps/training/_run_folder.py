@@ -5,6 +5,7 @@ PyTorch is imported only to write or read checkpoints, so that hundreds of runs 
 
 import io
 import json
+import os
 import time
 import warnings
 import zipfile
@@ -15,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from robustmaps.engine.checked import CHECKSUM, Damaged, sealed, unsealed
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.files import append_line, atomic, keep, remove, rename_file, write_json, write_text
+from robustmaps.engine.files import append_line, atomic, keep, read_limited, remove, rename_file, write_json, write_text
+from robustmaps.engine.reading.plain import loads
 from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, json_with
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+# Of a hundred thousand epochs.
+_MOST_METRICS_BYTES = 1 << 26
 _DAMAGED = "damaged.pt"
 _AGAIN = "resume the run with --resume to write it again from the checkpoint"
 
@@ -139,9 +143,9 @@ class RunFolder:
         Raises:
             Damaged: another line is damaged or missing, or all are though there are weights of an epoch.
         """
-        if not self.metrics.exists():
+        if not os.path.lexists(self.metrics):
             return []
-        text = self.metrics.read_bytes()
+        text = read_limited(self.metrics, _MOST_METRICS_BYTES, "one line of JSON per epoch")
         if not text and self.best.exists():
             raise Damaged(f"{self.metrics}: empty; {_AGAIN}")
         lines = text.splitlines()
@@ -149,13 +153,16 @@ class RunFolder:
         for number, line in enumerate(lines, 1):
             where = f"{self.metrics}, line {number}"
             try:
-                record = unsealed(json.loads(line), where, _AGAIN)
-                if record.get("epoch", number) != number:
+                record = {"epoch": number, **unsealed(loads(line), where, _AGAIN)}
+                if record["epoch"] != number:
                     raise Damaged(f"{where}: found epoch {record['epoch']}, expected {number}; {_AGAIN}")
+                for name, value in record.items():
+                    if not isinstance(value, int | float):
+                        raise Damaged(f"{where}: {name}={str(value)[:40]}: expected a number; {_AGAIN}")
             except InputError:
                 raise
             except ValueError as error:
-                if number == len(lines) and not text.endswith(b"\n") and CHECKSUM.encode() not in line:
+                if number == len(lines) and not text.endswith("\n") and CHECKSUM not in line:
                     note(f"{where}: cut off, and left out; {_AGAIN}")
                     break
                 raise Damaged(f"{where}: damaged ({error}); {_AGAIN}") from error
@@ -221,15 +228,19 @@ def _read_checkpoint(path: Path, device: "torch.device") -> dict[str, Any]:
     """
     import torch
 
+    from robustmaps.engine.reading.binary import read_whole
+
+    if not os.path.lexists(path):
+        raise Damaged(f"{path}: missing")
     try:
-        data = io.BytesIO(path.read_bytes())
+        data = io.BytesIO(read_whole(path, "a checkpoint"))
         with zipfile.ZipFile(data) as parts:
+            if sum(part.file_size for part in parts.infolist()) > len(data.getbuffer()):
+                raise zipfile.BadZipFile("packed, or overlapping parts")  # which PyTorch never writes
             if (broken := parts.testzip()) is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {broken}")
         data.seek(0)
         state = torch.load(data, map_location=device, weights_only=True)
-    except FileNotFoundError as error:
-        raise Damaged(f"{path}: missing") from error
     except Exception as error:  # both libraries raise many types for a damaged file
         reason = str(error).partition("\n")[0]
         raise Damaged(f"{path}: can't be read as a checkpoint ({type(error).__name__}: {reason})") from error

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
 from robustmaps.engine.checked import CHECKSUM, checksum, compare_checksums, take_checksum
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic
+from robustmaps.engine.reading.binary import read_whole
+from robustmaps.engine.reading.plain import loads
 
 _ABOUT = "__metadata__"
 _MEND = (
@@ -97,12 +98,12 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], bytes]:
+    data = read_whole(path, "a weights file")
     try:
-        data = path.read_bytes()
         tensors = safetensors.torch.load(data)  # checks the header's offsets, too
-    except (OSError, safetensors.SafetensorError) as error:
+        header, contents = _parts(data)
+    except Exception as error:  # the library raises many types for types and shapes that it does not know
         raise InputError(f"{path}: can't be read as safetensors ({error})") from error
-    header, contents = _parts(data)
     description = header.pop(_ABOUT, None) or {}
     written = take_checksum(description)
     if written is not None:
@@ -123,7 +124,7 @@ def _checked(data: bytes) -> bytes:
 def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:
     """The header, and the bytes of the tensors."""
     start = 8 + int.from_bytes(data[:8], "little")
-    return json.loads(data[8:start]), memoryview(data)[start:]
+    return loads(data[8:start]), memoryview(data)[start:]
 
 
 def _checksum(header: Mapping[str, Any], description: Mapping[str, str], contents: memoryview) -> str:

@@ -94,7 +94,7 @@ def json_with(*keys: str, **values: object) -> Ours:
 
     def ours(path: Path) -> bool:
         try:
-            if path.stat().st_size > _LARGEST_JSON_BYTES:
+            if not path.is_file() or path.stat().st_size > _LARGEST_JSON_BYTES:
                 return False
             return _has(json.loads(path.read_text(encoding="utf-8")), keys, values)
         except (OSError, ValueError, RecursionError):
@@ -107,6 +107,8 @@ def tensors_with(*keys: str, **values: str) -> Ours:
     """Recognises safetensors files whose header has these keys, and these values of others, in its description."""
 
     def ours(path: Path) -> bool:
+        if not path.is_file():
+            return False
         try:
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
@@ -120,6 +122,8 @@ def tensors_with(*keys: str, **values: str) -> Ours:
 
 def is_picture(path: Path) -> bool:
     """Recognises PNG files by `robustmaps.figures`."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             start = file.read(1 << 12)

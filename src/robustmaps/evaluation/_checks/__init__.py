@@ -18,8 +18,8 @@ from robustmaps.evaluation._checks._structure import (
     training_mode,
 )
 from robustmaps.evaluation._checks._subject import CheckedNetwork, Surrogate
+from robustmaps.evaluation._result import NORMS
 
-NORMS = ("linf", "l2", "l1")
 """The norms that the checks know."""
 
 CHECKS: dict[str, Callable[[CheckedNetwork], Outcome]] = {

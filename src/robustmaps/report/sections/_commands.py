@@ -75,7 +75,7 @@ def _attack_options(evaluation: Evaluation) -> list[str] | None:
     try:
         found = next(_matching(expected, evaluation), None)
         return None if found is None else [*found, *(["--eight-bit"] if any(rounded) else [])]
-    except InputError:  # an attack that is not installed here
+    except Exception:  # noqa: BLE001 - an attack that is not installed here, or settings that none has
         return None
 
 

@@ -1,9 +1,11 @@
 """The results of diagnoses."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.engine.checked import read_json
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.tables import table
 from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report.sections._commands import permission, shell
@@ -47,11 +49,27 @@ def _diagnoses(material: Material) -> list[tuple[Variant, RunRecord, list[dict[s
     ]
 
 
+@dataclass(frozen=True)
+class _Finding:
+    """What the page shows of a `robustmaps.evaluation.Finding`."""
+
+    name: str
+    verdict: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Diagnosis:
+    """What the page shows of a `robustmaps.evaluation.Diagnosis`."""
+
+    findings: tuple[_Finding, ...]
+
+
 def _diagnosis(path: Path) -> list[dict[str, str]]:
     try:
-        findings = read_json(path)["findings"]
-        return [{key: str(finding[key]) for key in ("name", "verdict", "text")} for finding in findings]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = declared(_Diagnosis, read_json(path))
+        return [dict(vars(finding)) for finding in found.findings]
+    except (OSError, ValueError) as error:
         return [{"name": path.name, "verdict": "unreadable", "text": str(error)}]
 
 

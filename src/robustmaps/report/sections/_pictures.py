@@ -12,7 +12,6 @@ from robustmaps.analysis import Analysis, analyze, feature_maps, short_names
 from robustmaps.attacks import PGD
 from robustmaps.data import Dataset, ImageSet
 from robustmaps.engine.device import resolve_device
-from robustmaps.engine.errors import InputError
 from robustmaps.engine.finite import predictions
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher
@@ -98,7 +97,7 @@ def _drawn(material: Material) -> _Pictures | str:
         return ""
     try:
         return _draw(alike, data, study.tints, material.device, material.watcher)
-    except (InputError, RuntimeError) as error:  # unreadable weights, code that is not trusted, or out of memory
+    except Exception as error:  # noqa: BLE001 - unreadable weights, untrusted or failing code, out of memory
         reason = str(error).partition("\n")[0]
         return f"The network could not be opened or attacked: {reason}. Afterwards, this adds it:"
 
