@@ -20,8 +20,6 @@ from robustmaps.evaluation._checks._structure import (
 from robustmaps.evaluation._checks._subject import CheckedNetwork, Surrogate
 from robustmaps.evaluation._result import NORMS
 
-"""The norms that the checks know."""
-
 CHECKS: dict[str, Callable[[CheckedNetwork], Outcome]] = {
     "input-range": input_range,
     "training-mode": training_mode,
