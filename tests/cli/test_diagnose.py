@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from robustmaps.cli import main
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.runs import _diagnosis, diagnose_checkpoint
 
 TRAIN = "train --eps 0.1 --steps 1 --batch-size 128 --device cpu --precision fp32 --epochs 2"
@@ -42,7 +43,7 @@ def test_a_run_as_json(run, capsys):
     path = Path(values.pop("file"))
     assert path.parent == run / "evaluation"
     assert path.name.startswith("diagnosis-linf-0.1-test20-")
-    assert json.loads(path.read_text()) == values
+    assert read_json(path) == values
     assert values["checkpoint_sha256"]
 
 

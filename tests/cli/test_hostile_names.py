@@ -27,7 +27,8 @@ def hostile(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROBUSTMAPS_CACHE", str(tmp_path / "cache"))
     labels = np.arange(240) % len(NAMES)
-    images = np.repeat((labels * 40)[:, None, None], 64, 1).reshape(-1, 8, 8).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 40, (240, 8, 8))
+    images = (labels[:, None, None] * 40 + noise).astype(np.uint8)
     np.savez(tmp_path / "hostile.npz", images=images, labels=labels, classes=np.array(NAMES))
     return tmp_path
 

@@ -25,6 +25,7 @@ def folder(tmp_path):
             )
         )
     (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "ideas.txt").touch()
     return tmp_path
 
 

@@ -90,7 +90,7 @@ def test_unsafe_members(
     add(archive, name, **fields)
     with pytest.raises(ValueError, match=rf"pets\.tar: .*{message}"):
         load(archive)
-    assert [path.suffix for path in cache_dir.iterdir()] == [".lock"]
+    assert not [path for path in cache_dir.glob("*") if path.suffix != ".lock"]
 
 
 def test_a_corrupt_image_in_an_archive_is_named(pets: Path, pack: Callable[..., Path]) -> None:

@@ -72,8 +72,10 @@ def held_out(labels: Tensor, count: int, *, seed: int, purpose: str, groups: Seq
     emptied = ((sizes > 0) & (sizes == labels[rows].bincount(minlength=len(sizes)))).nonzero()
     if len(emptied):
         label = int(emptied[0])
+        alike = bool((labels[chosen] == label).sum() < sizes[label])
+        copies = ", since they are copies of each other and stay together" if alike else ""
         raise InputError(
-            f"a {purpose} split of {count} images would take all {int(sizes[label])} images of class {label}; "
+            f"a {purpose} split of {count} images would take all {int(sizes[label])} images of class {label}{copies}; "
             "make it smaller or add images"
         )
     return rows
