@@ -24,6 +24,8 @@ WEIGHTS = "weights.safetensors"
 """The weights' file of a saved enlargement."""
 UNKNOWN_BUDGET = ("linf", 8 / 255)
 """What is attacked with where nobody says, and where nobody knows what the network was trained for."""
+_MOST_WITHOUT_WEIGHTS = 1000
+_LONGEST_SIDE_PX = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
     weights_path = weights_file(path)
     weights, description = load_weights(weights_path)
     try:
-        opened = OpenedNetwork.from_description(loads(description[DESCRIPTION]))
+        about = loads(description[DESCRIPTION])
+        _check_size(about, sum(tensor.numel() for tensor in weights.values()))
+        opened = OpenedNetwork.from_description(about)
     except InputError:
         raise
     except Exception as error:  # whatever libraries raise for arguments that nobody wrote
@@ -102,6 +106,15 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path]:
         ) from error
     _fill(opened.model, weights, weights_path, opened.recipe.spec)
     return opened, weights_path
+
+
+def _check_size(about: Any, values: int) -> None:
+    """Refuse sizes that no network with so many values in its weights has, before memory is taken for them."""
+    sizes = [about["model"].get("num_classes", 1), about["model"].get("in_channels", 1)]
+    if any(size > max(values, _MOST_WITHOUT_WEIGHTS) for size in sizes):
+        raise ValueError(f"num_classes, in_channels={sizes}: more than its {values:,} weights")
+    if any(side > _LONGEST_SIDE_PX for change in about.get("enlarge", ()) for side in change["image_size"]):
+        raise ValueError(f"image_size: more than {_LONGEST_SIDE_PX} pixels")
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
