@@ -34,7 +34,7 @@ def opened(monkeypatch):
         monkeypatch.setattr(f"robustmaps.networks.{module}.{name}", counting)
 
     count("_data", "load", "data")
-    count("_weights", "load_weights", "weights")
+    count("_weights", "read_weights", "weights")
     for module in ("_open_model", "_opened"):
         count(module, "make_architecture", "networks")
     return counted

@@ -23,7 +23,7 @@ from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Evaluation
 from robustmaps.evaluation._state import AttackStage, Found, StateFolder
-from robustmaps.runs import list_runs, read_run
+from robustmaps.runs import Yardstick, list_runs, read_run
 from robustmaps.training import RunFolder, load_weights, save_weights
 from tests.helpers.studies import configuration, verdicts
 
@@ -73,9 +73,14 @@ def _read_run(path: Path) -> None:
     json.dumps(list_runs([record]), allow_nan=False)
 
 
-def _read_evaluation(path: Path) -> None:
+def _read_plain(path: Path) -> bytes:
+    return json.dumps(read_json(path), allow_nan=False, ensure_ascii=False).encode()
+
+
+def _read_evaluation(path: Path) -> str:
     found = Evaluation.load(path)
     json.dumps(found.to_dict(), allow_nan=False)
+    return Yardstick.of(found).text
 
 
 def _write_study_record(path: Path) -> None:
@@ -104,7 +109,7 @@ READERS: dict[str, Reader] = {
     "cost": Reader("cost.json", _read_run, lambda p: write_json(p, COST), "json"),
     "environment": Reader("environment.json", _read_run, lambda p: write_json(p, {"torch": "2.9"}), "json"),
     "error": Reader("error.txt", _read_run, lambda p: p.write_text("ValueError: x\n"), "bytes"),
-    "any JSON": Reader("x.json", read_json, lambda p: write_json(p, {"a": [1, 2.5, "x", None]}), "json"),
+    "any JSON": Reader("x.json", _read_plain, lambda p: write_json(p, {"a": [1, 2.5, "x", None]}), "json"),
     "epochs": Reader("metrics.jsonl", lambda p: RunFolder(p.parent).read_history(), _write_metrics, "lines"),
     "listed epochs": Reader("metrics.jsonl", _read_run, _write_metrics, "lines"),
     "weights": Reader(

@@ -12,10 +12,12 @@ from torch import nn
 from robustmaps.attacks import FGSM
 from robustmaps.config import AttackConfig
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_json
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Evaluation, Identity, agree, evaluate
 from robustmaps.networks import open_checkpoint, open_network
 from robustmaps.runs import Options, evaluate_checkpoint, evaluate_corrupted, read_run
-from robustmaps.training import load_hashed_weights, save_weights
+from robustmaps.training import read_weights, save_weights
 
 SHAPE = (1, 8, 8)
 MODULE = """
@@ -214,7 +216,7 @@ def run(evaluated, tmp_path):
 
 def test_an_older_epoch_s_evaluation_is_not_credited_whatever_the_times(run):
     assert len(read_run(run).evaluations) == 1
-    loaded = load_hashed_weights(run / "best.safetensors")
+    loaded = read_weights(run / "best.safetensors")
     changed = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in loaded.tensors.items()}
     save_weights(run / "best.safetensors", changed, loaded.description)
     os.utime(run / "best.safetensors", (0, 0))
@@ -225,11 +227,11 @@ def test_an_older_epoch_s_evaluation_is_not_credited_whatever_the_times(run):
 
 def test_a_list_credits_the_present_function_alone(run):
     (file,) = [f for f in (run / "evaluation").glob("*.json") if "model_info" not in f.name and f.name[0] != "."]
-    other = json.loads(file.read_text())
+    other = read_json(file)
     present = {"checkpoint_sha256": other["checkpoint_sha256"], "computes": other["computes"], "built_in": True}
-    (run / "evaluation" / ".network.json").write_text(json.dumps(present))
+    write_json(run / "evaluation" / ".network.json", present)
     other["computes"] = [2 * value for value in other["computes"]]
-    file.with_name("other.json").write_text(json.dumps(other))
+    write_json(file.with_name("other.json"), other)
     reasons = []
     found = read_run(run, skipped=lambda path, reason: reasons.append((path.name, reason))).evaluations
     assert list(found) == [file.stem]
@@ -239,9 +241,9 @@ def test_a_list_credits_the_present_function_alone(run):
 
 def test_an_old_evaluation_of_a_built_in_network_stays_valid(run):
     (file,) = [f for f in (run / "evaluation").glob("*.json") if "model_info" not in f.name and f.name[0] != "."]
-    old = json.loads(file.read_text())
+    old = read_json(file)
     del old["computes"], old["data"]
-    file.write_text(json.dumps(old))
+    write_json(file, old)
     assert Evaluation.load(file).computes is None
     assert evaluate_checkpoint(run, AttackConfig(attack="fgsm"), OPTIONS).before
     assert len(read_run(run).evaluations) == 1
@@ -252,7 +254,7 @@ def test_weights_are_hashed_as_they_are_loaded(run, monkeypatch):
     from robustmaps.networks import _opened
 
     file = run / "best.safetensors"
-    expected, make = load_hashed_weights(file).sha256, _opened.Recipe.make
+    expected, make = read_weights(file).sha256, _opened.Recipe.make
 
     def replacing(recipe):
         file.write_bytes(file.read_bytes() + b" ")

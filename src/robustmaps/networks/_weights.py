@@ -26,6 +26,8 @@ WEIGHTS = "weights.safetensors"
 """The weights' file of a saved enlargement."""
 UNKNOWN_BUDGET = ("linf", 8 / 255)
 """What is attacked with where nobody says, and where nobody knows what the network was trained for."""
+_MOST_WITHOUT_WEIGHTS = 1000
+_LONGEST_SIDE_PX = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
     weights_path = weights_file(path)
     loaded = read_weights(weights_path)
     try:
-        opened = OpenedNetwork.from_description(loads(loaded.description[DESCRIPTION]), weights_path)
+        about = loads(loaded.description[DESCRIPTION])
+        _check_size(about, sum(tensor.numel() for tensor in loaded.tensors.values()))
+        opened = OpenedNetwork.from_description(about, weights_path)
     except InputError:
         raise
     except Exception as error:  # whatever libraries raise for arguments that nobody wrote
@@ -156,6 +160,15 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
         ) from error
     _fill(opened.model, loaded.tensors, weights_path, opened.recipe.spec)
     return opened, weights_path, loaded.sha256
+
+
+def _check_size(about: Any, values: int) -> None:
+    """Refuse sizes that no network with so many values in its weights has, before memory is taken for them."""
+    sizes = [about["model"].get("num_classes", 1), about["model"].get("in_channels", 1)]
+    if any(size > max(values, _MOST_WITHOUT_WEIGHTS) for size in sizes):
+        raise ValueError(f"num_classes, in_channels={sizes}: more than its {values:,} weights")
+    if any(side > _LONGEST_SIDE_PX for change in about.get("enlarge", ()) for side in change["image_size"]):
+        raise ValueError(f"image_size: more than {_LONGEST_SIDE_PX} pixels")
 
 
 def open_checkpoint(path: str | Path, *, classes: str | None = None) -> Checkpoint:
