@@ -71,7 +71,7 @@ def test_plan_lists_the_front(capsys, tmp_path):
 
 
 def test_theory_writes_figure_and_numbers(capsys, tmp_path):
-    code, out, _ = run(f"theory --draws 2 --steps 1 --networks 2 --epochs 1 --out {tmp_path}", capsys)
+    code, out, _ = run(f"theory --draws 2 --networks 2 --epochs 1 --out {tmp_path}", capsys)
     assert code == 0
     assert "trained weights" in out
     found = json.loads((tmp_path / "theory.json").read_text())

@@ -18,7 +18,6 @@ class Arguments:
 
     Attributes:
         draws: random networks per point
-        steps: steps of projected gradient descent in the basic case (0 leaves it out)
         seed: seed of all random draws
         networks: trained networks per pool, each from another seed (0 leaves them out)
         epochs: epochs of their training
@@ -27,7 +26,6 @@ class Arguments:
     """
 
     draws: int = 20
-    steps: int = 20
     seed: int = 0
     networks: int = 5
     epochs: int = 10
