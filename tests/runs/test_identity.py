@@ -79,9 +79,10 @@ def test_the_same_weights_with_another_function_are_another_network(change):
 
 def only_in(low, high):
     def change(net):
-        net.forward = lambda x: torch.where(
-            ((x.mean((1, 2, 3)) > low) & (x.mean((1, 2, 3)) < high))[:, None], -1.0, 1.0
-        ) * Net.forward(net, x)
+        net.forward = lambda x: (
+            torch.where(((x.mean((1, 2, 3)) > low) & (x.mean((1, 2, 3)) < high))[:, None], -1.0, 1.0)
+            * Net.forward(net, x)
+        )
 
     return change
 
