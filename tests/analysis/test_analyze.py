@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 
 import pytest
 import torch
@@ -208,3 +209,34 @@ def test_refusals(resnet8, change, message):
 def test_a_network_without_maps():
     with pytest.raises(InputError, match="no map"):
         analyze(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), X, Y, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda logits: logits.where(torch.arange(len(logits))[:, None] > 0, torch.nan),
+        lambda logits: logits * torch.nan,
+        lambda logits: torch.cat([logits[:, :9], logits[:, 9:] + torch.inf], 1),
+        lambda logits: logits.masked_fill(logits < logits.topk(2).values[:, 1:], -torch.inf),
+    ],
+    ids=["NaN for an image", "NaN", "infinite", "masked"],
+)
+def test_logits_that_are_not_finite_are_null_in_json(resnet8, spoil):
+    class Spoilt(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return spoil(self.network(x))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "overflow", RuntimeWarning)
+        found = analyze_both(Spoilt(resnet8), Spoilt(resnet8), X, Y, steps=2, latency_runs=0, directions=1)
+        written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    margin = found.before.margin
+    assert None in written["before"]["margin"]["images"]["margin"]
+    assert [each is None for each in written["before"]["margin"]["images"]["margin"]] == [
+        abs(each) == float("inf") for each in margin.margin
+    ]
+    assert str(found)

@@ -143,10 +143,44 @@ def test_the_model_is_left_as_it_was(training):
 
 def test_the_model_is_left_as_it_was_after_an_error():
     model = small_network().requires_grad_(False)
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises(InputError, match=r"can't be run on images of shape \(1, 4, 8, 8\): .*channels"):
         measure_cost(model, torch.rand(1, 4, 8, 8))
     assert all(module.training for module in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def through_numpy(x):
+    return torch.from_numpy(2 * x.numpy())
+
+
+def one_at_a_time(x):
+    if len(x) > 1:
+        raise LookupError("one at a time")
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (through_numpy, r"shape \(2, 3, 8, 8\) with gradients, .* backward pass: Can't call numpy"),
+        (one_at_a_time, r"shape \(2, 3, 8, 8\) with gradients, .* backward pass: one at a time"),
+    ],
+)
+def test_a_network_that_cannot_be_measured_says_why(function, message):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return function(x).flatten(1)
+
+    with pytest.raises(InputError, match=message):
+        measure_cost(Odd(), torch.rand(1, 3, 8, 8))
+
+
+def test_what_is_saved_sparsely_counts():
+    class Sparse(nn.Module):
+        def forward(self, x):
+            return x.to_sparse().to_dense().sin().flatten(1)
+
+    assert measure_cost(Sparse(), torch.rand(1, 3, 8, 8)).activation_bytes >= 4 * 3 * 64
 
 
 def test_gradients_need_not_be_on():

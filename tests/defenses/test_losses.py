@@ -111,6 +111,12 @@ def test_hat_by_hand() -> None:
     assert helper.rows.grad is None
 
 
+def test_a_helper_without_answers_is_refused():
+    helper = Table(torch.full((3, 2), torch.nan))
+    with pytest.raises(InputError, match="helper: its logits are NaN"):
+        HAT(helper, Next(1)).loss(Table(torch.zeros(3, 2)), torch.zeros(1, 1, 1, 1), torch.tensor([0]))
+
+
 def test_dajat_without_copies_is_trades_and_with_them_adds_consistency() -> None:
     model, x = table()
     plain = DAJAT(copies=0, beta=2.0)

@@ -438,6 +438,27 @@ class Numpy(Net):
         return super().forward(torch.from_numpy(x.numpy() * 2))  # type: ignore[no-any-return]
 
 
+class InInferenceMode(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return super().forward(x)  # type: ignore[no-any-return]
+
+
+class IntegerLogits(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return (100 * super().forward(x)).long()  # type: ignore[no-any-return]
+
+
+class Votes(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.one_hot(super().forward(x).argmax(1), 5) > 0
+
+
+class HalfPrecisionAnswers(WithoutGradients):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).half()
+
+
 def _quantised() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -446,7 +467,13 @@ def _quantised() -> nn.Module:
         )
 
 
-@pytest.mark.parametrize("make", [Detached, WithoutGradients, Integers, Numpy, _quantised])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(Detached, WithoutGradients, Integers, Numpy, _quantised),
+        *(InInferenceMode, IntegerLogits, Votes, HalfPrecisionAnswers),
+    ],
+)
 def test_without_a_gradient_square_works_and_gradient_attacks_say_why_not(
     make: Callable[[], nn.Module], make_images: Images
 ) -> None:
@@ -454,8 +481,8 @@ def test_without_a_gradient_square_works_and_gradient_attacks_say_why_not(
         torch.manual_seed(0)
         model, x = make(), make_images(8, 3)
     y = network_logits(model.eval(), x.clone()).argmax(1)
-    found = evaluate(model, x, y, [Square(eps=0.1, queries=20)])
-    assert found.clean_accuracy.value == 1.0
+    for square in (Square(eps=0.1, queries=20), Square("l2", eps=0.5, queries=20)):
+        assert evaluate(model, x, y, square).clean_accuracy.value == 1.0
     for attack in (PGD(eps=0.1, steps=2), APGD("linf", eps=0.1, steps=2), AutoAttack(eps=0.1)):
         with pytest.raises(NoGradientError, match=r"no gradient with respect to the images .*; use square"):
             evaluate(model, x, y, attack)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustmaps import InputError, evaluate
 from robustmaps.attacks import PGD, AutoAttack
 from robustmaps.engine.progress import Progress
-from robustmaps.evaluation import ROBUST, WRONG, Evaluation
+from robustmaps.evaluation import ROBUST, WRONG, Evaluation, EvaluationWarning
 
 ATTACK = AutoAttack(eps=0.12, version=("apgd-ce", "apgd-dlr", "fab-t"))
 
@@ -168,6 +168,22 @@ def test_a_network_for_other_images_says_so(images: tuple[Tensor, Tensor]) -> No
     with pytest.raises(RuntimeError) as caught:
         evaluate(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), *images, PGD(eps=0.12))
     assert "image of shape (1, 8, 8)" in caught.value.__notes__[0]
+
+
+@pytest.mark.filterwarnings("ignore:attacks run on the network itself")
+def test_checks_that_a_network_refuses_are_said_and_the_evaluation_goes_on(
+    robust_network: nn.Module, images: tuple[Tensor, Tensor]
+) -> None:
+    class NotFour(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) == 4:
+                raise LookupError("four images")
+            return robust_network(x)  # type: ignore[no-any-return]
+
+    few = images[0][:32], images[1][:32]
+    with pytest.warns(EvaluationWarning, match=r"could not be made \(passes\): the network raised four images"):
+        found = evaluate(NotFour().eval(), *few, [], batch_size=8)
+    assert found.verdicts == evaluate(robust_network, *few, [], batch_size=8).verdicts
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5])

@@ -56,6 +56,17 @@ class Deaf(nn.Module):
         return self.network(self.extra(x))
 
 
+class Mapped(nn.Module):
+    """A network that takes one image at a time."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.vmap(lambda one: self.network(one[None])[0])(x)
+
+
 class Constant(nn.Module):
     """The same answer whatever the image."""
 
@@ -138,6 +149,9 @@ DOUBTFUL: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "logits x 30": (lambda n: Around(n, after=lambda z: 30 * z), "zero-gradients"),
     "rounded to 4 levels": (lambda n: Around(n, quantised(4)), "non-differentiable"),
     "rounded to 16 levels": (lambda n: Around(n, quantised(16)), "zero-gradients"),
+    "ReLU of the images": (lambda n: Around(n, F.relu), "zero-gradients"),
+    "images in bounds": (lambda n: Around(n, lambda x: F.hardtanh(x, 0, 1)), "zero-gradients"),
+    "without what is not positive": (lambda n: Around(n, lambda x: x.where(x > 0, 0)), "zero-gradients"),
     "signs": (lambda n: Around(n, lambda x: (x - 0.5).sign() / 2 + 0.5), "zero-gradients"),
     "thermometer": (lambda n: Around(n, thermometer), "non-differentiable"),
     "JPEG": (lambda n: Around(n, as_jpeg), "non-differentiable"),
@@ -195,5 +209,6 @@ HONEST: dict[str, Callable[[nn.Module], nn.Module]] = {
     "masked classes": lambda n: Around(n, after=lambda z: F.pad(z, (0, 2), value=-float("inf"))),
     "blurred": lambda n: Around(n, lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)),
     "clamped to [0, 1]": lambda n: Around(n, lambda x: x.clamp(0, 1)),
+    "mapped over images": Mapped,
     "scripted": lambda n: Around(scripted(n)),
 }

@@ -79,6 +79,47 @@ def test_the_same_weights_with_another_function_are_another_network(change):
     assert not identity(net).matches(identity(other).computes)
 
 
+def only_in(low, high):
+    def change(net):
+        net.forward = lambda x: (
+            torch.where(((x.mean((1, 2, 3)) > low) & (x.mean((1, 2, 3)) < high))[:, None], -1.0, 1.0)
+            * Net.forward(net, x)
+        )
+
+    return change
+
+
+@pytest.mark.parametrize("change", [only_in(0, 0.3), only_in(0.4, 0.6), only_in(0.7, 1)])
+def test_a_function_that_changes_for_some_images_only(change):
+    net, other = Net(), Net()
+    change(other)
+    assert not identity(net).matches(identity(other).computes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: setattr(net, "scale", 0.9),
+        lambda net: setattr(net.fc, "mode", "mirrored"),
+        lambda net: setattr(net, "members", [nn.Linear(64, 10)]),
+        lambda net: setattr(type(net), "shared", 2),
+    ],
+)
+def test_outputs_that_cannot_be_repeated_leave_code_and_attributes(change):
+    class Counting(Net):
+        shared = 1
+
+        def forward(self, x):
+            self.passes = getattr(self, "passes", 0) + 1
+            return self.passes * super().forward(x)
+
+    net, other = Counting(), Counting()
+    recorded = identity(net)
+    assert identity(net).matches(recorded.computes), "its count is no part of it"
+    change(other)
+    assert not identity(other).matches(recorded.computes)
+
+
 @pytest.mark.parametrize("draws", ["torch", "numpy", "own"])
 def test_a_random_network_has_an_identity_and_draws_as_before(draws):
     net = Net()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustmaps.analysis._estimate import estimate
+from robustmaps.analysis._estimate import estimate, finite_only
 from robustmaps.analysis._stage_costs import Share
 from robustmaps.analysis._stages import Stage
 from robustmaps.engine.measured import Measured
@@ -158,8 +158,8 @@ class Analysis:
     margin: MarginGain
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return {
+        """All fields, ready for JSON; null where a network's logits or gradients are not finite."""
+        values = {
             "network": self.network,
             "image_size": list(self.image_size),
             "images": self.images,
@@ -171,6 +171,7 @@ class Analysis:
             "rest": self.rest.to_dict(),
             "margin": self.margin.to_dict(),
         }
+        return finite_only(values)
 
     def tables(self) -> list[Table]:
         """Tables of the maps and their receptive fields, their costs, their gains, and the gain on the margin."""

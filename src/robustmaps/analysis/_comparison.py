@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from robustmaps.analysis._analysis import Analysis, budget_text, short_names
-from robustmaps.analysis._estimate import estimate, ratio
+from robustmaps.analysis._estimate import estimate, finite_only, ratio
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import by
@@ -51,8 +51,10 @@ class ComparedAnalyses:
         return {
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
-            "relative_ratio": None if first is None else first.to_dict(),
-            "relative_reached_ratio": None if reached is None or not self.before.steps else reached.to_dict(),
+            "relative_ratio": None if first is None else finite_only(first.to_dict()),
+            "relative_reached_ratio": (
+                None if reached is None or not self.before.steps else finite_only(reached.to_dict())
+            ),
         }
 
     def tables(self) -> list[Table]:

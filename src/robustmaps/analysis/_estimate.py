@@ -1,9 +1,11 @@
 """Means, medians and ratios over images or draws, with bootstrap intervals."""
 
+import math
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch.utils._pytree import tree_map_only
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
@@ -34,6 +36,12 @@ def ratio(after: ArrayLike, before: ArrayLike, statistic: Statistic = "median", 
     return _bootstrap(np.stack(pair), lambda rows: _of(statistic, rows[0]) / _of(statistic, rows[1]), seed)
 
 
+def finite_only(values: dict[str, Any]) -> dict[str, Any]:
+    """The values for JSON, which has no NaN and no infinity: null in their place."""
+    found: dict[str, Any] = tree_map_only(float, lambda value: value if math.isfinite(value) else None, values)
+    return found
+
+
 def _of(statistic: Statistic, values: NDArray[np.float64]) -> NDArray[np.float64]:
     result: NDArray[np.float64] = (np.mean if statistic == "mean" else np.median)(values, axis=-1)
     return result
@@ -45,4 +53,5 @@ def _bootstrap(sample: NDArray[np.float64], statistic: Any, seed: int) -> Measur
     if not count:
         raise InputError("no values to estimate from: expected at least one")
     picks = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
-    return Measured.bootstrapped(float(statistic(sample)), statistic(sample[:, picks]), count)
+    with np.errstate(invalid="ignore"):  # margins may be infinite, and have no mean
+        return Measured.bootstrapped(float(statistic(sample)), statistic(sample[:, picks]), count)

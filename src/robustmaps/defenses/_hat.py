@@ -10,6 +10,8 @@ from robustmaps.attacks import PGD, Attack
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
 from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.calling import network_logits
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import predictions
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView, plain_view
 
@@ -47,7 +49,9 @@ class HAT(Minimax[tuple[Tensor, Tensor, Tensor]]):
         """Adversarial images and helper examples (N, C, H, W), and labels (N,) of the latter."""
         x_adv = self.attack(model, x, y, generator=generator)
         with torch.no_grad(), plain_view(self.helper.to(x.device)) as helper:
-            labels = helper(x_adv).argmax(1)
+            labels = predictions(helper(x_adv))
+        if bool((labels < 0).any()):
+            raise InputError("helper: its logits are NaN or infinite; expected a network that did not diverge")
         # Not clipped to [0, 1], as in the released code: the label belongs to the direction, not to an image.
         return x_adv, x + self.reach * (x_adv - x), labels
 

@@ -59,10 +59,11 @@ def saved_bytes(told: Callable[[int], None], *known: Tensor) -> Iterator[None]:
     seen = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in known)}
 
     def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in seen:
-            seen[storage._cdata] = storage
-            told(storage.nbytes())
+        for part in (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,):
+            storage = part.untyped_storage()
+            if storage._cdata not in seen:
+                seen[storage._cdata] = storage
+                told(storage.nbytes())
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import Attack
 from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.random import derive_seed
+from robustmaps.engine.text import first_line
 from robustmaps.engine.view import AttackView
 from robustmaps.evaluation._checks import NORMS, Seen, answers, image_range, passes, preprocessing
 
@@ -45,7 +46,8 @@ def doubts(
             torch.manual_seed(derive_seed(seed, "doubts", check.__name__))
             try:
                 yield from map(str, check(seen))
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                yield f"some checks ran out of memory ({check.__name__}); use a smaller --batch-size"
+            except Exception as error:  # noqa: BLE001 - the network may refuse fewer or other images than it is attacked on
+                if is_out_of_memory(error):
+                    yield f"some checks ran out of memory ({check.__name__}); use a smaller --batch-size"
+                else:
+                    yield f"some checks could not be made ({check.__name__}): the network raised {first_line(error)}"

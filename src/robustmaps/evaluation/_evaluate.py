@@ -171,7 +171,10 @@ def _try(model: nn.Module, example: Tensor) -> None:
         with plain_view(model) as plain, torch.no_grad():
             plain(example[:1])
     except Exception as error:
-        error.add_note(f"The network raised this on an image of shape {tuple(example.shape[1:])}.")
+        error.add_note(
+            f"The network raised this on a batch of one image of shape {tuple(example.shape[1:])}; attacks call it on "
+            "batches of any size."
+        )
         raise
 
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustmaps.engine.device import device_of
+from robustmaps.engine.modes import hidden_modules
 from robustmaps.engine.view import plain_view
 from robustmaps.evaluation._agreement import Computed, agree
 from robustmaps.evaluation._fingerprints import weights_sha256
 
 _IMAGES, _VALUES, _SEED = 4, 8, 1729
+_DARK = 0.3
 _BUILT_IN = ("torch", "robustmaps")
 
 
@@ -58,12 +61,15 @@ def what_it_computes(model: nn.Module, shape: Sequence[int]) -> Computed:
 
     Its logits, centred for each image, are projected to a few values, so that the record is short for any number of
     classes. PyTorch's, NumPy's and Python's random draws are seeded, so random networks have an identity too. If the
-    network can't take the images or computes something else each time, the hash of its classes' code stands in.
+    network can't take the images or computes something else each time, the hash of its classes' code and its plain
+    attributes takes their place.
     """
-    images = _fixed_images(shape).to(device_of(model))
+    images, before = _fixed_images(shape).to(device_of(model)), _plain_attributes(model)
     first, again = (_projected_logits(model, images) for _ in range(2))
     if first is None or again is None or not agree(first, again):
-        return f"code {_code_sha256(model)}"
+        # Not what a pass changes, such as a count of the passes.
+        lasting = sorted(before.items() & _plain_attributes(model).items())
+        return f"code {_code_sha256(model, lasting)}"
     return first
 
 
@@ -76,10 +82,12 @@ def is_built_in(model: nn.Module) -> bool:
 
 
 def _fixed_images(shape: Sequence[int]) -> Tensor:
-    """Half of them noise, half of them coarse patches, which survive pooling."""
+    """Half of them noise, half of them coarse patches, which survive pooling; one of each is dark, or bright."""
     generator = torch.Generator().manual_seed(_SEED)
     fine = torch.rand(_IMAGES // 2, *shape, generator=generator)
     coarse = torch.rand(_IMAGES - _IMAGES // 2, shape[0], 3, 3, generator=generator)
+    fine[0] *= _DARK
+    coarse[0] = 1 - _DARK * coarse[0]
     return torch.cat([fine, functional.interpolate(coarse, tuple(shape[1:]))])
 
 
@@ -117,10 +125,29 @@ def _seeded(device: torch.device) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _code_sha256(model: nn.Module) -> str:
-    kinds = {type(module) for module in model.modules()}
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _BUILT_IN]
-    digest = hashlib.sha256(type(model).__qualname__.encode())
+def _plain_attributes(model: nn.Module) -> dict[str, str]:
+    """Numbers and texts that modules and their classes keep, by path; those of networks in plain lists, too."""
+    found: dict[str, str] = {}
+    for top, network in {"": model, **hidden_modules(model)}.items():
+        for path, module in network.named_modules():
+            kinds = [kind for kind in type(module).__mro__ if not _is_built_in(kind)]
+            for name, value in chain(*(vars(each).items() for each in (*reversed(kinds), module))):
+                if isinstance(value, bool | int | float | str) and name != "training" and not name.startswith("__"):
+                    found[f"{top} {path}.{name}"] = repr(value)
+    return found
+
+
+def _is_built_in(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in (*_BUILT_IN, "builtins")
+
+
+def _code_sha256(model: nn.Module, attributes: Sequence[tuple[str, str]]) -> str:
+    hidden = hidden_modules(model)
+    kinds = {type(module) for network in (model, *hidden.values()) for module in network.modules()}
+    own = [kind for kind in kinds if not _is_built_in(kind)]
+    digest = hashlib.sha256(repr((type(model).__qualname__, attributes)).encode())
+    for network in hidden.values():
+        digest.update(weights_sha256(network).encode())
     for kind in sorted(own, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
         try:
             digest.update(inspect.getsource(kind).encode())

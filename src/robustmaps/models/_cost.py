@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from robustmaps.engine.calling import call, own_copy, parameter_dtype
+from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
 from robustmaps.engine.modes import check_initialised, check_values, evaluating
+from robustmaps.engine.text import first_line
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._operations import count_flops
 
@@ -75,8 +77,8 @@ def measure_cost(model: nn.Module, example: torch.Tensor, *, latency_runs: int =
         latency_runs: forward passes to time; 0 for none.
 
     Raises:
-        InputError: there is no image, a parameter has no shape or no values, or latency is asked for on the ``meta``
-            device.
+        InputError: there is no image, a parameter has no shape or no values, the network raises on one image or two or
+            where gradients are on, or latency is asked for on the ``meta`` device.
     """
     if example.ndim != 4 or not len(example):
         raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
@@ -106,7 +108,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def trace_forward(model: nn.Module, image: torch.Tensor) -> tuple[int, tuple[int, int] | None]:
     """Operations of one forward pass, and (H, W) of the map before the final pooling."""
-    with torch.no_grad(), count_flops() as counter, FinalPooling() as pooling:
+    with _refused(model, image), torch.no_grad(), count_flops() as counter, FinalPooling() as pooling:
         call(model, image)
     return counter.total, pooling.map_size
 
@@ -128,11 +130,23 @@ def _as_trained(model: nn.Module) -> Iterator[None]:
 def _saved_bytes(model: nn.Module, images: torch.Tensor) -> int:
     """Bytes that a forward pass saves for the backward pass, without the images."""
     saved: list[int] = []
-    with torch.enable_grad():
+    with _refused(model, images, " with gradients, to measure the memory of a backward pass"), torch.enable_grad():
         own = own_copy(images.requires_grad_(), parameter_dtype(model))
         with saved_bytes(saved.append, own):
             model(own)
     return sum(saved)
+
+
+@contextmanager
+def _refused(model: nn.Module, images: torch.Tensor, how: str = "") -> Iterator[None]:
+    """An error that names the network and the images, whatever the network raises within the block."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or is_out_of_memory(error):
+            raise
+        name, shape = type(model).__name__, tuple(images.shape)
+        raise InputError(f"{name} can't be run on images of shape {shape}{how}: {first_line(error)}") from error
 
 
 def _latency_s(model: nn.Module, image: torch.Tensor, runs: int) -> float:

@@ -13,6 +13,7 @@ from robustmaps.config import AttackConfig, make_study
 from robustmaps.data import Dataset, load
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.files import remove, write_json, write_text
+from robustmaps.engine.finite import predictions
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.random import stream
 from robustmaps.engine.tables import Table, percent_cell, table
@@ -204,7 +205,8 @@ def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[Attacke
 
     def names(batch: Tensor) -> list[str]:
         with torch.no_grad():
-            return [data.classes[label] for label in network_logits(model, batch).argmax(1).tolist()]
+            labels = predictions(network_logits(model, batch)).tolist()
+        return ["none" if label < 0 else data.classes[label] for label in labels]
 
     return [
         AttackedImage(clean.numpy(), adv.numpy(), (before, after), data.classes[label])

@@ -44,6 +44,9 @@ _CHOOSING = {
 _SCALES = (1, 2, 4)
 _MOST_PIXELS = 256 * 256
 
+# Windows that start at other pixels see more or less by as much.
+_ALIGNMENT = 4
+
 Extent = tuple[int, int]
 
 
@@ -62,6 +65,8 @@ class _Linear(TorchFunctionMode):
         super().__init__()
         self.position, self.chooses = -1, False
         self.middles: dict[int, Tensor] = {}
+        # Where a map that was mirrored, turned or transposed sees other pixels than around the middle.
+        self.asides: dict[int, list[Tensor]] = {}
         self._wanted = wanted
 
     def __torch_function__(
@@ -81,10 +86,16 @@ class _Linear(TorchFunctionMode):
             first = next((leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
             if name != expected or first is None or first.dim() != 4:
                 raise ValueError(f"{name} in place of {expected}")
-            self.middles[self.position] = first[0, :, first.shape[2] // 2, first.shape[3] // 2].sum()
+            self.middles[self.position] = _summed(first, 1 / 2, 1 / 2)
+            self.asides[self.position] = [_summed(first, 1 / 4, left) for left in (1 / 4, 3 / 4)]
             if len(self.middles) == len(self._wanted):
                 raise _Found
         return result
+
+
+def _summed(maps: Tensor, top: float, left: float) -> Tensor:
+    """The sum over channels of the pixel at these fractions of a map's height and width."""
+    return maps[0, :, int(top * maps.shape[2]), int(left * maps.shape[3])].sum()
 
 
 def measured_sights(model: nn.Module, recorded: Trace, indices: Sequence[int]) -> Mapping[int, Sight | None]:
@@ -167,9 +178,26 @@ def _extents(
                 pass
             if len(linear.middles) < len(places):
                 return None
-            return {index: (_extent(linear.middles[place], x), linear.chooses) for index, place in places.items()}
+            found = {}
+            for index, place in places.items():
+                middle, *asides = (_extent(pixel, x) for pixel in (linear.middles[place], *linear.asides[place]))
+                found[index] = (middle and _widened(middle, asides, size), linear.chooses)
+            return found
     except (*RUN_ERRORS, NotImplementedError):
         return None
+
+
+def _widened(
+    middle: tuple[Extent, Extent], asides: Sequence[tuple[Extent, Extent] | None], size: Extent
+) -> tuple[Extent, Extent]:
+    """What the middle sees; along an axis where a pixel aside sees half of the image more than it does, all of it."""
+
+    def along(axis: int) -> Extent:
+        width, *others = (each[axis][1] - each[axis][0] for each in (middle, *asides) if each is not None)
+        far = any(2 * (other - width) >= size[axis] - _ALIGNMENT for other in others)
+        return (0, size[axis] - 1) if far else middle[axis]
+
+    return along(0), along(1)
 
 
 def _extent(middle: Tensor, x: Tensor) -> tuple[Extent, Extent] | None:

@@ -127,9 +127,13 @@ class AttackView:
             if self._graphs:
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             result = self._forward(own)
-        logits = logits_of(result, len(x))[:n].to(self._at_least_float32)
-        # The next replay overwrites this memory.
-        return logits.clone() if self._graphs else logits
+        return self.read(result, len(x))[:n]
+
+    def read(self, result: object, count: int | None = None) -> Tensor:
+        """The logits (N, K) in what the network returned, as a view gives them, whatever their type there."""
+        logits = logits_of(result, count).to(self._at_least_float32)
+        # Attacks write into logits: the next replay of a graph does, too, and in inference mode nobody may.
+        return logits.clone() if self._graphs or logits.is_inference() else logits
 
     def prepared(self, x: Tensor) -> Tensor:
         """Images, detached, in the precision that attacks compute in: that of the logits."""

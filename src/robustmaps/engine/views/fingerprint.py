@@ -27,7 +27,7 @@ def _of_modules(model: nn.Module, seen: dict[int, int]) -> Iterator[object]:
     for path, module in model.named_modules(remove_duplicate=False):
         yield path
         yield id(type(module))
-        yield id(type(module).forward)
+        yield id(getattr(type(module), "forward", None))  # scripted classes have none
         for name, value in vars(module).items():
             if name in _LEFT_OUT and (name != "momentum" or isinstance(module, _NormBase)):
                 continue

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from robustmaps.engine.calling import logits_of
 from robustmaps.engine.device import float32_products
 from robustmaps.engine.finite import largest_difference, largest_finite
 from robustmaps.engine.view import AttackView
@@ -65,7 +64,8 @@ _Step = Callable[[], _Change]
 class Incremental:
     """Cached maps of some images within a network, updated window by window; made by `incremental`."""
 
-    def __init__(self, module: nn.Module, images: Tensor) -> None:
+    def __init__(self, module: nn.Module, images: Tensor, read: Callable[[object], Tensor]) -> None:
+        self._read_logits = read
         traced = fx.symbolic_trace(module)
         self._modules = dict(traced.named_modules())
         keeper = _Keeper(traced)
@@ -113,7 +113,7 @@ class Incremental:
                 self._changes[node] = _Change(region, patch) if node.op == "placeholder" else step()
             for node in self._dense:
                 dense[node] = self._run(node, dense)
-        return logits_of(dense[node])
+        return self._read_logits(dense[node])
 
     def accept(self, rows: Tensor) -> None:
         """Make the last proposal permanent for these rows."""
@@ -241,7 +241,7 @@ def incremental(view: AttackView, images: Tensor) -> Incremental | None:
         return None
     images = images.clone(memory_format=torch.channels_last)
     try:
-        known = Incremental(view.module, images)
+        known = Incremental(view.module, images, view.read)
         # An eighth of the image's side, in the middle, where a window reaches furthest.
         side, top, left = max(min(images.shape[2:]) // 8, 1), images.shape[2] // 2, images.shape[3] // 2
         window = Region(top, top + side, left, left + side)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.random import derive_seed, stream
-from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds
+from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds, percent
 from robustmaps.evaluation._checks._operations import StraightThrough, find_cuts
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
 
@@ -30,6 +30,8 @@ _MOST_STEP = 0.3
 # Over shorter steps float32 rounds off more than changes.
 _LEAST_STEP = 1e-4
 _DIRECTIONS = 4
+# Images to look at pixels at 0 and 1, and the share of such pixels that matters.
+_AT_EDGES, _FEW_AT_EDGES = 4, 0.05
 _MOST = 64
 
 # As for the other kinds of attacks.
@@ -64,6 +66,29 @@ def zero_gradients(subject: CheckedNetwork, *, quick: bool = False) -> Outcome:
         True,
         f"cross-entropy's gradient vanishes at {zero} of {len(rows)} images, the logit margin's at {flat}: the logits "
         f"are saturated, with a median margin of {gap:.3g}; attack the margin or DLR instead",
+    )
+
+
+def blocked_at_edges(subject: CheckedNetwork) -> str | None:
+    """Pixels at exactly 0 or 1 whose gradient is zero there and not next to it, as behind a ReLU on the images.
+
+    Gradient attacks then leave them as they are. None if there are no such pixels.
+    """
+    rows = subject.correct[:_AT_EDGES]
+    x, y = subject.x[rows], subject.y[rows]
+    edge = (x == 0) | (x == 1)
+    if float(edge.float().mean()) < _FEW_AT_EDGES:
+        return None
+    at, beside = (
+        subject.gradient(images, lambda logits: logit_margin(logits, y)) != 0
+        for images in (x, x.clamp(_LEAST_STEP, 1 - _LEAST_STEP))
+    )
+    blocked, total = int((edge & beside & ~at).sum()), int((edge & beside).sum())
+    if 2 * blocked <= total:
+        return None
+    return (
+        f"the gradient is zero at {percent(blocked, total)} of the pixels that are exactly 0 or 1, and not just inside "
+        "[0, 1]: gradient attacks leave them as they are"
     )
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.finite import predictions
 from robustmaps.engine.progress import ignore
 from robustmaps.evaluation._checks._doubt import Doubt, Seen, evenly
 from robustmaps.evaluation._checks._finding import SkippedError, percent
-from robustmaps.evaluation._checks._gradients import EXPLAINED, explained, zero_gradients
+from robustmaps.evaluation._checks._gradients import EXPLAINED, blocked_at_edges, explained, zero_gradients
 from robustmaps.evaluation._checks._structure import (
     BATCH_ROUNDING,
     GradientCount,
@@ -85,7 +86,7 @@ def _stochastic(seen: Seen, together: Tensor, rows: Tensor, drawn: bool) -> Doub
         again = seen.plain(batch)
         moved = distance(again, seen.logits)
         if moved > max(ROUNDING, 2 * resolution(seen.logits)):
-            turned = int((again.argmax(1) != seen.logits.argmax(1)).sum())
+            turned = int((predictions(again) != predictions(seen.logits)).sum())
             return Doubt(
                 "stochastic",
                 f"two passes over the same {len(again)} images differ by up to {share(moved)} of the largest logit and "
@@ -107,7 +108,7 @@ def _batch_dependence(seen: Seen, together: Tensor, rows: Tensor, x: Tensor) -> 
         return
     more = evenly(torch.arange(size), _ALONE)
     alone = _one_by_one(seen, seen.images(more))
-    turned = int((alone.argmax(1) != seen.logits[more].argmax(1)).sum())
+    turned = int((predictions(alone) != predictions(seen.logits[more])).sum())
     moved = max(moved, distance(alone, seen.logits[more]))
     yield Doubt(
         "batch-dependence",
@@ -140,6 +141,12 @@ def _gradients(seen: Seen, rows: Tensor, together: Tensor, stochastic: bool) -> 
     # Finite differences drown in the rounding of half precision.
     coarse = resolution(together) > ROUNDING or any(p.dtype in _HALF for p in seen.model.parameters())
     fits = stochastic or coarse or explained(subject, quick=True) >= EXPLAINED
+    if not vanishing and (blocked := blocked_at_edges(subject)):
+        yield Doubt(
+            "zero-gradients",
+            blocked,
+            "use torch.clamp if that is meant, or add --attack square",
+        )
     if fits and not vanishing:
         return
     more = seen.more()

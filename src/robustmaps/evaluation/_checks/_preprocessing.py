@@ -1,10 +1,12 @@
 """A check of what happens to images in front of the network: would it do far better on other values?"""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.finite import predictions
 from robustmaps.evaluation._checks._answers import clearly_better
 from robustmaps.evaluation._checks._doubt import Doubt, Seen, evenly
 from robustmaps.evaluation._checks._finding import percent
@@ -55,11 +57,14 @@ def preprocessing(seen: Seen) -> Iterator[Doubt]:
 
 def _normalised_twice(seen: Seen) -> Doubt | None:
     """Do the images arrive at the first layer with weights as after two normalisations?"""
-    arrived: list[Tensor] = []
+    arrived: list[tuple[float, float]] = []
 
     def keep(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        if not arrived and any(True for _ in module.parameters(recurse=False)):
-            arrived.extend(value.detach() for value in inputs if isinstance(value, Tensor) and value.dim() == 4)
+        if arrived or not any(True for _ in module.parameters(recurse=False)):
+            return
+        maps = [value.detach().float() for value in inputs if isinstance(value, Tensor) and value.dim() == 4]
+        with suppress(RuntimeError):  # under `torch.vmap` tensors have no values to look at
+            arrived.extend((float(each.mean()), float(each.std())) for each in maps)
 
     # Scripted modules take no hooks.
     modules = [module for module in seen.model.modules() if not isinstance(module, torch.jit.ScriptModule)]
@@ -71,7 +76,7 @@ def _normalised_twice(seen: Seen) -> Doubt | None:
             handle.remove()
     if not arrived:
         return None
-    mean, std = float(arrived[0].float().mean()), float(arrived[0].float().std())
+    mean, std = arrived[0]
     if not (mean < _LOW_MEAN and _WIDE_STD[0] < std < _WIDE_STD[1]):
         return None
     return Doubt(
@@ -84,7 +89,7 @@ def _normalised_twice(seen: Seen) -> Doubt | None:
 
 def _right(seen: Seen, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     try:
-        answers = seen.plain(change(seen.images(rows))).argmax(1).cpu()
+        answers = predictions(seen.plain(change(seen.images(rows)))).cpu()
     except Exception:  # noqa: BLE001 - networks may refuse such values, in any way
         return torch.zeros(len(rows), dtype=torch.bool)
     return answers == seen.y[rows].cpu()
