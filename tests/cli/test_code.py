@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from robustmaps.cli import main
 from robustmaps.cli._main import VERBS
-from robustmaps.config import read_config
+from robustmaps.config import DataConfig, read_config
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.trust import LIBRARIES, Trust, allow_code, names_code, present_trust, trusting
 from robustmaps.networks import Resolver, open_checkpoint, open_model
@@ -183,6 +184,34 @@ def test_names_of_libraries_are_no_code():
     assert set(LIBRARIES) == set(_LIBRARIES)
     assert not any(map(names_code, ["resnet8", "timm:resnet18", "hf:owner/name", *(f"{kind}:x" for kind in LIBRARIES)]))
     assert all(map(names_code, ["os:abort", ":x", "Timm:x", "timm.models:x", "a/b:c", " hf:x"]))
+
+
+def test_the_name_of_a_folder_is_not_the_name_of_a_function(hostile, capsys):
+    folder = hostile.rename("hostile_code:make")
+    assert main(["evaluate", folder.name, "--samples", "5"]) == 2
+    assert "names the network 'hostile_code:make'" in capsys.readouterr().err
+    assert not folder.with_name("imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("enlarge",), [{"upsample": 2.0, "image_size": [900_000, 900_000]}]),
+        (("model", "num_classes"), 2**40),
+        (("data", "data"), [5]),
+        (("data", "train_samples"), "many"),
+        (("classes",), [1] * 10),
+        (("image_size",), "88"),
+    ],
+)
+def test_a_description_of_other_types_or_sizes_is_refused(where, value, tmp_path):
+    opened = replace(open_model("resnet8"), data=DataConfig())
+    about = opened.describe()
+    holder = about[where[0]] if len(where) > 1 else about
+    holder[where[-1]] = value
+    save_weights(tmp_path / "w.safetensors", opened.model.state_dict(), {"robustmaps": json.dumps(about)})
+    with pytest.raises(InputError, match=r"w\.safetensors"):
+        open_checkpoint(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 
 import pytest
@@ -52,6 +53,16 @@ def test_outputs_for_any_number_of_images(run, form, count, tmp_path):
     with torch.no_grad():
         expected = open_checkpoint(run[0].folder).model.eval()(x)
     torch.testing.assert_close(outputs(form, done.path, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "evaluation/fgsm*.json"])
+def test_figures_that_the_card_leaves_out_are_named(run, name, tmp_path):
+    folder = shutil.copytree(run[0].folder, tmp_path / run[0].folder.name)
+    (damaged,) = (path for path in folder.glob(name) if "model_info" not in path.name)
+    damaged.write_text("{")
+    with pytest.warns(UserWarning, match=damaged.name):
+        done = export(folder, "safetensors", tmp_path / "out")
+    assert "Robust accuracy (fgsm" not in (done.folder / "README.md").read_text()
 
 
 def test_the_card_in_the_form_of_the_hub(run, tmp_path):

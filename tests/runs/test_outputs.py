@@ -87,6 +87,26 @@ def test_an_enlarged_network_replaces_nothing(tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.filterwarnings("ignore::robustmaps.EnlargeWarning")
+def test_an_enlarged_network_is_not_put_among_other_files(copied):
+    before = contents(copied)
+    done = enlarge_network("resnet8", Surgery(upsample=2), latency_runs=0)
+    for folder in (copied, copied.parent):  # where its weights would be taken for those of the run
+        with pytest.raises(InputError, match="already exists; name another folder"):
+            save_enlarged(done, folder)
+    assert contents(copied) == before
+
+
+def test_the_tables_of_a_report_are_not_written_through_a_link(copied, tmp_path):
+    report(copied, tmp_path / "page")
+    (tmp_path / "page" / "tables").rename(tmp_path / "paper")
+    (tmp_path / "page" / "tables").symlink_to(tmp_path / "paper")
+    before = contents(tmp_path / "paper")
+    with pytest.raises(InputError, match="tables: exists and is not a folder of this report"):
+        report(copied, tmp_path / "page")
+    assert contents(tmp_path / "paper") == before
+
+
 def test_a_run_replaces_nothing(run, copied, tmp_path):
     before = contents(copied)
     (copied / "last.pt").unlink()
@@ -128,6 +148,16 @@ def test_an_evaluation_is_whole_once_its_verdicts_are_there(run, tmp_path, monke
     info.unlink()
     assert evaluate_checkpoint(run, FGSM, FEW, out=out).before
     assert json.loads(info.read_text()) == about
+
+
+def test_what_a_process_left_that_was_killed_at_the_very_end_is_removed(run, tmp_path):
+    done = evaluate_checkpoint(run, FGSM, FEW, out=tmp_path / "k.json")
+    for name in ("state.json", "adversarials.npy"):
+        left = tmp_path / "k.adversarials.partial" / name
+        left.parent.mkdir()
+        left.write_bytes(b"left")
+        assert evaluate_checkpoint(run, FGSM, FEW, out=tmp_path / "k.json").evaluation == done.evaluation
+        assert sorted(contents(tmp_path)) == ["k.json", "k.model_info.json"]
 
 
 def test_a_second_process_is_told(run, tmp_path):

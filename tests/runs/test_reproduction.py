@@ -54,6 +54,13 @@ def test_a_killed_reproduction_goes_on(recorded, again, changed):
     assert reproduce(recorded, out).to_dict() == {**again.to_dict(), "run": str(out / recorded.name)}
 
 
+def test_a_copy_of_a_run_is_not_its_reproduction(recorded, tmp_path):
+    shutil.copytree(recorded, tmp_path / recorded.name)
+    with pytest.raises(InputError, match="was not made by reproduce; choose another --out"):
+        reproduce(recorded, tmp_path)
+    assert not RunFolder(tmp_path / recorded.name).reproduction.exists()
+
+
 def test_other_weights_and_figures_are_found(changed):
     run, out = changed
     history = RunFolder(run).read_history()

@@ -6,7 +6,14 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.config._enlarge_option import Surgery, parse_surgery
-    from robustmaps.config._flat_keys import Fraction, flat_values, fraction_keys, read_mapping, to_mapping
+    from robustmaps.config._flat_keys import (
+        Fraction,
+        flat_values,
+        fraction_keys,
+        read_mapping,
+        section_from_mapping,
+        to_mapping,
+    )
     from robustmaps.config._recipes import describe_recipe, read_recipe, recipe_names
     from robustmaps.config._run import (
         AttackConfig,
@@ -65,6 +72,7 @@ __all__ = [
     "read_run_config",
     "read_study",
     "recipe_names",
+    "section_from_mapping",
     "study_record",
     "study_text",
     "to_mapping",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustmaps.config import Surgery
 from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.writing.outputs import claim, json_with
+from robustmaps.engine.writing.outputs import claim, claim_folder, json_with
 from robustmaps.enlarging import Enlargement, enlarge
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
@@ -100,6 +100,8 @@ def claim_enlarged(folder: str | Path) -> None:
     """
     claim(Path(folder) / WEIGHTS)
     claim(Path(folder) / RECIPE, ours=json_with("model", "enlarge", "trained"))
+    # In a run folder the weights would be taken for those of the run.
+    claim_folder(folder, beside=(RECIPE,))
 
 
 def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, Path]:

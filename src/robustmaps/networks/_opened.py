@@ -1,19 +1,23 @@
 """A network that was opened, and how it is written down so that it can be made again."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from robustmaps.config import DataConfig, Surgery
+from robustmaps.config import DataConfig, Surgery, section_from_mapping
 from robustmaps.data import KNOWN
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.text import first_line
 from robustmaps.engine.trust import check_from_file
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.networks._libraries import Fit, MadeNetwork, make_architecture
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,27 @@ class OpenedNetwork:
         name = str(fit.pop("name"))
         check_from_file(name, where)
         recipe = Recipe(name, Fit.of(fit), tuple(about.get("enlarge", ())))
-        data = None if about["data"] is None else DataConfig(**about["data"])
+        data = None if about["data"] is None else section_from_mapping(DataConfig(), about["data"], str(where))
         budget = None if about["norm"] is None else (str(about["norm"]), float(about["eps"]))
-        made = recipe.make()
-        classes, size = (None if about.get(k) is None else tuple(about[k]) for k in ("classes", "image_size"))
+        try:
+            made = recipe.make()
+        except RuntimeError as error:  # such as one that needs more memory than there is
+            raise InputError(f"{where}: the network that it describes can't be made: {first_line(error)}") from error
+        classes = _tuple_of(str, about.get("classes"))
+        size = _tuple_of(int, about.get("image_size"))
         trained = bool(about.get("trained", True))
         return OpenedNetwork(made.model, recipe, trained, data, budget, made.image_px, classes, size)
+
+
+def _tuple_of(kind: type[T], values: Sequence[T] | None) -> tuple[T, ...] | None:
+    """Values that were read from JSON.
+
+    Raises:
+        TypeError: one of another type.
+    """
+    if values is not None and not all(isinstance(value, kind) for value in values):
+        raise TypeError(f"{values}: expected only {kind.__name__}")
+    return None if values is None else tuple(values)
 
 
 def found_anywhere(spec: str) -> str:

@@ -138,6 +138,7 @@ def claim_report(folder: Path) -> None:
         InputError: the folder exists and is not a report.
     """
     claim_folder(folder, _is_report, "a report")
+    claim_folder(folder / "tables", lambda path: not path.is_symlink(), "a folder of this report")
 
 
 def _part(name: str) -> Markup:

@@ -203,7 +203,7 @@ class _Work:
         if out is None:
             changed = files.path != self._named(config, eps, radii)
             write_present(self.folder, self.checkpoint.sha256, self.network, changed=changed)
-        if known is not None:
+        if known is not None and not files.begun:
             return known
         with alone(files.lock, "at this evaluation"):
             # Another process may have finished it meanwhile.

@@ -52,6 +52,11 @@ class EvaluationFiles:
         return self.path.with_name(names[0]), self.path.with_name(names[1])
 
     @property
+    def begun(self) -> bool:
+        """Whether there are intermediate results: a process that was killed at the very end leaves them."""
+        return any((state / name).exists() for state in self.states for name in STATE_FILES)
+
+    @property
     def lock(self) -> Path:
         """The lock of the evaluating process."""
         return self.states[0] / LOCK

@@ -1,5 +1,6 @@
 """The model card of an exported network, in the format of the Hugging Face hub."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from robustmaps.models import Cost
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._yardstick import Yardstick
+from robustmaps.training import RunFolder
 
 CARD = "README.md"
 
@@ -96,9 +98,13 @@ def model_card(
 def _record(checkpoint: Checkpoint) -> RunRecord | None:
     """The run of the weights; None if they are not in a run folder."""
     assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
+    folder = checkpoint.path.parent
+    if not RunFolder(folder).config.exists():
+        return None
     try:
-        return read_run(checkpoint.path.parent, skipped=lambda *_: None)
-    except InputError:
+        return read_run(folder)
+    except InputError as error:
+        warnings.warn(f"the model card leaves out the figures of {folder}: {error}", stacklevel=2)
         return None
 
 

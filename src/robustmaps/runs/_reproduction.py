@@ -12,6 +12,7 @@ import torch
 from robustmaps import attacks
 from robustmaps.config import check_trusted
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.files import write_json
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.reading.plain import read_json
@@ -141,7 +142,7 @@ def reproduce(
 
     Raises:
         InputError: the run has no finished epoch or fewer than ``epochs``, is unfinished and ``epochs`` is None, names
-            code that is not trusted, or ``out`` is the folder that holds it.
+            code that is not trusted, or ``out`` holds it, or a run of this configuration that was not made here.
     """
     record = read_run(run)
     check_trusted(record.config, RunFolder(record.folder).config)
@@ -154,6 +155,10 @@ def reproduce(
     folder = RunFolder(Path(out) / resolved.config.name)
     if folder.path.resolve() == record.folder.resolve():
         raise InputError(f"--out {out}: the recorded run itself is in that folder; choose another one")
+    if folder.begun and not folder.reproduction.exists():  # a copy would be compared with itself
+        raise InputError(f"{folder.path}: already exists and was not made by reproduce; choose another --out")
+    folder.claim()
+    write_json(folder.reproduction, {"reproduces": str(record.folder)})
     with _threads(record.environment.get("threads")):
         if epochs is None:
             done = train(resolved, out, resume=True, watcher=watcher)

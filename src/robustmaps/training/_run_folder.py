@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustmaps.engine.checked import CHECKSUM, Damaged, sealed, unsealed
+from robustmaps.engine.checked import CHECKSUM, Damaged, read_json, sealed, unsealed
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import append_line, atomic, keep, read_limited, remove, rename_file, write_json, write_text
 from robustmaps.engine.reading.plain import loads
@@ -81,6 +81,11 @@ class RunFolder:
         return self.path / "error.txt"
 
     @property
+    def reproduction(self) -> Path:
+        """Says that the run is another one made again, by `robustmaps.runs.reproduce`."""
+        return self.path / "reproduction.json"
+
+    @property
     def cost(self) -> Path:
         """The network's cost for one image."""
         return self.path / "cost.json"
@@ -115,7 +120,9 @@ class RunFolder:
         Raises:
             InputError: the folder contains something else.
         """
-        claim_folder(self.path, self._is_ours, "a run folder", beside=("log.txt", self.error.name))
+        claim_folder(
+            self.path, self._is_ours, "a run folder", beside=("log.txt", self.error.name, self.reproduction.name)
+        )
         if not self.begun:
             claim(self.metrics)  # written after the checkpoint, so that a killed run never has it alone
 
@@ -172,9 +179,9 @@ class RunFolder:
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Record the run's software and hardware; those of earlier calls, if others, are kept under ``before``."""
         try:
-            found = json.loads(self.environment.read_text(encoding="utf-8"))
+            found = read_json(self.environment)
             before = [*found.pop("before", ()), found]
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (OSError, ValueError, TypeError):
             before = []
         others = [each for each in before if each != environment]
         write_json(self.environment, {**environment, **({"before": others} if others else {})})

@@ -1,8 +1,9 @@
 """``--allow-code``: one option of every verb that opens networks which files describe."""
 
+import os
 from collections.abc import Sequence
 
-from robustmaps.engine.trust import Trust
+from robustmaps.engine.trust import Trust, names_code
 
 ALLOW_CODE = "--allow-code"
 OPENING = frozenset(
@@ -21,5 +22,7 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[str], Trust]:
     if verb not in OPENING:
         return list(arguments), Trust()
     rest = [word for word in arguments if word != ALLOW_CODE]
-    typed = frozenset(part for word in rest for part in (word, word.partition("=")[2]))
-    return rest, Trust(typed, everything=len(rest) < len(arguments))
+    typed = {part for word in rest for part in (word, word.partition("=")[2])}
+    # Whoever types the path of a file or folder has not typed the name of a function, whatever the file is called.
+    named = frozenset(word for word in typed if names_code(word) and not os.path.lexists(word))
+    return rest, Trust(named, everything=len(rest) < len(arguments))
