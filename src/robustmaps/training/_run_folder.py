@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustmaps.engine.checked import CHECKSUM, Damaged, read_json, sealed, unsealed
+from robustmaps.engine.checked import CHECKSUM, Damaged, sealed, unsealed
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import append_line, atomic, keep, read_limited, remove, rename_file, write_json, write_text
-from robustmaps.engine.reading.plain import loads
+from robustmaps.engine.reading.plain import loads, read_json
 from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, json_with
 
 if TYPE_CHECKING:
