@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from robustmaps.data import Dataset
 from robustmaps.engine.calling import LogitsNetwork, call, network_logits
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.files import write_json, write_text
+from robustmaps.engine.files import atomic, write_json, write_text
 from robustmaps.engine.finite import largest_difference, largest_finite
 from robustmaps.engine.reading.plain import loads
 from robustmaps.engine.writing.outputs import claim_folder, publish
@@ -152,7 +152,11 @@ def _read_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 def _write_torch(model: nn.Module, x: Tensor, file: Path, _: Checkpoint) -> None:
     with _quiet():
         program = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, file)
+        # Not to the file itself: PyTorch's writer ends the process if the disk is full.
+        content = io.BytesIO()
+        torch.export.save(program, content)
+    with atomic(file) as opened:
+        opened.write(content.getbuffer())
 
 
 def _read_torch(file: Path) -> Callable[[Tensor], Tensor]:
