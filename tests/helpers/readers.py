@@ -21,7 +21,7 @@ from robustmaps.config import (
 )
 from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.plain import read_json
-from robustmaps.evaluation import Evaluation
+from robustmaps.evaluation import Evaluation, Identity
 from robustmaps.evaluation._state import AttackStage, Found, StateFolder
 from robustmaps.runs import Yardstick, list_runs, read_run
 from robustmaps.training import RunFolder, load_weights, save_weights
@@ -53,7 +53,7 @@ def _evaluation() -> Evaluation:
 
 
 def _state(folder: Path) -> StateFolder:
-    return StateFolder(folder, {"seed": 0})
+    return StateFolder(folder, Identity("0", (0.5, 1.0), True), {"seed": 0})
 
 
 def _write_state(path: Path) -> None:
