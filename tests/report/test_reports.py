@@ -82,6 +82,7 @@ def test_what_is_missing_names_its_command(tmp_path):
 def test_runs_that_differ_and_ones_that_lack_something(study):
     write_run(study, configuration(1, 0, model="vgg11"), None)
     (study / "notes").mkdir()
+    (study / "notes" / "ideas.txt").touch()
     page = report(study, pictures=False).page
     rows = leaderboard(page)
     assert [row["configuration"] for row in rows] == ["resnet8 122 x2", "resnet8 122", "vgg11 122"]

@@ -50,7 +50,7 @@ def test_a_finished_run_on_its_own_images_is_left_in_peace(run: Path) -> None:
 
 def test_other_classes_are_refused(digits: Dataset) -> None:
     animals = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
-    checkpoint = replace(open_checkpoint_of(digits), classes=animals)
+    checkpoint = replace(open_checkpoint_of(digits), trained_classes=animals)
     message = r"has 10 classes \(dog, ant, bee, ...\); \S+ was trained on 10 classes \(ant, bee, cat, ...\)"
     for others, part in (
         (("dog", "ant", "bee", "cat", *animals[4:]), f"{message}; these are the same in another order"),
@@ -64,7 +64,7 @@ def test_other_classes_are_refused(digits: Dataset) -> None:
 
 
 def test_names_that_differ_in_writing_only_or_are_missing_are_taken(run: Path, digits: Dataset, tmp_path: Path) -> None:
-    opened = replace(open_checkpoint(run), classes=tuple(f"Big {n}" for n in range(10)))
+    opened = replace(open_checkpoint(run), trained_classes=tuple(f"Big {n}" for n in range(10)))
     for number, classes in enumerate((digits.classes, tuple(f"big_{n}" for n in range(10)))):
         options = replace(FEW, data=renamed(digits, classes))
         done = evaluate_checkpoint(opened, FGSM, options, out=tmp_path / f"{number}.json")
