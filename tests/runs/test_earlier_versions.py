@@ -63,6 +63,7 @@ def test_an_evaluation_is_found_again(copy: Path) -> None:
     assert sorted((run / "evaluation").glob("*.json")) == files
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(copy: Path) -> None:
     run = next((copy / "stopped").iterdir())
     before = RunFolder(run).read_history()

@@ -10,6 +10,7 @@ from robustmaps.runs import read_runs
 from robustmaps.studies import RunsFailed, demo, statistics_of
 
 
+@pytest.mark.slow
 def test_the_demonstration_can_be_stopped_and_goes_on(tmp_path):
     with pytest.raises(Interrupted):
         demo(tmp_path, seeds=1, epochs=1, jobs=2, should_stop=lambda: True)

@@ -175,7 +175,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(study, capsys):
     assert main(["sweep", str(path), "--jobs", "1", "--json"]) == 1
     captured = capsys.readouterr()
     assert list(json.loads(captured.out)["failed"]) == [str(folder)]
-    assert "1 runs; the same command tries them again" in captured.err
+    assert "1 run; the same command tries them again" in captured.err
 
 
 def test_a_run_that_fails_before_it_begins_is_one_of_the_study(study, monkeypatch):
