@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from robustmaps.engine.finite import largest_finite
 from robustmaps.engine.modes import no_shortcuts
 from robustmaps.tracing._receptive_field import Sight, sights
-from robustmaps.tracing._trace import READ, RUN_ERRORS, Trace, function_name, unread_position
+from robustmaps.tracing._trace import READ, RUN_ERRORS, Trace, function_name
 
 # Activations, norms and functions without a derivative: the identity has the same field.
 _POINTWISE = {
@@ -58,7 +58,7 @@ class _Linear(TorchFunctionMode):
     """While active, makes a pass linear and keeps the middle pixels of maps.
 
     Args:
-        wanted: the function's name at each position among all calls except reads of attributes.
+        wanted: the function's name at each position among all calls except conversions and reads of attributes.
     """
 
     def __init__(self, wanted: Mapping[int, str]) -> None:
@@ -76,6 +76,8 @@ class _Linear(TorchFunctionMode):
         kwargs, name = kwargs or {}, function_name(func)
         if name == READ:
             return func(*args, **kwargs)
+        if name == "to":
+            return tree_map(_double, func(*args, **kwargs))
         self.position += 1
         self.chooses |= name in _CHOOSING
         result = tree_map(_double, _linear(name, func, _without_gates(args), kwargs))
@@ -163,7 +165,9 @@ def _extents(
 
     None if the network can't take images of that size, or makes other calls than when traced.
     """
-    places = {index: unread_position(recorded, recorded.calls[index]) for index in indices}
+    # Without conversions, which depend on the precision, and reads of attributes.
+    counted = [name not in (READ, "to") for name, _ in recorded.log]
+    places = {index: sum(counted[: recorded.calls[index].position]) for index in indices}
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(1, recorded.image[1], *size, generator=generator, dtype=torch.float64).requires_grad_()
     linear = _Linear({place: recorded.calls[index].name for index, place in places.items()})
