@@ -47,7 +47,7 @@ def make_images() -> Callable[..., Tensor]:
     return random_images
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_dataset() -> Callable[..., Dataset]:
     """Two classes that differ in brightness, so that little training goes a long way."""
 

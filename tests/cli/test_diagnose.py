@@ -63,7 +63,7 @@ def test_a_masked_network_of_ones_own_points_to_the_pages(capsys, tmp_path, monk
     monkeypatch.setattr(_diagnosis, "_SURROGATE_EPOCHS", 1)
     monkeypatch.setattr(_diagnosis, "_SURROGATE_IMAGES", 100)
     (tmp_path / "own_masked.py").write_text(OWN)
-    network = ["--model-from", "own_masked:network", "--data", "digits", "--eps", "0.01", "--samples", "100"]
+    network = ["own_masked:network", "--data", "digits", "--eps", "0.01", "--samples", "100"]
     assert main(["diagnose", *network, "--device", "cpu"]) == 0
     captured = capsys.readouterr()
     assert "zero-gradients is suspect, see docs/diagnose/zero-gradients.md" in captured.out
@@ -83,9 +83,9 @@ def test_the_surrogate_is_the_same_for_the_same_seed(run, digits, monkeypatch):
     ("arguments", "message"),
     [
         ([], "expected a run folder"),
-        (["nowhere"], "no such file"),
-        (["nowhere", "--model-from", "json:dumps"], "give one of the two"),
-        (["nowhere", "--checkpoint", "a.safetensors"], "needs --model-from"),
+        (["nowhere"], "unknown model 'nowhere'"),
+        (["no/where"], "no such file"),
+        (["resnet8", "--data", "digits"], "would be random"),
     ],
 )
 def test_bad_input_is_code_2_and_says_why(arguments, message, capsys, tmp_path, monkeypatch):

@@ -53,9 +53,12 @@ def test_other_norms_and_libraries(run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a run folder, or --model-from"),
-        (["nowhere", "--model-from", "a:b"], "give one of the two"),
-        (["nowhere", "--checkpoint", "w.safetensors"], "needs --model-from"),
+        ([], "expected a run folder, or a network such as resnet18"),
+        (["nowhere"], "unknown model 'nowhere'"),
+        (["no/where"], "no such file or folder"),
+        (["resnet8", "--weights", "w.pt"], "data: needed for resnet8"),
+        (["resnet8", "--data", "digits", "--weights", "w.pt"], "w.pt: no such file"),
+        (["no.such:thing"], "no module named 'no'"),
         (["--model-from", "no.such:thing"], "no module named 'no'"),
     ],
 )

@@ -50,8 +50,7 @@ NEEDS = {
     "--extra-share": "--extra-data extra.npz",
     "--version": "--attack autoattack",
     "--exhaustive": "--attack autoattack",
-    "--model-from": None,  # instead of a run; see below
-    "--checkpoint": None,
+    "--weights": None,  # of a network that is no run; see below
     "--helper": None,
     "--init-from": None,
     "--defense-parameters": None,  # of third-party rows: tests/test_contributing.py
@@ -162,10 +161,15 @@ def test_every_option_changes_what_is_handed_on_or_is_refused(verb, handed_on, c
 
 def test_one_s_own_network_is_handed_on(handed_on, capsys, monkeypatch):
     for verb in ("evaluate", "diagnose"):
-        monkeypatch.setitem(VERBS, verb, ("--model-from mine:net --data digits", VERBS[verb][1]))
-        base, with_weights = (handed_on(verb, capsys, *rest) for rest in ((), ("--checkpoint", "w.safetensors")))
-        assert "mine:net" in base[0]
-        assert "w.safetensors" in with_weights[0]
+        for network in ("mine:net", "--model-from mine:net", "--model-from=mine:net"):  # the last as in version 0.1
+            monkeypatch.setitem(VERBS, verb, (f"{network} --data digits", VERBS[verb][1]))
+            base, *others = (
+                handed_on(verb, capsys, *rest)
+                for rest in ((), ("--weights", "w.pt"), ("--checkpoint", "w.pt"), ("--enlarge", "last"))
+            )
+            assert "mine:net" in base[0]
+            assert ["w.pt" in other[0] for other in others] == [True, True, False]
+            assert "'last'" in others[2][0]
 
 
 @pytest.mark.parametrize("verb", ["plan", "search"])
@@ -209,4 +213,4 @@ def test_the_help_is_short(capsys):
     counts = {
         verb: len(set(re.findall(r"^\W*(--[a-z][a-z0-9-]*)", help_of(verb, capsys), re.MULTILINE))) for verb in VERBS
     }
-    assert sum(counts.values()) <= 200, counts
+    assert sum(counts.values()) <= 205, counts

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._terminal._options import AnyBudget, Computing, SplitImages, TrainedNetwork
+from robustmaps.cli._terminal._options import AnyBudget, Computing, SplitImages, TrainedNetwork, with_model
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, open_given
 from robustmaps.cli._terminal._watch import watching
@@ -12,7 +12,7 @@ from robustmaps.engine.tables import table
 
 DESCRIPTION = """Check whether a network's robustness is real. Look for signs that attacks fail for other reasons: no
 gradients, saturated logits, randomness, operations that can't be differentiated, attacks that others outdo. Takes a
-run, or your own network with --model-from package.module:function --checkpoint weights.safetensors --data ..."""
+run, or a network with weights from a file, such as mine:network --weights FILE --data ..."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, arguments, "diagnose", DESCRIPTION)
+    given = parse(Arguments, with_model(arguments), "diagnose", DESCRIPTION)
     from robustmaps.engine.numbers import as_fraction
     from robustmaps.runs import diagnose_checkpoint
 
-    checkpoint = open_given(given.network)
+    checkpoint = open_given(given.network, given.images.data)
     with watching() as watch:
         done = diagnose_checkpoint(
             checkpoint,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robustmaps.cli._terminal._options import Computing, SplitImages, TrainedNetwork
+from robustmaps.cli._terminal._options import Computing, SplitImages, TrainedNetwork, with_model
 from robustmaps.cli._terminal._parsing import ATTACKS, parse
 from robustmaps.cli._terminal._shared import Output, open_given
 from robustmaps.cli._terminal._watch import attacking
@@ -16,8 +16,8 @@ from robustmaps.engine.tables import table
 if TYPE_CHECKING:
     from robustmaps.runs import CorruptedRun, EvaluatedCurve, EvaluatedRun
 
-DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run, or your own
-network with --model-from package.module:function --checkpoint weights.safetensors --data ... The same command
+DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run, or any
+network with weights from a file, such as resnet18 --strides 1122 --weights FILE --data cifar10. The same command
 continues a stopped or killed one, to the same result."""
 
 
@@ -66,13 +66,13 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, arguments, "evaluate", DESCRIPTION, rows=ATTACKS)
+    given = parse(Arguments, with_model(arguments), "evaluate", DESCRIPTION, rows=ATTACKS)
     given.attack.check()
     from robustmaps.runs import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_curve
 
     if given.corruptions is not None:
         _refuse_beside_corruptions(given)
-    checkpoint = open_given(given.network)
+    checkpoint = open_given(given.network, given.images.data)
     with attacking() as watch:
         options = Options(
             **vars(given.images),

@@ -6,6 +6,7 @@ from robustmaps.models._cost import Cost, Measure, measure_cost
 from robustmaps.models._maps import FinalPooling
 from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
 from robustmaps.models._operations import count_flops
+from robustmaps.models._other_names import Rename
 from robustmaps.models._registry import (
     architecture,
     create,
@@ -27,6 +28,7 @@ __all__ = [
     "Measure",
     "Network",
     "Normalize",
+    "Rename",
     "Strides",
     "StridesLike",
     "architecture",

@@ -5,7 +5,13 @@ from collections import OrderedDict
 from torch import nn
 
 from robustmaps.models._classifier import Architecture, Classifier
+from robustmaps.models._other_names import in_order
 from robustmaps.models._strides import Strides
+
+_OTHER_NAMES = in_order(
+    [f"features.conv{number}" for number in range(1, 6)],
+    {f"classifier.{number}": f"head.{number}" for number in (1, 4, 6)},
+)
 
 
 def alexnet(strides: Strides, in_channels: int, num_classes: int) -> Classifier:
@@ -45,4 +51,6 @@ def alexnet(strides: Strides, in_channels: int, num_classes: int) -> Classifier:
     return Classifier(nn.Sequential(features), head)
 
 
-ROW = Architecture("alexnet", "AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet)
+ROW = Architecture(
+    "alexnet", "AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet, _OTHER_NAMES
+)

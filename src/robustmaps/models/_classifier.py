@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from robustmaps.models._other_names import Rename
 from robustmaps.models._strides import Strides
 
 
@@ -42,6 +43,7 @@ class Architecture:
         strides: the default stride of each downsampling step.
         steps: the steps that the strides apply to, such as ``one per group``.
         build: builds the body from strides, input channels and number of classes.
+        renamed: what the body's layers are called here, by their names in other programs' checkpoints.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Architecture:
     strides: Strides
     steps: str
     build: Callable[[Strides, int, int], nn.Module]
+    renamed: Rename | None = None
 
 
 def residual_groups(

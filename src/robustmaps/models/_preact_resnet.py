@@ -8,7 +8,21 @@ import torch
 from torch import nn
 
 from robustmaps.models._classifier import Architecture, Classifier, conv, residual_groups
+from robustmaps.models._other_names import residual_names
 from robustmaps.models._strides import Strides
+
+OTHER_NAMES = residual_names(
+    {
+        "bn1": "preact.0",
+        "conv1": "path.0",
+        "bn2": "path.1",
+        "conv2": "path.3",
+        "bn3": "path.4",
+        "conv3": "path.6",
+        r"shortcut\.0|convShortcut": "projection",
+    },
+    {"conv1": "features.stem", "bn1?": "features.last.0", "fc|linear": "head"},
+)
 
 
 class PreActResidual(nn.Module):
@@ -79,7 +93,9 @@ def _row(
     depth: int, block: Callable[[int, int, int], PreActResidual], widths: Sequence[int], depths: Sequence[int]
 ) -> Architecture:
     build = partial(preact_resnet, block=block, stem=64, widths=widths, depths=depths)
-    return Architecture(f"preactresnet{depth}", "PreActResNet", Strides((1, 2, 2, 2)), "one per group", build)
+    return Architecture(
+        f"preactresnet{depth}", "PreActResNet", Strides((1, 2, 2, 2)), "one per group", build, OTHER_NAMES
+    )
 
 
 ROWS = (

@@ -8,7 +8,22 @@ import torch
 from torch import nn
 
 from robustmaps.models._classifier import Architecture, Classifier, conv, residual_groups
+from robustmaps.models._other_names import residual_names
 from robustmaps.models._strides import Strides
+
+_OTHER_NAMES = residual_names(
+    {
+        "conv1": "path.0",
+        "bn1": "path.1",
+        "conv2": "path.3",
+        "bn2": "path.4",
+        "conv3": "path.6",
+        "bn3": "path.7",
+        r"(?:downsample|shortcut)\.0|shortway": "shortcut.0",
+        r"(?:downsample|shortcut)\.1": "shortcut.1",
+    },
+    {"conv[01]": "features.stem.0", "bn[01]": "features.stem.1", "fc|linear": "head"},
+)
 
 
 class Residual(nn.Module):
@@ -88,7 +103,7 @@ def resnet(
 def _narrow(depth: int) -> Architecture:
     """Three groups of (depth - 2) / 6 basic blocks, 16 to 64 channels wide (section 4.2 of the ResNet paper)."""
     build = partial(resnet, block=basic, stem=16, widths=(16, 32, 64), depths=((depth - 2) // 6,) * 3)
-    return Architecture(f"resnet{depth}", "ResNet", Strides((1, 2, 2)), "one per group", build)
+    return Architecture(f"resnet{depth}", "ResNet", Strides((1, 2, 2)), "one per group", build, _OTHER_NAMES)
 
 
 def _wide(
@@ -100,7 +115,7 @@ def _wide(
 ) -> Architecture:
     """Four groups after a stem of 64 channels (table 1 of the ResNet paper, with a stem for small images)."""
     build = partial(resnet, block=block, stem=64, widths=widths, depths=depths)
-    return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build)
+    return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build, _OTHER_NAMES)
 
 
 _BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)

@@ -10,6 +10,7 @@ from functools import partial
 from torch import nn
 
 from robustmaps.models._classifier import Architecture, Classifier
+from robustmaps.models._other_names import Rename, in_order
 from robustmaps.models._strides import Strides
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -54,7 +55,26 @@ def _rows(depth: int, depths: Sequence[int]) -> Iterator[Architecture]:
     for batch_norm in (False, True):
         build = partial(vgg, depths=depths, batch_norm=batch_norm)
         name = f"vgg{depth}{'_bn' * batch_norm}"
-        yield Architecture(name, "VGG", Strides((2, 2, 2, 2, 2)), "one per max pool", build)
+        yield Architecture(
+            name,
+            "VGG",
+            Strides((2, 2, 2, 2, 2)),
+            "one per max pool",
+            build,
+            _other_names(depths, batch_norm=batch_norm),
+        )
+
+
+def _other_names(depths: Sequence[int], *, batch_norm: bool) -> Rename:
+    """The layers with weights of each convolution: itself and its batch-norm, followed by a ReLU."""
+    layers = 3 if batch_norm else 2
+    features = [
+        f"features.group{group}.{layers * number + layer}"
+        for group, depth in enumerate(depths, start=1)
+        for number in range(depth)
+        for layer in range(layers - 1)
+    ]
+    return in_order(features, {f"classifier.{number}": f"head.{number}" for number in (0, 3, 6)})
 
 
 ROWS = (

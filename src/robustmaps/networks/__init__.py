@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustmaps.networks._initial import ResolvedRun, Resolver, complete, create_network, resolve, starting_from
     from robustmaps.networks._libraries import Fit
     from robustmaps.networks._open_model import open_model
+    from robustmaps.networks._open_network import open_network
     from robustmaps.networks._opened import OpenedNetwork
     from robustmaps.networks._planning import PlannedNetwork, plan_network
     from robustmaps.networks._weights import (
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         Checkpoint,
         data_for,
         open_checkpoint,
-        open_network,
         weights_file,
     )
 

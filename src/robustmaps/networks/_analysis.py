@@ -68,6 +68,7 @@ def analyze_network(
     norm: str | None = None,
     steps: int = 20,
     directions: int = 4,
+    weights: str | None = None,
     strides: str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -87,7 +88,8 @@ def analyze_network(
         norm: the budget's norm; likewise, l_inf where none is known.
         steps: of projected gradient descent; 0 leaves it out.
         directions: random directions along which pooled features are looked at.
-        strides: of an untrained network of ours.
+        weights: a file with weights for a network that is named, see `open_model`.
+        strides: of a network of ours.
         seed: of an untrained network's weights and of the directions.
         device: where to compute.
         out: a folder for ``analysis.json``, ``gain.png`` and ``maps.png``; nothing is written where None.
@@ -108,6 +110,7 @@ def analyze_network(
         samples=samples,
         eps=eps,
         norm=norm,
+        weights=weights,
         strides=strides,
         seed=seed,
         device=device,

@@ -43,6 +43,7 @@ def enlarge_network(
     data: str | None = None,
     image_size: int | None = None,
     samples: int | None = 512,
+    weights: str | None = None,
     strides: str | None = None,
     seed: int = 0,
     latency_runs: int = 5,
@@ -57,7 +58,8 @@ def enlarge_network(
             network that was trained on known ones uses those, and any other is looked at with a blank image.
         image_size: pixels a side; the network's own where None.
         samples: images for the accuracy.
-        strides: of an untrained network of ours.
+        weights: a file with weights for a network that is named, see `open_model`.
+        strides: of a network of ours.
         seed: of the weights of an untrained network.
         latency_runs: passes to time.
         watcher: called while a data set is decoded for the first time.
@@ -66,15 +68,18 @@ def enlarge_network(
         InputError: a network that can't be had or can't be enlarged this way.
     """
     check_strides(model, strides)
-    network = open_model(model, Fit(strides=strides, seed=seed))
+    # Weights of another program fit the classes and channels of the images.
+    made_for_data = weights is not None and data is not None
+    network = None if made_for_data else open_model(model, Fit(strides=strides, seed=seed), weights)
     labels: Tensor | None = None
-    if data is not None or network.data is not None:
+    if network is None or data is not None or network.data is not None:
         subject = open_subject(
             model,
-            opened=network if network.trained or Path(model).exists() else None,
+            opened=network if network is not None and (network.trained or Path(model).exists()) else None,
             data=data,
             image_size=image_size,
             samples=samples,
+            weights=weights,
             strides=strides,
             seed=seed,
             device="cpu",

@@ -15,6 +15,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.text import first_line
 from robustmaps.engine.trust import check_from_file
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
+from robustmaps.networks._checkpoints import Filled
 from robustmaps.networks._libraries import Fit, MadeNetwork, make_architecture
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class OpenedNetwork:
         budget: norm and eps it was trained for, where that is known.
         image_px: side of the images it is made for.
         classes, image_size: names of the classes, and height and width of the images, where that is known.
+        filled: the file of another program that its weights are from, if any.
     """
 
     model: nn.Module
@@ -74,6 +76,7 @@ class OpenedNetwork:
     image_px: int = 32
     classes: tuple[str, ...] | None = None
     image_size: tuple[int, ...] | None = None
+    filled: Filled | None = None
 
     @property
     def fit(self) -> Fit:

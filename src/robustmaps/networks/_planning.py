@@ -58,6 +58,7 @@ def plan_network(
     samples: int = 32,
     eps: float | None = None,
     norm: str | None = None,
+    weights: str | None = None,
     strides: str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -79,7 +80,8 @@ def plan_network(
         samples: images to measure the gain on.
         eps: the budget of the perturbation; the network's own if left out, 8/255 where none is known.
         norm: its norm; likewise, l_inf where none is known.
-        strides: of an untrained network of ours.
+        weights: a file with weights for a network that is named, see `open_model`.
+        strides: of a network of ours.
         seed: of an untrained network's weights, and of the directions of features.
         device: where to compute.
         out: a PNG to write; none where None.
@@ -103,6 +105,7 @@ def plan_network(
         samples=samples,
         eps=eps,
         norm=norm,
+        weights=weights,
         strides=strides,
         seed=seed,
         device=device,

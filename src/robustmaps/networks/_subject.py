@@ -50,6 +50,7 @@ def open_subject(
     samples: int | None = None,
     eps: float | None = None,
     norm: str | None = None,
+    weights: str | None = None,
     strides: str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -66,7 +67,8 @@ def open_subject(
         samples: how many, drawn evenly from the classes; None for all.
         eps: the budget's radius; the one the network was trained for if left out, 8/255 where none is known.
         norm: the budget's norm; likewise, l_inf where none is known.
-        strides: of an untrained network of ours.
+        weights: a file with weights for a network that is named, see `open_model`.
+        strides: of a network of ours.
         seed: of the weights of an untrained network.
         device: where to compute.
         watcher: called while a data set is decoded for the first time.
@@ -76,12 +78,12 @@ def open_subject(
     """
     check_strides(model, strides)
     if opened is None and Path(model).exists():
-        opened = open_model(model)
+        opened = open_model(model, weights=weights)
     config = (opened.data if opened is not None else None) or DataConfig()
     config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
     loaded = load_data(config, watcher)
     x, y = choose_images(loaded, split, samples)
-    network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed))
+    network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed), weights)
     known = network.budget or UNKNOWN_BUDGET
     norm, eps = norm or known[0], known[1] if eps is None else eps
     check_eps(eps, norm)

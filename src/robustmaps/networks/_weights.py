@@ -14,11 +14,10 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.reading.plain import loads
-from robustmaps.evaluation import weights_sha256
+from robustmaps.networks._checkpoints import networks_that_fit
 from robustmaps.networks._data import load_data
-from robustmaps.networks._libraries import make_network
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.training import RunFolder, read_weights
+from robustmaps.training import RUN_WEIGHTS, RunFolder, read_weights
 
 DESCRIPTION = "robustmaps"
 """The key of a weights file's header under which the network and its data are described."""
@@ -46,6 +45,7 @@ class Checkpoint:
         classes: the names of its outputs, in order, as in `DataConfig`; None for the order of the data set.
         trained_classes, trained_size: names of the classes, and height and width of the images, that it was trained
             on; None where unknown.
+        notes: what was recognised or assumed of another program's weights.
     """
 
     path: Path | None
@@ -60,6 +60,7 @@ class Checkpoint:
     classes: str | None = None
     trained_classes: tuple[str, ...] | None = None
     trained_size: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
@@ -121,13 +122,24 @@ def _listed(classes: Sequence[str]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
 
-def weights_file(path: str | Path) -> Path:
+def weights_file(path: str | Path, which: str = RUN_WEIGHTS[0]) -> Path:
     """The weights of a run folder, or of one that `save_enlarged` wrote; the file itself where it is one.
+
+    Args:
+        path: the folder or file.
+        which: of `RUN_WEIGHTS`, for a run folder.
 
     Raises:
         InputError: there is none.
     """
-    weights_path = _weights_in(Path(path)) if Path(path).is_dir() else Path(path)
+    if which not in RUN_WEIGHTS:
+        raise InputError(
+            f"weights={which}: {path} is no network without weights; expected {', '.join(RUN_WEIGHTS)}, or for a file "
+            "of weights the name of its network instead, such as resnet18"
+        )
+    weights_path = _weights_in(Path(path), which) if Path(path).is_dir() else Path(path)
+    if which != RUN_WEIGHTS[0] and not Path(path).is_dir():
+        raise InputError(f"weights={which}: {path} is a file; give the run folder")
     if not weights_path.exists():
         if Path(path).is_dir():
             raise InputError(f"{path}: not a finished run; train it to the end first (expected {weights_path.name})")
@@ -136,8 +148,12 @@ def weights_file(path: str | Path) -> Path:
     return weights_path
 
 
-def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
+def open_weights(path: str | Path, which: str = RUN_WEIGHTS[0]) -> tuple[OpenedNetwork, Path, str]:
     """The network of a run folder, of a folder that `save_enlarged` wrote, or of a weights file of either.
+
+    Args:
+        path: the folder or file.
+        which: see `weights_file`.
 
     Returns:
         The network, the weights' file, and the hash of the bytes that were read from it.
@@ -145,7 +161,9 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
     Raises:
         InputError: no such file, it does not describe its network, or the weights don't fit that.
     """
-    weights_path = weights_file(path)
+    weights_path = weights_file(path, which)
+    if weights_path.suffix != ".safetensors":
+        raise InputError(f"{weights_path}: not weights of a run{_of_a_network(weights_path)}")
     loaded = read_weights(weights_path)
     try:
         about = loads(loaded.description[DESCRIPTION])
@@ -155,11 +173,20 @@ def open_weights(path: str | Path) -> tuple[OpenedNetwork, Path, str]:
         raise
     except Exception as error:  # whatever libraries raise for arguments that nobody wrote
         raise InputError(
-            f"{weights_path}: its header does not describe a network written by robustmaps; for another network's "
-            "weights give --model-from package.module:function as well"
+            f"{weights_path}: its header does not describe a network written by robustmaps{_of_a_network(weights_path)}"
         ) from error
     _fill(opened.model, loaded.tensors, weights_path, opened.recipe.spec)
     return opened, weights_path, loaded.sha256
+
+
+def _of_a_network(path: Path) -> str:
+    """How the weights of another program are opened."""
+    try:
+        names = networks_that_fit(path)
+    except InputError as error:
+        return f" ({error})"
+    name = names[0] if names else "mine:network"
+    return f"; give the name of its network and the file as its weights, such as {name} --weights {path}"
 
 
 def _check_size(about: Any, values: int) -> None:
@@ -171,58 +198,33 @@ def _check_size(about: Any, values: int) -> None:
         raise ValueError(f"image_size: more than {_LONGEST_SIDE_PX} pixels")
 
 
-def open_checkpoint(path: str | Path, *, classes: str | None = None) -> Checkpoint:
-    """Read a run folder's best weights, or a weights file of ours.
+def open_checkpoint(path: str | Path, which: str = RUN_WEIGHTS[0], *, classes: str | None = None) -> Checkpoint:
+    """Read weights of a run folder, or a weights file of ours.
 
     Args:
         path: the folder or file.
+        which: see `weights_file`.
         classes: see `Checkpoint`.
 
     Raises:
         InputError: no such file, or it does not describe its network.
     """
-    opened, weights_path, digest = open_weights(path)
+    opened, weights_path, digest = open_weights(path, which)
     run = weights_path.resolve().parent
-    folder = RunFolder(weights_path.parent).evaluations
+    folder = RunFolder(weights_path.parent).evaluations_of(weights_path)
     spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
     about = (classes, opened.classes, opened.image_size)
     return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, *about)
 
 
-def open_network(function: str, weights: str | Path | None = None, *, classes: str | None = None) -> Checkpoint:
-    """A user's own network: what ``package.module:function`` returns, with weights from a safetensors file.
-
-    Args:
-        function: names a function or class that takes no arguments and returns an `nn.Module`; the current folder is
-            searched too.
-        weights: its weights; None where the function loads them itself.
-        classes: see `Checkpoint`.
-
-    Raises:
-        InputError: no such module or function, it returns something else, or the weights don't fit.
-    """
-    model = make_network(function)
-    path, digest = (Path(weights), "") if weights is not None else (None, weights_sha256(model))
-    if path is not None:
-        if path.suffix != ".safetensors":
-            raise InputError(
-                f"{path}: expected a .safetensors file, which runs no code when it is read; "
-                "safetensors.torch.save_file(model.state_dict(), PATH) writes one"
-            )
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
-        check_regular(path, "a weights file")
-        loaded = read_weights(path)
-        _fill(model, loaded.tensors, path, function)
-        digest = loaded.sha256
-    name = function.partition(":")[2]
-    return Checkpoint(path, Path("evaluation") / name, name, name, model, None, *UNKNOWN_BUDGET, digest, classes)
-
-
-def _weights_in(folder: Path) -> Path:
-    """A run folder has its best weights under one name, a saved enlargement under another."""
+def _weights_in(folder: Path, which: str) -> Path:
+    """A run folder has its weights under several names, a saved enlargement under one."""
     saved = folder / WEIGHTS
-    return saved if saved.exists() else RunFolder(folder).best
+    if not saved.exists():
+        return RunFolder(folder).weights(which)
+    if which != RUN_WEIGHTS[0]:
+        raise InputError(f"weights={which}: {folder} is no run, and has one set of weights; leave weights out")
+    return saved
 
 
 def _fill(model: nn.Module, weights: Any, path: Path, name: str) -> None:

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from robustmaps.training._fit import FitResult, fit
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
-    from robustmaps.training._run_folder import RunFolder, best_epoch
+    from robustmaps.training._run_folder import RUN_WEIGHTS, RunFolder, best_epoch, kept_epochs
     from robustmaps.training._trainee import Trainee
     from robustmaps.training._weights import Weights, load_weights, read_weights, save_weights
 
 __all__ = [
     "INCIDENTAL",
+    "RUN_WEIGHTS",
     "CatastrophicOverfitting",
     "Diverged",
     "FitResult",
@@ -25,6 +26,7 @@ __all__ = [
     "Weights",
     "best_epoch",
     "fit",
+    "kept_epochs",
     "load_weights",
     "read_weights",
     "save_weights",

@@ -26,7 +26,7 @@ from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
 from robustmaps.training._data_wait import Waiting
 from robustmaps.training._options import TrainOptions
-from robustmaps.training._run_folder import RunFolder, validation_score
+from robustmaps.training._run_folder import RunFolder, kept_epochs, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import BatchTrainer
 from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
@@ -103,6 +103,7 @@ class Loop:
         self.steps = whole + (rest > 0 and not self.drop_last)
         self.state, self.sums = State(), Sums(self.device)
         self.best_weights: dict[str, Tensor] = {}
+        self.clean_weights: dict[str, Tensor] = {}  # the same tensors, where the same epoch is the best
         self.saved, self.save_s, self.best_saved = time.monotonic(), 0.0, True
         self.settings = settings(model, data, defense, options, validation_attack)
 
@@ -188,6 +189,10 @@ class Loop:
             state.best_epoch, state.best_score = state.epoch, score
             self.best_weights = copied_state(self.judged)
             self.best_saved = False
+        clean = record.get("validation_clean_accuracy", -1.0)
+        if clean > state.best_clean:
+            state.best_clean = clean
+            self.clean_weights = self.best_weights if state.best_epoch == state.epoch else copied_state(self.judged)
         # Every epoch, unless epochs are so short that writing would take a noticeable share of the time.
         pause = min(self.options.checkpoint_every_s, self.save_s / _SAVING_SHARE)
         if last or time.monotonic() - self.saved >= pause:
@@ -319,9 +324,15 @@ class Loop:
             self.folder.log(text)
 
     def save_best(self) -> None:
-        """Write the best weights."""
+        """Write the best weights, and at the end those of other epochs that are kept."""
         if self.folder is not None:
-            self.folder.save_best(self.best_weights, {**self.description, "epoch": str(self.state.best_epoch)})
+            epochs = {**kept_epochs(self.state.history), "best": self.state.best_epoch}
+            kept = {"best": self.best_weights}
+            if self.state.epoch == self.options.epochs:
+                kept |= {"best-clean": self.clean_weights, "last": self.judged.state_dict()}
+            for which, weights in kept.items():
+                if which == "best" or (weights and epochs.get(which) not in (None, epochs["best"])):
+                    self.folder.save_weights(which, weights, {**self.description, "epoch": str(epochs[which])})
         self.best_saved = True
 
     def save(self) -> None:
@@ -330,7 +341,7 @@ class Loop:
             return
         self._finite_figures()
         began, average = time.monotonic(), self.average
-        if not self.best_saved:
+        if not self.best_saved or self.state.epoch == self.options.epochs:
             self.save_best()
         self.folder.save_last(
             {
@@ -343,6 +354,7 @@ class Loop:
                 "average_steps": 0 if average is None else average.steps,
                 "carried": self.stepper.carried,
                 "best_weights": self.best_weights,
+                "clean_weights": self.clean_weights,
                 "random": torch.get_rng_state(),
                 "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             }
@@ -364,6 +376,12 @@ class Loop:
         self.state = State(**checkpoint["state"])
         self.sums.load(checkpoint["sums"])
         self.best_weights = checkpoint["best_weights"]
+        self.clean_weights = checkpoint.get("clean_weights", {})
+        if not self.clean_weights and self.state.best_epoch:  # of an earlier version
+            clean = [record.get("validation_clean_accuracy", -1.0) for record in self.state.history]
+            self.state.best_clean = max(clean)
+            if self.state.best_clean == clean[self.state.best_epoch - 1]:
+                self.clean_weights = self.best_weights
         torch.set_rng_state(checkpoint["random"].cpu())
         if checkpoint["random_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint["random_cuda"].cpu(), self.device)

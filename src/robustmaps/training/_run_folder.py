@@ -3,12 +3,10 @@
 PyTorch is imported only to write or read checkpoints, so that hundreds of runs can be listed without it.
 """
 
-import io
 import json
 import os
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,9 @@ from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+RUN_WEIGHTS = ("best", "best-clean", "last")
+"""The weights of a finished run: best on validation images (robust first), best there by clean accuracy, and last."""
 
 # Of a hundred thousand epochs.
 _MOST_METRICS_BYTES = 1 << 26
@@ -59,6 +60,30 @@ class RunFolder:
     def best(self) -> Path:
         """The weights with the best validation figures."""
         return self.path / "best.safetensors"
+
+    def weights(self, which: str) -> Path:
+        """The file of one of `RUN_WEIGHTS`. Weights of the same epoch as the best are kept once, in the best's file.
+
+        Raises:
+            InputError: they were not kept.
+        """
+        path = self.path / f"{which}.safetensors"
+        if which == RUN_WEIGHTS[0] or path.exists() or not self.best.exists():
+            return path if path.exists() else self.best
+        epochs = kept_epochs(self.read_history())
+        if which not in epochs:
+            raise InputError(f"{self.path}: had no validation images, so that no epoch is {which}; expected last")
+        if epochs[which] != epochs[RUN_WEIGHTS[0]]:
+            raise InputError(
+                f"{self.path}: its {which} weights (epoch {epochs[which]}) are not there; they are kept when a run is "
+                "finished, which --resume does, and by earlier versions not at all"
+            )
+        return self.best
+
+    def evaluations_of(self, weights: Path) -> Path:
+        """The folder of evaluations of one of the run's weights files."""
+        name = weights.name.removesuffix(self.best.suffix)
+        return self.evaluations / name if name in RUN_WEIGHTS[1:] else self.evaluations
 
     @property
     def config(self) -> Path:
@@ -220,11 +245,11 @@ class RunFolder:
         warnings.warn(text, stacklevel=2)
         return state
 
-    def save_best(self, weights: "Mapping[str, Tensor]", description: Mapping[str, str]) -> None:
-        """Write weights as safetensors, atomically."""
+    def save_weights(self, which: str, weights: "Mapping[str, Tensor]", description: Mapping[str, str]) -> None:
+        """Write one of `RUN_WEIGHTS` as safetensors, atomically."""
         from robustmaps.training._weights import save_weights
 
-        save_weights(self.best, weights, description)
+        save_weights(self.path / f"{which}.safetensors", weights, description)
 
 
 def _read_checkpoint(path: Path, device: "torch.device") -> dict[str, Any]:
@@ -233,21 +258,12 @@ def _read_checkpoint(path: Path, device: "torch.device") -> dict[str, Any]:
     Raises:
         Damaged: the file is missing or damaged.
     """
-    import torch
-
-    from robustmaps.engine.reading.binary import read_whole
+    from robustmaps.engine.reading.binary import load_tensors, read_whole
 
     if not os.path.lexists(path):
         raise Damaged(f"{path}: missing")
     try:
-        data = io.BytesIO(read_whole(path, "a checkpoint"))
-        with zipfile.ZipFile(data) as parts:
-            if sum(part.file_size for part in parts.infolist()) > len(data.getbuffer()):
-                raise zipfile.BadZipFile("packed, or overlapping parts")  # which PyTorch never writes
-            if (broken := parts.testzip()) is not None:
-                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-        data.seek(0)
-        state = torch.load(data, map_location=device, weights_only=True)
+        state = load_tensors(read_whole(path, "a checkpoint"), device)
     except Exception as error:  # both libraries raise many types for a damaged file
         reason = str(error).partition("\n")[0]
         raise Damaged(f"{path}: can't be read as a checkpoint ({type(error).__name__}: {reason})") from error
@@ -260,6 +276,14 @@ def validation_score(record: Mapping[str, Any]) -> tuple[float, float] | None:
     """The validation figures that select the best epoch, most important first; None without them."""
     clean = record.get("validation_clean_accuracy")
     return None if clean is None else (record.get("validation_robust_accuracy", clean), clean)
+
+
+def kept_epochs(history: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The epochs, from 1, of `RUN_WEIGHTS` so far; none is the best by clean accuracy without validation images."""
+    best, last = best_epoch(history, len(history)), len(history)
+    clean = [record.get("validation_clean_accuracy", -1.0) for record in history]
+    by_clean = {"best-clean": clean.index(max(clean)) + 1} if clean and max(clean) >= 0 else {}
+    return {"best": best or last, **by_clean, "last": last}
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]], epochs: int) -> int | None:

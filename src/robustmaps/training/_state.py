@@ -29,6 +29,7 @@ class State:
         data_s: the part of it spent waiting for images.
         best_epoch: the best epoch so far, from 1; 0 before there is one.
         best_score: its validation figures, most important first.
+        best_clean: the highest clean accuracy on validation images so far.
         history: a record per completed epoch.
     """
 
@@ -39,6 +40,7 @@ class State:
     data_s: float = 0.0
     best_epoch: int = 0
     best_score: list[float] = field(default_factory=list)
+    best_clean: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property

@@ -1,8 +1,8 @@
 """Options that several verbs share, each documented here once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -17,11 +17,13 @@ class AnyNetwork:
     Attributes:
         model: name of a network, a run folder, a weights file, torchvision:NAME, timm:NAME, hf:OWNER/NAME or
             MODULE:FUNCTION
+        weights: file with weights of any program for a network that is named (default: random ones)
         strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
         seed: seed of an untrained network's weights, and of the measurement's random draws
     """
 
     model: tyro.conf.Positional[str]
+    weights: str | None = None
     strides: str | None = None
     seed: int = 0
 
@@ -31,17 +33,26 @@ class TrainedNetwork:
     """The network.
 
     Attributes:
-        run: run folder, or a weights file (best.safetensors) of a run
-        model_from: function that returns your own network, as package.module:function; needs --data
-        checkpoint: safetensors file with the weights of that network (default: the function loads them itself)
+        model: run folder, or a weights file of a run; or with --data a network: a name such as resnet18, timm:NAME or
+            MODULE:FUNCTION
+        weights: weights to take: best, best-clean or last of a run; or a file with those of a network that is no run,
+            safetensors or .pt of any program, FILE#KEY for those under a key (default: best, or the network's own)
+        strides: strides of a built-in network that is no run, e.g. 1122 (default: the architecture's own)
+        enlarge: enlargement of a network that is no run, as in `robustmaps train` (default: none)
         classes: names of the network's outputs in their order, with commas, or a text file with one a line (default:
             the data set's order)
     """
 
-    run: tyro.conf.Positional[Path | None] = None
-    model_from: str | None = None
-    checkpoint: Path | None = None
+    model: tyro.conf.Positional[str | None] = None
+    weights: Annotated[str | None, tyro.conf.arg(aliases=["--checkpoint"])] = None
+    strides: str | None = None
+    enlarge: str | None = None
     classes: str | None = None
+
+
+def with_model(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the network in its place, where earlier versions had ``--model-from``."""
+    return [word.removeprefix("--model-from=") for word in arguments if word != "--model-from"]
 
 
 @dataclass(frozen=True)

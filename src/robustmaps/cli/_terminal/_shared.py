@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -26,23 +27,29 @@ if TYPE_CHECKING:
 _UNLIMITED = 10_000
 
 
-def open_given(given: "TrainedNetwork") -> "Checkpoint":
-    """The network of the verbs that take a run or ``--model-from``.
+def open_given(given: "TrainedNetwork", data: str | None) -> "Checkpoint":
+    """The network of the verbs that take a trained one, with a line for each thing assumed of its weights.
 
     Raises:
-        InputError: neither or both are given, or what is given can't be opened.
+        InputError: none or two are given, or what is given can't be opened.
     """
     from robustmaps.networks import open_checkpoint, open_network
+    from robustmaps.training import RUN_WEIGHTS
 
-    if given.model_from is not None:
-        if given.run is not None:
-            raise InputError(f"{given.run} and --model-from {given.model_from}: give one of the two")
-        return open_network(given.model_from, given.checkpoint, classes=given.classes)
-    if given.run is None:
-        raise InputError("expected a run folder, or --model-from package.module:function")
-    if given.checkpoint is not None:
-        raise InputError(f"--checkpoint {given.checkpoint}: needs --model-from package.module:function")
-    return open_checkpoint(given.run, classes=given.classes)
+    model = given.model
+    if model is None:
+        raise InputError("expected a run folder, or a network such as resnet18 or MODULE:FUNCTION with --data")
+    if Path(model).exists() or ("/" in model and ":" not in model):
+        for option, value in (("--strides", given.strides), ("--enlarge", given.enlarge)):
+            if value is not None:
+                raise InputError(f"{option} {value}: {model} is trained as it is; leave {option} out")
+        return open_checkpoint(model, given.weights or RUN_WEIGHTS[0], classes=given.classes)
+    checkpoint = open_network(
+        model, given.weights, strides=given.strides, enlarge=given.enlarge, data=data, classes=given.classes
+    )
+    for note in checkpoint.notes:
+        tell(f"{given.weights}: {note}")
+    return checkpoint
 
 
 def tell(message: str) -> None:

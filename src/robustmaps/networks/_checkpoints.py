@@ -1,0 +1,269 @@
+"""Weights that other programs saved: found in their nesting, and fitted to a network by the names of its layers."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustmaps import models
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import check_regular
+from robustmaps.engine.reading.binary import load_tensors, read_whole
+from robustmaps.engine.text import first_line
+from robustmaps.models import Rename
+from robustmaps.training import read_weights
+
+_DEPTH = 3
+_SHOWN = 3
+_WRAPPERS = ("module", "_orig_mod")
+_AVERAGED = re.compile(r"ema|avg|average|swa")
+_MEAN, _STD = ("mean", "mu"), ("std", "sigma")
+_MOST_CHANNELS = 64
+_DEPEND_ON_DATA = 3
+"""Tensors whose shape follows from the images' channels and classes: the first layer, and two of the last."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was read into a network.
+
+    Attributes:
+        sha256: of the file.
+        notes: what was recognised or assumed, for people.
+    """
+
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How the names of a file are those of a network.
+
+    Attributes:
+        weights: the tensors by the network's names.
+        missing, left: names that only the network, and only the file has.
+        shapes: names with the file's and the network's shape, where they differ.
+        notes: see `Filled`.
+    """
+
+    weights: Mapping[str, Tensor]
+    missing: Sequence[str]
+    left: Sequence[str]
+    shapes: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    notes: tuple[str, ...]
+
+    @property
+    def faults(self) -> int:
+        return len(self.missing) + len(self.left) + len(self.shapes)
+
+
+def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
+    """Read weights into a network.
+
+    Files are safetensors, or what `torch.save` wrote, of which only tensors are read. A state dict may lie in other
+    mappings (``state_dict``, ``model``, ``ema``, ...), its names may begin with what wrappers add (``module.``,
+    ``_orig_mod.``, ``1.``), and for networks of ours they may be those of the published code or of torchvision. The
+    mean and standard deviation of a wrapper that normalises are taken, too.
+
+    Args:
+        model: changed in place.
+        weights: the file; ``FILE#KEY`` takes the weights under that key.
+        spec: the network's name, as in `open_model`.
+
+    Raises:
+        InputError: no such file, it can't be read, or its weights don't fit the network.
+    """
+    path, key = _parted(weights)
+    found, digest = _read(path)
+    if key is not None:
+        if key not in found:
+            raise InputError(f"{path}: no weights under {key!r}; expected one of {', '.join(filter(None, found))}")
+        found = {key: found[key]}
+    fits = {where: _fit(model, tensors, _rename(spec)) for where, tensors in found.items()}
+    fitting = [where for where, fit in fits.items() if not fit.faults]
+    if not fitting:
+        fewest = min(fits.values(), key=lambda fit: fit.faults)
+        raise InputError(f"{path}: {_misfit(fewest, spec)}{_suggestion(spec, found)}")
+    taken = fitting[0]
+    model.load_state_dict(fits[taken].weights)
+    notes = list(fits[taken].notes)
+    if taken and key is None:
+        notes.insert(0, f"weights found under {taken!r}")
+    if len(fitting) > 1:
+        notes.insert(1, f"others under {', '.join(map(repr, fitting[1:]))} ({path}#{fitting[1]} takes those)")
+    return Filled(digest, tuple(notes))
+
+
+def networks_that_fit(weights: str | Path) -> list[str]:
+    """The networks of ours that have the layers of a file, whatever their strides.
+
+    Raises:
+        InputError: see `fill`.
+    """
+    return _fitting(_read(_parted(weights)[0])[0])
+
+
+def _parted(weights: str | Path) -> tuple[Path, str | None]:
+    path, sign, key = str(weights).rpartition("#")
+    return (Path(path), key) if sign and not Path(weights).exists() else (Path(weights), None)
+
+
+def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """The state dicts of a file by where they lie in it, averaged ones last, and the file's hash."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    check_regular(path, "a weights file")
+    if path.suffix == ".safetensors":
+        loaded = read_weights(path)
+        return {"": loaded.tensors}, loaded.sha256
+    data = read_whole(path, "a weights file")
+    try:
+        contents = load_tensors(data)
+    except Exception as error:  # of many types for files that are damaged or something else
+        held = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it holds {held[1]} objects" if held else f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"{path}: can't be read as tensors only ({what}); where you trust the file, save what is needed of it: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), or model.state_dict()"
+        ) from error
+    found = dict(_state_dicts(contents, "", _DEPTH))
+    if not found:
+        raise InputError(f"{path}: found no weights in it; expected a state dict, or one under a key such as 'model'")
+    ordered = sorted(found, key=lambda where: bool(_AVERAGED.search(where.lower())))
+    return {where: found[where] for where in ordered}, hashlib.sha256(data).hexdigest()
+
+
+def _state_dicts(value: Any, where: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if not isinstance(value, Mapping):
+        return
+    named = {key: each for key, each in value.items() if isinstance(key, str)}
+    if named and all(isinstance(each, Tensor) for each in named.values()):
+        yield where, named
+    elif depth:
+        for key, each in named.items():
+            yield from _state_dicts(each, f"{where}.{key}" if where else key, depth - 1)
+
+
+def _rename(spec: str) -> Rename | None:
+    return None if ":" in spec or spec not in models.names() else models.architecture(spec).renamed
+
+
+def _fit(model: nn.Module, given: Mapping[str, Tensor], renamed: Rename | None) -> _Fit:
+    """The best of the ways in which the names can be understood."""
+    expected = model.state_dict()
+    if set(given) == set(expected):
+        return _compared(expected, dict(given), ())
+    ours, theirs = _core(expected), _core(given)
+    ways: list[tuple[dict[str, str], str]] = [(dict(zip(theirs, theirs, strict=True)), "")]
+    if renamed is not None:
+        ways.append((renamed(theirs), "layer names of the published code or torchvision"))
+    notes = _wrapped(given, theirs)
+    fits = []
+    for names, how in ways:
+        found = {ours.get(names[core], names[core]): given[name] for core, name in theirs.items()}
+        normalisation, said = _normalisation(expected, given)
+        for name, tensor in expected.items():  # not counted by old versions of PyTorch
+            if name.endswith("num_batches_tracked"):
+                found.setdefault(name, tensor)
+        fits.append(_compared(expected, {**normalisation, **found}, (*notes, *([how] if how else ()), *said)))
+    return min(fits, key=lambda fit: fit.faults)
+
+
+def _compared(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], notes: tuple[str, ...]) -> _Fit:
+    shapes = [
+        (name, tuple(tensor.shape), tuple(expected[name].shape))
+        for name, tensor in found.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    missing = [name for name in expected if name not in found]
+    return _Fit(found, missing, [name for name in found if name not in expected], shapes, notes)
+
+
+def _core(names: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names without what wrappers add, by which they are the same in both; the names as they are."""
+    layers = [name for name in names if not _is_beside(name, names[name])]
+    plain = {".".join(part for part in name.split(".") if part not in _WRAPPERS): name for name in layers}
+    while plain and len({name.partition(".")[0] for name in plain}) == 1 and all("." in name for name in plain):
+        plain = {name.partition(".")[2]: full for name, full in plain.items()}
+    return plain
+
+
+def _is_beside(name: str, tensor: Tensor) -> bool:
+    """Whether it belongs to a wrapper: how many averages were taken, or the mean or deviation of images."""
+    last = name.rpartition(".")[2]
+    return last == "n_averaged" or (last in (*_MEAN, *_STD) and tensor.numel() <= _MOST_CHANNELS)
+
+
+def _wrapped(given: Mapping[str, Tensor], core: Mapping[str, str]) -> tuple[str, ...]:
+    added = {full.removesuffix(name) for name, full in core.items() if full != name and full.endswith(name)}
+    kept = sorted(prefix for prefix in added if prefix)
+    wrappers = sorted({part for name in given for part in name.split(".") if part in _WRAPPERS})
+    if kept:
+        return (f"names without their beginning {', '.join(map(repr, kept[:_SHOWN]))}",)
+    return (f"names without {', '.join(map(repr, wrappers))}",) if wrappers else ()
+
+
+def _normalisation(
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The network's normalisation, with the values of the file where it has any."""
+    values, said = {}, []
+    for kinds in (_MEAN, _STD):
+        targets = [name for name, tensor in expected.items() if _is_beside(name, tensor) and _last(name) in kinds]
+        sources = [tensor for name, tensor in given.items() if _is_beside(name, tensor) and _last(name) in kinds]
+        for name in targets:
+            values[name] = expected[name]
+            if len(sources) == 1 and sources[0].numel() == expected[name].numel():
+                values[name] = sources[0].reshape(expected[name].shape).to(expected[name].dtype)
+                if not torch.allclose(values[name], expected[name], atol=1e-3):
+                    shown = ", ".join(f"{value:.4g}" for value in values[name].flatten().tolist())
+                    said.append(f"{kinds[0]} of its own normalisation: {shown}")
+    return values, tuple(said)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _misfit(fit: _Fit, spec: str) -> str:
+    if fit.shapes and not fit.missing and not fit.left:
+        name, theirs, ours = fit.shapes[-1]
+        return f"the weights don't fit {spec}: {name} has the shape {theirs}, expected {ours}"
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        for names, what in ((fit.missing, "of its layers' tensors are missing"), (fit.left, "are unknown to it"))
+        if names
+    ]
+    return f"the weights don't fit {spec}: {'; '.join(parts)}"
+
+
+def _suggestion(spec: str, found: Mapping[str, Mapping[str, Tensor]]) -> str:
+    others = [name for name in _fitting(found) if name != spec]
+    return f"; they fit {' and '.join(others)}" if others else ""
+
+
+def _fitting(found: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    counts = {_count(tensors) for tensors in found.values()}
+    fitting = []
+    for name in models.names():
+        with torch.device("meta"):
+            model = models.create(name)
+        if _count(model.state_dict()) not in counts:
+            continue
+        fits = (_fit(model, tensors, _rename(name)) for tensors in found.values())
+        if any(not fit.missing and not fit.left and len(fit.shapes) <= _DEPEND_ON_DATA for fit in fits):
+            fitting.append(name)
+    return fitting
+
+
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    """The number of tensors but for a normalisation and the counters of batch-norms, which not all files have."""
+    return sum(
+        not name.endswith("num_batches_tracked") and not _is_beside(name, tensor) for name, tensor in tensors.items()
+    )

@@ -1,0 +1,200 @@
+"""Checkpoints of other programs open: nesting, prefixes and layer names are recognised and said."""
+
+import argparse
+import json
+from collections import OrderedDict
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from robustmaps import models
+from robustmaps.cli import main
+from robustmaps.engine.errors import InputError
+from robustmaps.networks import open_model, open_network
+from robustmaps.networks._checkpoints import fill
+from tests.helpers import other_programs
+from tests.helpers.other_programs import with_values
+
+IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IMAGES)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return with_values(other_programs.ResNet())
+
+
+def nested(weights, how):
+    random = {name: torch.rand_like(tensor.float()) for name, tensor in weights.items()}
+    return {
+        "plain": weights,
+        "state_dict": {"epoch": 3, "state_dict": weights, "optimizer": {"state": {0: {"momentum_buffer": None}}}},
+        "deep": {"checkpoint": {"net": weights}, "args": [1, 2]},
+        "beside an average": {"ema": random, "model": weights},
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["plain", "state_dict", "deep", "beside an average"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod.", "model.backbone.", "1."])
+def test_nesting_and_prefixes(how, prefix, resnet, tmp_path):
+    weights = OrderedDict((prefix + name, tensor) for name, tensor in resnet.state_dict().items())
+    torch.save(nested(weights, how), tmp_path / "their.pt")
+    opened = open_model("resnet8", weights=tmp_path / "their.pt")
+    assert torch.allclose(logits(opened.model), logits(resnet), atol=1e-5)
+    said = " ".join(opened.filled.notes)
+    assert {"plain": "", "state_dict": "'state_dict'", "deep": "'checkpoint.net'", "beside an average": "'model'"}[
+        how
+    ] in said
+    assert prefix.split(".")[0] in said
+    assert ("#ema" in said) == (how == "beside an average")
+
+
+def test_the_average_is_taken_where_it_is_asked_for(resnet, tmp_path):
+    other = with_values(other_programs.ResNet(), seed=1)
+    torch.save({"model": resnet.state_dict(), "ema": other.state_dict()}, tmp_path / "their.pt")
+    assert torch.allclose(
+        logits(open_model("resnet8", weights=f"{tmp_path}/their.pt#ema").model), logits(other), atol=1e-5
+    )
+    with pytest.raises(InputError, match="no weights under 'swa'; expected one of model, ema"):
+        open_model("resnet8", weights=f"{tmp_path}/their.pt#swa")
+
+
+def test_an_averaged_and_normalising_wrapper(resnet, tmp_path):
+    class Normalizing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.tensor([0.3, 0.4, 0.5]).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor([0.2, 0.3, 0.4]).view(1, 3, 1, 1))
+            self.model = resnet
+
+        def forward(self, x):
+            return self.model((x - self.mean) / self.std)
+
+    averaged = torch.optim.swa_utils.AveragedModel(Normalizing())
+    torch.save(averaged.state_dict(), tmp_path / "swa.pt")
+    opened = open_model("resnet8", weights=tmp_path / "swa.pt")
+    assert torch.allclose(logits(opened.model), logits(Normalizing().eval()), atol=1e-5)
+    assert "mean of its own normalisation: 0.3, 0.4, 0.5" in opened.filled.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "theirs"),
+    [
+        ("resnet8", "112", lambda: other_programs.ResNet("shortcut", "linear", (1, 1, 2))),
+        ("preactresnet18", "1122", lambda: other_programs.PreActResNet((1, 1, 2, 2))),
+        ("alexnet", "1122", lambda: other_programs.alexnet("1122")),
+        ("vgg11_bn", "11222", lambda: other_programs.vgg11_bn("11222")),
+        ("vgg11_bn", "22222", lambda: other_programs.vgg11_bn("22222")),
+    ],
+)
+def test_layer_names_of_the_published_code(name, strides, theirs, tmp_path):
+    network = with_values(theirs())
+    torch.save(network.state_dict(), tmp_path / "paras.pt")
+    ours = models.create(name, strides=strides)
+    assert "published code" in " ".join(fill(ours, tmp_path / "paras.pt", name).notes)
+    assert torch.allclose(logits(ours.eval()), logits(network), atol=1e-4)
+
+
+_BLOCK = ("conv1", "conv2", "conv3", "bn1", "bn2", "bn3")
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "projection"),
+    [
+        ("resnet50", "layer{}.{}", ("downsample.0", "downsample.1")),
+        ("resnext50_32x4d", "layer{}.{}", ("downsample.0", "downsample.1")),
+        ("preactresnet50", "layer{}.{}", ("shortcut.0",)),
+        ("wrn28_10", "block{}.layer.{}", ("convShortcut",)),
+    ],
+)
+def test_the_table_reaches_each_layer(name, block, projection):
+    with torch.device("meta"):
+        expected = {key.rpartition(".")[0] for key in models.create(name).body.state_dict()}
+    inside = [
+        f"{block.format(group, number)}.{layer}.weight"
+        for group in range(1, 5)
+        for number in range(6)
+        for layer in (*_BLOCK, *projection)
+    ]
+    renamed = models.architecture(name).renamed([*inside, "conv1.weight", "bn1.weight", "bn.weight", "fc.weight"])
+    assert expected <= {here.rpartition(".")[0] for here in renamed.values()}
+
+
+def test_a_module_of_one_s_own_takes_them_too(tmp_path, monkeypatch, resnet):
+    (tmp_path / "own_wrapped.py").write_text(
+        "from tests.helpers.other_programs import ResNet\n\n\ndef network():\n    return ResNet()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in resnet.state_dict().items()}}, "their.pth.tar")
+    opened = open_network("own_wrapped:network", "their.pth.tar")
+    assert torch.equal(logits(opened.model), logits(resnet))
+    assert len(opened.notes) == 2
+
+
+def test_one_command_evaluates_a_published_checkpoint(tmp_path, monkeypatch, capsys, resnet):
+    monkeypatch.chdir(tmp_path)
+    torch.save(resnet.state_dict(), "paras.pt")
+    line = "evaluate resnet8 --strides 122 --weights paras.pt --data digits --attack fgsm --eps 0.1 --samples 20"
+    assert main(line.split()) == 2  # digits are grey
+    assert "features.stem.0.weight has the shape (16, 3, 3, 3), expected (16, 1, 3, 3)" in capsys.readouterr().err
+    grey = other_programs.ResNet()
+    grey.conv1 = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
+    torch.save(grey.state_dict(), "paras.pt")
+    assert main([*line.split(), "--json"]) == 0
+    found = capsys.readouterr()
+    assert "paras.pt: layer names of the published code" in found.err
+    assert json.loads(found.out)["file"].startswith("evaluation/resnet8-122-paras/fgsm")
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (lambda net: net, r"it holds tests\.helpers\.other_programs\.ResNet objects"),
+        (lambda net: {"model": net.state_dict(), "args": argparse.Namespace(eps=8)}, r"argparse\.Namespace objects"),
+        (lambda _: {"epoch": 3}, "found no weights in it"),
+        (lambda net: {"conv1.weight": net.conv1.weight.data}, r"(?s)missing \(body\.features\.stem.*"),
+        (lambda net: {**net.state_dict(), "fc.weight": torch.rand(100, 64)}, r"\(100, 64\), expected \(10, 64\)"),
+        (lambda _: other_programs.vgg11_bn("22222").state_dict(), "they fit vgg11_bn"),
+    ],
+)
+def test_what_does_not_fit_says_so(contents, message, resnet, tmp_path):
+    torch.save(contents(resnet), tmp_path / "their.pt")
+    with pytest.raises(InputError, match=message):
+        open_model("resnet8", weights=tmp_path / "their.pt")
+
+
+def test_a_file_given_as_the_network_says_which_one_it_fits(tmp_path, resnet, capsys):
+    torch.save(resnet.state_dict(), tmp_path / "paras.pt")
+    assert main(["evaluate", str(tmp_path / "paras.pt")]) == 2
+    assert f"such as resnet8 --weights {tmp_path / 'paras.pt'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["evaluate resnet8 --data digits", "diagnose timm:resnet18 --data digits"])
+def test_random_weights_are_not_evaluated(line, capsys):
+    assert main(line.split()) == 2
+    assert "would be random" in capsys.readouterr().err or "timm" in line
+
+
+@settings(deadline=None, max_examples=25)
+@given(place=st.integers(0, 2**16), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_changes_weights_silently(place, bit, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    torch.save({"a.weight": torch.arange(64.0)}, folder / "w.pt")
+    data = bytearray((folder / "w.pt").read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    (folder / "w.pt").write_bytes(data)
+    model = nn.Module()
+    model.a = nn.Module()
+    model.a.weight = nn.Parameter(torch.zeros(64))
+    try:
+        fill(model, folder / "w.pt", "own:net")
+    except InputError:
+        return
+    assert torch.equal(model.a.weight.data, torch.arange(64.0))
