@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from robustmaps.models._classifier import Architecture, Classifier
+from robustmaps.models._classifier import Architecture, Classifier, as_made
 from robustmaps.models._strides import Strides
 
 
@@ -45,4 +45,4 @@ def alexnet(strides: Strides, in_channels: int, num_classes: int) -> Classifier:
     return Classifier(nn.Sequential(features), head)
 
 
-ROW = Architecture("alexnet", "AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet)
+ROW = Architecture("alexnet", "AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet, as_made)
