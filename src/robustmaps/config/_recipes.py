@@ -10,7 +10,7 @@ from robustmaps.config._run import RunConfig, from_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.training import INCIDENTAL
 
-_APART = INCIDENTAL | {"seed", "recipe", "protocol"}
+_APART = INCIDENTAL | {"seed"}
 # Networks of ours that differ from the published ones of that name (VGG with strides above 2), and those that don't.
 _PUBLISHED_MODELS = {
     **{f"resnet{depth}": f"resnet{depth}_conv_shortcut" for depth in (8, 20, 32, 44, 56, 110)},

@@ -96,8 +96,8 @@ class DataConfig:
         train_samples: number of training images, drawn evenly from the classes (default: all)
         image_size: side length in pixels to resize the images to (default: the data set's own)
         augment: augmentation: auto for what suits the data set (shifts and flips, or random resized crops), none,
-            published for auto but none for svhn, mnist and fashion_mnist, as in arXiv 2202.12435, or resized-crop for
-            random resized crops of --image-size pixels; the other splits then get the centre of images an eighth larger
+            published (as auto, but none for svhn, mnist and fashion_mnist), or resized-crop for random resized crops of
+            the given image size; the other splits then get the centre of images an eighth larger
         extra_data: npz file of extra training images, such as generated ones: image, uint8, (N, H, W, C), and label
             (default: none)
         extra_share: share of every batch that is drawn from the extra images; an epoch stays as long as without them
@@ -293,7 +293,6 @@ class RunConfig:
         incidental = INCIDENTAL | ({"init_from"} if self.model.init_sha256 else frozenset())
         incidental |= {"helper"} if self.defense.helper_sha256 else frozenset()
         incidental |= frozenset() if self.data.extra_data else {"extra_share"}
-        incidental |= {item.name for item in fields(self.origin)}
         decisive = {k: v for k, v in to_mapping(self).items() if k not in incidental and v != usual[k]}
         return short_hash(decisive)
 

@@ -105,5 +105,8 @@ class TrainOptions:
         parse_schedule(self.schedule, self.epochs)
 
 
-# The options that may change when a run is resumed, since they don't affect its result.
-INCIDENTAL = frozenset({"device", "checkpoint_every_s", "memory_share", "workers", "tensorboard"})
+# The options that may change when a run is resumed, since they don't affect its result; and what it says of where its
+# other values come from.
+INCIDENTAL = frozenset(
+    {"device", "checkpoint_every_s", "memory_share", "workers", "tensorboard", "recipe", "protocol"},
+)
