@@ -69,9 +69,9 @@ def _from_recipe(config: RunConfig) -> Iterator[str]:
     changed, flat = differing(config), to_mapping(config)
     if not changed:
         return
-    same_model = {name: one for name, one in all_recipes().items() if one.family in ("published", "extension")}
-    for name, recipe in same_model.items():
-        if recipe.values["defense"] == flat["defense"] and not dict(_unlike(flat, recipe.values)):
+    for name, recipe in all_recipes().items():
+        of_program = recipe.family in ("published", "extension") and recipe.values["defense"] == flat["defense"]
+        if of_program and not dict(_unlike(flat, recipe.values)):
             yield f"this is the recipe {name}"
             return
     listed = ", ".join(f"{key} {mine} instead of {theirs}" for key, (mine, theirs) in changed.items())

@@ -169,7 +169,7 @@ def _points(
             points[config.hash] = Point(config, values)
     if excluded:
         notes.append(f"{counted(excluded, 'combination')} excluded")
-    if changed := [differing(point.config) for point in points.values() if differing(point.config)]:
+    if changed := [each for point in points.values() if (each := differing(point.config))]:
         keys = ", ".join({key: None for each in changed for key in each})
         notes.append(f"{counted(len(changed), 'run')} not as in the published recipe any more: other {keys}")
     if double:
