@@ -296,6 +296,13 @@ def test_the_protocol_works_with_any_options_and_recipes() -> None:
     assert (plain.training.epochs, plain.defense.defense) == (3, "trades")
     assert (small.data.train_samples, small.training.schedule) == (5000, "one-cycle")
     assert dajat.training.ema == 0.9996
+    # In whatever order they are given.
+    first = from_mapping({"protocol": "published"})
+    assert from_mapping({"recipe": "at-resnet8-112-cifar10-small"}, first) == small
+    again = from_mapping({"protocol": "published"}, read_recipe("at-resnet8-112-cifar10-small"))
+    assert again == small
+    with pytest.raises(InputError, match="the recipe ours-at-resnet18-1222 is ours"):
+        from_mapping({"recipe": "ours-at-resnet18-1222"}, first)
 
 
 def test_the_values_name_a_run_not_where_they_come_from() -> None:

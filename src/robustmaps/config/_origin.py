@@ -52,7 +52,7 @@ def implied(given: Mapping[str, Any], before: OriginConfig, where: str) -> dict[
         where: for messages.
 
     Raises:
-        InputError: an unknown recipe, a second one, or a protocol that contradicts the recipe.
+        InputError: an unknown recipe, or a second one.
     """
     name, protocol = given.get("recipe"), given.get("protocol")
     values: dict[str, Any] = {}
@@ -60,17 +60,14 @@ def implied(given: Mapping[str, Any], before: OriginConfig, where: str) -> dict[
         if before.recipe is not None:
             raise InputError(f"{where}: recipe={name}: the recipe {before.recipe} is given already; leave one out")
         values |= find_recipe(name).values
-    name = name or before.recipe
-    if protocol != "published":
-        return values
-    family = "" if name is None else find_recipe(str(name)).family
-    if family == "ours":
-        raise InputError(
-            f"protocol=published: the recipe {name} is ours, with validation images and averaged weights; take "
-            f"{str(name).removeprefix('ours-')}, or leave the protocol out"
-        )
+    elif protocol in (None, before.protocol):
+        return {}
+    recipe = name or before.recipe
+    family = "" if recipe is None else find_recipe(str(recipe)).family
     # A published recipe follows the protocol, but for what its own program does, such as DAJAT's averaged weights.
-    return values if family in ("published", "extension") else {**values, **PROTOCOL}
+    if "published" in (protocol, before.protocol) and family not in ("published", "extension"):
+        values |= PROTOCOL
+    return values
 
 
 def check_origin(origin: OriginConfig, flat: Mapping[str, Any]) -> None:
@@ -81,7 +78,7 @@ def check_origin(origin: OriginConfig, flat: Mapping[str, Any]) -> None:
         flat: the values by their flat keys.
 
     Raises:
-        InputError: the defence is another one than the recipe's, or a value is not that of the protocol.
+        InputError: the defence is another one than the recipe's, or the recipe or a value is not that of the protocol.
     """
     recipe = None if origin.recipe is None else find_recipe(origin.recipe)
     if recipe is not None and recipe.values["defense"] != flat["defense"]:
@@ -91,6 +88,11 @@ def check_origin(origin: OriginConfig, flat: Mapping[str, Any]) -> None:
         )
     if origin.protocol is None:
         return
+    if recipe is not None and recipe.family == "ours":
+        raise InputError(
+            f"protocol={origin.protocol}: the recipe {origin.recipe} is ours, with validation images and averaged "
+            f"weights; take {str(origin.recipe).removeprefix('ours-')}, or leave the protocol out"
+        )
     for key, value in PROTOCOL.items():
         allowed = [value] if recipe is None or recipe.family == "small" else [value, recipe.values[key]]
         drawn = key != "init" or flat["init_from"] is None
