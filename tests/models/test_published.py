@@ -1,6 +1,7 @@
 """The networks of the publication: every map, worked out by hand, and their random weights and details."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -35,17 +36,42 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize(("name", "strides", "upsample"), MAPS)
-def test_every_map_has_its_size(name: str, strides: str, upsample: int) -> None:
+# Of every network with its own strides: those of a family have the same maps whatever their depth.
+_VGG, _NARROW = "64x16 128x8 256x4 512x2 512x1", "16x32 16x32 32x16 64x8"
+_BASIC, _BOTTLENECK = "64x32 64x32 128x16 256x8 512x4", "64x32 256x32 512x16 1024x8 2048x4"
+OWN = {
+    "alexnet": MAPS["alexnet", "2222", 1],
+    **{f"vgg{depth}{ending}": _VGG for depth in (11, 13, 16, 19) for ending in ("", "_bn", "_pool2", "_bn_pool2")},
+    **{f"resnet{depth}{ending}": _NARROW for depth in (8, 20, 32, 44, 56, 110) for ending in ("", "_conv_shortcut")},
+    **dict.fromkeys(("resnet18", "resnet34"), _BASIC),
+    **dict.fromkeys(("resnet50", "resnet101", "resnext50_32x4d"), _BOTTLENECK),
+    **dict.fromkeys(("preactresnet18", "preactresnet34"), f"{_BASIC} 512x4"),
+    **dict.fromkeys(("preactresnet50", "preactresnet101"), f"{_BOTTLENECK} 2048x4"),
+    **dict.fromkeys(("wrn28_10", "wrn34_10"), MAPS["wrn28_10", "122", 1]),
+    "wrn34_20": "16x32 320x32 640x16 1280x8 1280x8",
+}
+
+
+def maps(name: str, **arguments: Any) -> str:
     with torch.device("meta"):
-        network = models.create(name, strides=strides, upsample=upsample)
+        network = models.create(name, **arguments)
         x = network.upsample(torch.empty(2, 3, 32, 32))
         found = []
         for part in network.body.features:
             x = part(x)
             assert x.shape[2] == x.shape[3]
             found.append(f"{x.shape[1]}x{x.shape[2]}")
-    assert " ".join(found) == MAPS[name, strides, upsample]
+    return " ".join(found)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_network_has_the_maps_of_its_family(name: str) -> None:
+    assert maps(name) == OWN[name]
+
+
+@pytest.mark.parametrize(("name", "strides", "upsample"), MAPS)
+def test_every_map_has_its_size(name: str, strides: str, upsample: int) -> None:
+    assert maps(name, strides=strides, upsample=upsample) == MAPS[name, strides, upsample]
 
 
 @pytest.mark.parametrize(
