@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustmaps.attacks import FGSM, PGD, Foolbox
 from tests.helpers.attack_oracles import broken
 
-IMAGES = 64
+IMAGES = 16
 # Far enough for the smallest perturbation of every image.
 FAR = 30.0
 
@@ -29,12 +29,14 @@ def art() -> Any:
         )
 
 
-@pytest.fixture
-def images(digits_test: tuple[Tensor, Tensor], robust_network: nn.Module) -> tuple[Tensor, Tensor]:
-    """Images that the network gets right."""
-    x, y = digits_test
-    right = ~broken(robust_network, x, y)
-    return x[right][:IMAGES], y[right][:IMAGES]
+@pytest.fixture(scope="module")
+def some() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network and images that it gets right."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)).eval()
+        x = torch.rand(IMAGES, 1, 8, 8)
+    return model, x, model(x).argmax(1)
 
 
 def of_art(model: nn.Module, x: Tensor) -> Any:
@@ -54,51 +56,54 @@ def agree(ours: Tensor, theirs: Tensor) -> None:
     assert float(((ours - theirs).abs() < 1e-5).float().mean()) > 0.995
 
 
-def test_fgsm_gives_the_images_of_torchattacks_and_art(torchattacks, art, robust_network, images) -> None:
-    x, y = images
-    ours = FGSM("linf", 0.1)(robust_network, x, y)
-    agree(ours, torchattacks.FGSM(robust_network, eps=0.1)(x, y))
-    theirs = art.FastGradientMethod(of_art(robust_network, x), eps=0.1).generate(x.numpy(), y.numpy())
-    agree(ours, torch.from_numpy(theirs))
+def test_fgsm_gives_the_images_of_torchattacks(torchattacks, some) -> None:
+    model, x, y = some
+    agree(FGSM("linf", 0.1)(model, x, y), torchattacks.FGSM(model, eps=0.1)(x, y))
+
+
+def test_fgsm_gives_the_images_of_art(art, some) -> None:
+    model, x, y = some
+    theirs = art.FastGradientMethod(of_art(model, x), eps=0.1).generate(x.numpy(), y.numpy())
+    agree(FGSM("linf", 0.1)(model, x, y), torch.from_numpy(theirs))
 
 
 @pytest.mark.parametrize(("norm", "eps", "step"), [("linf", 0.15, 0.03), ("l2", 0.7, 0.15)])
-def test_pgd_gives_the_images_of_torchattacks_and_art(
-    norm: Any, eps: float, step: float, torchattacks, art, robust_network, images
-) -> None:
-    x, y = images
-    ours = PGD(norm, eps, 7, step, start="none")(robust_network, x, y)
-    settings = {"eps": eps, "alpha": step, "steps": 7, "random_start": False}
+def test_pgd_gives_the_images_of_torchattacks(norm: Any, eps: float, step: float, torchattacks, some) -> None:
+    model, x, y = some
     peer = torchattacks.PGD if norm == "linf" else torchattacks.PGDL2
-    agree(ours, peer(robust_network, **settings)(x, y))
-    order = {"linf": "inf", "l2": 2}[norm]
+    theirs = peer(model, eps=eps, alpha=step, steps=7, random_start=False)(x, y)
+    agree(PGD(norm, eps, 7, step, start="none")(model, x, y), theirs)
+
+
+def test_pgd_gives_the_images_of_art(art, some) -> None:
+    model, x, y = some
     theirs = art.ProjectedGradientDescent(
-        of_art(robust_network, x), norm=order, eps=eps, eps_step=step, max_iter=7, verbose=False
+        of_art(model, x), norm="inf", eps=0.15, eps_step=0.03, max_iter=7, verbose=False
     ).generate(x.numpy(), y.numpy())
-    agree(ours, torch.from_numpy(theirs))
+    agree(PGD("linf", 0.15, 7, 0.03, start="none")(model, x, y), torch.from_numpy(theirs))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_deepfool_is_as_near_as_that_of_torchattacks(torchattacks, robust_network, images) -> None:
-    x, y = images
-    ours = Foolbox("deepfool", "l2", FAR, minimal=True)(robust_network, x, y)
-    theirs = torchattacks.DeepFool(robust_network, steps=50, overshoot=0.02)(x, y)
-    both = broken(robust_network, ours, y) & broken(robust_network, theirs, y)
-    assert float(both.float().mean()) > 0.95
-    mine, other = lengths(ours, x)[both], lengths(theirs, x)[both]
-    assert float(mine.median() / other.median()) == pytest.approx(1, abs=0.05)
+def test_deepfool_is_as_near_as_that_of_torchattacks(torchattacks, some) -> None:
+    model, x, y = some
+    ours = Foolbox("deepfool", "l2", FAR, minimal=True)(model, x, y)
+    theirs = torchattacks.DeepFool(model, steps=50, overshoot=0.02)(x, y)
+    as_near(model, x, y, ours, theirs)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_carlini_wagner_is_as_near_as_that_of_art(art, robust_network, images) -> None:
-    x, y = (values[:24] for values in images)
-    ours = Foolbox("cw", "l2", FAR, steps=100, minimal=True)(robust_network, x, y)
-    attack = art.CarliniL2Method(
-        of_art(robust_network, x), max_iter=100, binary_search_steps=9, learning_rate=0.01, batch_size=24, verbose=False
-    )
-    theirs = torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
-    mine, other = (broken(robust_network, x_adv, y) for x_adv in (ours, theirs))
-    assert mine.all()
-    both = mine & other
-    assert float(both.float().mean()) > 0.8
-    assert float(lengths(ours, x)[both].median() / lengths(theirs, x)[both].median()) == pytest.approx(1, abs=0.15)
+def test_carlini_wagner_is_as_near_as_that_of_torchattacks(torchattacks, some) -> None:
+    model, x, y = some[0], some[1][:8], some[2][:8]
+    ours = Foolbox("cw", "l2", FAR, steps=60, minimal=True)(model, x, y)
+    theirs = torchattacks.CW(model, c=1, steps=200, lr=0.01)(x, y)  # one constant, where ours searches for it
+    as_near(model, x, y, ours, theirs)
+
+
+def as_near(model: nn.Module, x: Tensor, y: Tensor, ours: Tensor, theirs: Tensor) -> None:
+    """Ours breaks each image, and lies as near as theirs where that breaks it too."""
+    assert broken(model, ours, y).all()
+    both = broken(model, theirs, y)
+    assert float(both.float().mean()) > 0.5
+    ratios = lengths(ours, x)[both] / lengths(theirs, x)[both]
+    assert float(ratios.median()) == pytest.approx(1, abs=0.02)
+    assert float(ratios.max()) < 1.1
