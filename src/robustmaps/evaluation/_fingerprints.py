@@ -62,11 +62,10 @@ def attack_settings(attack: Attack | Sequence[Attack], *, eight_bit: bool = Fals
 
 def _settings(attack: Attack) -> dict[str, Any]:
     """Without fields that an attack leaves out of its text, if they are as usual: earlier evaluations lack them."""
-    given: Any = attack
-    shown: dict[str, Any] = asdict(given) if is_dataclass(given) else {}
-    items: tuple[Any, ...] = fields(given) if is_dataclass(given) else ()
-    for item in items:
-        if not item.repr and getattr(given, item.name) == item.default:
+    shown: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}
+    kind: Any = type(attack)
+    for item in fields(kind) if shown else ():
+        if not item.repr and shown[item.name] == item.default:
             del shown[item.name]
     values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **shown}, default=repr))
     return values
