@@ -236,6 +236,10 @@ def test_small_recipes_follow_the_one_cycle_schedule(name: str) -> None:
             {"recipe": "trades-vgg16-up2", "validation": 1000},
             "not the published recipe trades-vgg16-up2 any more: validation 1000.0 instead of 0.0",
         ),
+        (
+            {"recipe": "trades-preactresnet18-up2", "upsample_mode": "bicubic"},
+            "not the recipe trades-preactresnet18-up2 any more: upsample_mode bicubic instead of nearest",
+        ),
         ({"recipe": "ours-at-resnet18-1222", "epochs": 5}, None),
         ({"recipe": "at-resnet8-122-digits", "epochs": 5}, None),
         (

@@ -114,7 +114,7 @@ def test_recipes_are_an_axis_and_what_is_fixed_wins(study):
         ("standard-vgg16-11222", "standard", "11222", 3),
     ]
     assert found.points[2].config.defense.step_size == 0.007
-    assert "5 runs not as in the published recipe any more: other epochs" in found.notes
+    assert "5 runs not as in their recipes any more: other epochs" in found.notes
 
 
 def test_the_protocol_is_a_key_of_a_study(study):

@@ -224,7 +224,7 @@ def test_configurations_are_named_by_no_more_than_tells_them_apart():
     # Where the values come from makes no other configuration.
     labelled = replace(digits, origin=OriginConfig("at-resnet8-122-digits", "published"))
     assert labelled.hash == digits.hash
-    assert name_configurations([digits, labelled]) == ["resnet8", "resnet8"]
+    assert name_configurations([digits, labelled]) == ["resnet8 (digits) #1", "resnet8 (digits) #2"]
 
 
 def commands(page):

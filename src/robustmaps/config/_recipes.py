@@ -50,7 +50,7 @@ def departures(config: RunConfig) -> list[str]:
 
 
 def differing(config: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """The keys of a run that are not as in its published recipe, with its own values and the published ones."""
+    """The keys of a run that are not as in its published recipe or extension, with its own and the recipe's values."""
     name = config.origin.recipe
     recipe = None if name is None else all_recipes().get(name)
     if recipe is None or recipe.family not in ("published", "extension"):
@@ -75,7 +75,8 @@ def _from_recipe(config: RunConfig) -> Iterator[str]:
             yield f"this is the recipe {name}"
             return
     listed = ", ".join(f"{key} {mine} instead of {theirs}" for key, (mine, theirs) in changed.items())
-    yield f"not the published recipe {config.origin.recipe} any more: {listed}"
+    published = "published " * (find_recipe(str(config.origin.recipe)).family == "published")
+    yield f"not the {published}recipe {config.origin.recipe} any more: {listed}"
 
 
 def _from_protocol(config: RunConfig) -> Iterator[str]:

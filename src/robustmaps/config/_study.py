@@ -171,7 +171,7 @@ def _points(
         notes.append(f"{counted(excluded, 'combination')} excluded")
     if changed := [each for point in points.values() if (each := differing(point.config))]:
         keys = ", ".join({key: None for each in changed for key in each})
-        notes.append(f"{counted(len(changed), 'run')} not as in the published recipe any more: other {keys}")
+        notes.append(f"{counted(len(changed), 'run')} not as in their recipes any more: other {keys}")
     if double:
         notes.append(f"{counted(double, 'combination')} left out: the same run as another")
     notes += [f"exclude: {one.text} matches no combination" for one, u in zip(exclusions, used, strict=True) if not u]
