@@ -91,3 +91,38 @@ def test_without_axes_there_is_one_run(study):
 def test_bad_studies_are_refused_with_the_reason(study, text, message):
     with pytest.raises(InputError, match=message):
         study(text)
+
+
+def test_recipes_are_an_axis_and_what_is_fixed_wins(study):
+    found = study("""
+        axes:
+          recipe: [at-resnet18-1222, trades-resnet18-1222, standard-vgg16-11222]
+          seed: [0, 1]
+        fixed: {epochs: 3}
+        exclude: [{recipe: standard-vgg16-11222, seed: 1}]
+        """)
+    assert found.keys == ("recipe", "seed")
+    rows = [
+        (p.config.origin.recipe, p.config.defense.defense, p.config.model.strides, p.config.training.epochs)
+        for p in found.points
+    ]
+    assert rows == [
+        ("at-resnet18-1222", "at", "1222", 3),
+        ("at-resnet18-1222", "at", "1222", 3),
+        ("trades-resnet18-1222", "trades", "1222", 3),
+        ("trades-resnet18-1222", "trades", "1222", 3),
+        ("standard-vgg16-11222", "standard", "11222", 3),
+    ]
+    assert found.points[2].config.defense.step_size == 0.007
+    assert "5 runs not as in their recipes any more: other epochs" in found.notes
+
+
+def test_the_protocol_is_a_key_of_a_study(study):
+    found = study("axes: {strides: [122, 112]}\nfixed: {protocol: published, epochs: 3}")
+    assert [p.config.data.validation for p in found.points] == [0, 0]
+    found = study("axes: {protocol: [published, null], strides: [122]}")
+    assert [p.config.training.precision for p in found.points] == ["fp32", "auto"]
+    with pytest.raises(InputError, match=r"ema=0\.9: the published protocol keeps the weights of the last epoch"):
+        study("axes: {ema: [0, 0.9]}\nfixed: {protocol: published}")
+    with pytest.raises(InputError, match="the recipe at-resnet18-1222 is one of at; take trades-resnet18-1222"):
+        study("axes: {recipe: [at-resnet18-1222], defense: [trades]}")

@@ -12,7 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustmaps.attacks import PGD, NoiseFGSM
-from robustmaps.defenses import ALP, AT, DAJAT, FAT, HAT, MART, NFGSM, TRADES, Defense, FastAT, Minimax, Standard
+from robustmaps.defenses import (
+    ALP,
+    AT,
+    DAJAT,
+    FAT,
+    HAT,
+    MART,
+    NFGSM,
+    TRADES,
+    Defense,
+    FastAT,
+    FriendlyTRADES,
+    Minimax,
+    Standard,
+)
 from robustmaps.engine.errors import InputError
 
 CLEAN = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -0.2], [1.0, 1.0, 3.0]], dtype=torch.float64)
@@ -89,6 +103,16 @@ def test_mart_by_hand() -> None:
     loss = MART(Next(1), beta=5.0).loss(model, torch.zeros(1, 1, 1, 1), torch.tensor([0]))
     expected = math.log(4) - math.log(0.2501) + 5 * kl * 0.5
     assert float(loss.value.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_mart_of_the_published_program_by_hand() -> None:
+    # As above, but the boost is 1.0001 - 3/4 without a logarithm, and the divergence runs the other way.
+    model = Table(torch.tensor([[0.0, 0.0], [0.0, math.log(3)]]))
+    kl = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    loss = MART(Next(1), beta=5.0, form="published").loss(model, torch.zeros(1, 1, 1, 1), torch.tensor([0]))
+    assert float(loss.value.detach()) == pytest.approx(math.log(4) - 0.2501 + 5 * kl * 0.5, rel=1e-5)
+    assert MART(PGD(start="normal"), form="published").attack == PGD(start="uniform")
+    assert MART().attack == PGD(start="normal")
 
 
 def test_alp_by_hand() -> None:
@@ -191,6 +215,47 @@ def test_fat_stops_tau_steps_after_an_error() -> None:
     attack = PGD(eps=0.4, steps=5, step_size=0.06, start="none")
     reached = [float(FAT(attack, tau=tau).inner(model, x, y, None)) for tau in (0, 1, 2)]
     assert reached == pytest.approx([0.44, 0.38, 0.32], abs=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0, 2])
+def test_friendly_trades_stops_after_an_error_and_has_the_loss_of_trades(
+    tau: int, robust_network: nn.Module, digits_test: tuple[Tensor, ...]
+) -> None:
+    x, y = (values[:32] for values in digits_test)
+    attack = PGD(eps=0.2, steps=6, loss="kl", start="normal")
+    start = torch.empty_like(x).normal_(std=1e-3, generator=torch.Generator().manual_seed(0))
+    clean = robust_network(x).softmax(1).detach()
+    left, x_adv = torch.full((32,), tau), (x + start).clamp(0, 1)
+    for _ in range(attack.steps):
+        x_adv = x_adv.detach().requires_grad_()
+        logits = robust_network(x_adv)
+        left = left - (logits.argmax(1) != y).long()
+        divergence = (clean * (clean.log() - logits.log_softmax(1))).sum()
+        (gradient,) = torch.autograd.grad(divergence, x_adv)
+        moved = (x_adv + attack.step_length * gradient.sign()).clamp(x - 0.2, x + 0.2).clamp(0, 1)
+        x_adv = torch.where((left >= 0).view(-1, 1, 1, 1), moved, x_adv)
+    defense = FriendlyTRADES(attack, tau=tau)
+    found = defense.inner(robust_network, x, y, torch.Generator().manual_seed(0))
+    assert float(((found - x_adv).abs() < 1e-4).float().mean()) > 0.99  # signs of tiny gradients may differ
+    assert float((found - x).abs().amax((1, 2, 3)).min()) < 0.1 or tau == 2
+    expected = TRADES(attack).outer(robust_network, x, found, y).value
+    assert torch.equal(defense.outer(robust_network, x, found, y).value, expected)
+
+
+def test_the_steps_of_fat_can_be_noisy() -> None:
+    """On a linear network every step goes the same way, so that what is left over is the noise."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(400, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.01], [-0.01]]).expand(2, 400))
+    x, y = torch.full((2, 1, 20, 20), 0.5), torch.tensor([0, 0])
+    attack = PGD(eps=0.4, steps=3, step_size=0.02, start="none")
+    still = FAT(attack, tau=9).inner(model, x, y, None)
+    noisy = FAT(attack, tau=9, step_noise=0.01).inner(model, x, y, torch.Generator().manual_seed(0))
+    noise = (noisy - still) / 0.02
+    assert torch.allclose(still, x - 0.06)
+    assert float(noise.min()) >= 0
+    assert 0.02 < float(noise.max()) <= 0.03  # the sum of three draws below 0.01
+    assert float(noise.mean()) == pytest.approx(0.015, rel=0.05)
 
 
 @pytest.mark.parametrize("tau", [0, 1, 3])
@@ -356,6 +421,10 @@ def test_strong_copies_leave_the_statistics_alone(
     [
         (lambda: TRADES(beta=-1.0), "beta=-1.0: expected a number of at least 0"),
         (lambda: FAT(tau=-1), "tau=-1: expected a whole number"),
+        (lambda: FAT(step_noise=-1), "step_noise=-1: expected a number of at least 0"),
+        (lambda: FriendlyTRADES(tau=0.5), "tau=0.5: expected a whole number"),
+        (lambda: FriendlyTRADES(beta=-1), "beta=-1: expected a number of at least 0"),
+        (lambda: MART(form="publishd"), "unknown form 'publishd'; did you mean 'published'"),
         (lambda: DAJAT(copies=-1), "copies=-1"),
         (lambda: NFGSM(attack=NFGSM().attack.__class__(noise=-1)), "noise=-1"),
     ],

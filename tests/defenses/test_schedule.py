@@ -20,6 +20,7 @@ from robustmaps.defenses import (
     Defense,
     FastAT,
     FreeAT,
+    FriendlyTRADES,
     Standard,
     at,
     scaled,
@@ -34,6 +35,9 @@ MakeImages = Callable[..., Tensor]
 def test_friendly_training_gets_less_friendly() -> None:
     assert [at(FAT(), share).tau for share in (0.0, 0.41, 0.42, 0.74, 0.75, 1.0)] == [0, 0, 1, 1, 2, 2]
     assert at(FAT(tau=3), 0.0).tau == 3
+    # Of 85 epochs, from the 31st, 51st and 71st on.
+    taus = [at(FriendlyTRADES(), epoch / 85).tau for epoch in (0, 29, 30, 49, 50, 69, 70, 84)]
+    assert taus == [0, 0, 1, 1, 2, 2, 3, 3]
     assert at(Standard(), 0.5) == Standard()
 
 

@@ -41,6 +41,21 @@ class ResNet(nn.Module):
         return getattr(self, self.head)(x.mean((2, 3)))
 
 
+class PublishedResNet(ResNet):
+    """ResNet-8 in the published code's names, whose shortcuts are convolutions alone."""
+
+    def __init__(self) -> None:
+        super().__init__("shortway")
+        self.conv0, self.bn0 = self.conv1, self.bn1
+        del self.conv1, self.bn1
+        for block in (*self.layer2, *self.layer3):
+            block.shortway = block.shortway[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn0(self.conv0(x))))))
+        return self.fc(x.mean((2, 3)))
+
+
 class PreActBlock(nn.Module):
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()

@@ -78,7 +78,10 @@ ALEXNET = (
 PARAMETERS = {
     "alexnet": ALEXNET,
     **{name: from_torchvision(name) for name in TORCHVISION},
+    **{f"{name}_pool2": from_torchvision(name) for name in TORCHVISION if name.startswith("vgg")},
     **{f"resnet{depth}": narrow_resnet(depth) for depth in (8, 20, 32, 44, 56, 110)},
+    # Without the two batch-norms of 32 and 64 channels beside groups 2 and 3.
+    **{f"resnet{depth}_conv_shortcut": narrow_resnet(depth) - 2 * 96 for depth in (8, 20, 32, 44, 56, 110)},
     "preactresnet18": preact_basic(64, (64, 128, 256, 512), (2, 2, 2, 2)),
     "preactresnet34": preact_basic(64, (64, 128, 256, 512), (3, 4, 6, 3)),
     "preactresnet50": preact_bottleneck((3, 4, 6, 3)),

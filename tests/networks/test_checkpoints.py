@@ -88,6 +88,7 @@ def test_an_averaged_and_normalising_wrapper(resnet, tmp_path):
     ("name", "strides", "theirs"),
     [
         ("resnet8", "112", lambda: other_programs.ResNet("shortcut", "linear", (1, 1, 2))),
+        ("resnet8_conv_shortcut", "122", lambda: other_programs.PublishedResNet()),
         ("preactresnet18", "1122", lambda: other_programs.PreActResNet((1, 1, 2, 2))),
         ("alexnet", "1122", lambda: other_programs.alexnet("1122")),
         ("vgg11_bn", "11222", lambda: other_programs.vgg11_bn("11222")),

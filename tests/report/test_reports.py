@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from robustmaps.cli import main
-from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, RunConfig
+from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, OriginConfig, RunConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.report import Chart, Code, Gallery, Listing, Missing, report
 from robustmaps.runs import Options, evaluate_checkpoint, train
@@ -221,6 +221,10 @@ def test_configurations_are_named_by_no_more_than_tells_them_apart():
         "resnet8, trades, epochs 110",
         "resnet8, trades, epochs 7",
     ]
+    # Where the values come from makes no other configuration.
+    labelled = replace(digits, origin=OriginConfig("at-resnet8-122-digits", "published"))
+    assert labelled.hash == digits.hash
+    assert name_configurations([digits, labelled]) == ["resnet8 (digits) #1", "resnet8 (digits) #2"]
 
 
 def commands(page):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import robustmaps
-from robustmaps.config import from_mapping, read_recipe
+from robustmaps.config import from_mapping
 from robustmaps.runs import folder_of
 from robustmaps.training import RunFolder
 
@@ -77,6 +77,4 @@ def test_a_stopped_run_goes_on(copy: Path) -> None:
 
 @pytest.mark.parametrize("row", json.loads((WRITTEN / "folders.json").read_text(encoding="utf-8")), ids=str)
 def test_a_configuration_has_the_folder_that_it_had(row: dict[str, Any]) -> None:
-    given = row["given"]
-    config = read_recipe(given["recipe"]) if set(given) == {"recipe"} else from_mapping(given)
-    assert folder_of(config, "runs").name == row["folder"]
+    assert folder_of(from_mapping(row["given"]), "runs").name == row["folder"]

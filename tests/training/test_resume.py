@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import FGSM, PGD
 from robustmaps.data import Dataset
-from robustmaps.defenses import AT, Loss, Standard
+from robustmaps.defenses import AT, FAT, Loss, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.training import (
     Diverged,
@@ -283,6 +283,16 @@ def test_a_run_is_not_continued_as_another(
             resume=True,
         )
     assert (begun / "last.pt").read_bytes() == before
+
+
+def test_a_setting_that_its_text_leaves_out_counts_where_it_is_unusual(tmp_path: Path, make_dataset: MakeData) -> None:
+    quiet, noisy = (FAT(PGD(eps=0.1, steps=1), tau=0, step_noise=noise) for noise in (0.0, 0.001))
+    short = TrainOptions(**{**vars(OPTIONS), "epochs": 1})
+    assert repr(quiet) == repr(noisy)  # as in checkpoints that were written before there was noise
+    fit(make_model(), make_dataset(), quiet, short, out=tmp_path)
+    fit(make_model(), make_dataset(), quiet, short, out=tmp_path, resume=True)
+    with pytest.raises(InputError, match=r"defense: FAT\(.*\) then, FAT\(.*\) step_noise=0\.001 now"):
+        fit(make_model(), make_dataset(), noisy, short, out=tmp_path, resume=True)
 
 
 def test_what_decides_nothing_may_change(begun: Path, make_dataset: MakeData) -> None:

@@ -17,6 +17,8 @@ from robustmaps.training._schedule import parse_schedule
         ("step:82,123", 164, {81: 1, 82: 0.1, 123: 0.01}),
         ("step:60,120,160@0.2", 200, {59: 1, 60: 0.2, 120: 0.04, 160: 0.008}),
         ("step:75,90,100", 120, {74: 1, 75: 0.1, 90: 0.01, 100: 0.001, 119: 0.001}),
+        ("step:58,88,108@0.1,0.01,0.005", 120, {57.9: 1, 58: 0.1, 88: 0.01, 107.9: 0.01, 108: 0.005, 119: 0.005}),
+        ("step:73@0.1", 85, {72.9: 1, 73: 0.1, 84: 0.1}),
         ("step:5", 10, {4.9: 1, 5: 0.1}),
         ("cosine", 100, {0: 1, 25: 0.8535534, 50: 0.5, 75: 0.1464466, 100: 0}),
         # Up over the first three tenths, down over the rest.
@@ -37,7 +39,9 @@ def test_schedules(spec: str, epochs: int, table: dict[float, float]) -> None:
         ("step:100,50", "schedule='step:100,50': expected ascending epochs"),
         ("step:a,b", "expected ascending epochs"),
         ("step:0,5", "expected ascending epochs"),
-        ("step:5@2", r"a factor in \(0, 1\)"),
+        ("step:5@2", r"one factor in \(0, 1\)"),
+        ("step:5,6@0.1,2", r"one factor in \(0, 1\) or one per epoch"),
+        ("step:5,6,7@0.1,0.01", "or one per epoch"),
         ("step:5@", None),
     ],
 )

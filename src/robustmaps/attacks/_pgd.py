@@ -1,6 +1,6 @@
 """Projected gradient descent."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -43,6 +43,8 @@ class PGD:
             evaluations; training needs the last iterate.
         tau: with ``early_stop``, further steps of a misclassified sample (friendly adversarial training,
             arXiv 2002.11242, algorithm 1).
+        step_noise: uniform noise in [0, ``step_noise``) that is added to every entry of a step's direction; it helps
+            friendly adversarial training out of points without a gradient.
 
     Raises:
         InputError: a value is out of range.
@@ -57,6 +59,8 @@ class PGD:
     start: Start = "uniform"
     early_stop: bool = False
     tau: int = 0
+    # Left out of the text, which checkpoints that were written without it are compared with.
+    step_noise: float = field(default=0.0, repr=False)
 
     name = "pgd"
 
@@ -71,6 +75,7 @@ class PGD:
         check_whole("steps", self.steps, 1)
         check_whole("restarts", self.restarts, 1)
         check_whole("tau", self.tau, 0)
+        check_at_least("step_noise", self.step_noise, 0)
         if self.step_size is not None:
             check_at_least("step_size", self.step_size, 0, exclusive=True)
         if self.start == "none" and self.restarts > 1:
@@ -89,7 +94,7 @@ class PGD:
 
         A single step can't detect catastrophic overfitting, and a divergence from the clean prediction ignores labels.
         """
-        return replace(self, tau=0) if self.loss == "ce" and self.steps > 1 else None
+        return replace(self, tau=0, step_noise=0.0) if self.loss == "ce" and self.steps > 1 else None
 
     def __call__(
         self, model: nn.Module | AttackView, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
@@ -114,7 +119,8 @@ class PGD:
             target = LOSSES[self.loss].target(view, x, y)
             x_adv = self._start(x, generator)
             for _ in range(self.steps):
-                x_adv = self._step(x, x_adv, _gradient(view, loss, x_adv, target)[1])
+                direction = self._direction(_gradient(view, loss, x_adv, target)[1], self._noise(x, generator))
+                x_adv = self._step(x, x_adv, direction)
             return x_adv
 
     def _checked_loss(self, y: Tensor) -> Value:
@@ -137,8 +143,17 @@ class PGD:
             noise = uniform_in_ball(x, self.eps, self.norm, generator)
         return project(x + noise, x, self.eps, self.norm)
 
-    def _step(self, x: Tensor, x_adv: Tensor, gradient: Tensor) -> Tensor:
-        return project(x_adv + self.step_length * steepest(gradient, self.norm), x, self.eps, self.norm)
+    def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        if not self.step_noise:
+            return None
+        return torch.empty_like(x).uniform_(0.0, self.step_noise, generator=generator)
+
+    def _direction(self, gradient: Tensor, noise: Tensor | None) -> Tensor:
+        direction = steepest(gradient, self.norm)
+        return direction if noise is None else direction + noise
+
+    def _step(self, x: Tensor, x_adv: Tensor, direction: Tensor) -> Tensor:
+        return project(x_adv + self.step_length * direction, x, self.eps, self.norm)
 
     def _worst_case(
         self, view: AttackView, loss: Value, x: Tensor, y: Tensor, generator: torch.Generator | None
@@ -151,7 +166,7 @@ class PGD:
         for _ in range(self.restarts):
             # Every restart draws for the whole batch, so that a sample's start does not depend on the others' results.
             start = self._start(x, generator)[alive]
-            x_adv, value = self._restart(view, loss, x[alive], y[alive], target[alive], start)
+            x_adv, value = self._restart(view, loss, x[alive], y[alive], target[alive], start, generator)
             better = value > best_value[alive]
             best[alive[better]] = x_adv[better]
             best_value[alive[better]] = value[better]
@@ -161,7 +176,14 @@ class PGD:
         return best
 
     def _restart(
-        self, view: AttackView, loss: Value, x: Tensor, y: Tensor, target: Tensor, start: Tensor
+        self,
+        view: AttackView,
+        loss: Value,
+        x: Tensor,
+        y: Tensor,
+        target: Tensor,
+        start: Tensor,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """One restart: the images and their loss, infinite for misclassified ones."""
         result, result_value = start, torch.full_like(start[:, 0, 0, 0], torch.inf)
@@ -170,6 +192,7 @@ class PGD:
         wrong_steps = torch.zeros_like(rows)
         for _ in range(self.steps):
             logits, gradient = _gradient(view, loss, current, target[rows])
+            noise = self._noise(x, generator)
             if self.early_stop:
                 wrong_steps[rows] += ~is_right(logits, y[rows])
                 stays = wrong_steps[rows] <= self.tau
@@ -177,7 +200,8 @@ class PGD:
                 rows, current, gradient = rows[stays], current[stays], gradient[stays]
                 if len(rows) == 0:
                     return result, result_value
-            current = self._step(x[rows], current, gradient)
+            direction = self._direction(gradient, None if noise is None else noise[rows])
+            current = self._step(x[rows], current, direction)
         logits = view(current)
         result[rows] = current
         right = is_right(logits, y[rows])

@@ -36,7 +36,7 @@ VERBS = {
     "reproduce": "make a run again and compare: figures, weights, verdicts",
     "export": "export a run as ONNX, torch.export or safetensors, checked, with a model card",
     "data": "list, prepare or show data sets",
-    "recipes": "list the recipes that train --recipe takes: the paper's, and small ones for a CPU",
+    "recipes": "list the recipes that train --recipe takes: as published, ours, and small ones for a CPU",
     "models": "list the networks with strides, parameters and FLOPs",
 }
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from robustmaps.cli._terminal._begin import Begun, Sources, begin
 from robustmaps.cli._terminal._parsing import DEFENCES, OptionalValue, parse, parse_known
-from robustmaps.cli._terminal._shared import Output, stop_on_signal
+from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import RunConfig, check_trusted, needs_trust, read_run_config, to_mapping
+from robustmaps.config import RunConfig, check_trusted, departures, needs_trust, read_run_config, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
-names; --recipe takes such a file from the package (robustmaps recipes). --config overrides --recipe, and options on the
-command line override both. --resume continues the run of this configuration, or starts it; --resume RUN continues the
-run in that folder."""
+names; --recipe takes such a file from the package (robustmaps recipes), --protocol published the protocol of the
+publication. --config overrides --recipe, and options on the command line override both. --resume continues the run of
+this configuration, or starts it; --resume RUN continues the run in that folder."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class Arguments:
 
     Attributes:
         config: YAML file with any of the options below
-        recipe: name of a recipe, e.g. at-resnet18-1122
         out: folder that holds the runs
         resume: continue a run instead of refusing to overwrite it (without RUN: the one that the other options name)
         json: print the result as one JSON object
@@ -31,7 +30,6 @@ class Arguments:
 
     run: RunConfig = field(default_factory=RunConfig)
     config: Path | None = None
-    recipe: str | None = None
     out: Path = Path("runs")
     resume: OptionalValue = None
     json: bool = False
@@ -56,7 +54,8 @@ def run(arguments: Sequence[str]) -> None:
         folder = Path(sources.resume)
         if not (folder / "config.yaml").exists():
             raise InputError(f"--resume {folder}: not a run folder, it has no config.yaml")
-        for name, value in (("config", sources.config), ("recipe", sources.recipe)):
+        for name in ("config", "recipe", "protocol"):
+            value = getattr(sources, name)
             if value is not None:
                 raise InputError(f"--{name} {value}: the run in {folder} has its own configuration; leave --{name} out")
         default = Arguments(out=folder.resolve().parent)
@@ -77,6 +76,9 @@ def _train(given: Arguments, begun: Begun) -> None:
     folder = given.out / run.config.name
     if given.resume and folder.resolve() != Path(given.resume).resolve():
         raise InputError(f"--resume {given.resume}: the other options name another run, {folder.name}; leave them out")
+    apart = departures(run.config)
+    for line in apart:
+        tell(f"note: {line}")
     permission = " --allow-code" * needs_trust(run.config)
     with stop_on_signal() as should_stop, watching() as watch:
         try:
@@ -94,6 +96,7 @@ def _train(given: Arguments, begun: Begun) -> None:
     values = {
         "run": str(done.folder),
         "config": to_mapping(done.config),
+        "departures": apart,
         "best_epoch": done.fit.best_epoch,
         "seconds": done.fit.seconds,
         "best": dict(best),
@@ -106,8 +109,12 @@ def _train(given: Arguments, begun: Begun) -> None:
     )
     Output(given.json).result(
         values,
-        f"Trained in {done.fit.seconds:.0f} s. Best epoch {done.fit.best_epoch}"
-        + (f": validation accuracy {figures}." if figures else "."),
+        f"Trained in {done.fit.seconds:.0f} s. "
+        + (
+            f"Best epoch {done.fit.best_epoch}: validation accuracy {figures}."
+            if figures
+            else f"The weights are those of the last epoch, {done.fit.best_epoch}, since no images were held out."
+        ),
         f"Run folder: {done.folder}",
         f"Next: robustmaps evaluate {done.folder}{permission}",
     )

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         section_from_mapping,
         to_mapping,
     )
-    from robustmaps.config._recipes import describe_recipe, read_recipe, recipe_names
+    from robustmaps.config._origin import OriginConfig, find_recipe
+    from robustmaps.config._recipe_table import Recipe
+    from robustmaps.config._recipes import departures, describe_recipe, differing, read_recipe, recipe_names
     from robustmaps.config._run import (
         AttackConfig,
         DataConfig,
@@ -52,14 +54,19 @@ __all__ = [
     "Fraction",
     "FromMapping",
     "ModelConfig",
+    "OriginConfig",
     "Point",
+    "Recipe",
     "RunConfig",
     "Study",
     "Surgery",
     "asked_for",
     "check_trusted",
+    "departures",
     "describe_recipe",
+    "differing",
     "field_names",
+    "find_recipe",
     "flat_values",
     "fraction_keys",
     "from_mapping",

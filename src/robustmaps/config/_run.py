@@ -19,6 +19,7 @@ from robustmaps.config._flat_keys import (
     section_from_mapping,
     to_mapping,
 )
+from robustmaps.config._origin import OriginConfig, check_origin, implied
 from robustmaps.engine.checked import Damaged, checksum, compare_checksums
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import short_hash, write_text
@@ -49,6 +50,8 @@ class ModelConfig:
         init_from: weights to begin with: a run, a weights file, or a folder that `robustmaps enlarge` saved; they
             decide network, data and budget where these are left out (default: random weights)
         init_sha256: hash of these weights, filled in where left out; others are then refused
+        init: random weights of a built-in network: kaiming for all convolutions, or published for those that
+            arXiv 2202.12435 draws for its family
 
     Raises:
         InputError: ``enlarge`` can't be read.
@@ -61,13 +64,17 @@ class ModelConfig:
     enlarge: str | None = None
     init_from: str | None = None
     init_sha256: str | None = None
+    init: Literal["kaiming", "published"] = "kaiming"
 
     def check(self, base: "ModelConfig") -> None:
         """Refuse what would be without effect, where it differs from what holds already.
 
         Raises:
-            InputError: a way of upsampling without any.
+            InputError: a way of upsampling without any, or of drawing weights that are not drawn.
         """
+        if self.init != base.init and (self.init_from is not None or ":" in self.model):
+            drawn = "begins with the weights of init_from" if self.init_from is not None else "is no built-in network"
+            raise InputError(f"init={self.init}: {self.model} {drawn}; leave init out")
         if self.upsample == 1 and self.upsample_mode != base.upsample_mode:
             raise InputError(f"upsample_mode={self.upsample_mode}: nothing is upsampled; give upsample, such as 2")
 
@@ -88,9 +95,9 @@ class DataConfig:
         validation: part of the training images held out for choosing the best epoch; a fraction, or a number
         train_samples: number of training images, drawn evenly from the classes (default: all)
         image_size: side length in pixels to resize the images to (default: the data set's own)
-        augment: augmentation: auto for what suits the data set (shifts and flips, or random resized crops), none, or
-            resized-crop for random resized crops of --image-size pixels; the other splits then get the centre of images
-            an eighth larger
+        augment: augmentation: auto for what suits the data set (shifts and flips, or random resized crops), none,
+            published (as auto, but none for svhn, mnist and fashion_mnist), or resized-crop for random resized crops of
+            the given image size; the other splits then get the centre of images an eighth larger
         extra_data: npz file of extra training images, such as generated ones: image, uint8, (N, H, W, C), and label
             (default: none)
         extra_share: share of every batch that is drawn from the extra images; an epoch stays as long as without them
@@ -100,7 +107,7 @@ class DataConfig:
     validation: float = 0.1
     train_samples: int | None = None
     image_size: int | None = None
-    augment: Literal["auto", "none", "resized-crop"] = "auto"
+    augment: Literal["auto", "none", "published", "resized-crop"] = "auto"
     extra_data: str | None = None
     extra_share: float = 0.7
     classes: str | None = None
@@ -233,6 +240,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     defense: DefenseConfig = field(default_factory=DefenseConfig)
     training: TrainOptions = field(default_factory=TrainOptions)
+    origin: OriginConfig = field(default_factory=OriginConfig)
 
     def check(self, base: "RunConfig") -> None:
         """Refuse what would be without effect; opens nothing.
@@ -241,8 +249,10 @@ class RunConfig:
             base: what holds already; only what differs from it is looked at.
 
         Raises:
-            InputError: an option that the others leave without effect.
+            InputError: an option that the others leave without effect, or that the recipe or the protocol contradicts.
         """
+        if self != base:
+            check_origin(self.origin, flat_values(self))
         self.model.check(base.model)
         self.data.check(base.data)
         self.defense.check(base.defense)
@@ -277,6 +287,7 @@ class RunConfig:
 
         What is as in the default configuration is left out, so that a new option renames no run. Of weights to begin
         with, and of a helper's, their hash counts, not where they lie; without extra images their share says nothing.
+        The values count, not the recipe or the protocol that they come from.
         """
         usual = to_mapping(RunConfig())
         incidental = INCIDENTAL | ({"init_from"} if self.model.init_sha256 else frozenset())
@@ -315,12 +326,22 @@ def _for_a_file(text: str) -> str:
 def from_mapping(values: Mapping[str, Any], base: RunConfig | None = None, where: str = "configuration") -> RunConfig:
     """A configuration from flat keys; what is not given stays as in ``base``.
 
-    Nothing is opened: what weights in ``init_from`` decide is filled in by `networks.complete`.
+    A ``recipe`` and a ``protocol`` stand for the values that they imply; keys beside them win. Nothing is opened: what
+    weights in ``init_from`` decide is filled in by `networks.complete`.
 
     Raises:
-        InputError: an unknown key, with the nearest match; or a value of the wrong type or out of its range.
+        InputError: an unknown key, with the nearest match; a value of the wrong type or out of its range; or one that
+            contradicts the recipe or the protocol.
     """
     base = base or RunConfig()
+    given = {str(key).replace("-", "_"): value for key, value in values.items()}
+    config = _from_flat({**implied(given, base.origin, where), **values}, base, where)
+    check_origin(config.origin, flat_values(config))
+    return config
+
+
+def _from_flat(values: Mapping[str, Any], base: RunConfig, where: str) -> RunConfig:
+    """A configuration from the flat keys themselves."""
     sections = {item.name: getattr(base, item.name) for item in fields(base)}
     owner = {item.name: section for section, value in sections.items() for item in fields(value)}
     given: dict[str, dict[str, Any]] = {section: {} for section in sections}
@@ -420,7 +441,7 @@ def read_run_config(path: str | Path) -> RunConfig:
         compare_checksums(path, checksum(rest), first.removeprefix(_CHECKED), _MEND)
     values = parse_mapping(text, path)
     try:
-        config = from_mapping(values, where=str(path))
+        config = _from_flat(values, RunConfig(), str(path))  # with the values of a recipe as it was then
     except InputError as error:
         if str(path) in str(error):
             raise

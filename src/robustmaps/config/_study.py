@@ -11,6 +11,7 @@ import yaml
 
 from robustmaps import defenses
 from robustmaps.config._flat_keys import parse_mapping, read_mapping, read_yaml, section_from_mapping, to_mapping
+from robustmaps.config._recipes import differing
 from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping, trusted
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError, unknown
@@ -89,7 +90,7 @@ def read_study(path: str | Path, make: FromMapping = from_mapping) -> Study:
 
         axes:                     # every combination is a run
           defense: [standard, at]
-          network: [{strides: 122}, {strides: 112}, {upsample: 2}]    # keys that go together
+          network: [{strides: 122}, {strides: 112}, {upsample: 2}]    # keys that go together; recipe can be one
           seed: [0, 1, 2]
         fixed: {data: digits, eps: 0.15, epochs: 10}
         exclude:
@@ -148,14 +149,15 @@ def _points(
     notes: list[str],
     make: FromMapping,
 ) -> tuple[Point, ...]:
-    base = make(fixed, None, f"{file}: fixed")
+    make(fixed, None, f"{file}: fixed")
     used = [False] * len(exclusions)
     points: dict[str, Point] = {}
     excluded = double = 0
     for combination in product(*axes):
         values = {key: value for option in combination for key, value in option.items()}
         shown = ", ".join(f"{key}: {value}" for key, value in values.items())
-        config = make(values, base, f"{file}: axes ({shown})")
+        # Both at once: what is fixed overrides a recipe among the axes.
+        config = make({**fixed, **values}, None, f"{file}: axes ({shown})")
         matching = [index for index, exclusion in enumerate(exclusions) if exclusion.matches(config)]
         for index in matching:
             used[index] = True
@@ -167,6 +169,9 @@ def _points(
             points[config.hash] = Point(config, values)
     if excluded:
         notes.append(f"{counted(excluded, 'combination')} excluded")
+    if changed := [each for point in points.values() if (each := differing(point.config))]:
+        keys = ", ".join({key: None for each in changed for key in each})
+        notes.append(f"{counted(len(changed), 'run')} not as in their recipes any more: other {keys}")
     if double:
         notes.append(f"{counted(double, 'combination')} left out: the same run as another")
     notes += [f"exclude: {one.text} matches no combination" for one, u in zip(exclusions, used, strict=True) if not u]

@@ -20,6 +20,7 @@ class KnownSet:
         std: likewise.
         pad: the largest shift of a training image, in pixels.
         crop: side of the random resized crops that are trained on instead, unless ``image_size`` says otherwise.
+        published_plain: whether the experiments of arXiv 2202.12435 train on its images as they are.
     """
 
     title: str
@@ -34,6 +35,7 @@ class KnownSet:
     std: tuple[float, ...] | None = None
     pad: int = 4
     crop: int | None = None
+    published_plain: bool = False
 
     def pad_at(self, side: int) -> int:
         """The largest shift of an image that was resized to a side: as large a part of it, in whole pixels."""
@@ -101,9 +103,20 @@ KNOWN: dict[str, KnownSet] = {
         HubId("ufldl-stanford/svhn", config="cropped_digits"),
         (0.5, 0.5, 0.5),
         (0.5, 0.5, 0.5),
+        published_plain=True,
     ),
     "mnist": KnownSet(
-        "MNIST, handwritten digits", 60_000, 10_000, 10, 1, "28 x 28", False, HubId("ylecun/mnist"), (0.0,), (1.0,)
+        "MNIST, handwritten digits",
+        60_000,
+        10_000,
+        10,
+        1,
+        "28 x 28",
+        False,
+        HubId("ylecun/mnist"),
+        (0.0,),
+        (1.0,),
+        published_plain=True,
     ),
     "fashion_mnist": KnownSet(
         "Fashion-MNIST, articles of clothing",
@@ -116,6 +129,7 @@ KNOWN: dict[str, KnownSet] = {
         HubId("zalando-datasets/fashion_mnist"),
         (0.0,),
         (1.0,),
+        published_plain=True,
     ),
     "tiny_imagenet": KnownSet(
         "Tiny ImageNet, photographs of 200 classes",

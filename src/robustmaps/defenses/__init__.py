@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.defenses._at import AT, FAT, NFGSM, FastAT, FreeAT
+    from robustmaps.defenses._at import AT, NFGSM, FastAT, FreeAT
     from robustmaps.defenses._awp import AWP
     from robustmaps.defenses._base import Defense, Loss, Minimax, ReplayingDefense, count_correct, cross_entropy
     from robustmaps.defenses._clean_and_adversarial import ALP, MART, TRADES
     from robustmaps.defenses._dajat import DAJAT
+    from robustmaps.defenses._fat import FAT, FriendlyTRADES
     from robustmaps.defenses._hat import HAT
     from robustmaps.defenses._registry import DefenseRow, check_parameters, create, find, is_attacked, listed, register
     from robustmaps.defenses._schedule import at, scaled, validation_attack
@@ -29,6 +30,7 @@ __all__ = [
     "DefenseRow",
     "FastAT",
     "FreeAT",
+    "FriendlyTRADES",
     "Loss",
     "Minimax",
     "ReplayingDefense",

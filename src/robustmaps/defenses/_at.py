@@ -17,7 +17,7 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.view import AttackView
 
 
-class _CrossEntropyAtExamples(Minimax[Tensor]):
+class CrossEntropyAtExamples(Minimax[Tensor]):
     """Cross-entropy at adversarial images."""
 
     attack: Attack
@@ -33,7 +33,7 @@ class _CrossEntropyAtExamples(Minimax[Tensor]):
 
 
 @dataclass(frozen=True)
-class AT(_CrossEntropyAtExamples):
+class AT(CrossEntropyAtExamples):
     """Cross-entropy on adversarial examples of the batch (Madry et al., arXiv 1706.06083, equation 2.1).
 
     Attributes:
@@ -46,36 +46,7 @@ class AT(_CrossEntropyAtExamples):
 
 
 @dataclass(frozen=True)
-class FAT(_CrossEntropyAtExamples):
-    """Friendly adversarial training (Zhang et al., arXiv 2002.11242, algorithm 1): PGD that stops soon after an error.
-
-    Attributes:
-        attack: default: l_inf PGD with eps 8/255 and up to 10 steps of 2/255.
-        tau: further steps of a sample once it is misclassified; None follows the released code's schedule, 0, then 1
-            from epoch 51 and 2 from epoch 91 of 120, scaled to the run.
-    """
-
-    attack: PGD = field(default_factory=PGD)
-    tau: int | None = None
-
-    name = "fat"
-
-    def __post_init__(self) -> None:
-        if self.tau is not None:
-            check_whole("tau", self.tau, 0)
-
-    def at(self, progress: float) -> "FAT":
-        """The defence after this share of the training."""
-        return self if self.tau is not None else replace(self, tau=(progress >= 50 / 120) + (progress >= 90 / 120))
-
-    def inner(self, model: nn.Module | AttackView, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """PGD's last iterates, in the shape of ``x``."""
-        friendly = replace(self.attack, early_stop=True, tau=self.tau or 0)
-        return friendly(model, x, y, generator=generator)
-
-
-@dataclass(frozen=True)
-class FastAT(_CrossEntropyAtExamples):
+class FastAT(CrossEntropyAtExamples):
     """Adversarial training with one step from a random start (Wong et al., arXiv 2001.03994, algorithm 3).
 
     It is prone to catastrophic overfitting, robustness against its single step only, which training watches for.
@@ -100,7 +71,7 @@ class FastAT(_CrossEntropyAtExamples):
 
 
 @dataclass(frozen=True)
-class NFGSM(_CrossEntropyAtExamples):
+class NFGSM(CrossEntropyAtExamples):
     """Adversarial training with one step from strong noise, without projection (de Jorge et al., arXiv 2202.01181)."""
 
     attack: NoiseFGSM = field(default_factory=NoiseFGSM)
@@ -110,7 +81,7 @@ class NFGSM(_CrossEntropyAtExamples):
 
 
 @dataclass(frozen=True)
-class FreeAT(_CrossEntropyAtExamples):
+class FreeAT(CrossEntropyAtExamples):
     """Free adversarial training (Shafahi et al., arXiv 1904.12843, algorithm 1).
 
     Each batch is used for ``replays`` training steps. The gradient at the images, a by-product of each step, updates
@@ -166,18 +137,6 @@ ROWS = (
         attack=PGD,
         parameters=_BUDGET,
         awp_gamma=0.01,  # arXiv 2004.05884, section 5: 0.01 for AT, 0.005 for TRADES
-    ),
-    DefenseRow(
-        name="fat",
-        summary="friendly adversarial training: PGD that stops soon after an error (arXiv 2002.11242)",
-        kind=FAT,
-        attack=PGD,
-        parameters={
-            "steps": "steps of the training attack (default: 10)",
-            "step_size": "length of a step (default: 2.5 * eps / steps)",
-            "tau": "further steps after an error (default: 0, 1, then 2 as training progresses)",
-        },
-        awp_gamma=0.005,
     ),
     DefenseRow(
         name="fast-at",

@@ -1,8 +1,9 @@
 """Defences that balance clean and adversarial images: ALP, TRADES, MART."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from robustmaps.attacks import PGD, Attack
 from robustmaps.defenses._base import Loss, Minimax, count_correct, cross_entropy, kl_divergence
 from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.calling import network_logits
+from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.engine.view import AttackView
 
@@ -95,24 +97,38 @@ class MART(_CleanAndAdversarial):
     Boosted cross-entropy at the adversarial images, ``CE - log(1 - largest wrong probability)``, plus ``beta`` times
     KL(clean || adversarial), weighted by one minus the probability of the true class at the clean image.
 
+    The program of arXiv 2202.12435 computes another loss under this name: the boost without its logarithm,
+    ``CE - (1 - largest wrong probability)``, the reverse divergence KL(adversarial || clean), and an attack from a
+    uniform start.
+
     Attributes:
         attack: default, as in the released code: l_inf PGD with eps 8/255, 10 steps of 2/255 and a normal start.
         beta: weight of the divergence: lambda in the paper, which uses 5; the released code uses 6.
+        form: ``authors`` for the loss of MART's paper and code, ``published`` for that of arXiv 2202.12435.
     """
 
     attack: Attack = field(default_factory=lambda: PGD(start="normal"))
     beta: float = 5.0
+    # Left out of the text, which checkpoints that were written without it are compared with.
+    form: Literal["authors", "published"] = field(default="authors", repr=False)
 
     name = "mart"
 
     def __post_init__(self) -> None:
         check_at_least("beta", self.beta, 0)
+        if self.form not in ("authors", "published"):
+            raise unknown("form", self.form, ["authors", "published"])
+        if self.form == "published" and isinstance(self.attack, PGD):
+            object.__setattr__(self, "attack", replace(self.attack, start="uniform"))
 
     def _value(self, clean: Tensor, adversarial: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
-        wrong = adversarial.softmax(1).scatter(1, y[:, None], 0.0).amax(1)
-        boosted = cross_entropy(adversarial, y, targets) - torch.log(1 + _CERTAIN - wrong).mean()
+        right = 1 + _CERTAIN - adversarial.softmax(1).scatter(1, y[:, None], 0.0).amax(1)
         unsure = 1 - clean.softmax(1).gather(1, y[:, None]).squeeze(1)
-        return boosted + self.beta * (kl_divergence(adversarial, clean) * unsure).mean()
+        if self.form == "published":
+            boost, divergence = right, kl_divergence(clean, adversarial)
+        else:
+            boost, divergence = torch.log(right), kl_divergence(adversarial, clean)
+        return cross_entropy(adversarial, y, targets) - boost.mean() + self.beta * (divergence * unsure).mean()
 
 
 ROWS = (
@@ -149,6 +165,7 @@ ROWS = (
             "steps": "steps of the training attack (default: 10)",
             "step_size": "length of a step (default: 2.5 * eps / steps)",
             "beta": "weight of the divergence (default: 5)",
+            "form": "loss of MART's authors, or published for that of arXiv 2202.12435 (default: authors)",
         },
         awp_gamma=0.005,
     ),

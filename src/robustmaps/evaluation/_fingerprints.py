@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -61,8 +61,13 @@ def attack_settings(attack: Attack | Sequence[Attack], *, eight_bit: bool = Fals
 
 
 def _settings(attack: Attack) -> dict[str, Any]:
-    fields: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}
-    values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **fields}, default=repr))
+    """Without fields that an attack leaves out of its text, if they are as usual: earlier evaluations lack them."""
+    shown: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}
+    kind: Any = type(attack)
+    for item in fields(kind) if shown else ():
+        if not item.repr and shown[item.name] == item.default:
+            del shown[item.name]
+    values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **shown}, default=repr))
     return values
 
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from robustmaps.models._classifier import Architecture, Classifier
+from robustmaps.models._classifier import Architecture, Classifier, as_made
 from robustmaps.models._other_names import in_order
 from robustmaps.models._strides import Strides
 
@@ -52,5 +52,11 @@ def alexnet(strides: Strides, in_channels: int, num_classes: int) -> Classifier:
 
 
 ROW = Architecture(
-    "alexnet", "AlexNet", Strides((2, 2, 2, 2)), "for conv1, pool1, pool2 and pool5", alexnet, _OTHER_NAMES
+    name="alexnet",
+    family="AlexNet",
+    strides=Strides((2, 2, 2, 2)),
+    steps="for conv1, pool1, pool2 and pool5",
+    build=alexnet,
+    draw_published=as_made,
+    renamed=_OTHER_NAMES,
 )

@@ -21,16 +21,24 @@ class Classifier(nn.Module):
         self.features = features
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = head
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, classes) of normalised images (N, C, H, W)."""
         logits: torch.Tensor = self.head(self.pool(self.features(x)).flatten(1))
         return logits
+
+
+def kaiming(network: nn.Module) -> None:
+    """Draw the weights of all convolutions as He et al. (arXiv 1502.01852), by fan-out; the rest stays as it is."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def as_made(network: nn.Module) -> None:
+    """Keep the weights as PyTorch's layers draw them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Architecture:
         strides: the default stride of each downsampling step.
         steps: the steps that the strides apply to, such as ``one per group``.
         build: builds the body from strides, input channels and number of classes.
+        draw_published: draws the weights of the body as the programs of arXiv 2202.12435 do for the family.
         renamed: what the body's layers are called here, by their names in other programs' checkpoints.
     """
 
@@ -51,6 +60,7 @@ class Architecture:
     strides: Strides
     steps: str
     build: Callable[[Strides, int, int], nn.Module]
+    draw_published: Callable[[nn.Module], None] = kaiming
     renamed: Rename | None = None
 
 

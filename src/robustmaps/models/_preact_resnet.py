@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from robustmaps.models._classifier import Architecture, Classifier, conv, residual_groups
+from robustmaps.models._classifier import Architecture, Classifier, as_made, conv, residual_groups
 from robustmaps.models._other_names import residual_names
 from robustmaps.models._strides import Strides
 
@@ -93,9 +93,8 @@ def _row(
     depth: int, block: Callable[[int, int, int], PreActResidual], widths: Sequence[int], depths: Sequence[int]
 ) -> Architecture:
     build = partial(preact_resnet, block=block, stem=64, widths=widths, depths=depths)
-    return Architecture(
-        f"preactresnet{depth}", "PreActResNet", Strides((1, 2, 2, 2)), "one per group", build, OTHER_NAMES
-    )
+    name, strides = f"preactresnet{depth}", Strides((1, 2, 2, 2))
+    return Architecture(name, "PreActResNet", strides, "one per group", build, as_made, OTHER_NAMES)
 
 
 ROWS = (

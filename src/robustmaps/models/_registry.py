@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.registry import Registry
-from robustmaps.models._classifier import Architecture
+from robustmaps.models._classifier import Architecture, Classifier, kaiming
 from robustmaps.models._network import Network, Normalize, upsampling
 from robustmaps.models._strides import Strides, StridesLike
 
+INITS = ("kaiming", "published")
 _REGISTRY = Registry("robustmaps.models", "model", Architecture)
 register, architecture = _REGISTRY.register, _REGISTRY.row
 
@@ -54,6 +55,7 @@ def create(
     std: Sequence[float] | None = None,
     upsample: float = 1,
     upsample_mode: str = "nearest",
+    init: str = "kaiming",
 ) -> Network:
     """Make an untrained network.
 
@@ -69,6 +71,8 @@ def create(
         std: the images' standard deviation by channel, 1 where None.
         upsample: factor, at least 1, by which the normalised images are enlarged.
         upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
+        init: how random weights are drawn: ``kaiming`` for all convolutions, or ``published`` for those that the
+            programs of arXiv 2202.12435 draw for the network's family.
 
     Raises:
         InputError: a name, strides or a value that the network can't have.
@@ -77,6 +81,12 @@ def create(
     for count_name, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if not isinstance(count, int) or count < 1:
             raise InputError(f"{count_name}={count!r}: expected a whole number of at least 1")
+    if init not in INITS:
+        raise unknown("init", init, INITS)
     normalize = Normalize(in_channels, mean, std)
-    body = architecture(name).build(parsed, in_channels, num_classes)
+    row = architecture(name)
+    body = row.build(parsed, in_channels, num_classes)
+    if isinstance(body, Classifier):
+        draw = row.draw_published if init == "published" else kaiming
+        draw(body)
     return Network(normalize, upsampling(upsample, upsample_mode), body)

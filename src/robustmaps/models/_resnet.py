@@ -29,15 +29,19 @@ _OTHER_NAMES = residual_names(
 class Residual(nn.Module):
     """A residual block: ``relu(path(x) + shortcut(x))``.
 
-    The shortcut is the identity, or a 1x1 convolution with batch-norm if the shape changes.
+    The shortcut is the identity, or a 1x1 convolution if the shape changes: with batch-norm unless ``plain``.
     """
 
-    def __init__(self, path: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, path: nn.Sequential, in_channels: int, out_channels: int, stride: int, *, plain: bool = False
+    ) -> None:
         super().__init__()
         self.path = path
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+            self.shortcut = nn.Sequential(conv(in_channels, out_channels, 1, stride))
+            if not plain:
+                self.shortcut.append(nn.BatchNorm2d(out_channels))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,8 +50,8 @@ class Residual(nn.Module):
         return out
 
 
-def basic(in_channels: int, out_channels: int, stride: int) -> Residual:
-    """Two 3x3 convolutions."""
+def basic(in_channels: int, out_channels: int, stride: int, *, plain: bool = False) -> Residual:
+    """Two 3x3 convolutions; ``plain`` as for `Residual`."""
     path = nn.Sequential(
         conv(in_channels, out_channels, 3, stride),
         nn.BatchNorm2d(out_channels),
@@ -55,7 +59,7 @@ def basic(in_channels: int, out_channels: int, stride: int) -> Residual:
         conv(out_channels, out_channels, 3),
         nn.BatchNorm2d(out_channels),
     )
-    return Residual(path, in_channels, out_channels, stride)
+    return Residual(path, in_channels, out_channels, stride, plain=plain)
 
 
 def bottleneck(in_channels: int, out_channels: int, stride: int, *, reduction: int = 4, groups: int = 1) -> Residual:
@@ -100,10 +104,15 @@ def resnet(
     return Classifier(nn.Sequential(OrderedDict(stem=first, **groups)), nn.Linear(widths[-1], num_classes))
 
 
-def _narrow(depth: int) -> Architecture:
-    """Three groups of (depth - 2) / 6 basic blocks, 16 to 64 channels wide (section 4.2 of the ResNet paper)."""
-    build = partial(resnet, block=basic, stem=16, widths=(16, 32, 64), depths=((depth - 2) // 6,) * 3)
-    return Architecture(f"resnet{depth}", "ResNet", Strides((1, 2, 2)), "one per group", build, _OTHER_NAMES)
+def _narrow(depth: int, *, plain: bool = False) -> Architecture:
+    """Three groups of (depth - 2) / 6 basic blocks, 16 to 64 channels wide (section 4.2 of the ResNet paper).
+
+    Plain shortcuts are those of the programs of arXiv 2202.12435.
+    """
+    block = partial(basic, plain=plain)
+    build = partial(resnet, block=block, stem=16, widths=(16, 32, 64), depths=((depth - 2) // 6,) * 3)
+    name = f"resnet{depth}{'_conv_shortcut' * plain}"
+    return Architecture(name, "ResNet", Strides((1, 2, 2)), "one per group", build, renamed=_OTHER_NAMES)
 
 
 def _wide(
@@ -115,15 +124,17 @@ def _wide(
 ) -> Architecture:
     """Four groups after a stem of 64 channels (table 1 of the ResNet paper, with a stem for small images)."""
     build = partial(resnet, block=block, stem=64, widths=widths, depths=depths)
-    return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build, _OTHER_NAMES)
+    return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build, renamed=_OTHER_NAMES)
 
 
+_NARROW = (8, 20, 32, 44, 56, 110)
 _BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
 ROWS = (
-    *map(_narrow, (8, 20, 32, 44, 56, 110)),
+    *map(_narrow, _NARROW),
     _wide("resnet18", basic, _BASIC, (2, 2, 2, 2)),
     _wide("resnet34", basic, _BASIC, (3, 4, 6, 3)),
     _wide("resnet50", bottleneck, _BOTTLENECK, (3, 4, 6, 3)),
     _wide("resnet101", bottleneck, _BOTTLENECK, (3, 4, 23, 3)),
     _wide("resnext50_32x4d", partial(bottleneck, reduction=2, groups=32), _BOTTLENECK, (3, 4, 6, 3), "ResNeXt"),
+    *(_narrow(depth, plain=True) for depth in _NARROW),
 )

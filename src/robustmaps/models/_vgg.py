@@ -9,14 +9,22 @@ from functools import partial
 
 from torch import nn
 
-from robustmaps.models._classifier import Architecture, Classifier
+from robustmaps.models._classifier import Architecture, Classifier, kaiming
 from robustmaps.models._other_names import Rename, in_order
 from robustmaps.models._strides import Strides
 
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-def vgg(strides: Strides, in_channels: int, num_classes: int, *, depths: Sequence[int], batch_norm: bool) -> Classifier:
+def vgg(
+    strides: Strides,
+    in_channels: int,
+    num_classes: int,
+    *,
+    depths: Sequence[int],
+    batch_norm: bool,
+    pool_px: int | None = None,
+) -> Classifier:
     """Five groups of 3x3 convolutions, each followed by a max pool, and a head of three layers.
 
     Args:
@@ -25,6 +33,7 @@ def vgg(strides: Strides, in_channels: int, num_classes: int, *, depths: Sequenc
         num_classes: number of logits.
         depths: number of convolutions in each group.
         batch_norm: add a batch-norm after each convolution.
+        pool_px: side of the pools' windows; None for as much as their stride.
     """
     groups: dict[str, nn.Module] = {}
     for number, (width, depth, stride) in enumerate(zip(WIDTHS, depths, strides, strict=True), start=1):
@@ -36,7 +45,7 @@ def vgg(strides: Strides, in_channels: int, num_classes: int, *, depths: Sequenc
             layers.append(nn.ReLU(inplace=True))
             in_channels = width
         if stride > 1:
-            layers.append(nn.MaxPool2d(stride))
+            layers.append(nn.MaxPool2d(pool_px or stride, stride))
         groups[f"group{number}"] = nn.Sequential(*layers)
     head = nn.Sequential(
         nn.Linear(512, 256),
@@ -50,19 +59,25 @@ def vgg(strides: Strides, in_channels: int, num_classes: int, *, depths: Sequenc
     return Classifier(nn.Sequential(OrderedDict(groups)), head)
 
 
-def _rows(depth: int, depths: Sequence[int]) -> Iterator[Architecture]:
-    """One column of table 1 of the VGG paper (A, B, D, E), without and with batch-norm."""
+def draw_published(network: nn.Module) -> None:
+    """Convolutions by `kaiming`; weights of linear layers from N(0, 0.01), without biases."""
+    kaiming(network)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+
+
+def _rows(depth: int, depths: Sequence[int], pool_px: int | None = None) -> Iterator[Architecture]:
+    """One column of table 1 of the VGG paper (A, B, D, E), without and with batch-norm.
+
+    With windows of 2 pixels, strides above 2 skip pixels, as in the programs of arXiv 2202.12435.
+    """
     for batch_norm in (False, True):
-        build = partial(vgg, depths=depths, batch_norm=batch_norm)
-        name = f"vgg{depth}{'_bn' * batch_norm}"
-        yield Architecture(
-            name,
-            "VGG",
-            Strides((2, 2, 2, 2, 2)),
-            "one per max pool",
-            build,
-            _other_names(depths, batch_norm=batch_norm),
-        )
+        build = partial(vgg, depths=depths, batch_norm=batch_norm, pool_px=pool_px)
+        name = f"vgg{depth}{'_bn' * batch_norm}{f'_pool{pool_px}' if pool_px else ''}"
+        strides, names = Strides((2, 2, 2, 2, 2)), _other_names(depths, batch_norm=batch_norm)
+        yield Architecture(name, "VGG", strides, "one per max pool", build, draw_published, names)
 
 
 def _other_names(depths: Sequence[int], *, batch_norm: bool) -> Rename:
@@ -77,9 +92,8 @@ def _other_names(depths: Sequence[int], *, batch_norm: bool) -> Rename:
     return in_order(features, {f"classifier.{number}": f"head.{number}" for number in (0, 3, 6)})
 
 
+_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 ROWS = (
-    *_rows(11, (1, 1, 2, 2, 2)),
-    *_rows(13, (2, 2, 2, 2, 2)),
-    *_rows(16, (2, 2, 3, 3, 3)),
-    *_rows(19, (2, 2, 4, 4, 4)),
+    *(row for depth, depths in _DEPTHS.items() for row in _rows(depth, depths)),
+    *(row for depth, depths in _DEPTHS.items() for row in _rows(depth, depths, 2)),
 )

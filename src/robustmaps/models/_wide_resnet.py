@@ -2,16 +2,27 @@
 
 from functools import partial
 
-from robustmaps.models._classifier import Architecture
+from torch import nn
+
+from robustmaps.models._classifier import Architecture, kaiming
 from robustmaps.models._preact_resnet import OTHER_NAMES, basic, preact_resnet
 from robustmaps.models._strides import Strides
+
+
+def draw_published(network: nn.Module) -> None:
+    """Convolutions by `kaiming`, linear layers without biases."""
+    kaiming(network)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
 
 def _row(depth: int, factor: int) -> Architecture:
     """Three groups of (depth - 4) / 6 basic blocks, ``factor`` times as wide as in ResNet-20 (table 1)."""
     widths = (16 * factor, 32 * factor, 64 * factor)
     build = partial(preact_resnet, block=basic, stem=16, widths=widths, depths=((depth - 4) // 6,) * 3)
-    return Architecture(f"wrn{depth}_{factor}", "Wide ResNet", Strides((1, 2, 2)), "one per group", build, OTHER_NAMES)
+    name, strides = f"wrn{depth}_{factor}", Strides((1, 2, 2))
+    return Architecture(name, "Wide ResNet", strides, "one per group", build, draw_published, OTHER_NAMES)
 
 
 ROWS = (_row(28, 10), _row(34, 10), _row(34, 20))

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from robustmaps.config import DataConfig
-from robustmaps.data import Dataset, load, load_extra
+from robustmaps.data import KNOWN, Dataset, load, load_extra
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Watcher, decoding, ignore
 
@@ -28,7 +28,8 @@ def load_data(config: DataConfig, watcher: Watcher = ignore) -> Dataset:
                 f"{len(data.validation)} for validation"
             )
         data = replace(data, train=data.train.subset(config.train_samples))
-    if config.augment == "none":
+    plain = config.augment == "published" and config.data in KNOWN and KNOWN[config.data].published_plain
+    if config.augment == "none" or plain:
         data = data.without_augmentation()
     if config.extra_data is None:
         return data

@@ -145,7 +145,8 @@ def create_network(run: ResolvedRun, data: Dataset) -> OpenedNetwork:
         opened = replace(run.start, model=copy.deepcopy(run.start.model))
     else:
         fit = Fit.to_data(data, strides=model.strides, seed=run.config.training.seed)
-        opened = open_model(model.model, replace(fit, upsample=model.upsample, upsample_mode=model.upsample_mode))
+        ours = replace(fit, upsample=model.upsample, upsample_mode=model.upsample_mode, init=model.init)
+        opened = open_model(model.model, ours)
     if model.enlarge is not None:
         opened = opened.enlarged(parse_surgery(model.enlarge), data.image_size)
     _check_fit(opened, torch.zeros(1, data.in_channels, *data.image_size), data)

@@ -38,6 +38,7 @@ class Fit:
         mean, std: of the images by channel, for networks of ours.
         strides, upsample, upsample_mode: for networks of ours; their own strides where None.
         seed: of the weights.
+        init: how the random weights of a network of ours are drawn.
     """
 
     num_classes: int = 10
@@ -48,6 +49,7 @@ class Fit:
     upsample: float = 1
     upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
     seed: int = 0
+    init: Literal["kaiming", "published"] = "kaiming"
 
     @staticmethod
     def to_data(data: Dataset, *, strides: str | None = None, seed: int = 0) -> "Fit":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from robustmaps.config import from_mapping, read_mapping
+from robustmaps.config import read_run_config
 from robustmaps.data import Dataset, occur_in
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Doubt
@@ -26,7 +26,7 @@ def unfinished(checkpoint: Checkpoint) -> Doubt | None:
     if checkpoint.path.name != folder.best.name or not folder.config.exists():
         return None
     try:
-        epochs = from_mapping(read_mapping(folder.config), where=str(folder.config)).training.epochs
+        epochs = read_run_config(folder.config).training.epochs
         done = len(folder.read_history())
     except InputError:  # a damaged file, which says nothing about the weights
         return None

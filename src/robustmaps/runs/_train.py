@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from robustmaps.config import RunConfig, read_mapping, write_run_config
+from robustmaps.config import RunConfig, departures, read_mapping, write_run_config
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import remove, write_json
@@ -90,6 +90,8 @@ def train(
     network = create_network(run, data)
     if not folder.config.exists():
         write_run_config(folder.config, config)
+        for line in departures(config):
+            folder.log(line)
     remove(folder.error)
     if not folder.cost.exists():
         write_json(folder.cost, image_cost(network.model, data).to_dict())

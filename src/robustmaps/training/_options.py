@@ -22,8 +22,8 @@ class TrainOptions:
         momentum: momentum of sgd
         weight_decay: weight decay, applied to all parameters
         schedule: learning rate schedule: step (divided by 10 after 10/11 and 21/22 of the run, the paper's 100 and 105
-            of 110 epochs), step:100,150 (at these epochs), step:60,120,160@0.2 (times 0.2), cosine, one-cycle or
-            constant
+            of 110 epochs), step:100,150 (at these epochs), step:60,120,160@0.2 (times 0.2), step:58,88@0.1,0.005 (to
+            these shares of the peak), cosine, one-cycle or constant
         ema: decay of averaged weights, e.g. 0.999, which are then validated and saved as best (0 for none)
         swa: share of the run after which the weights of every epoch are averaged instead (arXiv 1803.05407), e.g. 0.5;
             batch-norm statistics of the average are measured anew, on what the defence trains on (0 for never)
@@ -105,5 +105,8 @@ class TrainOptions:
         parse_schedule(self.schedule, self.epochs)
 
 
-# The options that may change when a run is resumed, since they don't affect its result.
-INCIDENTAL = frozenset({"device", "checkpoint_every_s", "memory_share", "workers", "tensorboard"})
+# The options that may change when a run is resumed, since they don't affect its result; and what it says of where its
+# other values come from.
+INCIDENTAL = frozenset(
+    {"device", "checkpoint_every_s", "memory_share", "workers", "tensorboard", "recipe", "protocol"},
+)

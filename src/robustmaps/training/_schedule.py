@@ -31,22 +31,34 @@ def parse_schedule(spec: str, epochs: int) -> Schedule:
         "constant": lambda _: 1.0,
     }
     if name not in shapes or details:
-        raise unknown("schedule", spec, ["step", "step:100,105", "step:60,120,160@0.2", *shapes])
+        usual = ["step", "step:100,105", "step:60,120,160@0.2", "step:58,88,108@0.1,0.01,0.005"]
+        raise unknown("schedule", spec, [*usual, *shapes])
     return shapes[name]
 
 
 def _step(spec: str, details: str, epochs: int) -> Schedule:
-    listed, _, factor_text = details.partition("@")
+    """Multiplied by one factor at each milestone, or at each by one of its own, as a share of the peak."""
+    listed, _, shares = details.partition("@")
     try:
         milestones = [float(m) for m in listed.split(",")] if listed else [epochs * 10 / 11, epochs * 21 / 22]
-        factor = float(factor_text) if factor_text else 0.1
+        factors = [float(share) for share in shares.split(",")] if shares else [0.1]
     except ValueError:
-        milestones, factor = [], 0.0
-    if not milestones or milestones != sorted(milestones) or milestones[0] <= 0 or not 0 < factor < 1:
+        milestones, factors = [], []
+    if (
+        not milestones
+        or milestones != sorted(milestones)
+        or milestones[0] <= 0
+        or len(factors) not in (1, len(milestones))
+        or not all(0 < factor < 1 for factor in factors)
+    ):
         raise InputError(
-            f"schedule={spec!r}: expected ascending epochs and a factor in (0, 1), such as 'step:60,120,160@0.2'"
+            f"schedule={spec!r}: expected ascending epochs, and one factor in (0, 1) or one per epoch, such as "
+            "'step:60,120,160@0.2' or 'step:58,88,108@0.1,0.01,0.005'"
         )
-    return lambda epoch: _power(factor, sum(epoch >= milestone for milestone in milestones))
+    if len(factors) == 1:
+        factors = [_power(factors[0], times) for times in range(1, len(milestones) + 1)]
+    each = [1.0, *factors]
+    return lambda epoch: each[sum(epoch >= milestone for milestone in milestones)]
 
 
 def _power(factor: float, times: int) -> float:

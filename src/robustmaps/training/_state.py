@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -95,7 +95,7 @@ def settings(
     structure = hashlib.sha256("\n".join([_text(model), *parameters]).encode()).hexdigest()
     return {
         **{name: str(value) for name, value in chosen.items()},
-        "defense": _text(defense),
+        "defense": " ".join([_text(defense), *_unusual(defense)]),
         **{f"defense.{name}": weights_sha256(value) for name, value in _networks(defense)},
         "validation_attack": _text(validation_attack),
         "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images{_extra(data)})",
@@ -109,6 +109,15 @@ def _networks(defense: Defense) -> list[tuple[str, nn.Module]]:
     held: dict[str, Any] = vars(defense) if is_dataclass(defense) else {}
     inner = _networks(held["defense"]) if "defense" in held else []
     return [*inner, *((name, value) for name, value in held.items() if isinstance(value, nn.Module))]
+
+
+def _unusual(value: Any) -> Iterator[str]:
+    """Settings of a defence that its text leaves out where they are as usual; checkpoints of before have none."""
+    for item in fields(value) if is_dataclass(value) else ():
+        setting = getattr(value, item.name)
+        if not item.repr and setting != item.default:
+            yield f"{item.name}={setting!r}"
+        yield from _unusual(setting)
 
 
 def _extra(data: Dataset) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustmaps.config import RunConfig, read_config, read_recipe
+from robustmaps.config import RunConfig, from_mapping, read_config
 
 if TYPE_CHECKING:
     from robustmaps.networks import Resolver
@@ -37,29 +37,34 @@ class Sources:
         config: a YAML file of flat keys.
         recipe: the name of a recipe.
         init_from: the weights to begin with.
+        protocol: the protocol of publication.
     """
 
     config: Path | None = None
     recipe: str | None = None
     init_from: str | None = None
+    protocol: str | None = None
 
 
 def begin(sources: Sources, base: RunConfig) -> Begun:
-    """The configuration of a recipe, or ``base``, with what its weights decide, overridden by a file.
+    """The configuration of a recipe, or ``base``, with what weights and the protocol decide, overridden by a file.
 
     PyTorch is imported only where weights or a file have to be read.
 
     Raises:
-        InputError: one of these can't be read.
+        InputError: one of these can't be read, or they contradict each other.
     """
-    run = base if sources.recipe is None else read_recipe(sources.recipe)
-    if sources.init_from is None and sources.config is None:
-        return Begun(run)
-    from robustmaps.networks import Resolver
+    run, opener = base, None
+    if sources.recipe is not None:
+        run = from_mapping({"recipe": sources.recipe}, run, "--recipe")
+    if sources.init_from is not None or sources.config is not None:
+        from robustmaps.networks import Resolver
 
-    opener = Resolver()
-    if sources.init_from is not None:
-        run = opener.starting_from(sources.init_from, run)
-    if sources.config is not None:
+        opener = Resolver()
+        if sources.init_from is not None:
+            run = opener.starting_from(sources.init_from, run)
+    if sources.protocol is not None:
+        run = from_mapping({"protocol": sources.protocol}, run, "--protocol")
+    if opener is not None and sources.config is not None:
         run = read_config(sources.config, run, opener.complete)
     return Begun(run, opener)

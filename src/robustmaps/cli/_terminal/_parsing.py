@@ -204,7 +204,7 @@ def _run_config(base: RunConfig, hidden: Collection[str]) -> StructConstructorSp
     def make(advanced: Any = None, **given: Any) -> RunConfig:
         for name, value in vars(advanced).items() if advanced is not None else ():
             given[owner[name]] = replace(given[owner[name]], **{name: value})
-        return RunConfig(**given)
+        return RunConfig(**{**sections, **given})
 
     specs = [
         StructFieldSpec(name, type(value), value, inspect.cleandoc(type(value).__doc__ or "").partition("\n")[0])
