@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.view import AttackView
 
+LATER = {"later": True}
+"""Metadata of an attack's fields that are younger than its recorded settings: these leave them out where not given, so
+that earlier evaluations are still of the same attack."""
+
 
 @runtime_checkable
 class Attack(Protocol):

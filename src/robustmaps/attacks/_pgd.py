@@ -1,12 +1,12 @@
 """Projected gradient descent."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from robustmaps.attacks._base import check_batch, check_labels
+from robustmaps.attacks._base import LATER, check_batch, check_labels
 from robustmaps.attacks._geometry import project, steepest, uniform_in_ball
 from robustmaps.attacks._losses import LOSSES, Value
 from robustmaps.attacks._registry import GRADIENT, AttackRow
@@ -43,6 +43,7 @@ class PGD:
             evaluations; training needs the last iterate.
         tau: with ``early_stop``, further steps of a misclassified sample (friendly adversarial training,
             arXiv 2002.11242, algorithm 1).
+        relative_step: the length of a step relative to ``eps``, instead of ``step_size``.
 
     Raises:
         InputError: a value is out of range.
@@ -57,6 +58,7 @@ class PGD:
     start: Start = "uniform"
     early_stop: bool = False
     tau: int = 0
+    relative_step: float | None = field(default=None, metadata=LATER)
 
     name = "pgd"
 
@@ -73,6 +75,12 @@ class PGD:
         check_whole("tau", self.tau, 0)
         if self.step_size is not None:
             check_at_least("step_size", self.step_size, 0, exclusive=True)
+        if self.relative_step is not None:
+            check_at_least("relative_step", self.relative_step, 0, exclusive=True)
+            if self.step_size is not None:
+                raise InputError(
+                    f"step_size={self.step_size:g} and relative_step={self.relative_step:g}: expected one of the two"
+                )
         if self.start == "none" and self.restarts > 1:
             raise InputError(f"restarts={self.restarts} with start='none': every restart would be the same; use 1")
         if self.start == "none" and self.loss == "kl":
@@ -81,6 +89,8 @@ class PGD:
     @property
     def step_length(self) -> float:
         """The length of a step in ``norm``."""
+        if self.relative_step is not None:
+            return self.relative_step * self.eps
         return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
 
     @property
@@ -195,16 +205,35 @@ def _for_evaluation(*, steps: int = 20, restarts: int = 5, loss: Any = "ce", **b
     return PGD(**budget, steps=steps, restarts=restarts, loss=loss, start=start, early_stop=True)
 
 
-ROW = AttackRow(
-    name="pgd",
-    summary="projected gradient descent from random starts (arXiv 1706.06083)",
-    kind=PGD,
-    create=_for_evaluation,
-    parameters={
-        "steps": "gradient steps per restart (default: 20)",
-        "step_size": "length of a step (default: 2.5 * eps / steps)",
-        "restarts": "independent random starts; the worst case counts (default: 5)",
-        "loss": "loss to maximise: ce, margin or kl (default: ce)",
-    },
-    passes=lambda attack: GRADIENT * attack.steps * attack.restarts,
+ROWS = (
+    AttackRow(
+        name="pgd",
+        summary="projected gradient descent from random starts (arXiv 1706.06083)",
+        kind=PGD,
+        create=_for_evaluation,
+        parameters={
+            "steps": "gradient steps per restart (default: 20)",
+            "step_size": "length of a step (default: 2.5 * eps / steps)",
+            "relative_step": "length of a step, relative to eps",
+            "restarts": "independent random starts; the worst case counts (default: 5)",
+            "loss": "loss to maximise: ce, margin or kl (default: ce)",
+        },
+        passes=lambda attack: GRADIENT * attack.steps * attack.restarts,
+    ),
+    AttackRow(
+        name="pgd-20",
+        summary="preset: pgd with 20 steps of eps / 4 (2/255 at 8/255) and one random start",
+        kind=PGD,
+        preset_of="pgd",
+        preset={"steps": 20, "relative_step": 0.25, "restarts": 1},
+        parameters={"loss": "loss to maximise: ce, margin or kl (default: ce)"},
+    ),
+    AttackRow(
+        name="pgd-100",
+        summary="preset: pgd with 100 steps of eps / 4 (2/255 at 8/255) and one random start",
+        kind=PGD,
+        preset_of="pgd",
+        preset={"steps": 100, "relative_step": 0.25, "restarts": 1},
+        parameters={"loss": "loss to maximise: ce, margin or kl (default: ce)"},
+    ),
 )

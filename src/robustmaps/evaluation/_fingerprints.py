@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -61,8 +61,11 @@ def attack_settings(attack: Attack | Sequence[Attack], *, eight_bit: bool = Fals
 
 
 def _settings(attack: Attack) -> dict[str, Any]:
-    fields: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}
-    values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **fields}, default=repr))
+    value: Any = attack  # which mypy takes for no dataclass
+    given: dict[str, Any] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else {}
+    later = {item.name for item in fields(value) if item.metadata.get("later")} if given else set()
+    given = {name: each for name, each in given.items() if name not in later or each not in (None, {})}
+    values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **given}, default=repr))
     return values
 
 

@@ -10,6 +10,7 @@ from robustmaps.attacks import listed, takes
 from robustmaps.config import AttackConfig, needs_trust
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
+from robustmaps.engine.registry import written
 from robustmaps.evaluation import Evaluation, attack_settings
 from robustmaps.runs import RunRecord, create_attacks
 
@@ -95,20 +96,29 @@ def _candidates(attacks: Sequence[dict[str, Any]]) -> Iterator[AttackConfig]:
         for version in _VERSIONS if "version" in row.parameters else ():
             for exhaustive in (False, True):
                 yield AttackConfig(name, version=version, exhaustive=exhaustive)
+    yield (named := _by_name(attacks, apart=False))
+    yield replace(named, exhaustive=True)
+    yield (named := _by_name(attacks, apart=True))
+    yield replace(named, exhaustive=True)
+
+
+def _by_name(attacks: Sequence[dict[str, Any]], *, apart: bool) -> AttackConfig:
+    """Attacks with the options that they recorded, which each may have ``apart``."""
     options = {item.name for item in fields(AttackConfig)}
     settings: dict[str, Any] = {}
     further: dict[str, Any] = {}
     for attack in attacks:
-        for key in takes(attack["name"]) & set(attack):
-            if attack[key] is not None:
-                (settings if key in options else further)[key] = attack[key]
-    named = AttackConfig(
+        recorded = {**attack, **attack.get("options", {})}
+        for key in (name for name in recorded if name in takes(attack["name"]) and recorded[name] is not None):
+            if apart:
+                further[f"{attack['name']}.{key}"] = recorded[key]
+            else:
+                (settings if key in options else further)[key] = recorded[key]
+    return AttackConfig(
         ",".join(str(attack["name"]) for attack in attacks),
         **settings,
-        attack_parameters=",".join(f"{key}={value}" for key, value in further.items()) or None,
+        attack_parameters=",".join(f"{key}={written(value)}" for key, value in further.items()) or None,
     )
-    yield named
-    yield replace(named, exhaustive=True)
 
 
 def _as_options(config: AttackConfig) -> list[str]:
