@@ -247,6 +247,19 @@ class AttackConfig:
             attack_parameters=",".join(f"{key}={written(value)}" for key, value in further.items()) or None,
         )
 
+    def columns(self) -> list["AttackConfig"]:
+        """Each of the attacks by itself, in order.
+
+        Raises:
+            InputError: there is only one, or one occurs twice.
+        """
+        if len(self.names) < 2 or len(set(self.names)) < len(self.names):
+            raise InputError(
+                f"attack={self.attack} with each: expected two or more attacks, each once, such as "
+                "fgsm,pgd-20,autoattack"
+            )
+        return [self.alone(name) for name in self.names]
+
     def check(self) -> None:
         """Refuse what would be without effect; opens nothing.
 

@@ -217,8 +217,9 @@ def check_taken(
         have = "has" if len(chosen) == 1 else "have"
         near = get_close_matches(key, [name for row in chosen for name in row.parameters], n=1)
         others = [name for name, options in everywhere().items() if key in options]
-        instead = f"leave it out, or use {' or '.join(others)}" if others else "leave it out"
-        mend = f"did you mean {near[0]}?" if near else instead
+        mend = f"did you mean {near[0]}?" if near else "leave it out"
+        if others:
+            mend = f"leave it out, or use {' or '.join(others)}"
         raise InputError(f"{key}={value!r}: {who} {have} no such parameter; {mend} ({takes})")
 
 

@@ -19,7 +19,7 @@ from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
 from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
-from robustmaps.evaluation._result import ROBUST, WRONG
+from robustmaps.evaluation._result import NORMS, ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found, image_checksum
 
 
@@ -128,12 +128,15 @@ class Cascade:
                 )
         # Read at once: each value by itself would make a GPU wait.
         fallen, distances = broken.tolist(), distance.tolist()
+        sizes = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
         self.found.undecided += int((odd & broken).sum())
         self.found.gradients += self._gradients()[0] - before[0]
         self.found.mended += self._gradients()[1] - before[1]
         for index, row in enumerate(rows):
             if fallen[index]:
                 self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
+                if self.found.perturbations is not None:
+                    self.found.perturbations[row] = tuple(sizes[index])
                 if self.adversarials is not None:
                     self.adversarials[row] = x_adv[index].to(self.adversarials)
                     self.found.images[str(row)] = image_checksum(self.adversarials[row])

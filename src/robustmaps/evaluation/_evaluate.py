@@ -91,7 +91,7 @@ def evaluate(
         EvaluationWarning: for each reason to doubt the figures.
     """
     attacks = stages(attack)
-    names = verdict_names(attacks)
+    names = verdict_names([one.name for one in attacks])
     check_batch(x, y)
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
@@ -162,6 +162,7 @@ def evaluate(
         },
         undecided=found.undecided,
         computes=None if network is None else network.computes,
+        perturbations=tuple(found.perturbations or ()),
     )
 
 
@@ -181,7 +182,7 @@ def _try(model: nn.Module, example: Tensor) -> None:
 def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: str, network: Identity | None) -> Found:
     """The results before the first attack."""
     if smaller is None:
-        return Found([ROBUST] * samples, [None] * samples, batch_size)
+        return Found([ROBUST] * samples, [None] * samples, batch_size, perturbations=[None] * samples)
     if smaller.images_sha256 != images:
         raise InputError("smaller: made on other images; expected an evaluation of the same images")
     if smaller.computes is not None and network is not None and not network.matches(smaller.computes):
@@ -191,6 +192,8 @@ def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: st
         [verdict if b else ROBUST for verdict, b in zip(smaller.verdicts, broken, strict=True)],
         [distance if b else None for distance, b in zip(smaller.distances, broken, strict=True)],
         batch_size,
+        # Wrong and robust samples have none.
+        perturbations=list(smaller.perturbations) if smaller.perturbations else None,
     )
 
 

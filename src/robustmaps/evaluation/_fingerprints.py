@@ -30,19 +30,19 @@ def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
     return attacks
 
 
-def verdict_names(attacks: Sequence[Attack]) -> list[str]:
-    """The verdicts of the samples that each attack breaks: its name, with a number if several share it.
+def verdict_names(attacks: Sequence[str]) -> list[str]:
+    """The verdicts of the samples that attacks of these names break: the name, with a number if several share it.
 
     Raises:
         InputError: a name means something else as a verdict.
     """
     names: list[str] = []
     for position, attack in enumerate(attacks):
-        if attack.name in (ROBUST, WRONG):
-            raise InputError(f"attack {attack.name!r}: the name stands for a verdict; give the attack another name")
-        taken = {*names, *(other.name for other in attacks[position + 1 :])} if attack.name in names else set()
-        numbered = (f"{attack.name}#{number}" for number in itertools.count(position + 1))
-        names.append(next(name for name in itertools.chain([attack.name], numbered) if name not in taken))
+        if attack in (ROBUST, WRONG):
+            raise InputError(f"attack {attack!r}: the name stands for a verdict; give the attack another name")
+        taken = {*names, *attacks[position + 1 :]} if attack in names else set()
+        numbered = (f"{attack}#{number}" for number in itertools.count(position + 1))
+        names.append(next(name for name in itertools.chain([attack], numbered) if name not in taken))
     return names
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.evaluation import Evaluation
 
+_KINDS = {"train": "training"}
 _NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
 
 
@@ -56,4 +57,4 @@ class Yardstick:
     @property
     def kind(self) -> str:
         """The kind of images, for sentences."""
-        return f"{self.split} images" if self.split else "images"
+        return f"{_KINDS.get(self.split, self.split)} images" if self.split else "images"

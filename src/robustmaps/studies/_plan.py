@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from robustmaps import models
-from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Study
+from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Split, Study
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
@@ -23,7 +23,7 @@ from robustmaps.training import RunFolder
 
 _MOST_JOBS = 8
 
-Images = Callable[[DataConfig, Literal["test", "validation"], int | None], str]
+Images = Callable[[DataConfig, Split, int | None], str]
 """From data, split and samples to the hash of the images."""
 
 
@@ -192,7 +192,7 @@ def _jobs(missing: Sequence[RunConfig]) -> int:
     return max(1, min(available_cores(), len(missing), _MOST_JOBS))
 
 
-def _images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> str:
+def _images(data: Dataset, split: Split, samples: int | None) -> str:
     return images_sha256(*choose_images(data, split, samples))
 
 

@@ -59,8 +59,8 @@ def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> st
     if attack is None:  # made from Python or by another version
         return "# The command line has no options for this evaluation; its settings are below."
     options = ["--norm", evaluation.norm, "--eps", _exact(evaluation.eps), *attack]
-    if evaluation.split == "validation":
-        options += ["--split", "validation"]
+    if evaluation.split not in (None, "test"):
+        options += ["--split", str(evaluation.split)]
     options += [
         "--samples",
         str(len(evaluation.verdicts)),
