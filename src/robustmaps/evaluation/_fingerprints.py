@@ -52,12 +52,15 @@ def caveats(attack: Attack | Sequence[Attack]) -> list[str]:
     return [text for one in given if isinstance(text := getattr(one, "caveat", None), str)]
 
 
-def attack_settings(attack: Attack | Sequence[Attack], *, eight_bit: bool = False) -> list[dict[str, Any]]:
+def attack_settings(
+    attack: Attack | Sequence[Attack], *, eight_bit: bool = False, every: bool = False
+) -> list[dict[str, Any]]:
     """Name and fields of each of the `stages`, as read back from JSON; other values are given by their ``repr``.
 
-    ``eight_bit`` is among them if True: it makes each attack another one.
+    ``eight_bit`` and ``every`` are among them if True: they make each attack another one.
     """
-    return [{**_settings(stage), **({"eight_bit": True} if eight_bit else {})} for stage in stages(attack)]
+    marks = {name: True for name, given in (("eight_bit", eight_bit), ("every", every)) if given}
+    return [{**_settings(stage), **marks} for stage in stages(attack)]
 
 
 def _settings(attack: Attack) -> dict[str, Any]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.runs._record import RunRecord, read_run, read_runs
     from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
-    from robustmaps.runs._tables._each import EvaluatedColumns, evaluate_each
+    from robustmaps.runs._tables._each import EvaluatedColumns, evaluate_each, evaluate_wanted
+    from robustmaps.runs._tables._transfer import EvaluatedTransfer, evaluate_transfer
     from robustmaps.runs._train import TrainedRun, folder_of, train
     from robustmaps.runs._where import parse_condition
     from robustmaps.runs._yardstick import Yardstick
@@ -26,6 +27,7 @@ __all__ = [
     "EvaluatedColumns",
     "EvaluatedCurve",
     "EvaluatedRun",
+    "EvaluatedTransfer",
     "ExportedRun",
     "NotReproduced",
     "Options",
@@ -43,6 +45,8 @@ __all__ = [
     "evaluate_corrupted",
     "evaluate_curve",
     "evaluate_each",
+    "evaluate_transfer",
+    "evaluate_wanted",
     "export",
     "folder_of",
     "list_runs",

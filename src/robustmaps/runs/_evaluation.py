@@ -291,16 +291,22 @@ class Work:
         )
         if files.images is not None and kept is not None:
             evaluation = replace(evaluation, saved=kept.save(files.images, self.model, self.x, self.y, evaluation))
-        doubts = (copied_images(self.checkpoint, self.data, self.x, options.split), unfinished(self.checkpoint))
-        warnings = (*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None))
-        data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])}
-        evaluation = replace(
-            evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split, warnings=warnings, data=data
-        )
+        evaluation = self.finished(evaluation)
         # The verdicts last: once they are there, the evaluation is done.
         self._describe(evaluation, files)
         evaluation.save(files.path)
         return EvaluatedRun(evaluation, files.path, files.images)
+
+    def finished(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation with what only the run and its data show."""
+        doubts = (copied_images(self.checkpoint, self.data, self.x, self.options.split), unfinished(self.checkpoint))
+        return replace(
+            evaluation,
+            checkpoint_sha256=self.checkpoint.sha256,
+            split=self.options.split,
+            warnings=(*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None)),
+            data={"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])},
+        )
 
     def _as_of_now(self, known: Evaluation, path: Path) -> Evaluation:
         """The earlier evaluation of these weights, with the present state of their run."""

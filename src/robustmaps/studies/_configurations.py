@@ -96,12 +96,13 @@ def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = Tr
 
     Args:
         evaluations: evaluations on the same images, one per seed.
-        which: ``clean_correct`` or ``robust_correct``.
+        which: ``clean_correct``, ``robust_correct`` or ``consistent_correct``, which all of them need to have.
         student: False to use only the bootstrap.
     """
     each = list(evaluations)
     if len(each) == 1:
-        return each[0].clean_accuracy if which == "clean_correct" else each[0].robust_accuracy
+        right = getattr(each[0], which)
+        return Measured.share(int(right.sum()), len(right))
     right = verdicts(each, which)
     over = rate_over_seeds(right)
     low, high = over.interval

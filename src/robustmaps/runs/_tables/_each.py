@@ -1,16 +1,24 @@
 """Each attack by itself on all images, and the worst case of all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robustmaps.config import AttackConfig
+from robustmaps.config import AttackConfig, EvaluationConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.evaluation import Evaluation, worst_case
 from robustmaps.networks import Checkpoint
-from robustmaps.runs._evaluation import EvaluatedRun, Options, Work, curve, names_of
+from robustmaps.runs._evaluation import (
+    EvaluatedRun,
+    Options,
+    Work,
+    curve,
+    evaluate_checkpoint,
+    evaluate_curve,
+    names_of,
+)
 from robustmaps.runs._evaluation_files import is_verdicts
 from robustmaps.runs._identity import place_for
 
@@ -62,6 +70,20 @@ def evaluate_each(
     columns = tuple(curve(work, one).runs if len(radii) > 1 else (work.run(one, radii[0]),) for one in configs)
     worst = tuple(_worst(work, attack, [column[at] for column in columns], out) for at in range(len(radii)))
     return EvaluatedColumns(tuple(attack.names), columns, worst)
+
+
+def evaluate_wanted(checkpoint: str | Path | Checkpoint, wanted: EvaluationConfig, options: Options) -> Evaluation:
+    """Make an evaluation of a study, and return that at its largest radius, with ``each`` the worst case.
+
+    Raises:
+        InputError: see `evaluate_each`, `evaluate_curve` and `evaluate_checkpoint`.
+    """
+    options = replace(options, consistent=wanted.consistent)
+    if wanted.each:
+        return evaluate_each(checkpoint, wanted.attack, options).worst[-1].evaluation
+    if len(wanted.attack.eps) > 1:
+        return evaluate_curve(checkpoint, wanted.attack, options).runs[-1].evaluation
+    return evaluate_checkpoint(checkpoint, wanted.attack, options).evaluation
 
 
 def _worst(work: Work, attack: AttackConfig, columns: list[EvaluatedRun], out: str | Path | None) -> EvaluatedRun:
