@@ -21,6 +21,7 @@ VERBS = {
         [
             *("networks.open_checkpoint", "networks.open_network"),
             *("runs.evaluate_checkpoint", "runs.evaluate_curve", "runs.evaluate_corrupted"),
+            *("runs.evaluate_each", "runs.evaluate_transfer"),
         ],
     ),
     "diagnose": ("RUN", ["networks.open_checkpoint", "networks.open_network", "runs.diagnose_checkpoint"]),
@@ -50,6 +51,7 @@ NEEDS = {
     "--extra-share": "--extra-data extra.npz",
     "--version": "--attack autoattack",
     "--exhaustive": "--attack autoattack",
+    "--each": "--attack fgsm,pgd",
     "--model-from": None,  # instead of a run; see below
     "--checkpoint": None,
     "--helper": None,

@@ -220,6 +220,11 @@ class AttackConfig:
         return _given(self, ("attack", "norm", "eps", "attack_parameters")) | further
 
     @property
+    def own(self) -> dict[str, Any]:
+        """The parameters that were given for one attack each, as ``ATTACK.NAME``."""
+        return {name: value for name, value in self._further.items() if "." in name}
+
+    @property
     def _further(self) -> dict[str, Any]:
         return parse_parameters(self.attack_parameters, "attack_parameters")
 
@@ -230,7 +235,7 @@ class AttackConfig:
             InputError: an unknown attack.
         """
         taken = attacks.takes(name)
-        own = {key.rpartition(".")[2]: each for key, each in self._further.items() if key.rpartition(".")[0] == name}
+        own = {key.rpartition(".")[2]: each for key, each in self.own.items() if key.rpartition(".")[0] == name}
         return {key: each for key, each in self.given.items() if key in taken} | own
 
     def alone(self, name: str) -> "AttackConfig":
@@ -267,10 +272,8 @@ class AttackConfig:
             InputError: an unknown attack, or a parameter that none of the attacks takes.
         """
         attacks.check_parameters(self.names, self.given)
-        for key, value in self._further.items():
-            owner, dot, option = key.rpartition(".")
-            if not dot:
-                continue
+        for key, value in self.own.items():
+            owner, _, option = key.rpartition(".")
             if owner not in self.names:
                 raise unknown(f"attack in attack_parameters={self.attack_parameters!r}:", owner, self.names)
             attacks.check_parameters([owner], {option: value})

@@ -90,8 +90,8 @@ def _transfer(done: "EvaluatedTransfer") -> list[Any]:
         {**figures, "file": str(done.path), "plot": str(done.plot)},
         "Accuracy under attack [95 %]:",
         table(columns, [clean, *accuracy], words=1),
-        "Of the images that broke the network they were made on, and that the other one classifies correctly when clean, "
-        "the share that breaks the other one [95 %]:",
+        "Share that breaks the other network, of the images that broke the one they were made on and that the other "
+        "classifies correctly when clean [95 %]:",
         table(columns, shares, words=1),
         f"{figures['samples']} {kind} images, {figures['norm']}, eps {as_fraction(figures['eps'])}, seed "
         f"{figures['seed']}. Every attack makes all its steps, on every image.",

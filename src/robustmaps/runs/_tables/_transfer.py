@@ -79,8 +79,8 @@ def evaluate_transfer(
     for given, work in zip(checkpoints, works, strict=True):
         if work.images != first.images:
             raise InputError(
-                f"{given}: its {len(work.x)} {options.split} images are not those of {checkpoints[0]}; expected networks "
-                "with the same data, or --data for all of them"
+                f"{given}: its {len(work.x)} {options.split} images are not those of {checkpoints[0]}; expected "
+                "networks with the same data, or --data for all of them"
             )
     eps = attack.eps[0] if attack.eps else first.checkpoint.eps
     attacks = for_transfer(create_attacks(attack, first.checkpoint.norm, eps))
