@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from robustmaps import data
 from robustmaps.cli import main
-from robustmaps.config import AttackConfig, RunConfig, from_mapping, read_study
+from robustmaps.config import AttackConfig, RunConfig, from_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
 from robustmaps.networks import open_checkpoint
@@ -23,10 +23,9 @@ from robustmaps.runs import (
     evaluate_each,
     evaluate_transfer,
     read_run,
-    reproduce,
     train,
 )
-from robustmaps.studies import compare_runs, plan_sweep, sweep
+from robustmaps.studies import compare_runs
 
 FEW = Options(samples=40, device="cpu", precision="fp32")
 SEVERAL = AttackConfig("fgsm, pgd-20, pgd", steps=3, restarts=1)
@@ -255,26 +254,3 @@ def test_a_comparison_has_consistent_accuracy_and_every_common_evaluation(runs):
     assert "consistent accuracy" in figures
     assert "robust: fgsm, l_inf 0.02, 50 test images" in figures
     assert found.to_dict()["consistent_difference"]["value"] == found.consistent.value
-
-
-def test_a_study_has_columns_and_consistent_accuracy(tmp_path):
-    (tmp_path / "s.yaml").write_text(
-        "axes: {seed: [0]}\nfixed: {epochs: 1, eps: 0.1, steps: 1, device: cpu}\n"
-        "evaluation: {attack: 'fgsm,pgd-20', each: true, consistent: true, split: train, samples: 20}\n"
-    )
-    plan = plan_sweep(read_study(tmp_path / "s.yaml"), tmp_path / "out")
-    assert sweep(plan).failed == {}
-    record = read_run(plan.runs[0].folder)
-    assert len(record.evaluations) == 3
-    assert all(e.misclassified is not None and e.split == "train" for e in record.evaluations.values())
-    assert not plan_sweep(read_study(tmp_path / "s.yaml"), tmp_path / "out").missing
-    again = reproduce(record.folder, tmp_path / "again")
-    assert [(each.different, each.reason) for each in again.evaluations] == [(0, "")] * 3 or all(
-        each.again is not None and not each.different for each in again.evaluations
-    )
-
-
-def test_a_study_with_one_attack_has_no_columns(tmp_path):
-    (tmp_path / "s.yaml").write_text("axes: {seed: [0]}\nevaluation: {attack: pgd, each: true}\n")
-    with pytest.raises(InputError, match=r"s\.yaml: evaluation: attack=pgd with each: expected two or more"):
-        read_study(tmp_path / "s.yaml")
