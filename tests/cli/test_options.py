@@ -21,6 +21,7 @@ VERBS = {
         [
             *("networks.open_checkpoint", "networks.open_network"),
             *("runs.evaluate_checkpoint", "runs.evaluate_curve", "runs.evaluate_corrupted"),
+            *("runs.evaluate_each", "runs.evaluate_transfer"),
         ],
     ),
     "diagnose": ("RUN", ["networks.open_checkpoint", "networks.open_network", "runs.diagnose_checkpoint"]),
@@ -51,6 +52,7 @@ NEEDS = {
     "--version": "--attack autoattack",
     "--exhaustive": "--attack autoattack",
     "--weights": None,  # of a network that is no run; see below
+    "--each": "--attack fgsm,pgd",
     "--helper": None,
     "--init-from": None,
     "--defense-parameters": None,  # of third-party rows: tests/test_contributing.py
@@ -213,4 +215,4 @@ def test_the_help_is_short(capsys):
     counts = {
         verb: len(set(re.findall(r"^\W*(--[a-z][a-z0-9-]*)", help_of(verb, capsys), re.MULTILINE))) for verb in VERBS
     }
-    assert sum(counts.values()) <= 207, counts
+    assert sum(counts.values()) <= 211, counts

@@ -18,7 +18,7 @@ from robustmaps.config import read_study
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.progress import Progress
 from robustmaps.networks._data import load_data
-from robustmaps.runs import read_run, read_runs
+from robustmaps.runs import read_run, read_runs, reproduce
 from robustmaps.studies import plan_sweep, sweep
 from robustmaps.studies._processes import TaskOutcome, Worker
 from robustmaps.studies._progress import Board
@@ -308,3 +308,27 @@ def test_a_damaged_run_is_reported_and_left_alone_and_the_others_are_made(study,
     assert f"{runs[0]} already exists and is not a folder" in said
     assert f"{evaluation}: not JSON" in said
     assert runs[0].read_text() == "not a folder"
+
+
+def test_a_study_has_columns_and_consistent_accuracy(study, tmp_path):
+    path = study(
+        "axes: {seed: [0]}\nfixed: {epochs: 1, eps: 0.1, steps: 1, device: cpu, precision: fp32, batch-size: 512}\n"
+        "evaluation: {attack: 'fgsm,pgd-20', each: true, consistent: true, split: train, samples: 20}\n"
+    )
+    assert make(path).failed == {}
+    plan = plan_sweep(read_study(path), path.with_suffix(""), threads=1)
+    assert not plan.missing
+    record = read_run(plan.runs[0].folder)
+    assert len(record.evaluations) == 3
+    assert all(e.misclassified is not None and e.split == "train" for e in record.evaluations.values())
+    again = reproduce(record.folder, tmp_path / "again")
+    assert len(again.evaluations) == 3
+    assert all(each.again is not None and not each.different for each in again.evaluations)
+    kept = [each.again.misclassified.verdicts for each in again.evaluations if each.again is not None]
+    assert kept == [each.recorded.misclassified.verdicts for each in again.evaluations]
+
+
+def test_a_study_with_one_attack_has_no_columns(study):
+    path = study("axes: {seed: [0]}\nevaluation: {attack: pgd, each: true}\n")
+    with pytest.raises(InputError, match=r"study\.yaml: evaluation: attack=pgd with each: expected two or more"):
+        read_study(path)

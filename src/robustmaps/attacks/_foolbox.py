@@ -1,11 +1,6 @@
 """Attacks of the foolbox library, called like the built-in ones."""
 
-import importlib
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -14,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks._base import check_batch, check_labels
-from robustmaps.attacks._batching import fork, seeds
+from robustmaps.attacks._batching import seeds
+from robustmaps.attacks._foolbox_calls import Attempt
 from robustmaps.attacks._geometry import norms, project
-from robustmaps.attacks._pgd import PGD
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.attacks._watched import NORMS
-from robustmaps.engine.errors import InputError, NoGradientError, unknown
-from robustmaps.engine.finite import finite_gradient, is_right
-from robustmaps.engine.numbers import check_eps, check_whole
+from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.finite import is_right
+from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
 from robustmaps.engine.view import AttackView, plain_view
 
 
@@ -31,40 +26,93 @@ class Method:
 
     Attributes:
         classes: the name of its class in ``foolbox.attacks``, by norm.
-        settings: arguments of the class besides ``steps``.
+        options: arguments of the class by the names of our options, besides ``steps``.
+        settings: arguments of the class that differ from foolbox's defaults.
         fixed: whether it works at a given ``eps`` instead of searching for the smallest perturbation.
         started: whether it walks from a misclassified image towards the clean one.
     """
 
     classes: Mapping[str, str]
+    options: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     fixed: bool = False
     started: bool = False
 
 
+_CONSTANTS = {name: name for name in ("confidence", "abort_early")} | {
+    "constant": "initial_const",
+    "search_steps": "binary_search_steps",
+}
+_STEP_SIZES = {"step_size": "abs_stepsize", "relative_step": "rel_stepsize", "random_start": "random_start"}
+
 METHODS: dict[str, Method] = {
     # Carlini & Wagner, arXiv 1608.04644: 9 constants with at most 10,000 steps each.
-    "cw": Method({"l2": "L2CarliniWagnerAttack"}),
+    "cw": Method({"l2": "L2CarliniWagnerAttack"}, {**_CONSTANTS, "step_size": "stepsize"}),
     # Moosavi-Dezfooli et al., arXiv 1511.04599: at most 50 steps, the 10 likeliest classes.
-    "deepfool": Method({"linf": "LinfDeepFoolAttack", "l2": "L2DeepFoolAttack"}),
+    "deepfool": Method(
+        {"linf": "LinfDeepFoolAttack", "l2": "L2DeepFoolAttack"},
+        {name: name for name in ("overshoot", "candidates", "loss")},
+    ),
     # Chen et al., arXiv 1709.04114: as C&W, with an l1 penalty of 0.01; the shortest in l1 is kept.
-    "ead": Method({"l1": "EADAttack"}, {"decision_rule": "L1"}),
+    "ead": Method(
+        {"l1": "EADAttack"},
+        {
+            **_CONSTANTS,
+            "step_size": "initial_stepsize",
+            "regularization": "regularization",
+            "decision_rule": "decision_rule",
+        },
+        {"decision_rule": "L1"},
+    ),
     # Tramer & Boneh, arXiv 1904.13000: 10 steps along the largest 1 % of the gradient's entries.
-    "slide": Method({"l1": "SparseL1DescentAttack"}, fixed=True),
+    "slide": Method({"l1": "SparseL1DescentAttack"}, {**_STEP_SIZES, "quantile": "quantile"}, fixed=True),
     # Brendel et al., arXiv 1907.01003: 1000 steps along the decision boundary.
     "brendel-bethge": Method(
         {"linf": "LinfinityBrendelBethgeAttack", "l2": "L2BrendelBethgeAttack", "l1": "L1BrendelBethgeAttack"},
+        {
+            "overshoot": "overshoot",
+            "learning_rate": "lr",
+            "learning_rate_decay": "lr_decay",
+            "learning_rate_decays": "lr_num_decay",
+            "momentum": "momentum",
+            "search_steps": "binary_search_steps",
+        },
         started=True,
     ),
     # Madry et al., arXiv 1706.06083, in the l1 ball: 50 steps from a random start.
-    "pgd-l1": Method({"l1": "L1ProjectedGradientDescentAttack"}, fixed=True),
+    "pgd-l1": Method({"l1": "L1ProjectedGradientDescentAttack"}, _STEP_SIZES, fixed=True),
 }
 
-# If this many draws of noise are classified correctly, further draws almost always are.
-_NOISE_DRAWS = 100
 
-# Logits this far apart never meet within an image's range, and float32 still resolves their differences.
-_FAR = 1e4
+def _one_of(*choices: object) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
+            raise InputError(f"{name}={value!r}: expected {' or '.join(map(str, choices))}")
+
+    return check
+
+
+def _share(name: str, value: Any) -> None:
+    check_at_least(name, value, 0)
+    if value > 1:
+        raise InputError(f"{name}={value!r}: expected a number from 0 to 1")
+
+
+def _above_zero(name: str, value: Any) -> None:
+    check_at_least(name, value, 0, exclusive=True)
+
+
+# What the options may be, whatever the attack.
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys(("step_size", "relative_step", "learning_rate", "constant", "learning_rate_decay"), _above_zero),
+    **dict.fromkeys(("overshoot", "confidence", "regularization"), partial(check_at_least, least=0)),
+    **dict.fromkeys(("search_steps", "learning_rate_decays"), partial(check_whole, least=1)),
+    **dict.fromkeys(("quantile", "momentum"), _share),
+    **dict.fromkeys(("abort_early", "random_start"), _one_of(True, False)),
+    "candidates": partial(check_whole, least=2),
+    "loss": _one_of("logits", "crossentropy"),
+    "decision_rule": _one_of("EN", "L1"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,9 +133,10 @@ class Foolbox:
         steps: maximum number of gradient steps, for C&W and EAD per constant; None: foolbox's default.
         minimal: return the smallest perturbation found even if longer than ``eps``; not for ``slide`` and ``pgd-l1``,
             which don't search for it.
+        options: further options of the attack by name, see ``METHODS``; those left out keep foolbox's defaults.
 
     Raises:
-        InputError: the attack is unknown, does not support the norm, or a value is out of range.
+        InputError: the attack is unknown, does not support the norm or an option, or a value is out of range.
     """
 
     attack: str
@@ -95,6 +144,7 @@ class Foolbox:
     eps: float
     steps: int | None = None
     minimal: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.attack not in METHODS:
@@ -109,6 +159,12 @@ class Foolbox:
             check_whole("steps", self.steps, 1)
         if self.minimal and self.method.fixed:
             raise InputError(f"minimal=True: {self.attack} works at a fixed eps; use minimal=False")
+        for name, value in self.options.items():
+            if name not in self.method.options:
+                raise unknown(f"option of {self.attack}", name, ["steps", *self.method.options])
+            _CHECKS[name](name, value)
+        if {"step_size", "relative_step"} <= self.options.keys():
+            raise InputError("step_size and relative_step: expected one of the two")
 
     @property
     def name(self) -> str:
@@ -148,8 +204,18 @@ class Foolbox:
 
     def _attacked(self, view: AttackView, x: Tensor, y: Tensor, seed: int) -> Tensor:
         """The images ``x``, all classified as ``y``, with the broken ones replaced."""
-        with _quiet():
-            found = _Attempt(self, _load(), view, seed).run(x, y).to(x.dtype)
+        method, given = self.method, {self.method.options[name]: value for name, value in self.options.items()}
+        steps = {} if self.steps is None else {"steps": self.steps}
+        attempt = Attempt(
+            self.attack,
+            method.classes[self.norm],
+            {**method.settings, **steps, **given},
+            self.eps if method.fixed else None,
+            method.started,
+            view,
+            seed,
+        )
+        found = attempt.run(x, y).to(x.dtype)
         # C&W and EAD return a black image if they find nothing.
         valid = found.isfinite().flatten(1).all(1) & found.flatten(1).any(1)
         found = torch.where(valid[:, None, None, None], found, x).clamp_(0.0, 1.0)
@@ -160,185 +226,101 @@ class Foolbox:
         return torch.where(broken[:, None, None, None], found, x)
 
 
-@dataclass
-class _Attempt:
-    """One call of a foolbox attack."""
-
-    attack: Foolbox
-    library: Any
-    view: AttackView
-    seed: int
-
-    def run(self, x: Tensor, y: Tensor) -> Tensor:
-        """Foolbox's unverified result for images that are classified as ``y``."""
-        network = self.library.PyTorchModel(_Network(self.view).eval(), bounds=(0, 1), device=x.device)
-        with _seeded(self.seed, x.device):
-            if self.attack.method.started:
-                return self._from_starts(network, x, y)
-            options = {"epsilon": self.attack.eps} if self.attack.method.fixed else {}
-            return self._call(network, x, y, **options)
-
-    def _call(self, network: Any, x: Tensor, y: Tensor, **options: Any) -> Tensor:
-        method = self.attack.method
-        steps = {} if self.attack.steps is None else {"steps": self.attack.steps}
-        try:
-            make = getattr(self.library.attacks, method.classes[self.attack.norm])
-            attack = make(**method.settings, **steps)
-        except ImportError as error:
-            raise _missing(f"the attack {self.attack.name!r}", "numba", error) from error
-        with torch.enable_grad():
-            found: Tensor = attack.run(network, x, y, **options)
-        return found.detach()
-
-    def _from_starts(self, network: Any, x: Tensor, y: Tensor) -> Tensor:
-        starts = self._starts(network, x, y)
-        rows = torch.arange(len(x), device=x.device)
-        # Repeat whenever the batch changes: it may affect the last bit of the logits, and foolbox is strict.
-        while not (broken := self._broken(starts[rows], y[rows])).all():
-            rows = rows[broken]
-        if len(rows) < len(x):
-            warnings.warn(
-                f"{self.attack.name}: found no misclassified image to start from for {len(x) - len(rows)} of "
-                f"{len(x)} images; they are returned unchanged",
-                stacklevel=5,
-            )
-        result = x.clone()
-        if len(rows) > 0:
-            result[rows] = self._call(network, x[rows], y[rows], starting_points=starts[rows])
-        return result
-
-    def _starts(self, network: Any, x: Tensor, y: Tensor) -> Tensor:
-        """The clean images blended with noise, as foolbox does, or moved along the gradient if that fails."""
-        noise = self.library.attacks.LinearSearchBlendedUniformNoiseAttack(directions=_NOISE_DRAWS)
-        starts: Tensor = noise.run(network, x, y)
-        left = ~self._broken(starts, y)
-        if left.any():
-            far = PGD("linf", 1.0, steps=50, loss="margin", early_stop=True)
-            starts[left] = far(self.view, x[left], y[left], generator=fork(self.seed, x.device))
-        return starts
-
-    def _broken(self, x: Tensor, y: Tensor) -> Tensor:
-        return ~is_right(self.view(x), y)
-
-
-class _Network(nn.Module):
-    """A view as the module that foolbox expects: with finite logits, since its loops would never end on NaN."""
-
-    def __init__(self, view: AttackView) -> None:
-        super().__init__()
-        self.view = view
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad:
-            x.register_hook(lambda gradient: finite_gradient(gradient)[0])  # type: ignore[no-untyped-call]
-        logits = self.view(x)
-        if x.requires_grad and not logits.requires_grad:
-            raise NoGradientError
-        known = logits.isfinite()
-        if bool(known.all()):
-            return logits
-        # Far above or below the others, so that infinite logits keep their order and masked classes are never near.
-        finite = torch.where(known, logits.detach(), 0.0)
-        low, high = finite.amin(1, keepdim=True) - _FAR, finite.amax(1, keepdim=True) + _FAR
-        bounded = torch.where(logits > 0, high, torch.where(logits.isnan(), 0.0, low))
-        return torch.where(known, logits, bounded)
-
-
-def _load() -> Any:
-    # Foolbox imports GitPython, whose import fails without git unless this is set.
-    refresh = os.environ.get("GIT_PYTHON_REFRESH")
-    os.environ["GIT_PYTHON_REFRESH"] = "quiet"
-    try:
-        return importlib.import_module("foolbox")
-    except ImportError as error:
-        raise _missing("this attack", "foolbox", error) from error
-    finally:
-        if refresh is None:
-            del os.environ["GIT_PYTHON_REFRESH"]
-        else:
-            os.environ["GIT_PYTHON_REFRESH"] = refresh
-
-
-def _missing(what: str, package: str, error: ImportError) -> InputError:
-    return InputError(f"{what} needs the package {package!r}; pip install 'robustmaps[foolbox]' ({error})")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence foolbox's warnings, and keep its first message from setting up logging for the whole program."""
-    handler = logging.NullHandler()
-    logging.root.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="foolbox|eagerpy|numba")
-            yield
-    finally:
-        logging.root.removeHandler(handler)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that foolbox draws from; restore them afterwards."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng([device] if cuda else []), torch.cuda.device(device) if cuda else nullcontext():
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        yield
+def _for_evaluation(attack: str, norm: Any, eps: float, *, steps: int | None = None, **options: Any) -> Foolbox:
+    return Foolbox(attack, norm, eps, steps, options=options)
 
 
 def _passes(attack: Foolbox) -> float | None:
     return None if attack.steps is None else GRADIENT * attack.steps
 
 
-_PARAMETERS = {"steps": "maximum number of gradient steps, for cw and ead per constant (default: foolbox's)"}
 ROWS = (
     AttackRow(
         name="cw",
         summary="Carlini & Wagner, l2, from foolbox (arXiv 1608.04644)",
         kind=Foolbox,
-        create=partial(Foolbox, "cw"),
-        parameters=_PARAMETERS,
+        create=partial(_for_evaluation, "cw"),
+        parameters={
+            "steps": "maximum number of steps per constant (default: 10,000)",
+            "step_size": "step size of Adam (default: 0.01)",
+            "search_steps": "number of constants tried (default: 9)",
+            "constant": "first constant (default: 0.001)",
+            "confidence": "margin by which an image has to be misclassified (default: 0)",
+            "abort_early": "end a constant's steps when they no longer help (default: true)",
+        },
         passes=_passes,
     ),
     AttackRow(
         name="deepfool",
         summary="DeepFool, linf and l2, from foolbox (arXiv 1511.04599)",
         kind=Foolbox,
-        create=partial(Foolbox, "deepfool"),
-        parameters=_PARAMETERS,
+        create=partial(_for_evaluation, "deepfool"),
+        parameters={
+            "steps": "maximum number of steps (default: 50)",
+            "overshoot": "share by which the boundary is overstepped (default: 0.02)",
+            "candidates": "number of likeliest classes to aim at (default: 10)",
+            "loss": "differences of logits or crossentropy (default: logits)",
+        },
         passes=_passes,
     ),
     AttackRow(
         name="ead",
         summary="elastic-net attack, l1, from foolbox (arXiv 1709.04114)",
         kind=Foolbox,
-        create=partial(Foolbox, "ead"),
-        parameters=_PARAMETERS,
+        create=partial(_for_evaluation, "ead"),
+        parameters={
+            "steps": "maximum number of steps per constant (default: 10,000)",
+            "step_size": "first step size (default: 0.01)",
+            "decision_rule": "keep the shortest image by elastic net, EN, or by l1, L1 (default: L1)",
+            "regularization": "weight of the l1 penalty (default: 0.01)",
+            "search_steps": "number of constants tried (default: 9)",
+            "constant": "first constant (default: 0.001)",
+            "confidence": "margin by which an image has to be misclassified (default: 0)",
+            "abort_early": "end a constant's steps when they no longer help (default: true)",
+        },
         passes=_passes,
     ),
     AttackRow(
         name="slide",
         summary="sparse l1 descent, from foolbox (arXiv 1904.13000)",
         kind=Foolbox,
-        create=partial(Foolbox, "slide"),
-        parameters=_PARAMETERS,
+        create=partial(_for_evaluation, "slide"),
+        parameters={
+            "steps": "number of steps (default: 10)",
+            "step_size": "length of a step",
+            "relative_step": "length of a step, relative to eps (default: 0.2)",
+            "quantile": "share of the gradient's entries that a step leaves out (default: 0.99)",
+            "random_start": "start at a random point of the ball (default: false)",
+        },
         passes=_passes,
     ),
     AttackRow(
         name="brendel-bethge",
         summary="walk along the decision boundary, from foolbox (arXiv 1907.01003)",
         kind=Foolbox,
-        create=partial(Foolbox, "brendel-bethge"),
-        parameters=_PARAMETERS,
+        create=partial(_for_evaluation, "brendel-bethge"),
+        parameters={
+            "steps": "maximum number of steps (default: 1000)",
+            "learning_rate": "size of the trust region (default: 0.001)",
+            "learning_rate_decay": "factor of the learning rate at each decay (default: 0.5)",
+            "learning_rate_decays": "number of decays (default: 20)",
+            "overshoot": "aim at the boundary, 1, or beyond it, above 1 (default: 1.1)",
+            "momentum": "momentum of the estimate of the boundary (default: 0.8)",
+            "search_steps": "steps of the search for a start on the boundary (default: 10)",
+        },
         passes=_passes,
     ),
     AttackRow(
         name="pgd-l1",
         summary="projected gradient descent in the l1 ball, from foolbox (arXiv 1706.06083)",
         kind=Foolbox,
-        create=partial(Foolbox, "pgd-l1"),
-        parameters=_PARAMETERS,
+        create=partial(_for_evaluation, "pgd-l1"),
+        parameters={
+            "steps": "number of steps (default: 50)",
+            "step_size": "length of a step",
+            "relative_step": "length of a step, relative to eps (default: 0.025)",
+            "random_start": "start at a random point of the ball (default: true)",
+        },
         passes=_passes,
     ),
 )

@@ -45,6 +45,7 @@ class PGD:
             arXiv 2002.11242, algorithm 1).
         step_noise: uniform noise in [0, ``step_noise``) that is added to every entry of a step's direction; it helps
             friendly adversarial training out of points without a gradient.
+        relative_step: the length of a step relative to ``eps``, instead of ``step_size``.
 
     Raises:
         InputError: a value is out of range.
@@ -59,8 +60,9 @@ class PGD:
     start: Start = "uniform"
     early_stop: bool = False
     tau: int = 0
-    # Left out of the text, which checkpoints that were written without it are compared with.
+    # Left out of the text, with which that of checkpoints and evaluations of before is compared.
     step_noise: float = field(default=0.0, repr=False)
+    relative_step: float | None = field(default=None, repr=False)
 
     name = "pgd"
 
@@ -78,6 +80,12 @@ class PGD:
         check_at_least("step_noise", self.step_noise, 0)
         if self.step_size is not None:
             check_at_least("step_size", self.step_size, 0, exclusive=True)
+        if self.relative_step is not None:
+            check_at_least("relative_step", self.relative_step, 0, exclusive=True)
+            if self.step_size is not None:
+                raise InputError(
+                    f"step_size={self.step_size:g} and relative_step={self.relative_step:g}: expected one of the two"
+                )
         if self.start == "none" and self.restarts > 1:
             raise InputError(f"restarts={self.restarts} with start='none': every restart would be the same; use 1")
         if self.start == "none" and self.loss == "kl":
@@ -86,6 +94,8 @@ class PGD:
     @property
     def step_length(self) -> float:
         """The length of a step in ``norm``."""
+        if self.relative_step is not None:
+            return self.relative_step * self.eps
         return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
 
     @property
@@ -219,16 +229,35 @@ def _for_evaluation(*, steps: int = 20, restarts: int = 5, loss: Any = "ce", **b
     return PGD(**budget, steps=steps, restarts=restarts, loss=loss, start=start, early_stop=True)
 
 
-ROW = AttackRow(
-    name="pgd",
-    summary="projected gradient descent from random starts (arXiv 1706.06083)",
-    kind=PGD,
-    create=_for_evaluation,
-    parameters={
-        "steps": "gradient steps per restart (default: 20)",
-        "step_size": "length of a step (default: 2.5 * eps / steps)",
-        "restarts": "independent random starts; the worst case counts (default: 5)",
-        "loss": "loss to maximise: ce, margin or kl (default: ce)",
-    },
-    passes=lambda attack: GRADIENT * attack.steps * attack.restarts,
+ROWS = (
+    AttackRow(
+        name="pgd",
+        summary="projected gradient descent from random starts (arXiv 1706.06083)",
+        kind=PGD,
+        create=_for_evaluation,
+        parameters={
+            "steps": "gradient steps per restart (default: 20)",
+            "step_size": "length of a step (default: 2.5 * eps / steps)",
+            "relative_step": "length of a step, relative to eps",
+            "restarts": "independent random starts; the worst case counts (default: 5)",
+            "loss": "loss to maximise: ce, margin or kl (default: ce)",
+        },
+        passes=lambda attack: GRADIENT * attack.steps * attack.restarts,
+    ),
+    AttackRow(
+        name="pgd-20",
+        summary="preset: pgd with 20 steps of eps / 4 (2/255 at 8/255) and one random start",
+        kind=PGD,
+        preset_of="pgd",
+        preset={"steps": 20, "relative_step": 0.25, "restarts": 1},
+        parameters={"loss": "loss to maximise: ce, margin or kl (default: ce)"},
+    ),
+    AttackRow(
+        name="pgd-100",
+        summary="preset: pgd with 100 steps of eps / 4 (2/255 at 8/255) and one random start",
+        kind=PGD,
+        preset_of="pgd",
+        preset={"steps": 100, "relative_step": 0.25, "restarts": 1},
+        parameters={"loss": "loss to maximise: ce, margin or kl (default: ce)"},
+    ),
 )

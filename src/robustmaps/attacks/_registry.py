@@ -25,6 +25,9 @@ class AttackRow:
         create: makes it for an evaluation, from ``norm``, ``eps`` and those of its parameters that are given; the
             class itself if left out.
         parameters: what each option that it takes means, beside ``norm`` and ``eps``.
+        preset_of: the name of the attack of which this is a preset; empty for attacks of their own. Evaluations
+            record the attack itself, so that a preset and the same options by hand are one evaluation.
+        preset: the options that the preset decides.
         passes: forward passes at most that it makes for an image, a gradient being worth two; None where that is not
             known.
     """
@@ -34,6 +37,8 @@ class AttackRow:
     kind: type[Any]
     create: Callable[..., "Attack"] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    preset_of: str = ""
+    preset: Mapping[str, Any] = field(default_factory=dict)
     passes: Callable[[Any], float | None] = lambda attack: None  # noqa: ARG005
 
 
@@ -47,7 +52,17 @@ def check_parameters(names: Iterable[str], given: Mapping[str, object]) -> None:
     Raises:
         InputError: an unknown attack, or an option without effect.
     """
-    check_taken([_REGISTRY.find(name) for name in names], given, ("norm", "eps"))
+    rows = [_REGISTRY.find(name) for name in names]
+    for row in rows:
+        decided: Mapping[str, Any] = row.values.get("preset") or {}
+        for key in given.keys() & decided.keys():
+            if not any(key in other.parameters for other in rows):
+                fixed = ", ".join(f"{name}={value}" for name, value in decided.items())
+                base = row.values["preset_of"]
+                raise InputError(
+                    f"{key}={given[key]!r}: {row.name} is {base} with {fixed}; leave it out, or use {base} instead"
+                )
+    check_taken(rows, given, ("norm", "eps"), lambda: {name: row.parameters for name, row in listed().items()})
 
 
 def create(name: str, norm: str, eps: float, **parameters: Any) -> "Attack":
@@ -64,7 +79,8 @@ def create(name: str, norm: str, eps: float, **parameters: Any) -> "Attack":
     """
     check_parameters([name], parameters)
     row = _REGISTRY.row(name)
-    return (row.create or row.kind)(norm=norm, eps=eps, **parameters)
+    base = _REGISTRY.row(row.preset_of) if row.preset_of else row
+    return (base.create or base.kind)(norm=norm, eps=eps, **row.preset, **parameters)
 
 
 def from_settings(settings: Mapping[str, Any]) -> "Attack":

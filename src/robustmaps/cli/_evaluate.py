@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from robustmaps.cli._terminal._options import Computing, SplitImages, TrainedNetwork, with_model
+from robustmaps.cli._terminal._evaluated import show
+from robustmaps.cli._terminal._options import Computing, Images, TrainedNetwork, with_model
 from robustmaps.cli._terminal._parsing import ATTACKS, parse
-from robustmaps.cli._terminal._shared import Output, open_given
+from robustmaps.cli._terminal._shared import open_given
 from robustmaps.cli._terminal._watch import attacking
-from robustmaps.config import AttackConfig, flat_values
+from robustmaps.config import AttackConfig, Split, flat_values
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.engine.tables import table
 
 if TYPE_CHECKING:
-    from robustmaps.runs import CorruptedRun, EvaluatedCurve, EvaluatedRun
+    from robustmaps.cli._terminal._evaluated import Done
 
 DESCRIPTION = """Attack a trained network on images it has not seen, and write a verdict per image: a run, or any
 network with weights from a file, such as resnet18 --strides 1122 --weights FILE --data cifar10. The same command
@@ -37,10 +37,25 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class EvaluatedImages(Images):
+    """The images.
+
+    Attributes:
+        split: split of the data set to draw from; train measures how well the training images themselves are protected
+    """
+
+    split: Split = "test"
+
+
+@dataclass(frozen=True)
 class Arguments:
     """Options of evaluation.
 
     Attributes:
+        each: attack all images with each attack by itself, with a column each, and give the worst case of all
+        consistent: attack misclassified images too, with the predicted class as label, for the consistent accuracy: the
+            share of images whose prediction stays, right or wrong; takes as long per image as the attack
+        transfer: further runs; attacks are made on every network and tried on all of them
         corruptions: folder of corrupted test images in the form of CIFAR-10-C (labels.npy and a .npy for each
             corruption, five severities); measures the accuracy on them instead of attacking
         seed: seed of the attack's random draws
@@ -53,8 +68,11 @@ class Arguments:
 
     network: TrainedNetwork = field(default_factory=TrainedNetwork)
     attack: AttackConfig = field(default_factory=AttackConfig)
-    images: SplitImages = field(default_factory=SplitImages)
+    images: EvaluatedImages = field(default_factory=EvaluatedImages)
     computing: Computing = field(default_factory=Computing)
+    each: bool = False
+    consistent: bool = False
+    transfer: tuple[Path, ...] = ()
     corruptions: Path | None = None
     seed: int = 0
     save_adversarials: bool = False
@@ -68,10 +86,21 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, with_model(arguments), "evaluate", DESCRIPTION, rows=ATTACKS)
     given.attack.check()
-    from robustmaps.runs import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_curve
+    if given.each:
+        given.attack.columns()
+    from robustmaps.runs import (
+        Options,
+        evaluate_checkpoint,
+        evaluate_corrupted,
+        evaluate_curve,
+        evaluate_each,
+        evaluate_transfer,
+    )
 
     if given.corruptions is not None:
         _refuse_beside_corruptions(given)
+    if given.transfer:
+        _refuse_beside_transfer(given)
     checkpoint = open_given(given.network, given.images.data)
     with attacking() as watch:
         options = Options(
@@ -81,12 +110,17 @@ def run(arguments: Sequence[str]) -> None:
             seed=given.seed,
             save_adversarials=given.save_adversarials,
             eight_bit=given.eight_bit,
+            consistent=given.consistent,
             watcher=watch,
         )
         try:
-            done: EvaluatedRun | EvaluatedCurve | CorruptedRun
+            done: Done
             if given.corruptions is not None:
                 done = evaluate_corrupted(checkpoint, given.corruptions, options, out=given.out)
+            elif given.transfer:
+                done = evaluate_transfer([checkpoint, *given.transfer], given.attack, options, out=given.out)
+            elif given.each:
+                done = evaluate_each(checkpoint, given.attack, options, out=given.out)
             elif len(given.attack.eps) > 1:
                 done = evaluate_curve(checkpoint, given.attack, options, out=given.out)
             else:
@@ -94,14 +128,14 @@ def run(arguments: Sequence[str]) -> None:
         except KeyboardInterrupt:
             what = "batch" if given.corruptions is None else "corruption"
             raise Interrupted(f"stopped; the same command continues after the last finished {what}") from None
-    _print(done, given)
+    show(done, given.json)
 
 
 def _refuse_beside_corruptions(given: Arguments) -> None:
     """Options that would be without effect are a misunderstanding."""
     default = flat_values(Arguments())
     idle = {*vars(AttackConfig()), "data", "classes", "split", "seed", "precision", "compile"}
-    idle |= {"save_adversarials", "eight_bit"}
+    idle |= {"save_adversarials", "eight_bit", "each", "consistent", "transfer"}
     changed = [f"--{k.replace('_', '-')}" for k, v in flat_values(given).items() if k in idle and v != default[k]]
     if changed:
         raise InputError(
@@ -110,91 +144,9 @@ def _refuse_beside_corruptions(given: Arguments) -> None:
         )
 
 
-def _print_corrupted(done: "CorruptedRun", as_json: bool) -> None:
-    figures = done.figures
-
-    def short(rate: dict[str, Any]) -> str:
-        return f"{100 * rate['value']:.1f}"
-
-    def full(rate: dict[str, Any]) -> str:
-        low, high = rate["interval"]
-        return f"{short(rate)} [{100 * low:.1f}, {100 * high:.1f}]"
-
-    rows = [
-        (name, *(short(rate) for rate in of["severities"]), full(of["mean"]))
-        for name, of in figures["corruptions"].items()
-    ]
-    rows.append(("all", *map(short, figures["severities"]), full(figures["mean_corruption_accuracy"])))
-    Output(as_json).result(
-        {**figures, "file": str(done.path)},
-        table(("% at severity", *map(str, range(1, 6)), "mean [95 %]"), rows, words=1),
-        f"{figures['images']} images, each with 5 severities of {len(rows) - 1} corruptions, not attacked.",
-        f"{'Evaluated before' if done.before else 'With the interval of every accuracy'}: {done.path}",
-        *(f"Note: {warning}" for warning in figures.get("warnings", ())),
-    )
-
-
-def _print(done: "EvaluatedRun | EvaluatedCurve | CorruptedRun", given: Arguments) -> None:
-    from robustmaps.runs import CorruptedRun, EvaluatedRun
-
-    if isinstance(done, CorruptedRun):
-        _print_corrupted(done, given.json)
-        return
-    output = Output(given.json)
-    if isinstance(done, EvaluatedRun):
-        output.result(_values(done), _stages(done), *_summary(done, given.images.split))
-        return
-    first = done.runs[0].evaluation
-    rows = [("0", str(first.clean_accuracy), "")]
-    rows += [(_fraction(run), str(run.evaluation.robust_accuracy), run.path.name) for run in done.runs]
-    output.result(
-        {"curve": [_values(run) for run in done.runs], "file": str(done.path), "plot": str(done.plot)},
-        table((f"eps, {first.norm}", "accuracy [95 %]", "verdicts"), rows, words=1),
-        f"{len(first.verdicts)} {given.images.split} images. Curve: {done.path}\nPlot: {done.plot}",
-        *_warnings(done.runs[-1]),
-    )
-
-
-def _values(done: "EvaluatedRun") -> dict[str, Any]:
-    adversarials = {"adversarials": str(done.adversarials)} if done.adversarials is not None else {}
-    return {**done.evaluation.to_dict(), "file": str(done.path), **adversarials}
-
-
-def _stages(done: "EvaluatedRun") -> object:
-    """A row per attack, with what was left after it."""
-    evaluation = done.evaluation
-    standing = evaluation.clean_accuracy.successes
-    rows = [("clean", "", str(standing), str(evaluation.clean_accuracy), "")]
-    for stage in evaluation.stages:
-        standing -= stage["broken"]
-        share = f"{100 * standing / len(evaluation.verdicts):.1f} %"
-        rows.append((stage["name"], str(stage["attacked"]), str(standing), share, f"{stage['seconds']:.1f} s"))
-    robust = evaluation.robust_accuracy
-    rows.append(("robust", "", str(robust.successes), str(robust), f"{evaluation.seconds:.1f} s"))
-    return table(("attack", "attacked", "survivors", "accuracy [95 %]", "time"), rows, words=1)
-
-
-def _summary(done: "EvaluatedRun", split: str) -> list[str]:
-    evaluation = done.evaluation
-    lines = [
-        f"{len(evaluation.verdicts)} {split} images, {evaluation.norm}, eps {_fraction(done)}, seed {evaluation.seed}.",
-        f"{'Evaluated before' if done.before else 'Verdicts'}: {done.path}",
-    ]
-    if done.adversarials is not None:
-        lines.append(f"Adversarial images: {done.adversarials}")
-    if (saved := evaluation.saved) is not None:
-        lines.append(
-            f"Saved as 8-bit PNG, {saved['misleading_at_8_bits']} of the {saved['images']} images still mislead the "
-            f"network, {saved['within_budget_at_8_bits']} of them within the budget."
-        )
-    return [*lines, *_warnings(done)]
-
-
-def _warnings(done: "EvaluatedRun") -> list[str]:
-    return [f"Note: {warning}" for warning in done.evaluation.warnings]
-
-
-def _fraction(done: "EvaluatedRun") -> str:
-    from robustmaps.engine.numbers import as_fraction
-
-    return as_fraction(done.evaluation.eps)
+def _refuse_beside_transfer(given: Arguments) -> None:
+    """The images made on each network are always kept; columns and consistency are no part of a matrix."""
+    idle = [name for name in ("each", "consistent", "save_adversarials") if getattr(given, name)]
+    if idle:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise InputError(f"--transfer: a matrix of networks has no use for {options}; leave it out")

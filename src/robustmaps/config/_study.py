@@ -22,6 +22,8 @@ from robustmaps.engine.reading.plain import read_json
 STUDY = "study.json"
 """The file in a study's folder that lists its runs."""
 _MEND = "sweep the study again to write it again"
+Split = Literal["test", "validation", "train"]
+"""A split of a data set; figures on training images are no measure of new ones."""
 _KEYS = ("axes", "fixed", "exclude", "evaluation")
 
 
@@ -33,15 +35,19 @@ class EvaluationConfig:
         attack: what to attack with.
         samples: how many images, drawn evenly from the classes; all where None.
         split: which images.
+        each: attack all images with each attack by itself, too, and take the worst case.
+        consistent: attack misclassified images too, for the consistent accuracy.
         attack_seed: of the attack's random draws.
         batch_size: images at once. It has one value for all, since the figures depend on it.
     """
 
     attack: AttackConfig = field(default_factory=AttackConfig)
     samples: int | None = None
-    split: Literal["test", "validation"] = "test"
+    split: Split = "test"
     attack_seed: int = 0
     batch_size: int = 256
+    each: bool = False
+    consistent: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Flat keys and plain values."""
@@ -251,6 +257,8 @@ def _evaluation(entry: Any, where: str) -> EvaluationConfig:
             raise InputError(f"{where}: {name}={value}: expected at least 1")
     try:
         attack.check()
+        if rest.each:
+            attack.columns()
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return replace(rest, attack=attack)

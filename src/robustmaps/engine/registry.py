@@ -11,6 +11,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.abc import InspectLoader
 from typing import Any, Generic, Protocol, TypeVar
@@ -189,16 +190,23 @@ class Registry(Generic[R]):
         return InputError(f"{origin or self._package} has {self._kind}s in {module}, which can't be used ({why})")
 
 
-def check_taken(rows: Iterable[Listed], given: Mapping[str, object], common: Iterable[str] = ()) -> None:
+def check_taken(
+    rows: Iterable[Listed],
+    given: Mapping[str, object],
+    common: Iterable[str] = (),
+    everywhere: Callable[[], Mapping[str, Iterable[str]]] = dict,
+) -> None:
     """Refuse options that none of the rows takes.
 
     Args:
         rows: the chosen rows.
         given: the given options.
         common: options that all rows take, for the message.
+        everywhere: returns the options of all rows by name, for the message.
 
     Raises:
-        InputError: an option would have no effect; the message lists the valid ones.
+        InputError: an option would have no effect; the message lists the valid ones, with the nearest match or who
+            takes the option.
     """
     chosen = list(rows)
     for key, value in given.items():
@@ -207,11 +215,18 @@ def check_taken(rows: Iterable[Listed], given: Mapping[str, object], common: Ite
         who = " and ".join(row.name for row in chosen)
         takes = "; ".join(f"{row.name} takes {', '.join([*common, *row.parameters])}" for row in chosen)
         have = "has" if len(chosen) == 1 else "have"
-        raise InputError(f"{key}={value!r}: {who} {have} no such parameter; leave it out ({takes})")
+        near = get_close_matches(key, [name for row in chosen for name in row.parameters], n=1)
+        others = [name for name, options in everywhere().items() if key in options]
+        mend = f"did you mean {near[0]}?" if near else "leave it out"
+        if others:
+            mend = f"leave it out, or use {' or '.join(others)}"
+        raise InputError(f"{key}={value!r}: {who} {have} no such parameter; {mend} ({takes})")
 
 
 def parse_parameters(text: str | None, what: str) -> dict[str, Any]:
     """Parameters written as ``NAME=VALUE,NAME=VALUE``; values are numbers, true, false or text.
+
+    In ``OWNER.NAME=VALUE``, the owner stays as it is written.
 
     >>> parse_parameters("tries=3, shape=round, fast=true", "attack_parameters")
     {'tries': 3, 'shape': 'round', 'fast': True}
@@ -224,8 +239,14 @@ def parse_parameters(text: str | None, what: str) -> dict[str, Any]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise InputError(f"{what}={text!r}: expected NAME=VALUE, several with commas, such as tries=3,shape=round")
-        values[name.replace("-", "_")] = _value(value)
+        owner, dot, option = name.rpartition(".")
+        values[f"{owner}{dot}{option.replace('-', '_')}"] = _value(value)
     return values
+
+
+def written(value: object) -> str:
+    """A value as `parse_parameters` reads it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _value(text: str) -> Any:

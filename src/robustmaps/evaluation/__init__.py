@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._agreement import Computed, agree, read_computed
     from robustmaps.evaluation._checks import Doubt, Finding
     from robustmaps.evaluation._comparison import Comparison, compare_all, holm
+    from robustmaps.evaluation._consistency import with_consistency
     from robustmaps.evaluation._corruptions import (
         CorruptionEvaluation,
         corruption_files,
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning, compare
     from robustmaps.evaluation._state import STATE_FILES, check_images, claim_state
+    from robustmaps.evaluation._transfer import Transfer, for_transfer, right_on
+    from robustmaps.evaluation._worst_case import ALONE, worst_case
 
 __all__ = [
+    "ALONE",
     "ROBUST",
     "STATE_FILES",
     "WRONG",
@@ -36,6 +40,7 @@ __all__ = [
     "EvaluationWarning",
     "Finding",
     "Identity",
+    "Transfer",
     "agree",
     "attack_settings",
     "check_images",
@@ -48,13 +53,17 @@ __all__ = [
     "diagnose",
     "evaluate",
     "evaluate_corruptions",
+    "for_transfer",
     "holm",
     "images_sha256",
     "mean_accuracy",
     "over_seeds",
     "rate_over_seeds",
     "read_computed",
+    "right_on",
     "weights_sha256",
+    "with_consistency",
+    "worst_case",
 ]
 
 # Lazy, so that recorded evaluations can be read without PyTorch.

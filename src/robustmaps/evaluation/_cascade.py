@@ -19,7 +19,7 @@ from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
 from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
-from robustmaps.evaluation._result import ROBUST, WRONG
+from robustmaps.evaluation._result import NORMS, ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found, image_checksum
 
 
@@ -38,6 +38,7 @@ class Cascade:
         found: the results so far, kept up to date.
         adversarials: like ``x``; receives the adversarial images. None to discard them.
         eight_bit: round adversarial images to 8 bits, towards the clean image.
+        every: attack misclassified samples too, and put the image of each attacked sample into ``adversarials``.
         keep: called after every batch.
         watcher: receives progress reports.
     """
@@ -52,6 +53,7 @@ class Cascade:
     found: Found
     adversarials: Tensor | None
     eight_bit: bool
+    every: bool
     keep: Callable[[], None]
     watcher: Watcher
 
@@ -86,7 +88,8 @@ class Cascade:
     def run(self, attack: Attack, position: int) -> None:
         """Attack the unbroken samples; ``position`` in the order gives the attack its own random draws."""
         if position == len(self.found.stages):
-            self.found.stages.append(AttackStage(self.names[position], self._standing()))
+            rows = self._all_but_broken(first=position == 0) if self.every else self._standing()
+            self.found.stages.append(AttackStage(self.names[position], rows))
         stage = self.found.stages[position]
         self._report(stage, 0.0, 0.0)
         while stage.done < len(stage.rows):
@@ -128,15 +131,20 @@ class Cascade:
                 )
         # Read at once: each value by itself would make a GPU wait.
         fallen, distances = broken.tolist(), distance.tolist()
+        sizes = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
         self.found.undecided += int((odd & broken).sum())
         self.found.gradients += self._gradients()[0] - before[0]
         self.found.mended += self._gradients()[1] - before[1]
+        wrong = [self.found.verdicts[row] == WRONG for row in rows]
+        fallen = [broken and not before for broken, before in zip(fallen, wrong, strict=True)]
         for index, row in enumerate(rows):
             if fallen[index]:
                 self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
-                if self.adversarials is not None:
-                    self.adversarials[row] = x_adv[index].to(self.adversarials)
-                    self.found.images[str(row)] = image_checksum(self.adversarials[row])
+                if self.found.perturbations is not None:
+                    self.found.perturbations[row] = tuple(sizes[index])
+            if self.adversarials is not None and (fallen[index] or self.every):
+                self.adversarials[row] = x_adv[index].to(self.adversarials)
+                self.found.images[str(row)] = image_checksum(self.adversarials[row])
         stage.broken += sum(fallen)
 
     def _attempt(
@@ -178,6 +186,11 @@ class Cascade:
 
     def _standing(self) -> list[int]:
         return [row for row, verdict in enumerate(self.found.verdicts) if verdict == ROBUST]
+
+    def _all_but_broken(self, *, first: bool) -> list[int]:
+        """The unbroken samples, and the misclassified ones for the first attack."""
+        kept = (ROBUST, WRONG) if first else (ROBUST,)
+        return [row for row, verdict in enumerate(self.found.verdicts) if verdict in kept]
 
     def _batch(self, rows: list[int]) -> tuple[Tensor, Tensor]:
         return self.x[rows].float().to(self.device), self.y[rows].to(self.device)

@@ -45,6 +45,7 @@ def evaluate(
     adversarials: Tensor | None = None,
     flush: Callable[[], None] = _nothing,
     eight_bit: bool = False,
+    every: bool = False,
     smaller: Evaluation | None = None,
     checks: bool = True,
     watcher: Watcher = ignore,
@@ -79,6 +80,8 @@ def evaluate(
         flush: called before each save of ``state``; returns when the adversarial images it counts are on the disk.
         eight_bit: round adversarial images to 8 bits per channel, towards the clean image and so within the budget. A
             sample then only counts as broken by an image that can be saved as PNG.
+        every: attack misclassified samples too, and put the image of each attacked sample into ``adversarials``, also
+            where it broke nothing, as transfer to other networks needs them. Verdicts are the same.
         smaller: an evaluation of the same network and images with a smaller budget, whose broken samples stay broken.
         checks: look for reasons to doubt the figures.
         watcher: receives progress reports.
@@ -91,7 +94,7 @@ def evaluate(
         EvaluationWarning: for each reason to doubt the figures.
     """
     attacks = stages(attack)
-    names = verdict_names(attacks)
+    names = verdict_names([one.name for one in attacks])
     check_batch(x, y)
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
@@ -103,7 +106,7 @@ def evaluate(
     given = engine
     if engine is None:
         engine = AttackEngine(model, ViewOptions(precision=resolve_precision(precision, device), compile=compile))
-    images, described = images_sha256(x, y), attack_settings(attacks, eight_bit=eight_bit)
+    images, described = images_sha256(x, y), attack_settings(attacks, eight_bit=eight_bit, every=every)
     example = x[:8].float().to(device)
     _try(model, example)
     modes = [(module, module.training) for module in model.modules()]
@@ -132,7 +135,7 @@ def evaluate(
         )
         keep = stack.enter_context(_timed(found, folder, flush))
         stack.enter_context(torch.no_grad())
-        cascade = Cascade(view, plain, x, y, names, device, seed, found, adversarials, eight_bit, keep, watcher)
+        cascade = Cascade(view, plain, x, y, names, device, seed, found, adversarials, eight_bit, every, keep, watcher)
         if not begun:
             answers, logits = cascade.classify()
             if checks:
@@ -162,6 +165,7 @@ def evaluate(
         },
         undecided=found.undecided,
         computes=None if network is None else network.computes,
+        perturbations=tuple(found.perturbations or ()),
     )
 
 
@@ -181,7 +185,7 @@ def _try(model: nn.Module, example: Tensor) -> None:
 def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: str, network: Identity | None) -> Found:
     """The results before the first attack."""
     if smaller is None:
-        return Found([ROBUST] * samples, [None] * samples, batch_size)
+        return Found([ROBUST] * samples, [None] * samples, batch_size, perturbations=[None] * samples)
     if smaller.images_sha256 != images:
         raise InputError("smaller: made on other images; expected an evaluation of the same images")
     if smaller.computes is not None and network is not None and not network.matches(smaller.computes):
@@ -191,6 +195,8 @@ def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: st
         [verdict if b else ROBUST for verdict, b in zip(smaller.verdicts, broken, strict=True)],
         [distance if b else None for distance, b in zip(smaller.distances, broken, strict=True)],
         batch_size,
+        # Wrong and robust samples have none.
+        perturbations=list(smaller.perturbations) if smaller.perturbations else None,
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -30,19 +30,19 @@ def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
     return attacks
 
 
-def verdict_names(attacks: Sequence[Attack]) -> list[str]:
-    """The verdicts of the samples that each attack breaks: its name, with a number if several share it.
+def verdict_names(attacks: Sequence[str]) -> list[str]:
+    """The verdicts of the samples that attacks of these names break: the name, with a number if several share it.
 
     Raises:
         InputError: a name means something else as a verdict.
     """
     names: list[str] = []
     for position, attack in enumerate(attacks):
-        if attack.name in (ROBUST, WRONG):
-            raise InputError(f"attack {attack.name!r}: the name stands for a verdict; give the attack another name")
-        taken = {*names, *(other.name for other in attacks[position + 1 :])} if attack.name in names else set()
-        numbered = (f"{attack.name}#{number}" for number in itertools.count(position + 1))
-        names.append(next(name for name in itertools.chain([attack.name], numbered) if name not in taken))
+        if attack in (ROBUST, WRONG):
+            raise InputError(f"attack {attack!r}: the name stands for a verdict; give the attack another name")
+        taken = {*names, *attacks[position + 1 :]} if attack in names else set()
+        numbered = (f"{attack}#{number}" for number in itertools.count(position + 1))
+        names.append(next(name for name in itertools.chain([attack], numbered) if name not in taken))
     return names
 
 
@@ -52,12 +52,19 @@ def caveats(attack: Attack | Sequence[Attack]) -> list[str]:
     return [text for one in given if isinstance(text := getattr(one, "caveat", None), str)]
 
 
-def attack_settings(attack: Attack | Sequence[Attack], *, eight_bit: bool = False) -> list[dict[str, Any]]:
+def attack_settings(
+    attack: Attack | Sequence[Attack], *, eight_bit: bool = False, every: bool = False
+) -> list[dict[str, Any]]:
     """Name and fields of each of the `stages`, as read back from JSON; other values are given by their ``repr``.
 
-    ``eight_bit`` is among them if True: it makes each attack another one.
+    ``eight_bit`` and ``every`` are among them if True: they make each attack another one.
     """
-    return [{**_settings(stage), **({"eight_bit": True} if eight_bit else {})} for stage in stages(attack)]
+    marks = {name: True for name, given in (("eight_bit", eight_bit), ("every", every)) if given}
+    return [{**_settings(stage), **marks} for stage in stages(attack)]
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _settings(attack: Attack) -> dict[str, Any]:
@@ -65,7 +72,7 @@ def _settings(attack: Attack) -> dict[str, Any]:
     shown: dict[str, Any] = asdict(attack) if is_dataclass(attack) else {}
     kind: Any = type(attack)
     for item in fields(kind) if shown else ():
-        if not item.repr and shown[item.name] == item.default:
+        if not item.repr and shown[item.name] == _default(item):
             del shown[item.name]
     values: dict[str, Any] = json.loads(json.dumps({"name": attack.name, **shown}, default=repr))
     return values

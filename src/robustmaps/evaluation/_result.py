@@ -1,7 +1,8 @@
 """The result of an evaluation: a verdict per sample, and the rates that follow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._comparison import Comparison, compare_all
+from robustmaps.evaluation._rates import over_seeds
 
 WRONG = "wrong"
 ROBUST = "robust"
@@ -40,6 +42,30 @@ class _Rate:
 
 
 @dataclass(frozen=True)
+class Misclassified:
+    """Attacks on misclassified samples, with the predicted class as label.
+
+    Attributes:
+        verdicts: per misclassified sample, in their order: ``robust`` (the prediction stayed), the name of the attack
+            that changed it, or ``wrong`` (there is none, such as of NaN).
+        stages: samples attacked and changed by each attack, and its time in seconds.
+        seconds: wall time.
+    """
+
+    verdicts: tuple[str, ...]
+    stages: tuple[Mapping[str, Any], ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "verdicts": list(self.verdicts),
+            "stages": [dict(stage) for stage in self.stages],
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Verdicts per sample, with the settings that led to them.
 
@@ -55,7 +81,7 @@ class Evaluation:
         stages: samples attacked and broken by each attack, and its time in seconds.
         warnings: reasons to doubt the figures, in words.
         checkpoint_sha256: hash of the evaluated weights' file; None for a network in memory.
-        split: the split of the images, ``test`` or ``validation``; None if unknown.
+        split: the split of the images, ``test``, ``validation`` or ``train``; None if unknown.
         saved: counts of the adversarial images that were saved; see `check_saved`. None if none were.
         environment: device, versions, threads and settings; ``sessions`` lists those of each, if it was resumed with
             others.
@@ -63,6 +89,9 @@ class Evaluation:
         computes: what the network computes on a few fixed images, which with its weights is its identity; None if not
             recorded.
         data: name, fingerprint and image size of the data set; empty if not recorded.
+        perturbations: per sample l_inf, l_2 and l_1 norm of the perturbation that broke it, if any; empty if not
+            recorded.
+        misclassified: whether the predictions of misclassified samples stay under attack; None if not measured.
     """
 
     verdicts: tuple[str, ...]
@@ -82,6 +111,8 @@ class Evaluation:
     undecided: int = 0
     computes: Computed | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    perturbations: tuple[tuple[float, float, float] | None, ...] = ()
+    misclassified: Misclassified | None = None
 
     @property
     def clean_correct(self) -> NDArray[np.bool_]:
@@ -103,12 +134,46 @@ class Evaluation:
         """The share of samples that withstood every attack."""
         return Measured.share(int(self.robust_correct.sum()), len(self.verdicts))
 
+    @property
+    def consistent_correct(self) -> NDArray[np.bool_] | None:
+        """Which samples' predictions withstood every attack, right or wrong, shape (N,); None if not measured."""
+        if self.misclassified is None:
+            return None
+        kept = self.robust_correct
+        kept[~self.clean_correct] = [verdict == ROBUST for verdict in self.misclassified.verdicts]
+        return kept
+
+    @property
+    def consistent_accuracy(self) -> Measured | None:
+        """The share of samples whose prediction withstood every attack, whatever the label; None if not measured.
+
+        The consistent accuracy of IEEE TNNLS 36(3):4690-4702 (2025), doi 10.1109/TNNLS.2024.3360463.
+        """
+        kept = self.consistent_correct
+        return None if kept is None else Measured.share(int(kept.sum()), len(kept))
+
+    @cached_property
+    def mean_distances(self) -> dict[str, Measured]:
+        """Mean l_inf, l_2 and l_1 distance of the images that broke their samples, with Student's 95 % interval.
+
+        Empty if distances were not recorded, or fewer than two samples were broken.
+        """
+        found = [each for each in self.perturbations if each is not None]
+        if len(found) < 2:
+            return {}
+        each = (over_seeds(distances) for distances in zip(*found, strict=True))
+        return {norm: replace(mean, low=max(0.0, mean.low)) for norm, mean in zip(NORMS, each, strict=True)}
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
+        consistent, found = self.consistent_accuracy, self.perturbations
+        means = {norm: mean.to_dict() for norm, mean in self.mean_distances.items()}
         return {
             "format": _FORMAT,
             "clean_accuracy": self.clean_accuracy.to_dict(),
             "robust_accuracy": self.robust_accuracy.to_dict(),
+            **({} if consistent is None else {"consistent_accuracy": consistent.to_dict()}),
+            **({"mean_distances": means} if found else {}),
             "norm": self.norm,
             "eps": self.eps,
             "attacks": [dict(attack) for attack in self.attacks],
@@ -127,6 +192,8 @@ class Evaluation:
             "data": dict(self.data),
             "verdicts": list(self.verdicts),
             "distances": list(self.distances),
+            **({"perturbations": [each and list(each) for each in found]} if found else {}),
+            **({} if self.misclassified is None else {"misclassified": self.misclassified.to_dict()}),
         }
 
     def save(self, path: str | Path) -> None:
@@ -200,8 +267,19 @@ def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
     for row, (verdict, distance) in enumerate(zip(found.verdicts, found.distances, strict=True)):
         if measured_distances and (verdict in (WRONG, ROBUST)) != (distance is None):
             raise InputError(f"sample {row}: the verdict {verdict!r} contradicts the distance {distance}")
-    for name in ("clean_accuracy", "robust_accuracy"):
-        measured: Measured = getattr(found, name)
+    wrong = found.verdicts.count(WRONG)
+    if found.misclassified is not None and len(found.misclassified.verdicts) != wrong:
+        raise InputError(
+            f"misclassified: {len(found.misclassified.verdicts)} verdicts contradict {wrong} wrong samples"
+        )
+    if found.perturbations and [each is None for each in found.perturbations] != [
+        verdict in (WRONG, ROBUST) for verdict in found.verdicts
+    ]:
+        raise InputError("perturbations contradict the verdicts")
+    for name in ("clean_accuracy", "robust_accuracy", "consistent_accuracy"):
+        measured: Measured | None = getattr(found, name)
+        if measured is None:
+            continue
         written = declared(_Rate, values[name], f"{name}.").value if name in values else measured.value
         if abs(written - measured.value) > _ROUNDING:
             raise InputError(

@@ -59,6 +59,7 @@ class Found:
         gradients, mended: images' gradients that attacks took, and how many of them were NaN or infinite.
         sessions: device, versions, threads and settings of the calls, each once.
         images: checksums of the adversarial images that were kept, by sample.
+        perturbations: see `Evaluation`; None in a state of an earlier version, which has not recorded all of them.
     """
 
     verdicts: list[str]
@@ -72,6 +73,7 @@ class Found:
     mended: int = 0
     sessions: list[dict[str, Any]] = field(default_factory=list)
     images: dict[str, str] = field(default_factory=dict)
+    perturbations: list[tuple[float, float, float] | None] | None = None
 
     def begin(self, session: Mapping[str, Any]) -> None:
         """Record the environment of a call, and warn if it is another than that of the call before."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from robustmaps.figures._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
     from robustmaps.figures._rasters import png_of_change, png_of_image, png_of_map
     from robustmaps.figures._theory_plots import plot_theory
+    from robustmaps.figures._transfer_plot import plot_transfer
 
 __all__ = [
     "AttackedImage",
@@ -21,6 +22,7 @@ __all__ = [
     "plot_plan",
     "plot_samples",
     "plot_theory",
+    "plot_transfer",
     "png_of_change",
     "png_of_image",
     "png_of_map",

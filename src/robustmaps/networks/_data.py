@@ -1,13 +1,13 @@
 """The images that a configuration names."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import get_args
 
 from torch import Tensor
 
-from robustmaps.config import DataConfig
-from robustmaps.data import KNOWN, Dataset, load, load_extra
-from robustmaps.engine.errors import InputError
+from robustmaps.config import DataConfig, Split
+from robustmaps.data import KNOWN, Dataset, ImageSet, load, load_extra
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.progress import Watcher, decoding, ignore
 
 
@@ -36,13 +36,20 @@ def load_data(config: DataConfig, watcher: Watcher = ignore) -> Dataset:
     return replace(data, extra=load_extra(config.extra_data, data, config.extra_share))
 
 
-def choose_images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> tuple[Tensor, Tensor]:
+def choose_images(data: Dataset, split: Split, samples: int | None) -> tuple[Tensor, Tensor]:
     """Images (N, C, H, W) in [0, 1] and labels (N,) of a split, drawn evenly from the classes; all where None.
+
+    Training images are those that are left after validation, without augmentation.
 
     Raises:
         InputError: the split is empty, or has fewer images.
     """
-    images = data.test if split == "test" else data.validation
+    if split not in get_args(Split):
+        raise unknown("split", split, get_args(Split))
+    images: ImageSet = getattr(data, split)
     if len(images) == 0:
         raise InputError(f"{data.name}: the {split} split is empty")
-    return (images if samples is None else images.subset(samples)).tensors()
+    images = images if samples is None else images.subset(samples)
+    if images.images.shape[2:] != data.test.images.shape[2:]:  # larger, for random crops
+        images = images.centre(data.test.images.shape[-1])
+    return images.tensors()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
     from robustmaps.runs._record import RunRecord, read_run, read_runs
     from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
+    from robustmaps.runs._tables._each import EvaluatedColumns, evaluate_each, evaluate_wanted
+    from robustmaps.runs._tables._transfer import EvaluatedTransfer, evaluate_transfer
     from robustmaps.runs._train import TrainedRun, folder_of, train
     from robustmaps.runs._where import parse_condition
     from robustmaps.runs._yardstick import Yardstick
@@ -22,8 +24,10 @@ __all__ = [
     "RUN_COLUMNS",
     "CorruptedRun",
     "DiagnosedRun",
+    "EvaluatedColumns",
     "EvaluatedCurve",
     "EvaluatedRun",
+    "EvaluatedTransfer",
     "ExportedRun",
     "NotReproduced",
     "Options",
@@ -40,6 +44,9 @@ __all__ = [
     "evaluate_checkpoint",
     "evaluate_corrupted",
     "evaluate_curve",
+    "evaluate_each",
+    "evaluate_transfer",
+    "evaluate_wanted",
     "export",
     "folder_of",
     "list_runs",

@@ -77,6 +77,11 @@ class KeptImages:
         save_weights(path, {"sample": broken, "label": y[broken], "image": found}, about)
         return counts
 
+    def save_all(self, path: Path, y: Tensor, evaluation: Evaluation) -> None:
+        """Write the images of all samples, attacked or not, with their labels."""
+        about = {"norm": evaluation.norm, "eps": str(evaluation.eps), "images_sha256": evaluation.images_sha256}
+        save_weights(path, {"label": y, "image": self.images.contiguous()}, about)
+
 
 def check_file(path: Path, evaluation: Evaluation) -> None:
     """Check that a file written by `KeptImages.save` is intact and belongs to the evaluation.

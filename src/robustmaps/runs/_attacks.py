@@ -1,7 +1,5 @@
 """Create attacks from their configuration."""
 
-from typing import Any
-
 from robustmaps import attacks
 from robustmaps.attacks import Attack
 from robustmaps.config import AttackConfig
@@ -19,10 +17,4 @@ def create_attacks(config: AttackConfig, norm: str, eps: float) -> list[Attack]:
         InputError: a name is unknown, or none of the attacks has a given parameter.
     """
     config.check()
-    given: dict[str, Any] = config.given
-    return [
-        attacks.create(
-            name, config.norm or norm, eps, **{key: each for key, each in given.items() if key in attacks.takes(name)}
-        )
-        for name in config.names
-    ]
+    return [attacks.create(name, config.norm or norm, eps, **config.parameters(name)) for name in config.names]

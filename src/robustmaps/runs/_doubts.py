@@ -40,7 +40,9 @@ def unfinished(checkpoint: Checkpoint) -> Doubt | None:
 
 
 def copied_images(checkpoint: Checkpoint, data: Dataset, x: Tensor, split: str) -> Doubt | None:
-    """Are some of the images (N, C, H, W) in [0, 1] also among the training images?"""
+    """Are some of the images (N, C, H, W) in [0, 1] also among the training images, although of another split?"""
+    if split == "train":
+        return None
     train = _trained_on(checkpoint, data).train.images
     if train.shape[2:] != x.shape[2:]:  # larger, for random crops
         top, left = ((train.shape[axis] - x.shape[axis]) // 2 for axis in (2, 3))

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from robustmaps.attacks import Attack, takes
-from robustmaps.config import AttackConfig
+from robustmaps.config import AttackConfig, Split
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
@@ -14,7 +14,7 @@ from robustmaps.engine.files import short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import alone
-from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256
+from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256, with_consistency
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_file
@@ -73,11 +73,12 @@ class Options:
         save_adversarials: also write the adversarial examples.
         eight_bit: round adversarial images to 8 bits per channel, within the budget; a sample then only counts as
             broken by an image that can be saved as PNG.
+        consistent: also attack the misclassified images, for the consistent accuracy; see `with_consistency`.
         watcher: receives progress reports.
     """
 
     data: str | Dataset | None = None
-    split: Literal["test", "validation"] = "test"
+    split: Split = "test"
     samples: int | None = None
     batch_size: int | None = None
     seed: int = 0
@@ -86,6 +87,7 @@ class Options:
     compile: bool = False
     save_adversarials: bool = False
     eight_bit: bool = False
+    consistent: bool = False
     watcher: Watcher = ignore
 
 
@@ -113,7 +115,7 @@ def evaluate_checkpoint(
         raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected one radius; several make a curve")
     if out is not None and not is_verdicts(Path(out)):  # which may be these, and are looked at with the images
         EvaluationFiles(Path(out), options.save_adversarials).claim()
-    work = _Work(checkpoint, options)
+    work = Work(checkpoint, options)
     return work.run(attack, attack.eps[0] if attack.eps else work.checkpoint.eps, out=out)
 
 
@@ -142,11 +144,16 @@ def evaluate_curve(
         raise InputError(f"eps={','.join(map(as_fraction, attack.eps))}: expected two or more radii, each once")
     if out is not None:
         claim_curve(Path(out))
-    work = _Work(checkpoint, options or Options())
+    return curve(Work(checkpoint, options or Options()), attack, out)
+
+
+def curve(work: "Work", attack: AttackConfig, out: str | Path | None = None) -> EvaluatedCurve:
+    """The same for a network and images that are opened."""
+    radii = sorted(attack.eps)
     files = [work.files(attack, eps, radii[:number]) for number, eps in enumerate(radii)]
     for each in files:
         each.claim()
-    names = _names(attack)
+    names = names_of(attack)
     digest = short_hash([each.path.name for each in files])
     name = f"curve-{names}-{work.checkpoint.norm}-{work.options.split}{len(work.x)}-{digest}.json"
     path = Path(out) if out is not None else work.folder / name
@@ -172,7 +179,7 @@ def evaluate_curve(
     return EvaluatedCurve(tuple(runs), path, plot)
 
 
-class _Work:
+class Work:
     """A network on its device, and its images."""
 
     def __init__(self, checkpoint: str | Path | Checkpoint, options: Options) -> None:
@@ -203,14 +210,41 @@ class _Work:
         if out is None:
             changed = files.path != self._named(config, eps, radii)
             write_present(self.folder, self.checkpoint.sha256, self.network, changed=changed)
-        if known is not None and not files.begun:
+        if known is not None and not files.begun and self._is_whole(known):
             return known
+        before = smaller[-1] if smaller else None
         with alone(files.lock, "at this evaluation"):
             # Another process may have finished it meanwhile.
             if (known := self._known(files, described)) is None:
-                known = self._evaluate(attacks, files, smaller[-1] if smaller else None)
+                known = self._evaluate(attacks, files, before)
+            if not self._is_whole(known):
+                known = self._with_consistency(attacks, files, known, before)
             files.discard_states()
         return known
+
+    def _is_whole(self, known: EvaluatedRun) -> bool:
+        return not self.options.consistent or known.evaluation.misclassified is not None
+
+    def _with_consistency(
+        self, attacks: Sequence[Attack], files: EvaluationFiles, known: EvaluatedRun, smaller: EvaluatedRun | None
+    ) -> EvaluatedRun:
+        options = self.options
+        evaluation = with_consistency(
+            self.model,
+            self.x,
+            attacks,
+            known.evaluation,
+            state=files.consistency_state,
+            smaller=None if smaller is None else smaller.evaluation,
+            eight_bit=options.eight_bit,
+            watcher=options.watcher,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            precision=options.precision,
+            compile=options.compile,
+        )
+        evaluation.save(files.path)
+        return replace(known, evaluation=evaluation, before=False)
 
     def files(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> EvaluationFiles:
         """The files in the run folder.
@@ -229,7 +263,7 @@ class _Work:
         described = attack_settings(create_attacks(config, self.checkpoint.norm, eps), eight_bit=self.options.eight_bit)
         digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, list(smaller)])
         budget = as_fraction(described[0]["eps"]).replace("/", "_")
-        name = f"{_names(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
+        name = f"{names_of(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
         return self.folder / name
 
     def _evaluate(
@@ -257,16 +291,22 @@ class _Work:
         )
         if files.images is not None and kept is not None:
             evaluation = replace(evaluation, saved=kept.save(files.images, self.model, self.x, self.y, evaluation))
-        doubts = (copied_images(self.checkpoint, self.data, self.x, options.split), unfinished(self.checkpoint))
-        warnings = (*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None))
-        data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])}
-        evaluation = replace(
-            evaluation, checkpoint_sha256=self.checkpoint.sha256, split=options.split, warnings=warnings, data=data
-        )
+        evaluation = self.finished(evaluation)
         # The verdicts last: once they are there, the evaluation is done.
         self._describe(evaluation, files)
         evaluation.save(files.path)
         return EvaluatedRun(evaluation, files.path, files.images)
+
+    def finished(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation with what only the run and its data show."""
+        doubts = (copied_images(self.checkpoint, self.data, self.x, self.options.split), unfinished(self.checkpoint))
+        return replace(
+            evaluation,
+            checkpoint_sha256=self.checkpoint.sha256,
+            split=self.options.split,
+            warnings=(*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None)),
+            data={"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])},
+        )
 
     def _as_of_now(self, known: Evaluation, path: Path) -> Evaluation:
         """The earlier evaluation of these weights, with the present state of their run."""
@@ -299,7 +339,7 @@ class _Work:
         return EvaluatedRun(self._as_of_now(known, files.path), files.path, files.images, before=True)
 
 
-def _names(config: AttackConfig) -> str:
+def names_of(config: AttackConfig) -> str:
     """The names of the attacks, for file names and titles."""
     version = "" if config.version in (None, "standard") else f"-{config.version}"
     return "+".join(name + version if "version" in takes(name) else name for name in config.names)

@@ -52,9 +52,18 @@ class EvaluationFiles:
         return self.path.with_name(names[0]), self.path.with_name(names[1])
 
     @property
+    def consistency_state(self) -> Path:
+        """The intermediate results of the attacks on misclassified images."""
+        return self.path.with_name(f"{self.path.stem}.misclassified.partial")
+
+    @property
     def begun(self) -> bool:
         """Whether there are intermediate results: a process that was killed at the very end leaves them."""
-        return any((state / name).exists() for state in self.states for name in STATE_FILES)
+        return any((state / name).exists() for state in self._all_states for name in STATE_FILES)
+
+    @property
+    def _all_states(self) -> tuple[Path, ...]:
+        return *self.states, self.consistency_state
 
     @property
     def lock(self) -> Path:
@@ -71,10 +80,10 @@ class EvaluationFiles:
         paths = [self.path] if self.images is None else [self.path, self.images]
         claim(*paths, ours=lambda path: adversarial(path) if path == self.images else is_verdicts(path))
         claim(self.info, ours=json_with("clean_acc", "autoattack_acc"))
-        for state in self.states:
+        for state in self._all_states:
             claim_state(state)
 
     def discard_states(self) -> None:
         """Remove the intermediate results."""
-        for state in self.states:
+        for state in self._all_states:
             discard(state, STATE_FILES)

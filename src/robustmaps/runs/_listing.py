@@ -76,14 +76,14 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
 def choose_evaluation(record: RunRecord, pattern: str | None = None) -> str | None:
     """The name of the evaluation that represents a run; None if there is none.
 
-    Among those whose names match the pattern, evaluations at the training budget come first, then those with the most
-    images, then the one with the lowest robust accuracy.
+    Among those whose names match the pattern, evaluations of new images come first, then those at the training budget,
+    then those with the most images, then the one with the lowest robust accuracy.
     """
 
-    def rank(name: str) -> tuple[bool, int, float]:
+    def rank(name: str) -> tuple[bool, bool, int, float]:
         evaluation: Evaluation = record.evaluations[name]
         own = (evaluation.norm, evaluation.eps) == (record.config.defense.norm, record.config.defense.eps)
-        return not own, -len(evaluation.verdicts), evaluation.robust_accuracy.value
+        return evaluation.split == "train", not own, -len(evaluation.verdicts), evaluation.robust_accuracy.value
 
     names = [name for name in record.evaluations if pattern is None or fnmatch(name, pattern)]
     return min(names, key=rank, default=None)

@@ -22,7 +22,7 @@ from robustmaps.training import RunFolder, best_epoch
 Status = Literal["finished", "running", "stopped", "failed"]
 
 # Other files among the evaluations.
-_OTHER_KINDS = ("diagnosis-", "curve-")
+_OTHER_KINDS = ("diagnosis-", "curve-", "transfer-")
 _DEPTH = 3
 _MOST_BYTES = 1 << 20
 _MOST_ERROR_BYTES = 1 << 16

@@ -3,20 +3,29 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from robustmaps import attacks
-from robustmaps.config import check_trusted
+from robustmaps.config import Split, check_trusted
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import write_json
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.reading.plain import read_json
-from robustmaps.evaluation import Comparison, Evaluation, compare, evaluate, images_sha256
+from robustmaps.evaluation import (
+    ALONE,
+    Comparison,
+    Evaluation,
+    compare,
+    evaluate,
+    images_sha256,
+    with_consistency,
+    worst_case,
+)
 from robustmaps.networks import choose_images, open_checkpoint, resolve
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._train import TrainedRun, train
@@ -227,7 +236,7 @@ def _evaluate_again(record: RunRecord, done: TrainedRun, watcher: Watcher) -> It
     """Make each evaluation of the run's weights again; one of a curve carries on from the next smaller radius."""
     model = open_checkpoint(done.folder).model
     made: dict[str, Evaluation] = {}
-    for name, recorded in sorted(record.evaluations.items(), key=lambda item: item[1].eps):
+    for name, recorded in sorted(record.evaluations.items(), key=lambda item: (_is_combined(item[1]), item[1].eps)):
         try:
             again = _again(recorded, model, done, made, watcher)
         except InputError as error:
@@ -238,29 +247,55 @@ def _evaluate_again(record: RunRecord, done: TrainedRun, watcher: Watcher) -> It
         yield Again(name, recorded, again)
 
 
+def _is_combined(evaluation: Evaluation) -> bool:
+    return any(ALONE in settings for settings in evaluation.attacks)
+
+
 def _again(
     recorded: Evaluation, model: torch.nn.Module, done: TrainedRun, made: Mapping[str, Evaluation], watcher: Watcher
 ) -> Evaluation:
     split, count = recorded.split or "test", len(recorded.verdicts)
-    everything = len(done.data.test if split == "test" else done.data.validation)
-    x, y = choose_images(done.data, "test" if split == "test" else "validation", None if count == everything else count)
+    chosen: Split = "validation" if split == "validation" else "train" if split == "train" else "test"
+    everything = len(getattr(done.data, chosen))
+    x, y = choose_images(done.data, chosen, None if count == everything else count)
     images = recorded.images_sha256
     if images_sha256(x, y) != images:
         raise InputError("its images are not those that the data set has now")
+    if _is_combined(recorded):
+        return _worst_again(recorded, made)
     carried = recorded.stages and recorded.stages[0]["attacked"] < int(recorded.clean_correct.sum())
     smaller = [
         each for each in made.values() if each.eps < recorded.eps and each.images_sha256 == recorded.images_sha256
     ]
     if carried and not smaller:
         raise InputError("it carries on from an evaluation at a smaller radius that is not there")
-    return evaluate(
-        model,
-        x,
-        y,
-        [attacks.from_settings(settings) for settings in recorded.attacks],
-        batch_size=recorded.environment.get("batch_size"),
-        seed=recorded.seed,
-        precision=str(recorded.environment.get("precision", "auto")),
-        smaller=max(smaller, key=lambda each: each.eps) if carried else None,
-        watcher=watcher,
-    )
+    before = max(smaller, key=lambda each: each.eps) if carried else None
+    eight_bit = any(settings.get("eight_bit") for settings in recorded.attacks)
+    options: dict[str, Any] = {
+        "batch_size": recorded.environment.get("batch_size"),
+        "seed": recorded.seed,
+        "precision": str(recorded.environment.get("precision", "auto")),
+        "eight_bit": eight_bit,
+        "smaller": before,
+        "watcher": watcher,
+    }
+    each = [
+        attacks.from_settings({name: value for name, value in settings.items() if name != "eight_bit"})
+        for settings in recorded.attacks
+    ]
+    again = replace(evaluate(model, x, y, each, **options), split=recorded.split)
+    return again if recorded.misclassified is None else with_consistency(model, x, each, again, **options)
+
+
+def _worst_again(recorded: Evaluation, made: Mapping[str, Evaluation]) -> Evaluation:
+    """The worst case of attacks by themselves, from those of them that were made again."""
+    left = [{name: value for name, value in settings.items() if name != ALONE} for settings in recorded.attacks]
+    columns: list[Evaluation] = []
+    mine = [each for each in made.values() if (each.eps, each.images_sha256) == (recorded.eps, recorded.images_sha256)]
+    while left:
+        found = next((each for each in mine if list(each.attacks) == left[: len(each.attacks)]), None)
+        if found is None:
+            raise InputError("it is the worst case of attacks whose own evaluations are not there")
+        columns.append(found)
+        left = left[len(found.attacks) :]
+    return worst_case(columns)

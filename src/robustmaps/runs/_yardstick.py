@@ -4,8 +4,9 @@ import json
 from dataclasses import dataclass, field
 
 from robustmaps.engine.numbers import as_fraction
-from robustmaps.evaluation import Evaluation
+from robustmaps.evaluation import ALONE, Evaluation
 
+_KINDS = {"train": "training"}
 _NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
 
 
@@ -44,9 +45,15 @@ class Yardstick:
         )
 
     @property
+    def alone(self) -> bool:
+        """Whether it is the worst case of attacks that each attacked all images."""
+        return any(ALONE in attack for attack in json.loads(self.attacks))
+
+    @property
     def short(self) -> str:
         """Attacks and budget, for axes."""
-        return f"{' + '.join(self.names)}, {_NORMS[self.norm]} {as_fraction(self.eps)}"
+        worst = "worst case of " if self.alone else ""
+        return f"{worst}{' + '.join(self.names)}, {_NORMS[self.norm]} {as_fraction(self.eps)}"
 
     @property
     def text(self) -> str:
@@ -56,4 +63,4 @@ class Yardstick:
     @property
     def kind(self) -> str:
         """The kind of images, for sentences."""
-        return f"{self.split} images" if self.split else "images"
+        return f"{_KINDS.get(self.split, self.split)} images" if self.split else "images"

@@ -96,12 +96,13 @@ def bounded(evaluations: Iterable[Evaluation], which: str, *, student: bool = Tr
 
     Args:
         evaluations: evaluations on the same images, one per seed.
-        which: ``clean_correct`` or ``robust_correct``.
+        which: ``clean_correct``, ``robust_correct`` or ``consistent_correct``, which all of them need to have.
         student: False to use only the bootstrap.
     """
     each = list(evaluations)
     if len(each) == 1:
-        return each[0].clean_accuracy if which == "clean_correct" else each[0].robust_accuracy
+        right = getattr(each[0], which)
+        return Measured.share(int(right.sum()), len(right))
     right = verdicts(each, which)
     over = rate_over_seeds(right)
     low, high = over.interval
@@ -122,6 +123,7 @@ def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]
 def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
     """The evaluation that most configurations have, then most runs; None if there are none.
 
+    One of training images is chosen only if there is no other.
     Ties go to the training budget, then to the most images, then to the attacks that broke the most.
     """
     found: dict[Yardstick, list[tuple[RunRecord, Evaluation]]] = {}
@@ -133,6 +135,7 @@ def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
         mine = found[stick]
         defenses = [run.config.defense for run, _ in mine]
         return (
+            stick.split != "train",  # which measures no new images
             len({_key(run) for run, _ in mine}),
             len(mine),
             sum((defense.norm, defense.eps) == (stick.norm, stick.eps) for defense in defenses),

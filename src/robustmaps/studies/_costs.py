@@ -77,7 +77,7 @@ def estimate_run(
     training += validations * len(data.validation) * _validation_passes(run)
     known: float | None = 0.0
     for evaluation in evaluations:
-        images = len(data.test if evaluation.split == "test" else data.validation)
+        images = len(getattr(data, evaluation.split))
         each = _evaluation_passes(config, evaluation)
         known = None if each is None or known is None else known + each * min(evaluation.samples or images, images)
     return RunEstimate(forward, forward * training, None if known is None else forward * known)

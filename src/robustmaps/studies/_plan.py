@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from robustmaps import models
-from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Study
+from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Split, Study
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.trust import allow_code
-from robustmaps.evaluation import Identity, attack_settings, images_sha256
+from robustmaps.evaluation import ALONE, Identity, attack_settings, images_sha256
 from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data, open_checkpoint
 from robustmaps.runs import RunRecord, create_attacks, read_run
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
@@ -23,7 +23,7 @@ from robustmaps.training import RunFolder
 
 _MOST_JOBS = 8
 
-Images = Callable[[DataConfig, Literal["test", "validation"], int | None], str]
+Images = Callable[[DataConfig, Split, int | None], str]
 """From data, split and samples to the hash of the images."""
 
 
@@ -192,7 +192,7 @@ def _jobs(missing: Sequence[RunConfig]) -> int:
     return max(1, min(available_cores(), len(missing), _MOST_JOBS))
 
 
-def _images(data: Dataset, split: Literal["test", "validation"], samples: int | None) -> str:
+def _images(data: Dataset, split: Split, samples: int | None) -> str:
     return images_sha256(*choose_images(data, split, samples))
 
 
@@ -220,7 +220,9 @@ def _robust(record: RunRecord, evaluations: Sequence[EvaluationConfig], images: 
 
 
 def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images | None = None) -> list[str | None]:
-    """For each radius, the name of the run's evaluation with these settings; None if there is none.
+    """For each radius, the names of the run's evaluations with these settings; None where there is none.
+
+    With ``each``, those of the attacks by themselves come first, and the worst case last.
 
     Args:
         record: a finished run.
@@ -236,19 +238,26 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
         sha256(RunFolder(record.folder).best),
     )
     network = _identity(record)
+
+    def name_of(settings: list[dict[str, Any]]) -> str | None:
+        for name, e in record.evaluations.items():
+            if list(e.attacks) != settings or (e.seed, e.images_sha256, e.checkpoint_sha256) != identity:
+                continue
+            if wanted.consistent and e.misclassified is None:
+                continue
+            if network is None or network.matches(e.computes):
+                return name
+        return None
+
     names: list[str | None] = []
     for eps in radii:
-        settings = attack_settings(create_attacks(wanted.attack, config.defense.norm, eps))
+        alone = wanted.attack.columns() if wanted.each else ()
+        each = [attack_settings(create_attacks(one, config.defense.norm, eps)) for one in alone]
+        names += map(name_of, each)
         names.append(
-            next(
-                (
-                    name
-                    for name, e in record.evaluations.items()
-                    if list(e.attacks) == settings and (e.seed, e.images_sha256, e.checkpoint_sha256) == identity
-                    if network is None or network.matches(e.computes)
-                ),
-                None,
-            )
+            name_of([{**one, ALONE: True} for settings in each for one in settings])
+            if each
+            else name_of(attack_settings(create_attacks(wanted.attack, config.defense.norm, eps)))
         )
     return names
 

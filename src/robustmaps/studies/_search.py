@@ -16,7 +16,7 @@ from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.trust import allow_code
 from robustmaps.engine.writing.outputs import claim, json_with
-from robustmaps.runs import Options, evaluate_checkpoint, train
+from robustmaps.runs import Options, evaluate_wanted, train
 from robustmaps.studies._candidates import Candidate
 from robustmaps.training import RunFolder
 
@@ -273,7 +273,7 @@ def _judged(
     )
     try:
         with allow_code(trial.candidate.config.model.model):  # it was trusted when the candidates were made
-            done = evaluate_checkpoint(trial.folder, wanted.attack, options).evaluation
+            done = evaluate_wanted(trial.folder, wanted, options)
     except (Interrupted, DiskFull):
         raise
     except Exception as error:  # noqa: BLE001 - such as damaged weights

@@ -15,7 +15,7 @@ from robustmaps.engine.progress import Progress
 from robustmaps.engine.trust import Trust, allow_code, present_trust, trusting
 from robustmaps.engine.writing.outputs import alone, claim, json_with
 from robustmaps.networks import load_data
-from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, read_run, train
+from robustmaps.runs import Options, evaluate_wanted, read_run, train
 from robustmaps.studies._plan import SweepPlan
 from robustmaps.studies._processes import Executor, LocalExecutor, Worker
 from robustmaps.studies._progress import Board, SweepState
@@ -82,10 +82,7 @@ class RunTask:
                 precision=self.config.training.precision,
                 watcher=watch,
             )
-            if len(wanted.attack.eps) > 1:
-                evaluation = evaluate_curve(folder, wanted.attack, options).runs[-1].evaluation
-            else:
-                evaluation = evaluate_checkpoint(folder, wanted.attack, options).evaluation
+            evaluation = evaluate_wanted(folder, wanted, options)
             figures = figures or {
                 "robust_accuracy": evaluation.robust_accuracy.value,
                 "clean_accuracy": evaluation.clean_accuracy.value,

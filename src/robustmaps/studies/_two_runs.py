@@ -1,5 +1,6 @@
 """The comparison of two runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class ComparedRuns:
         runs: both runs.
         yardstick: the evaluation that both have.
         clean, robust: accuracy of the second minus the first, paired by image.
+        consistent: the same of consistent accuracy; None if one of them lacks it.
         table: the figures of both.
         settings: the configuration keys that differ, with both values.
     """
@@ -30,6 +32,7 @@ class ComparedRuns:
     yardstick: Yardstick
     clean: Comparison
     robust: Comparison
+    consistent: Comparison | None
     table: Table
     settings: Table
 
@@ -46,6 +49,7 @@ class ComparedRuns:
             "sentence": self.sentence(),
             "clean_difference": self.clean.to_dict(),
             "robust_difference": self.robust.to_dict(),
+            **({} if self.consistent is None else {"consistent_difference": self.consistent.to_dict()}),
             "figures": [dict(zip(self.table.columns, map(str, row), strict=True)) for row in self.table.rows],
             "settings": {str(row[0]): [str(cell) for cell in row[1:]] for row in self.settings.rows},
         }
@@ -68,21 +72,37 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
     a, b = (group([run], yardstick)[0] for run in runs)
     (one,), (other,) = a.evaluated.values(), b.evaluated.values()
     clean, robust = (_compare(one, other, which) for which in ("clean_correct", "robust_correct"))
-    return ComparedRuns(runs, yardstick, clean, robust, _figures(a, b, clean, robust), _settings(runs))
+    measured = one.misclassified is not None and other.misclassified is not None
+    consistent = _compare(one, other, "consistent_correct") if measured else None
+    each = [{Yardstick.of(e): e for e in run.evaluations.values()} for run in runs]
+    rest = [(stick, each[0][stick], each[1][stick]) for stick in sorted(common - {yardstick}, key=lambda s: s.text)]
+    figures = _figures(a, b, clean, robust, consistent, rest)
+    return ComparedRuns(runs, yardstick, clean, robust, consistent, figures, _settings(runs))
 
 
 def _compare(a: Evaluation, b: Evaluation, which: str) -> Comparison:
     return compare_all({"A": getattr(a, which), "B": getattr(b, which)})[0]
 
 
-def _figures(a: Variant, b: Variant, clean: Comparison, robust: Comparison) -> Table:
+def _figures(
+    a: Variant,
+    b: Variant,
+    clean: Comparison,
+    robust: Comparison,
+    consistent: Comparison | None,
+    others: Sequence[tuple[Yardstick, Evaluation, Evaluation]],
+) -> Table:
     rows: list[tuple[object, ...]] = []
     for name, which, found in (
         ("clean accuracy", "clean_correct", clean),
         ("robust accuracy", "robust_correct", robust),
+        *([] if consistent is None else [("consistent accuracy", "consistent_correct", consistent)]),
     ):
         rates = (percent_cell(bounded(v.evaluated.values(), which)) for v in (a, b))
         rows.append((name, *rates, points_cell(found.difference)))
+    for stick, one, other in others:
+        cells = (percent_cell(each.robust_accuracy) for each in (one, other))
+        rows.append((f"robust: {stick.text}", *cells, points_cell(_compare(one, other, "robust_correct").difference)))
     if a.cost is not None and b.cost is not None:
         for name, field, unit in (
             ("forward pass", "flops", "FLOP"),

@@ -115,7 +115,7 @@ def _unusual(value: Any) -> Iterator[str]:
     """Settings of a defence that its text leaves out where they are as usual; checkpoints of before have none."""
     for item in fields(value) if is_dataclass(value) else ():
         setting = getattr(value, item.name)
-        if not item.repr and setting != item.default:
+        if not item.repr and setting not in (item.default, {}):
             yield f"{item.name}={setting!r}"
         yield from _unusual(setting)
 

@@ -11,8 +11,16 @@ from robustmaps.report.charts._parts import Tints, Trace, axis, bars, colour, pe
 _BROKEN = (1, 4, 3, 0, 6)
 
 
-def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attack: str) -> Chart:
-    """The shares of images that are wrong without an attack, broken by each attack in turn, or robust."""
+def cascade_chart(
+    rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attack: str, *, alone: bool = False
+) -> Chart:
+    """The shares of images that are wrong without an attack, broken by each attack in turn, or robust.
+
+    Args:
+        rows: per configuration the shares by verdict.
+        attack: the attacks, budget and images, in words.
+        alone: whether each attack was run on all images.
+    """
     kinds = list(dict.fromkeys(kind for _, shares in rows for kind, _ in shares))
     names = [name for name, _ in rows]
     broken = [kind for kind in kinds if kind not in ("robust", "wrong, clean")]
@@ -61,7 +69,9 @@ def cascade_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], attac
             "legend": {"traceorder": "normal"},
         },
         data=data,
-        caption="Each attack is run only on images that no earlier one broke; its bar shows the images it adds.",
+        caption="Each attack is run on all images; its bar shows those that no earlier one broke."
+        if alone
+        else "Each attack is run only on images that no earlier one broke; its bar shows the images it adds.",
         height_px=170 + 36 * len(rows),
     )
 

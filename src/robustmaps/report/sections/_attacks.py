@@ -38,11 +38,13 @@ def attacks(material: Material) -> list[Block]:
 def _cascade(study: Statistics, yardstick: Yardstick) -> list[Block]:
     rows = []
     for variant in (v for v in study.shown(_MOST_ROWS) if v.evaluated):
-        every = [verdict for evaluation in variant.evaluated.values() for verdict in evaluation.verdicts]
-        kinds = ["robust", *dict.fromkeys(yardstick.names), "wrong"]
+        mine = variant.evaluated.values()
+        every = [verdict for evaluation in mine for verdict in evaluation.verdicts]
+        stages = [str(stage["name"]) for evaluation in mine for stage in evaluation.stages]
+        kinds = ["robust", *dict.fromkeys(stages or yardstick.names), "wrong"]
         shares = [(_WRONG if kind == "wrong" else kind, every.count(kind) / len(every)) for kind in kinds]
         rows.append((variant.name, shares))
-    return [*some_only(len(rows), len(study.compared)), cascade_chart(rows, yardstick.text)]
+    return [*some_only(len(rows), len(study.compared)), cascade_chart(rows, yardstick.text, alone=yardstick.alone)]
 
 
 def _radius(study: Statistics) -> list[Block]:

@@ -10,7 +10,8 @@ from robustmaps.attacks import listed, takes
 from robustmaps.config import AttackConfig, needs_trust
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
-from robustmaps.evaluation import Evaluation, attack_settings
+from robustmaps.engine.registry import written
+from robustmaps.evaluation import ALONE, Evaluation, attack_settings
 from robustmaps.runs import RunRecord, create_attacks
 
 # None is the standard one.
@@ -58,8 +59,10 @@ def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> st
     if attack is None:  # made from Python or by another version
         return "# The command line has no options for this evaluation; its settings are below."
     options = ["--norm", evaluation.norm, "--eps", _exact(evaluation.eps), *attack]
-    if evaluation.split == "validation":
-        options += ["--split", "validation"]
+    if evaluation.split not in (None, "test"):
+        options += ["--split", str(evaluation.split)]
+    if evaluation.misclassified is not None:
+        options.append("--consistent")
     options += [
         "--samples",
         str(len(evaluation.verdicts)),
@@ -68,47 +71,106 @@ def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> st
     return shell("robustmaps", "evaluate", folder, *options, *permission(run))
 
 
+def attack_label(evaluation: Evaluation) -> str:
+    """The attacks of an evaluation in a few words, as on the command line."""
+    options = _attack_options(evaluation)
+    words = " + ".join(str(attack["name"]) for attack in evaluation.attacks)
+    if options is not None:
+        given = [option.removeprefix("--") for option in options[2:] if option not in ("--each", "--attack-parameters")]
+        words = options[1].replace(",", ", ") + (f" ({' '.join(given)})" if given else "")
+    alone = any(ALONE in attack for attack in evaluation.attacks)
+    return f"worst case of {words}" if alone else words
+
+
 def _attack_options(evaluation: Evaluation) -> list[str] | None:
     """The options for exactly these attacks; None if there are none."""
     expected = [dict(attack) for attack in evaluation.attacks]
-    rounded = [attack.pop("eight_bit", False) for attack in expected]
+    marks = {name: [attack.pop(name, False) for attack in expected] for name in ("eight_bit", ALONE)}
     try:
         found = next(_matching(expected, evaluation), None)
-        return None if found is None else [*found, *(["--eight-bit"] if any(rounded) else [])]
+        if found is None:
+            return None
+        return [*found, *(["--eight-bit"] * any(marks["eight_bit"])), *(["--each"] * any(marks[ALONE]))]
     except Exception:  # noqa: BLE001 - an attack that is not installed here, or settings that none has
         return None
 
 
 def _matching(expected: list[dict[str, Any]], evaluation: Evaluation) -> Iterator[list[str]]:
-    for config in _candidates(expected):
-        try:
-            made = attack_settings(create_attacks(config, evaluation.norm, evaluation.eps))
-        except (InputError, ImportError):
-            continue
-        if list(made) == expected:
+    for config in _candidates(expected, evaluation):
+        if _settings_of(config, evaluation) == expected:
             yield _as_options(config)
 
 
-def _candidates(attacks: Sequence[dict[str, Any]]) -> Iterator[AttackConfig]:
-    """Possible configurations of some attacks: one that combines several, or the attacks by name."""
+def _settings_of(config: AttackConfig, evaluation: Evaluation) -> list[dict[str, Any]] | None:
+    """What an evaluation records of a configuration's attacks; None where they can't be made."""
+    try:
+        return attack_settings(create_attacks(config, evaluation.norm, evaluation.eps))
+    except (InputError, ImportError):
+        return None
+
+
+def _whole(evaluation: Evaluation) -> Iterator[tuple[AttackConfig, list[dict[str, Any]]]]:
+    """Attacks that have a name for several settings, or for several attacks, and what they record."""
     for name, row in listed(warn=False).items():
-        for version in _VERSIONS if "version" in row.parameters else ():
-            for exhaustive in (False, True):
-                yield AttackConfig(name, version=version, exhaustive=exhaustive)
+        configs = [AttackConfig(name)] if row.values.get("preset_of") else []
+        if "version" in row.parameters:
+            configs += [
+                AttackConfig(name, version=version, exhaustive=exhaustive)
+                for version in _VERSIONS
+                for exhaustive in (False, True)
+            ]
+        for config in configs:
+            if (settings := _settings_of(config, evaluation)) is not None:
+                yield config, settings
+
+
+def _candidates(attacks: Sequence[dict[str, Any]], evaluation: Evaluation) -> Iterator[AttackConfig]:
+    """Possible configurations of some attacks."""
+    whole = list(_whole(evaluation))
+    yield from (config for config, _ in whole)
+    yield _in_parts(attacks, whole)
+    yield (named := _by_name(attacks, apart=False))
+    yield replace(named, exhaustive=True)
+    yield (named := _by_name(attacks, apart=True))
+    yield replace(named, exhaustive=True)
+
+
+def _in_parts(
+    attacks: Sequence[dict[str, Any]], whole: Sequence[tuple[AttackConfig, list[dict[str, Any]]]]
+) -> AttackConfig:
+    """Attacks one after the other, of which some have a name for several."""
+    names, further, at = [], {}, 0
+    while at < len(attacks):
+        found = next(((config, made) for config, made in whole if list(attacks[at : at + len(made)]) == made), None)
+        if found is None:
+            config, length = _by_name(attacks[at : at + 1], apart=True), 1
+            further.update(config.own)
+        else:
+            config, length = found[0], len(found[1])
+            further.update({f"{config.attack}.{key}": value for key, value in config.given.items()})
+        names.append(config.attack)
+        at += length
+    parameters = ",".join(f"{key}={written(value)}" for key, value in further.items()) or None
+    return AttackConfig(",".join(names), attack_parameters=parameters)
+
+
+def _by_name(attacks: Sequence[dict[str, Any]], *, apart: bool) -> AttackConfig:
+    """Attacks with the options that they recorded, which each may have ``apart``."""
     options = {item.name for item in fields(AttackConfig)}
     settings: dict[str, Any] = {}
     further: dict[str, Any] = {}
     for attack in attacks:
-        for key in takes(attack["name"]) & set(attack):
-            if attack[key] is not None:
-                (settings if key in options else further)[key] = attack[key]
-    named = AttackConfig(
+        recorded = {**attack, **attack.get("options", {})}
+        for key in (name for name in recorded if name in takes(attack["name"]) and recorded[name] is not None):
+            if apart:
+                further[f"{attack['name']}.{key}"] = recorded[key]
+            else:
+                (settings if key in options else further)[key] = recorded[key]
+    return AttackConfig(
         ",".join(str(attack["name"]) for attack in attacks),
         **settings,
-        attack_parameters=",".join(f"{key}={value}" for key, value in further.items()) or None,
+        attack_parameters=",".join(f"{key}={written(value)}" for key, value in further.items()) or None,
     )
-    yield named
-    yield replace(named, exhaustive=True)
 
 
 def _as_options(config: AttackConfig) -> list[str]:

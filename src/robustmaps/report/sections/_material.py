@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.config import Split
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Watcher, ignore
@@ -48,7 +49,7 @@ class Material:
         yardstick = self.study.yardstick
         if self.data is None or yardstick is None:
             return None, ()
-        for split in ("test", "validation"):
+        for split in get_args(Split):
             if yardstick.count <= len(getattr(self.data, split)):
                 x, y = choose_images(self.data, split, yardstick.count)
                 if images_sha256(x, y) == yardstick.images:

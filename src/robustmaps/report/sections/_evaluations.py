@@ -1,0 +1,108 @@
+"""Every evaluation of every configuration: each attack, radius, norm and set of images."""
+
+from collections.abc import Sequence
+
+from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.tables import NONE, Cell, Table, percent_cell, table
+from robustmaps.evaluation import Evaluation, over_seeds
+from robustmaps.report._blocks import Block, Listing, Text
+from robustmaps.report.sections._commands import attack_label
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.runs import RunRecord, Yardstick
+from robustmaps.studies import Statistics, bounded
+
+_NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
+_Found = dict[Yardstick, list[Evaluation]]
+
+
+def evaluations(material: Material) -> list[Block]:
+    """A column per attack at the budget of the page, then a row per evaluation."""
+    study = material.study
+    found = {variant.name: _by_yardstick(variant.runs) for variant in study.variants}
+    sticks = list(dict.fromkeys(stick for each in found.values() for stick in each))
+    if not sticks:
+        return []
+    labels = {stick: attack_label(next(each[stick][0] for each in found.values() if stick in each)) for stick in sticks}
+    columns = _columns(study, found, labels)
+    blocks: list[Block] = [] if columns is None else [Listing("columns", columns)]
+    listed = _listed(found, labels)
+    blocks.append(Listing("evaluations", listed, sortable=True, filterable=len(listed.rows) > 1))
+    if any(stick.split == "train" for stick in sticks):
+        blocks.append(Text("Figures on training images say nothing about new images.", "note"))
+    return blocks
+
+
+def _by_yardstick(runs: Sequence[RunRecord]) -> _Found:
+    """Evaluations by what they share, one per seed."""
+    found: _Found = {}
+    for run in runs:
+        for stick, evaluation in {Yardstick.of(e): e for e in run.evaluations.values()}.items():
+            found.setdefault(stick, []).append(evaluation)
+    return found
+
+
+def _columns(study: Statistics, found: dict[str, _Found], labels: dict[Yardstick, str]) -> Table | None:
+    """Robust accuracy under each evaluation with the budget and images of the page; None for fewer than two."""
+    of = study.yardstick
+    if of is None:
+        return None
+    same = [s for s in labels if (s.norm, s.eps, s.images) == (of.norm, of.eps, of.images)]
+    if len(same) < 2:
+        return None
+    same.sort(key=lambda stick: (stick.alone, labels[stick]))
+    rows = []
+    for name, each in found.items():
+        clean = next((percent_cell(bounded(each[stick], "clean_correct")) for stick in same if stick in each), NONE)
+        rates = (percent_cell(bounded(each[stick], "robust_correct")) if stick in each else NONE for stick in same)
+        rows.append((name, clean, *rates))
+    budget = f"{_NORMS[of.norm]} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
+    return table(
+        ("configuration", "clean", *(labels[stick] for stick in same)), rows, f"Accuracy under each attack, {budget}"
+    )
+
+
+def _listed(found: dict[str, _Found], labels: dict[Yardstick, str]) -> Table:
+    consistent = any(e.misclassified is not None for each in found.values() for of in each.values() for e in of)
+    rows = []
+    for name, each in found.items():
+        for stick in sorted(each, key=lambda stick: (stick.norm, stick.eps, stick.kind, stick.count, labels[stick])):
+            of = each[stick]
+            kept = [_consistent(of)] if consistent else []
+            rows.append(
+                (
+                    name,
+                    labels[stick],
+                    _NORMS.get(stick.norm, stick.norm),
+                    Cell(as_fraction(stick.eps), stick.eps),
+                    f"{stick.count:,} {stick.kind}",
+                    percent_cell(bounded(of, "clean_correct")),
+                    percent_cell(bounded(of, "robust_correct")),
+                    *kept,
+                    *(_distance(of, norm) for norm in _NORMS),
+                )
+            )
+    means = (f"mean {norm}" for norm in _NORMS.values())
+    more = ["consistent"] if consistent else []
+    columns = ("configuration", "attack", "norm", "eps", "images", "clean", "robust", *more, *means)
+    caption = "All evaluations, with 95 % intervals; distances are those of the images that broke their samples"
+    return table(columns, rows, caption)
+
+
+def _consistent(of: Sequence[Evaluation]) -> Cell | str:
+    if any(evaluation.misclassified is None for evaluation in of):
+        return NONE
+    return percent_cell(bounded(of, "consistent_correct"))
+
+
+def _distance(of: Sequence[Evaluation], norm: str) -> Cell | str:
+    """The mean over the broken images of one seed, or over the seeds' means."""
+    means = [evaluation.mean_distances[norm] for evaluation in of if norm in evaluation.mean_distances]
+    if not means or len(means) < len(of):
+        return NONE
+    mean: Measured = means[0] if len(means) == 1 else over_seeds([each.value for each in means])
+    return Cell(str(mean), mean.value)
+
+
+ROW = SectionRow(name="evaluations", title="All evaluations", order=45, blocks=evaluations)

@@ -1,0 +1,100 @@
+"""Each attack by itself on all images, and the worst case of all."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from robustmaps.config import AttackConfig, EvaluationConfig
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import short_hash
+from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.writing.outputs import claim
+from robustmaps.evaluation import Evaluation, worst_case
+from robustmaps.networks import Checkpoint
+from robustmaps.runs._evaluation import (
+    EvaluatedRun,
+    Options,
+    Work,
+    curve,
+    evaluate_checkpoint,
+    evaluate_curve,
+    names_of,
+)
+from robustmaps.runs._evaluation_files import is_verdicts
+from robustmaps.runs._identity import place_for
+
+
+@dataclass(frozen=True)
+class EvaluatedColumns:
+    """Several attacks, each by itself on all images.
+
+    Attributes:
+        names: the attacks, in order.
+        columns: per attack one evaluation per radius, in ascending order: the files of the attack by itself.
+        worst: per radius the worst case of all attacks.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[tuple[EvaluatedRun, ...], ...]
+    worst: tuple[EvaluatedRun, ...]
+
+
+def evaluate_each(
+    checkpoint: str | Path | Checkpoint,
+    attack: AttackConfig,
+    options: Options | None = None,
+    *,
+    out: str | Path | None = None,
+) -> EvaluatedColumns:
+    """Evaluate with each attack by itself, and combine them: an image is robust if it withstands all.
+
+    Every column is the evaluation that its attack alone would make, in the same file, so that none is made twice.
+    Several radii make a curve for each attack.
+
+    Args:
+        checkpoint: see `evaluate_checkpoint`.
+        attack: two or more attacks.
+        options: images, device and so on.
+        out: the file of the worst case; by default named after the settings. The columns are always in the folder of
+            evaluations.
+
+    Raises:
+        InputError: as `evaluate_checkpoint`, or ``attack`` is a single one, or ``out`` is given with several radii.
+    """
+    configs = attack.columns()
+    work = Work(checkpoint, options or Options())
+    radii = sorted(attack.eps) or [work.checkpoint.eps]
+    if out is not None:
+        if len(radii) > 1:
+            raise InputError(f"out={out}: expected one radius, since every radius has a worst case of its own")
+        claim(Path(out), ours=is_verdicts)
+    columns = tuple(curve(work, one).runs if len(radii) > 1 else (work.run(one, radii[0]),) for one in configs)
+    worst = tuple(_worst(work, attack, [column[at] for column in columns], out) for at in range(len(radii)))
+    return EvaluatedColumns(tuple(attack.names), columns, worst)
+
+
+def evaluate_wanted(checkpoint: str | Path | Checkpoint, wanted: EvaluationConfig, options: Options) -> Evaluation:
+    """Make an evaluation of a study, and return that at its largest radius, with ``each`` the worst case.
+
+    Raises:
+        InputError: see `evaluate_each`, `evaluate_curve` and `evaluate_checkpoint`.
+    """
+    options = replace(options, consistent=wanted.consistent)
+    if wanted.each:
+        return evaluate_each(checkpoint, wanted.attack, options).worst[-1].evaluation
+    if len(wanted.attack.eps) > 1:
+        return evaluate_curve(checkpoint, wanted.attack, options).runs[-1].evaluation
+    return evaluate_checkpoint(checkpoint, wanted.attack, options).evaluation
+
+
+def _worst(work: Work, attack: AttackConfig, columns: list[EvaluatedRun], out: str | Path | None) -> EvaluatedRun:
+    found = worst_case([column.evaluation for column in columns])
+    digest = short_hash([list(found.attacks), found.seed, found.images_sha256, found.checkpoint_sha256])
+    budget = as_fraction(found.eps).replace("/", "_")
+    name = f"{names_of(attack)}-each-{found.norm}-{budget}-{found.split}{len(found.verdicts)}-{digest}.json"
+    path = Path(out) if out is not None else place_for(work.folder / name, work.network, lambda _: [])
+    claim(path, ours=is_verdicts)
+    known = Evaluation.load(path) if path.exists() else None
+    before = known is not None and known.to_dict() == found.to_dict()
+    if not before:
+        found.save(path)
+    return EvaluatedRun(found, path, before=before)

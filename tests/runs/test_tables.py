@@ -1,0 +1,256 @@
+"""Columns of the tables in files: each attack by itself, consistent accuracy, training images, and transfer."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from robustmaps import data
+from robustmaps.cli import main
+from robustmaps.config import AttackConfig, RunConfig, from_mapping
+from robustmaps.engine.errors import InputError
+from robustmaps.evaluation import Evaluation
+from robustmaps.networks import open_checkpoint
+from robustmaps.report import report
+from robustmaps.runs import (
+    Options,
+    Yardstick,
+    evaluate_checkpoint,
+    evaluate_each,
+    evaluate_transfer,
+    read_run,
+    train,
+)
+from robustmaps.studies import compare_runs
+
+FEW = Options(samples=40, device="cpu", precision="fp32")
+SEVERAL = AttackConfig("fgsm, pgd-20, pgd", steps=3, restarts=1)
+SHORT = {"eps": 0.1, "steps": 1, "schedule": "one-cycle", "lr": 0.2, "device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    made = [{"epochs": 2, "defense": "at"}, {"epochs": 2, "defense": "standard"}]
+    return tuple(train(from_mapping({**SHORT, **each}, RunConfig()), root).folder for each in made)
+
+
+def without_time(evaluation: Evaluation) -> Evaluation:
+    return replace(evaluation, seconds=0.0, stages=(), misclassified=None)
+
+
+def test_each_attack_by_itself_is_the_evaluation_of_that_attack(runs):
+    done = evaluate_each(runs[0], SEVERAL, FEW)
+    assert done.names == ("fgsm", "pgd-20", "pgd")
+    for (column,), config in zip(done.columns, SEVERAL.columns(), strict=True):
+        alone = evaluate_checkpoint(runs[0], config, FEW)
+        assert alone.before
+        assert alone.path == column.path
+        assert alone.evaluation == column.evaluation
+        assert alone.evaluation.stages[0]["attacked"] == alone.evaluation.clean_accuracy.successes
+    (worst,) = done.worst
+    robust = np.array([column.evaluation.robust_correct for (column,) in done.columns])
+    assert worst.evaluation.robust_correct.tolist() == robust.all(0).tolist()
+    assert Evaluation.load(worst.path) == worst.evaluation
+    again = evaluate_each(runs[0], SEVERAL, FEW)
+    assert again.worst[0].before
+    assert again.worst[0].path == worst.path
+
+
+def test_each_with_several_radii_makes_a_curve_of_each_and_their_worst_cases(runs):
+    config = AttackConfig("fgsm,pgd-20", eps=(0.2, 0.05))
+    done = evaluate_each(runs[0], config, FEW)
+    assert [run.evaluation.eps for run in done.worst] == [0.05, 0.2]
+    assert len({run.path for run in done.worst}) == 2
+    assert len(list((runs[0] / "evaluation").glob("curve-*.json"))) >= 2
+    with pytest.raises(InputError, match="expected one radius"):
+        evaluate_each(runs[0], config, FEW, out=runs[0] / "x.json")
+
+
+@pytest.mark.parametrize("attack", ["pgd", "fgsm,fgsm"])
+def test_each_needs_several_attacks(runs, attack):
+    with pytest.raises(InputError, match="expected two or more attacks, each once, such as fgsm,pgd-20"):
+        evaluate_each(runs[0], AttackConfig(attack), FEW)
+
+
+def test_consistent_accuracy_is_added_to_an_evaluation_and_changes_no_verdict(runs, tmp_path):
+    config, out = AttackConfig("pgd-20"), tmp_path / "e.json"
+    plain = evaluate_checkpoint(runs[0], config, FEW, out=out).evaluation
+    phases = []
+    options = replace(FEW, consistent=True, watcher=lambda progress: phases.append(progress.phase))
+    added = evaluate_checkpoint(runs[0], config, options, out=out)
+    assert {phase for phase in phases if "decoding" not in phase} == {"pgd, misclassified"}
+    assert not added.before
+    assert replace(added.evaluation, misclassified=None) == plain
+    assert Evaluation.load(out) == added.evaluation
+    assert evaluate_checkpoint(runs[0], config, options, out=out).before
+    at_once = evaluate_checkpoint(runs[0], config, options, out=tmp_path / "f.json").evaluation
+    assert at_once.misclassified.verdicts == added.evaluation.misclassified.verdicts
+    # Independently: of the predictions on clean images, those that a hand-written attack changes are not consistent.
+    x, _ = data.load("digits").test.subset(40).tensors()
+    model = open_checkpoint(runs[0]).model.eval()
+    predicted = model(x).argmax(1)
+    steps = x.clone()
+    for _ in range(20):
+        steps.requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(steps), predicted, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, steps)
+        steps = (x + (steps.detach() + 0.025 * gradient.sign() - x).clamp(-0.1, 0.1)).clamp(0, 1)
+    by_hand = (model(steps).argmax(1) == predicted).float().mean().item()
+    assert added.evaluation.consistent_accuracy.value == pytest.approx(by_hand, abs=0.1)
+
+
+def test_a_consistency_that_was_stopped_goes_on(runs, tmp_path):
+    def stop(progress):
+        if "misclassified" in progress.phase and progress.done:
+            raise KeyboardInterrupt
+
+    options = replace(FEW, samples=60, consistent=True, batch_size=4)
+    out = tmp_path / "e.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_checkpoint(runs[0], AttackConfig("fgsm"), replace(options, watcher=stop), out=out)
+    assert (tmp_path / "e.misclassified.partial" / "state.json").exists()
+    found = evaluate_checkpoint(runs[0], AttackConfig("fgsm"), options, out=out).evaluation
+    whole = evaluate_checkpoint(runs[0], AttackConfig("fgsm"), options, out=tmp_path / "f.json").evaluation
+    assert found.misclassified.verdicts == whole.misclassified.verdicts
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_training_images_are_said_to_be_training_images(runs, capsys):
+    words = ["evaluate", str(runs[0]), "--attack", "fgsm", "--samples", "40", "--split", "train", "--device", "cpu"]
+    assert main([*words, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["split"] == "train"
+    assert not any("copied" in warning for warning in done["warnings"])
+    x, y = data.load("digits").train.subset(40).tensors()
+    with torch.no_grad():
+        right = (open_checkpoint(runs[0]).model.eval()(x).argmax(1) == y).float().mean().item()
+    assert done["clean_accuracy"]["value"] == pytest.approx(right)
+    assert main(words) == 0
+    assert "40 training images, which say nothing about new ones" in capsys.readouterr().out
+    evaluation = next(e for e in read_run(runs[0]).evaluations.values() if e.split == "train")
+    assert Yardstick.of(evaluation).text.endswith("40 training images")
+
+
+def test_a_split_that_does_not_exist(runs):
+    with pytest.raises(InputError, match=r"unknown split 'training'.*Choices: test, validation, train"):
+        evaluate_checkpoint(runs[0], AttackConfig("fgsm"), replace(FEW, split="training"))
+
+
+def test_transfer_is_the_accuracy_of_each_network_on_the_images_made_on_the_others(runs, tmp_path):
+    config = AttackConfig("pgd-20")
+    done = evaluate_transfer(runs, config, FEW, out=tmp_path / "t.json")
+    written = json.loads((tmp_path / "t.json").read_text())
+    assert written["names"] == list(done.names) == [run.name for run in runs]
+    assert done.plot.read_bytes().startswith(b"\x89PNG")
+    x, y = data.load("digits").test.subset(40).tensors()
+    models = [open_checkpoint(run).model.eval() for run in runs]
+    with torch.no_grad():
+        clean = [(model(x).argmax(1) == y) for model in models]
+        for source, file in enumerate(written["made_on"]):
+            images = load_file(Path(file).with_suffix(".safetensors"))["image"]
+            assert float((images - x).abs().max()) <= 0.1 + 1e-5
+            right = [(model(images).argmax(1) == y) for model in models]
+            for target in range(2):
+                share = (clean[target] & right[target]).float().mean().item()
+                assert written["accuracy"][source][target]["value"] == pytest.approx(share)
+                broken = clean[source] & ~right[source] & clean[target]
+                moved = written["transferred"][source][target]
+                assert (moved["successes"], moved["total"]) == (
+                    int((broken & ~right[target]).sum()),
+                    int(broken.sum()),
+                )
+    assert all(written["transferred"][at][at]["value"] == 1 for at in range(2))
+    assert not read_run(runs[0]).evaluations.keys() & {Path(file).stem for file in written["made_on"]}
+
+
+def test_transfer_attacks_no_network_twice(runs, tmp_path):
+    config, heard = AttackConfig("fgsm"), []
+    options = replace(FEW, watcher=lambda progress: heard.append(progress.phase))
+    first = evaluate_transfer(runs, config, options, out=tmp_path / "t.json")
+    assert "fgsm" in heard
+    heard.clear()
+    again = evaluate_transfer([*runs, runs[0]], config, options, out=tmp_path / "u.json")
+    assert "fgsm" not in heard
+    assert again.figures["accuracy"][0][:2] == first.figures["accuracy"][0]
+
+
+def test_a_transfer_that_was_stopped_goes_on_to_the_same_images(runs, tmp_path):
+    def stop(progress):
+        if progress.phase == "pgd" and progress.done:
+            raise KeyboardInterrupt
+
+    options = replace(FEW, batch_size=8, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_transfer(runs, AttackConfig("pgd-20"), replace(options, watcher=stop), out=tmp_path / "t.json")
+    assert list((runs[0] / "evaluation").glob("transfer-*.partial/state.json"))
+    found = evaluate_transfer(runs, AttackConfig("pgd-20"), options, out=tmp_path / "t.json").figures
+    for file in found["made_on"]:
+        Path(file).unlink()
+        Path(file).with_suffix(".safetensors").unlink()
+    assert evaluate_transfer(runs, AttackConfig("pgd-20"), options, out=tmp_path / "t.json").figures == found
+    assert not list(runs[0].glob("evaluation/*.partial"))
+
+
+def test_what_does_not_transfer(runs, tmp_path):
+    with pytest.raises(InputError, match="expected two or more networks"):
+        evaluate_transfer(runs[:1], AttackConfig("fgsm"), FEW)
+    with pytest.raises(InputError, match="expected one radius for a transfer matrix"):
+        evaluate_transfer(runs, AttackConfig("fgsm", eps=(0.1, 0.2)), FEW)
+    config = from_mapping({**SHORT, "epochs": 1, "image_size": 12, "defense": "standard"}, RunConfig())
+    other = train(config, tmp_path).folder
+    with pytest.raises(InputError, match=r"40 test images are not those of .*expected networks with the same data"):
+        evaluate_transfer([runs[0], other], AttackConfig("fgsm"), FEW)
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(InputError, match=r"t\.json"):
+        evaluate_transfer(runs, AttackConfig("fgsm"), FEW, out=tmp_path / "t.json")
+    assert (tmp_path / "t.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("option", ["--each", "--consistent", "--save-adversarials"])
+def test_options_without_use_beside_transfer(runs, option, capsys):
+    words = ["evaluate", str(runs[0]), "--attack", "fgsm,pgd", "--transfer", str(runs[1]), option]
+    assert main(words) == 2
+    assert f"--transfer: a matrix of networks has no use for {option}" in capsys.readouterr().err
+
+
+def test_the_report_shows_every_evaluation(runs, tmp_path, capsys):
+    words = ["evaluate", str(runs[0]), "--attack", "fgsm,autoattack,deepfool", "--version", "rapid", "--each"]
+    words += ["--consistent", "--samples", "20", "--device", "cpu", "--attack-parameters", "deepfool.overshoot=0.1"]
+    assert main([*words, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert set(done["columns"]) == {"fgsm", "autoattack", "deepfool"}
+    evaluate_checkpoint(runs[0], AttackConfig("fgsm", norm="l2", eps=(0.5,)), FEW)
+    text = (report(runs[0], tmp_path / "page", pictures=False).path.parent / "report.md").read_text()
+    record = read_run(runs[0])
+    rows = (tmp_path / "page" / "tables" / "evaluations.csv").read_text().splitlines()
+    assert len(rows) == 1 + len({Yardstick.of(evaluation) for evaluation in record.evaluations.values()})
+    for label in (
+        "| deepfool (deepfool.overshoot=0.1) |",
+        "| autoattack (version rapid) |",
+        "| worst case of fgsm, autoattack, deepfool (autoattack.version=rapid,deepfool.overshoot=0.1) |",
+        "| l_2 | 0.5 | 40 test images |",
+    ):
+        assert label in text
+    worst = done["worst_case"][0]
+    assert f"{100 * worst['consistent_accuracy']['value']:.1f} %" in text
+
+
+def test_a_comparison_has_consistent_accuracy_and_every_common_evaluation(runs):
+    options = replace(FEW, samples=50, consistent=True)
+    for run in runs:
+        evaluate_checkpoint(run, AttackConfig("fgsm"), options)
+        evaluate_checkpoint(run, AttackConfig("fgsm", eps=(0.02,)), options)
+    found = compare_runs(*runs)
+    assert found.consistent is not None
+    each = [next(e for e in read_run(run).evaluations.values() if Yardstick.of(e) == found.yardstick) for run in runs]
+    rates = [evaluation.consistent_accuracy.value for evaluation in each]
+    assert found.consistent.value == pytest.approx(rates[1] - rates[0])
+    figures = [str(row[0]) for row in found.table.rows]
+    assert "consistent accuracy" in figures
+    assert "robust: fgsm, l_inf 0.02, 50 test images" in figures
+    assert found.to_dict()["consistent_difference"]["value"] == found.consistent.value
