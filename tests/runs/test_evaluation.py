@@ -1,6 +1,7 @@
 """Evaluations in files: curves, adversarial images, networks of others, and that nothing is overwritten."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from robustmaps.config import AttackConfig, RunConfig, from_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation, images_sha256
 from robustmaps.networks import open_checkpoint, open_network
-from robustmaps.runs import Options, create_attacks, evaluate_checkpoint, evaluate_curve, train
+from robustmaps.runs import (
+    Options,
+    Yardstick,
+    choose_evaluation,
+    create_attacks,
+    evaluate_checkpoint,
+    evaluate_curve,
+    read_run,
+    train,
+)
 
 QUICK = AttackConfig(steps=3, restarts=1)
 FEW = Options(samples=40, device="cpu")
@@ -195,7 +205,7 @@ def test_a_network_of_ones_own(own):
         ("own_network:small", None, "no module named 'own_network'"),
         ("own_networks:smal", None, "did you mean 'small'"),
         ("own_networks:nothing", None, "returned NoneType"),
-        ("own_networks:small", "weights.pt", "expected a .safetensors file"),
+        ("own_networks:small", "weights.pt", "no such file"),
         ("own_networks:small", "missing.safetensors", "no such file"),
     ],
 )
@@ -213,3 +223,18 @@ def test_weights_of_another_network(own):
 def test_a_network_of_ones_own_needs_data(own):
     with pytest.raises(InputError, match="data: needed"):
         evaluate_checkpoint(open_network("own_networks:small"), QUICK, FEW)
+
+
+def test_weights_of_other_epochs_have_evaluations_of_their_own(run, tmp_path):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    last, best = (evaluate_checkpoint(open_checkpoint(folder, which), QUICK, FEW) for which in ("last", "best"))
+    assert last.path.parent == folder / "evaluation" / "last"
+    assert best.path.parent == folder / "evaluation"
+    assert (last.evaluation.weights, best.evaluation.weights) == ("last", None)
+    record = read_run(folder)
+    assert f"last/{last.path.stem}" in record.evaluations
+    assert Yardstick.of(last.evaluation) != Yardstick.of(best.evaluation)
+    assert "last weights" in Yardstick.of(last.evaluation).text
+    assert choose_evaluation(record) == best.path.stem
+    (folder / "last.safetensors").write_bytes((folder / "best.safetensors").read_bytes())  # other weights since
+    assert evaluate_checkpoint(open_checkpoint(folder / "last.safetensors"), QUICK, FEW).path.parent.name == "last"

@@ -38,6 +38,7 @@ class EvaluationConfig:
         each: attack all images with each attack by itself, too, and take the worst case.
         consistent: attack misclassified images too, for the consistent accuracy.
         attack_seed: of the attack's random draws.
+        weights: which of a run's weights: best, best-clean or last.
         batch_size: images at once. It has one value for all, since the figures depend on it.
     """
 
@@ -48,6 +49,7 @@ class EvaluationConfig:
     batch_size: int = 256
     each: bool = False
     consistent: bool = False
+    weights: Literal["best", "best-clean", "last"] = "best"
 
     def to_dict(self) -> dict[str, Any]:
         """Flat keys and plain values."""

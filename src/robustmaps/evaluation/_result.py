@@ -92,6 +92,7 @@ class Evaluation:
         perturbations: per sample l_inf, l_2 and l_1 norm of the perturbation that broke it, if any; empty if not
             recorded.
         misclassified: whether the predictions of misclassified samples stay under attack; None if not measured.
+        weights: which of a run's weights, if not the best; see `training.RUN_WEIGHTS`.
     """
 
     verdicts: tuple[str, ...]
@@ -113,6 +114,7 @@ class Evaluation:
     data: Mapping[str, Any] = field(default_factory=dict)
     perturbations: tuple[tuple[float, float, float] | None, ...] = ()
     misclassified: Misclassified | None = None
+    weights: str | None = None
 
     @property
     def clean_correct(self) -> NDArray[np.bool_]:
@@ -186,6 +188,7 @@ class Evaluation:
             "warnings": list(self.warnings),
             **({} if self.saved is None else {"saved": dict(self.saved)}),
             "checkpoint_sha256": self.checkpoint_sha256,
+            **({} if self.weights is None else {"weights": self.weights}),
             "images_sha256": self.images_sha256,
             "environment": dict(self.environment),
             "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,

@@ -71,6 +71,7 @@ def worst_case(evaluations: Sequence[Evaluation]) -> Evaluation:
         data=first.data,
         perturbations=chosen([each.perturbations for each in evaluations]) if known else (),
         misclassified=misclassified,
+        weights=first.weights,
     )
 
 

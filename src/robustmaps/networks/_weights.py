@@ -17,7 +17,7 @@ from robustmaps.engine.reading.plain import loads
 from robustmaps.networks._checkpoints import networks_that_fit
 from robustmaps.networks._data import load_data
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.training import RUN_WEIGHTS, RunFolder, read_weights
+from robustmaps.training import RUN_WEIGHTS, RunFolder, other_weights, read_weights
 
 DESCRIPTION = "robustmaps"
 """The key of a weights file's header under which the network and its data are described."""
@@ -46,6 +46,7 @@ class Checkpoint:
         trained_classes, trained_size: names of the classes, and height and width of the images, that it was trained
             on; None where unknown.
         notes: what was recognised or assumed of another program's weights.
+        weights: which of a run's weights, if not the best.
     """
 
     path: Path | None
@@ -61,6 +62,7 @@ class Checkpoint:
     trained_classes: tuple[str, ...] | None = None
     trained_size: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
@@ -214,7 +216,8 @@ def open_checkpoint(path: str | Path, which: str = RUN_WEIGHTS[0], *, classes: s
     folder = RunFolder(weights_path.parent).evaluations_of(weights_path)
     spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
     about = (classes, opened.classes, opened.image_size)
-    return Checkpoint(weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, *about)
+    known = (weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, *about)
+    return Checkpoint(*known, weights=other_weights(weights_path))
 
 
 def _weights_in(folder: Path, which: str) -> Path:

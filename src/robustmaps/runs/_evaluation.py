@@ -303,6 +303,7 @@ class Work:
         return replace(
             evaluation,
             checkpoint_sha256=self.checkpoint.sha256,
+            weights=self.checkpoint.weights,
             split=self.options.split,
             warnings=(*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None)),
             data={"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])},

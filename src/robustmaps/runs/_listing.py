@@ -76,14 +76,15 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
 def choose_evaluation(record: RunRecord, pattern: str | None = None) -> str | None:
     """The name of the evaluation that represents a run; None if there is none.
 
-    Among those whose names match the pattern, evaluations of new images come first, then those at the training budget,
-    then those with the most images, then the one with the lowest robust accuracy.
+    Among those whose names match the pattern, evaluations of the best weights come first, then those of new images, of
+    the training budget, then those with the most images, then the one with the lowest robust accuracy.
     """
 
-    def rank(name: str) -> tuple[bool, bool, int, float]:
+    def rank(name: str) -> tuple[bool, bool, bool, int, float]:
         evaluation: Evaluation = record.evaluations[name]
         own = (evaluation.norm, evaluation.eps) == (record.config.defense.norm, record.config.defense.eps)
-        return evaluation.split == "train", not own, -len(evaluation.verdicts), evaluation.robust_accuracy.value
+        other = evaluation.weights is not None
+        return other, evaluation.split == "train", not own, -len(evaluation.verdicts), evaluation.robust_accuracy.value
 
     names = [name for name in record.evaluations if pattern is None or fnmatch(name, pattern)]
     return min(names, key=rank, default=None)

@@ -17,7 +17,7 @@ from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Evaluation
 from robustmaps.runs._identity import outdated
-from robustmaps.training import RunFolder, best_epoch
+from robustmaps.training import RUN_WEIGHTS, RunFolder, best_epoch
 
 Status = Literal["finished", "running", "stopped", "failed"]
 
@@ -41,7 +41,8 @@ class RunRecord:
             in a sweep, in evaluation.
         error: the error, if it failed.
         seconds: time spent training and validating in finished epochs.
-        evaluations: evaluations by file name without ``.json``, sorted.
+        evaluations: evaluations by file name without ``.json``, sorted; those of other weights than the best come last
+            and begin with their name, as in ``last/``.
         environment: versions and device; empty if not recorded.
         recorded_cost: the network's cost for one image, for `Cost.from_dict`; None if the run did not record it.
     """
@@ -217,9 +218,17 @@ def _is_held(path: Path) -> bool:
 
 def _evaluations(files: RunFolder, skipped: Skipped, unreadable: Skipped) -> dict[str, Evaluation]:
     """The evaluations of the current weights, without those from before further training."""
+    found = _evaluations_of(files.best, files.evaluations, skipped, unreadable)
+    for which in RUN_WEIGHTS[1:]:
+        weights = files.path / f"{which}.safetensors"
+        others = _evaluations_of(weights, files.evaluations_of(weights), skipped, unreadable)
+        found |= {f"{which}/{name}": evaluation for name, evaluation in others.items()}
+    return found
+
+
+def _evaluations_of(weights: Path, folder: Path, skipped: Skipped, unreadable: Skipped) -> dict[str, Evaluation]:
     found: dict[Path, Evaluation] = {}
-    there = _children(files.evaluations, unreadable) if os.path.lexists(files.evaluations) else []
-    for path in there:
+    for path in _children(folder, unreadable) if os.path.lexists(folder) else []:
         if path.suffix != ".json" or path.name.startswith((".", *_OTHER_KINDS)):
             continue
         if path.name.endswith(".model_info.json"):
@@ -228,14 +237,13 @@ def _evaluations(files: RunFolder, skipped: Skipped, unreadable: Skipped) -> dic
             found[path] = Evaluation.load(path)
         except InputError as error:
             unreadable(path, str(error))
-    weights = files.best
     # Times tell nothing: a copy or a restored file has any.
     present = sha256(weights) if found and weights.is_file() else None
     for path, evaluation in list(found.items()):
         if present is not None and evaluation.checkpoint_sha256 not in (None, present):
             skipped(path, "it is of weights that are no longer in the run; evaluate again")
             del found[path]
-        elif outdated(files.evaluations, evaluation):
+        elif outdated(folder, evaluation):
             skipped(path, "with these weights, the network has computed something else since; evaluate again")
             del found[path]
     return {path.stem: evaluation for path, evaluation in found.items()}

@@ -29,7 +29,7 @@ from robustmaps.evaluation import (
 from robustmaps.networks import choose_images, open_checkpoint, resolve
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._train import TrainedRun, train
-from robustmaps.training import RunFolder, load_weights
+from robustmaps.training import RUN_WEIGHTS, RunFolder, load_weights
 
 
 class NotReproduced(Exception):  # noqa: N818 - nothing failed: the comparison has a result
@@ -234,10 +234,12 @@ def _largest_difference(recorded: Path, again: Path) -> float:
 
 def _evaluate_again(record: RunRecord, done: TrainedRun, watcher: Watcher) -> Iterator[Again]:
     """Make each evaluation of the run's weights again; one of a curve carries on from the next smaller radius."""
-    model = open_checkpoint(done.folder).model
+    models: dict[str, torch.nn.Module] = {}
     made: dict[str, Evaluation] = {}
     for name, recorded in sorted(record.evaluations.items(), key=lambda item: (_is_combined(item[1]), item[1].eps)):
+        which = recorded.weights or RUN_WEIGHTS[0]
         try:
+            model = models.get(which) or models.setdefault(which, open_checkpoint(done.folder, which).model)
             again = _again(recorded, model, done, made, watcher)
         except InputError as error:
             yield Again(name, recorded, None, str(error))

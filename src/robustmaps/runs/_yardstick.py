@@ -21,6 +21,7 @@ class Yardstick:
         count: number of images.
         names: names of the attacks.
         split: their split of the data set; None if not known.
+        weights: which of a run's weights are evaluated, if not the best.
     """
 
     norm: str
@@ -30,6 +31,7 @@ class Yardstick:
     count: int
     names: tuple[str, ...]
     split: str | None = field(default=None, compare=False)
+    weights: str | None = None
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "Yardstick":
@@ -42,6 +44,7 @@ class Yardstick:
             len(evaluation.verdicts),
             tuple(str(attack["name"]) for attack in evaluation.attacks),
             evaluation.split,
+            evaluation.weights,
         )
 
     @property
@@ -53,7 +56,8 @@ class Yardstick:
     def short(self) -> str:
         """Attacks and budget, for axes."""
         worst = "worst case of " if self.alone else ""
-        return f"{worst}{' + '.join(self.names)}, {_NORMS[self.norm]} {as_fraction(self.eps)}"
+        others = f", {self.weights} weights" if self.weights else ""
+        return f"{worst}{' + '.join(self.names)}, {_NORMS[self.norm]} {as_fraction(self.eps)}{others}"
 
     @property
     def text(self) -> str:

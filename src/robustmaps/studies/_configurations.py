@@ -123,7 +123,7 @@ def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]
 def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
     """The evaluation that most configurations have, then most runs; None if there are none.
 
-    One of training images is chosen only if there is no other.
+    One of other weights than the best, or of training images, is chosen only if there is no other.
     Ties go to the training budget, then to the most images, then to the attacks that broke the most.
     """
     found: dict[Yardstick, list[tuple[RunRecord, Evaluation]]] = {}
@@ -135,6 +135,7 @@ def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
         mine = found[stick]
         defenses = [run.config.defense for run, _ in mine]
         return (
+            stick.weights is None,
             stick.split != "train",  # which measures no new images
             len({_key(run) for run, _ in mine}),
             len(mine),

@@ -232,10 +232,11 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
     config = record.config
     hashed = images or (lambda data, split, samples: _images(load_data(data), split, samples))
     radii = sorted(wanted.attack.eps) or [config.defense.eps]
+    weights = RunFolder(record.folder).weights(wanted.weights)
     identity = (
         wanted.attack_seed,
         hashed(config.data, wanted.split, wanted.samples),
-        sha256(RunFolder(record.folder).best),
+        sha256(weights),
     )
     network = _identity(record)
 

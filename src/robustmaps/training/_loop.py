@@ -324,14 +324,14 @@ class Loop:
             self.folder.log(text)
 
     def save_best(self) -> None:
-        """Write the best weights, and at the end those of other epochs that are kept."""
+        """Write the best weights, and at the end the others that are kept, be they the same."""
         if self.folder is not None:
             epochs = {**kept_epochs(self.state.history), "best": self.state.best_epoch}
             kept = {"best": self.best_weights}
             if self.state.epoch == self.options.epochs:
                 kept |= {"best-clean": self.clean_weights, "last": self.judged.state_dict()}
             for which, weights in kept.items():
-                if which == "best" or (weights and epochs.get(which) not in (None, epochs["best"])):
+                if weights:
                     self.folder.save_weights(which, weights, {**self.description, "epoch": str(epochs[which])})
         self.best_saved = True
 

@@ -62,7 +62,7 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     def weights(self, which: str) -> Path:
-        """The file of one of `RUN_WEIGHTS`. Weights of the same epoch as the best are kept once, in the best's file.
+        """The file of one of `RUN_WEIGHTS`; of runs by earlier versions, the best's if that is the same epoch.
 
         Raises:
             InputError: they were not kept.
@@ -82,8 +82,8 @@ class RunFolder:
 
     def evaluations_of(self, weights: Path) -> Path:
         """The folder of evaluations of one of the run's weights files."""
-        name = weights.name.removesuffix(self.best.suffix)
-        return self.evaluations / name if name in RUN_WEIGHTS[1:] else self.evaluations
+        other = other_weights(weights)
+        return self.evaluations if other is None else self.evaluations / other
 
     @property
     def config(self) -> Path:
@@ -276,6 +276,11 @@ def validation_score(record: Mapping[str, Any]) -> tuple[float, float] | None:
     """The validation figures that select the best epoch, most important first; None without them."""
     clean = record.get("validation_clean_accuracy")
     return None if clean is None else (record.get("validation_robust_accuracy", clean), clean)
+
+
+def other_weights(path: Path) -> str | None:
+    """Which of `RUN_WEIGHTS` a file in a run folder has, if not the best."""
+    return path.stem if path.stem in RUN_WEIGHTS[1:] else None
 
 
 def kept_epochs(history: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from robustmaps.studies import Statistics, bounded
 
 _WRONG = "wrong, clean"
 _MOST_ROWS = 20
-_Series = tuple[str, tuple[str, ...], str, str]
+_Series = tuple[str, tuple[str, ...], str, str, str | None]
 """Norm, attacks, their other settings and images of evaluations that differ in eps."""
 
 
@@ -54,7 +54,7 @@ def _radius(study: Statistics) -> list[Block]:
         for run in variant.runs:
             for evaluation in run.evaluations.values():
                 stick = Yardstick.of(evaluation)
-                of = (stick.norm, stick.names, _but_eps(evaluation), stick.images)
+                of = (stick.norm, stick.names, _but_eps(evaluation), stick.images, stick.weights)
                 points = series.setdefault(of, {}).setdefault(variant.name, {})
                 points.setdefault(stick.eps, []).append(evaluation)
     # A curve needs at least two radii and clean accuracy.

@@ -61,6 +61,8 @@ def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> st
     options = ["--norm", evaluation.norm, "--eps", _exact(evaluation.eps), *attack]
     if evaluation.split not in (None, "test"):
         options += ["--split", str(evaluation.split)]
+    if evaluation.weights is not None:
+        options += ["--weights", evaluation.weights]
     if evaluation.misclassified is not None:
         options.append("--consistent")
     options += [
@@ -79,7 +81,8 @@ def attack_label(evaluation: Evaluation) -> str:
         given = [option.removeprefix("--") for option in options[2:] if option not in ("--each", "--attack-parameters")]
         words = options[1].replace(",", ", ") + (f" ({' '.join(given)})" if given else "")
     alone = any(ALONE in attack for attack in evaluation.attacks)
-    return f"worst case of {words}" if alone else words
+    words = f"worst case of {words}" if alone else words
+    return words if evaluation.weights is None else f"{words}, {evaluation.weights} weights"
 
 
 def _attack_options(evaluation: Evaluation) -> list[str] | None:

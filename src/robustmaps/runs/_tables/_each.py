@@ -9,7 +9,7 @@ from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.evaluation import Evaluation, worst_case
-from robustmaps.networks import Checkpoint
+from robustmaps.networks import Checkpoint, open_checkpoint
 from robustmaps.runs._evaluation import (
     EvaluatedRun,
     Options,
@@ -79,6 +79,8 @@ def evaluate_wanted(checkpoint: str | Path | Checkpoint, wanted: EvaluationConfi
         InputError: see `evaluate_each`, `evaluate_curve` and `evaluate_checkpoint`.
     """
     options = replace(options, consistent=wanted.consistent)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = open_checkpoint(checkpoint, wanted.weights)
     if wanted.each:
         return evaluate_each(checkpoint, wanted.attack, options).worst[-1].evaluation
     if len(wanted.attack.eps) > 1:
