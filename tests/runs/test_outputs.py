@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from robustmaps.config import AttackConfig, RunConfig, Surgery, from_mapping
@@ -52,6 +54,34 @@ def test_evaluations_replace_nothing(copied, out):
     with pytest.raises(InputError, match=r"already exists|exists and is not|two outputs|not an evaluation"):
         evaluate_checkpoint(copied, FGSM, REFUSED, out=copied / out)
     assert contents(copied) == before
+
+
+@pytest.mark.parametrize("folder", ["k.partial", "k.adversarials.partial"])
+@pytest.mark.parametrize("name", ["adversarials.npy", "state.json"])
+def test_the_folder_of_a_state_is_known_by_its_contents(run, tmp_path, folder, name):
+    (tmp_path / folder).mkdir()
+    np.save(tmp_path / "mine.npy", np.zeros((20, 1, 8, 8), np.float32))
+    shutil.move(tmp_path / "mine.npy", tmp_path / folder / name)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=f"{folder}: exists and is not the intact state of an evaluation"):
+        evaluate_checkpoint(run, FGSM, REFUSED, out=tmp_path / "k.json")
+    assert contents(tmp_path) == before
+
+
+def test_images_that_were_kept_before_the_first_state_are_known_as_ours(run, tmp_path, monkeypatch):
+    options = replace(REFUSED, watcher=Options().watcher)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("robustmaps.runs._evaluation.evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_checkpoint(run, FGSM, options, out=tmp_path / "k.json")
+    assert list(contents(tmp_path)) == ["k.adversarials.partial/adversarials.npy"]
+    done = evaluate_checkpoint(run, FGSM, options, out=tmp_path / "k.json")
+    assert done.evaluation.saved
+    assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize("name", ["c.json", "c.png"])
