@@ -19,7 +19,7 @@ from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attacks import create_attacks
-from robustmaps.runs._doubts import UNFINISHED, copied_images, unfinished
+from robustmaps.runs._doubts import UNFINISHED, class_order, copied_images, unfinished
 from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
 from robustmaps.runs._identity import place_for, write_present
 from robustmaps.runs._robustbench import model_info
@@ -257,7 +257,11 @@ class _Work:
         )
         if files.images is not None and kept is not None:
             evaluation = replace(evaluation, saved=kept.save(files.images, self.model, self.x, self.y, evaluation))
-        doubts = (copied_images(self.checkpoint, self.data, self.x, options.split), unfinished(self.checkpoint))
+        doubts = (
+            class_order(self.checkpoint, self.data),
+            copied_images(self.checkpoint, self.data, self.x, options.split),
+            unfinished(self.checkpoint),
+        )
         warnings = (*evaluation.warnings, *(str(doubt) for doubt in doubts if doubt is not None))
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "image_size": list(self.x.shape[2:])}
         evaluation = replace(
