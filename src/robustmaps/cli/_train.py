@@ -10,6 +10,7 @@ from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import RunConfig, check_trusted, needs_trust, read_run_config, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.text import shell
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
 names; --recipe takes such a file from the package (robustmaps recipes). --config overrides --recipe, and options on the
@@ -77,7 +78,7 @@ def _train(given: Arguments, begun: Begun) -> None:
     folder = given.out / run.config.name
     if given.resume and folder.resolve() != Path(given.resume).resolve():
         raise InputError(f"--resume {given.resume}: the other options name another run, {folder.name}; leave them out")
-    permission = " --allow-code" * needs_trust(run.config)
+    permission = ["--allow-code"] * needs_trust(run.config)
     with stop_on_signal() as should_stop, watching() as watch:
         try:
             done = train(
@@ -88,7 +89,7 @@ def _train(given: Arguments, begun: Begun) -> None:
                 should_stop=should_stop,
             )
         except Interrupted as place:
-            continued = f"robustmaps train --resume {folder}{permission}"
+            continued = shell("robustmaps", "train", "--resume", folder, *permission)
             raise Interrupted(f"stopped at {place}; continue with:\n  {continued}") from None
     best = done.fit.history[done.fit.best_epoch - 1]
     values = {
@@ -109,5 +110,5 @@ def _train(given: Arguments, begun: Begun) -> None:
         f"Trained in {done.fit.seconds:.0f} s. Best epoch {done.fit.best_epoch}"
         + (f": validation accuracy {figures}." if figures else "."),
         f"Run folder: {done.folder}",
-        f"Next: robustmaps evaluate {done.folder}{permission}",
+        f"Next: {shell('robustmaps', 'evaluate', done.folder, *permission)}",
     )
