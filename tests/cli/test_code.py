@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.trust import LIBRARIES, Trust, allow_code, names_code, present_trust, trusting
 from robustmaps.networks import Resolver, open_checkpoint, open_model
 from robustmaps.networks._libraries import _LIBRARIES
+from robustmaps.report import render_markdown, report
 from robustmaps.training import load_weights, save_weights
 from tests.helpers.zoo import define_torchvision_operators
 
@@ -128,6 +130,15 @@ def test_a_run_of_one_s_own_is_opened_again(hostile, capsys):
     run = capsys.readouterr().out.partition("Next: robustmaps evaluate ")[2].split()
     assert run[1:] == ["--allow-code"]
     assert main(["evaluate", *run, "--samples", "5", "--attack", "fgsm"]) == 0
+    shutil.rmtree(Path(run[0]) / "evaluation")
+    capsys.readouterr()
+    assert main(["compare", run[0], run[0]]) == 2
+    assert f"robustmaps evaluate {run[0]} --attack autoattack --allow-code" in capsys.readouterr().err
+    for name in ("metrics.jsonl", "log.txt"):
+        (Path(run[0]) / name).unlink()
+    with allow_code():
+        page = render_markdown(report(run[0], pictures=False).page)
+    assert f"robustmaps train --resume {run[0]} --allow-code" in page
     assert main(["train", "--resume", run[0], "--model", "hostile_code:make"]) == 0
     assert main(["train", "--resume", run[0]]) == 2
 

@@ -41,6 +41,20 @@ def test_names_are_shown_and_steer_nothing(hostile, capsys):
     assert r"\x1b]0;owned\x07\x1b[2Jcat" in out
 
 
+def test_a_name_looks_like_no_row(hostile, capsys):
+    names = np.array(["cat\n all   9999", "dog"])
+    np.savez(
+        "rows.npz",
+        images=np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8),
+        labels=np.arange(40) % 2,
+        classes=names,
+    )
+    assert main(["data", "show", "rows.npz"]) == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows.count("all") == 1
+    assert r"cat\n" in rows
+
+
 def test_errors_and_warnings_steer_nothing(hostile, capsys):
     for line in (["runs", "gone\x1b[2J"], ["data", "show", "gone\u202e"], ["evaluate", "gone\x9b1m"], ["\x1b[31m"]):
         assert main(line) == 2

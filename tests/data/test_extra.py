@@ -49,6 +49,17 @@ def test_writing_to_the_images_never_reaches_the_file(pets_data: Dataset, tmp_pa
     assert (tmp_path / "e.npz").read_bytes() == before
 
 
+def test_every_byte_counts_for_the_fingerprint(pets_data: Dataset, tmp_path: Path) -> None:
+    given = arrays(20_000)  # of which samples would miss most
+    found = set()
+    for change, row in ((None, 0), ("image", 7_000), ("image", 7_001), ("label", 5)):
+        if change is not None:
+            given[change][row] ^= 1
+        np.savez(tmp_path / "e.npz", **given)
+        found.add(load_extra(tmp_path / "e.npz", pets_data, 0.5).fingerprint)
+    assert len(found) == 4
+
+
 def test_the_fingerprint_tells_files_apart(pets_data: Dataset, tmp_path: Path) -> None:
     given = arrays()
     np.savez(tmp_path / "e.npz", **given)

@@ -10,12 +10,11 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.faults import ATTACK, TRAIN, Nursery, timeless, words, write_sources
+from tests.helpers.faults import ATTACK, TRAIN, Nursery, World, timeless, words
 
 DAMAGES = int(os.environ.get("ROBUSTMAPS_DAMAGES", "120"))
 SEED = int(os.environ.get("ROBUSTMAPS_FAULT_SEED", "0"))
@@ -86,37 +85,30 @@ READERS = {
 
 
 @pytest.fixture(scope="module")
-def whole(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Undamaged files of every kind."""
-    folder = tmp_path_factory.mktemp("faults") / "world"
-    folder.mkdir()
-    write_sources(folder)
-    for command in (
+    made = World.made(
+        nursery,
+        tmp_path_factory.mktemp("faults"),
         TRAIN,
         f"evaluate RUN {ATTACK}",
         "export RUN --format safetensors --out exported",
         "sweep study.yaml --out study",
-    ):
-        done = nursery.run(folder, *words(command, folder))
-        assert done.code == 0, done.output
+    )
     # Killed on the way, for a checkpoint and the state of an evaluation; each was made once to count its operations.
-    for command, made in (
+    for command, result in (
         (f"{TRAIN} --out stopped", "stopped"),
         (f"evaluate RUN {ATTACK} --eps 0.09", "runs/*/*/*0.09*"),
     ):
+        folder = made.copy()
         line = words(command, folder)
         operations = nursery.run(folder, *line).operations
-        for path in folder.glob(made):
+        for path in folder.glob(result):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         nursery.run(folder, *line, before_operation=operations * 3 // 4)
-    return folder.rename(folder.with_name("whole"))
-
-
-def _copy(whole: Path) -> Path:
-    """A new copy at the place of the one before, since the cache knows images by their path."""
-    folder = whole.with_name("world")
-    shutil.rmtree(folder, ignore_errors=True)
-    return shutil.copytree(whole, folder)
+        shutil.rmtree(made.whole)
+        folder.rename(made.whole)
+    return made
 
 
 def _said(output: str) -> Any:
@@ -130,27 +122,29 @@ def _said(output: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", READERS)
-def test_damage_is_noticed(name: str, nursery: Nursery, whole: Path) -> None:
+def test_damage_is_noticed(name: str, world: World) -> None:
     reader = READERS[name]
     files = sorted(
-        path.relative_to(whole) for path in whole.glob(reader.files) if path.is_file() and path.stat().st_size
+        path.relative_to(world.whole)
+        for path in world.whole.glob(reader.files)
+        if path.is_file() and path.stat().st_size
     )
     assert files, f"no file to damage: {reader.files}"
-    reference = _copy(whole)
-    done = nursery.run(reference, *words(reader.command, reference))
+    reference = world.copy()
+    done = world.nursery.run(reference, *words(reader.command, reference))
     assert done.code == 0, done.output
     expected = _said(done.output)
     draw = random.Random(f"{SEED} {name}")
     silent = []
     for number in range(max(len(KINDS), DAMAGES // len(READERS))):
-        folder = _copy(whole)
+        folder = world.copy()
         kind, file = list(KINDS)[number % len(KINDS)], draw.choice(files)
         before = (folder / file).read_bytes()
         after = KINDS[kind](before, draw)
         if after == before:
             continue
         (folder / file).write_bytes(after)
-        done = nursery.run(folder, *words(reader.command, folder))
+        done = world.nursery.run(folder, *words(reader.command, folder))
         assert "Traceback" not in done.output, f"{file}, {kind}: {done.output}"
         named = file.name in done.output or any(str(parent) in done.output for parent in file.parents if parent.name)
         if done.code == 0 and _said(done.output) != expected and not (named and "warning" in done.output):

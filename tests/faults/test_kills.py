@@ -15,10 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.faults import ATTACK, TRAIN, Nursery, contents, differences, words, write_sources
+from tests.helpers.faults import ATTACK, TRAIN, Nursery, World, contents, differences, words
 
 KILLS = int(os.environ.get("ROBUSTMAPS_KILLS", "90"))
 SEED = int(os.environ.get("ROBUSTMAPS_FAULT_SEED", "0"))
+
+
+PARTS = {"cache": "cache", "run": "runs", "evaluation": "runs/*/evaluation"}
+"""The folders in a world that not every command needs."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,12 @@ class Work:
     Attributes:
         command: the command line.
         again: the command line after a kill, if another.
-        needs: what it needs to be there: ``cache``, ``run``, ``evaluation``.
-        once: whether it replaces nothing, so that it is refused if the kill came after its last file operation.
+        needs: which of `PARTS` it needs to be there.
     """
 
     command: str
     again: str = ""
     needs: tuple[str, ...] = ("cache",)
-    once: bool = False
 
 
 WORKS = {
@@ -47,52 +49,38 @@ WORKS = {
     "sweep": Work("sweep study.yaml"),
     "search": Work("search resnet8 --config search.yaml --budget 4x --upsamples 1,2"),
     "report": Work("report runs --out page", needs=("cache", "run", "evaluation")),
-    "export": Work("export RUN --format safetensors", needs=("cache", "run"), once=True),
-    "enlarge": Work("enlarge RUN --upsample 2 --save larger", needs=("cache", "run"), once=True),
+    "export": Work("export RUN --format safetensors", needs=("cache", "run")),
+    "enlarge": Work("enlarge RUN --upsample 2 --save larger", needs=("cache", "run")),
 }
 
 
 @pytest.fixture(scope="module")
-def worlds(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> World:
     """A folder with a cache, a run and an evaluation, from which each test takes what it needs."""
-    folder = tmp_path_factory.mktemp("faults") / "world"
-    folder.mkdir()
-    write_sources(folder)
-    for command in (TRAIN, f"evaluate RUN {ATTACK}"):
-        done = nursery.run(folder, *words(command, folder))
-        assert done.code == 0, done.output
-    return folder.rename(folder.with_name("whole"))
+    return World.made(nursery, tmp_path_factory.mktemp("faults"), TRAIN, f"evaluate RUN {ATTACK}")
 
 
-def _world(work: Work, whole: Path) -> Path:
-    """A new world at the place of the one before, since the cache knows images by their path."""
-    folder = whole.with_name("world")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for name in ("study.yaml", "search.yaml", "images.npz"):
-        shutil.copy2(whole / name, folder)
-    if "cache" in work.needs:
-        shutil.copytree(whole / "cache", folder / "cache")
-    if "run" in work.needs:
-        shutil.copytree(whole / "runs", folder / "runs")
-        if "evaluation" not in work.needs:
-            for path in (folder / "runs").glob("*/evaluation"):
-                shutil.rmtree(path)
+def _copy(world: World, work: Work) -> Path:
+    """A copy with what the work needs."""
+    folder = world.copy()
+    for need, pattern in PARTS.items():
+        for path in [] if need in work.needs else folder.glob(pattern):
+            shutil.rmtree(path)
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", WORKS)
-def test_a_killed_command_ends_as_if_it_had_not_been_killed(name: str, nursery: Nursery, worlds: Path) -> None:
+def test_a_killed_command_ends_as_if_it_had_not_been_killed(name: str, world: World) -> None:
     work = WORKS[name]
-    reference = _world(work, worlds)
-    whole = nursery.run(reference, *words(work.command, reference))
+    reference = _copy(world, work)
+    whole = world.nursery.run(reference, *words(work.command, reference))
     assert whole.code == 0, whole.output
     expected = contents(reference)
     draw = random.Random(f"{SEED} {name}")
     for _ in range(max(1, KILLS // len(WORKS))):
-        folder = _world(work, worlds)
+        folder = _copy(world, work)
         kills = []
         for attempt in range(draw.choice((1, 1, 2, 3))):
             line = words(work.again if attempt and work.again else work.command, folder)
@@ -101,8 +89,7 @@ def test_a_killed_command_ends_as_if_it_had_not_been_killed(name: str, nursery: 
             else:
                 kill = {"after_s": draw.uniform(0, whole.seconds)}
             kills.append(kill)
-            nursery.run(folder, *line, **kill)
-        done = nursery.run(folder, *words(work.again or work.command, folder))
-        complete = work.once and "already exists" in done.output
-        assert done.code == 0 or complete, f"after {kills}: {done.output}"
+            world.nursery.run(folder, *line, **kill)
+        done = world.nursery.run(folder, *words(work.again or work.command, folder))
+        assert done.code == 0, f"after {kills}: {done.output}"
         assert not differences(expected, contents(folder)), f"after {kills}"

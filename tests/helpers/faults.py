@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,42 @@ class Nursery:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder in which commands were run, and copies of it.
+
+    Attributes:
+        nursery: runs the commands.
+        whole: the folder.
+    """
+
+    nursery: Nursery
+    whole: Path
+
+    @staticmethod
+    def made(nursery: Nursery, folder: Path, *commands: str) -> "World":
+        """The folder after these commands.
+
+        Args:
+            nursery: runs the commands.
+            folder: an empty folder for it.
+            commands: command lines, as for `words`.
+        """
+        world = folder / "world"
+        world.mkdir()
+        write_sources(world)
+        for command in commands:
+            done = nursery.run(world, *words(command, world))
+            assert done.code == 0, done.output
+        return World(nursery, world.rename(folder / "whole"))
+
+    def copy(self) -> Path:
+        """A new copy where the folder was made, in place of the copy before: the cache knows images by path."""
+        folder = self.whole.with_name("world")
+        shutil.rmtree(folder, ignore_errors=True)
+        return shutil.copytree(self.whole, folder)
 
 
 def contents(folder: Path) -> dict[str, Any]:

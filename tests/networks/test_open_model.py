@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -187,8 +188,6 @@ def test_a_saved_enlargement_opens_as_it_was(run_folder, tmp_path, surgery):
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(again.model(x), enlarged.model.eval()(x))
     assert (again.trained, again.budget) == (True, ("linf", 0.1))
-    with pytest.raises(InputError, match="already exists"):
-        save_enlarged(enlarged, tmp_path / "larger")
 
 
 def test_an_enlargement_of_an_enlargement(tmp_path):
@@ -212,6 +211,24 @@ def test_weights_that_do_not_fit_their_description(tmp_path):
         save_weights(weights, values, {"robustmaps": damaged})
         with pytest.raises(InputError, match="does not describe a network"):
             open_model(str(tmp_path / "a"))
+
+
+def test_labels_follow_the_classes_that_the_network_was_trained_on(run_folder, digits, tmp_path):
+    x, y = digits.test.images.permute(0, 2, 3, 1).numpy(), digits.test.labels.numpy()
+    accuracies = []
+    for name, order in (("same", range(10)), ("turned", range(9, -1, -1)), ("as text", (3, 1, 4, 0, 5, 9, 2, 6, 8, 7))):
+        labels, classes = np.argsort(order)[y], np.array([str(number) for number in order])
+        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=labels, x_test=x, y_test=labels, classes=classes)
+        found = enlarge_network(
+            str(run_folder), Surgery(where="last"), data=str(tmp_path / f"{name}.npz"), samples=None
+        )
+        accuracies.append(found.enlargement.before.accuracy)
+    assert len(set(accuracies)) == 1
+    assert accuracies[0] > 0.12  # better than chance
+    x, y = x[y < 9], y[y < 9]
+    np.savez(tmp_path / "fewer.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.warns(UserWarning, match=r"has 9 classes .* was trained on 10 classes .* says nothing"):
+        enlarge_network(str(run_folder), Surgery(where="last"), data=str(tmp_path / "fewer.npz"), samples=20)
 
 
 def test_plans_measure_what_fits(run_folder):

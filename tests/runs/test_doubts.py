@@ -103,6 +103,35 @@ def test_an_unfinished_run_says_so_until_it_is_finished(tmp_path: Path) -> None:
     assert evaluate_checkpoint(folder, FGSM, FEW).evaluation.warnings == ()
 
 
+AS_TEXT = tuple(sorted(map(str, range(1, 11))))
+
+
+@pytest.mark.parametrize(
+    ("classes", "trained", "given", "warned"),
+    [
+        (AS_TEXT, None, None, True),
+        (AS_TEXT, None, ",".join(AS_TEXT), False),
+        (AS_TEXT, AS_TEXT, None, False),
+        (tuple(f"{number:02}" for number in range(1, 11)), None, None, False),
+        (("11", "9", *"abcdefgh"), None, None, True),
+    ],
+)
+def test_numbers_in_the_order_of_text_are_warned_of_unless_the_order_is_known(
+    run: Path,
+    digits: Dataset,
+    classes: tuple[str, ...],
+    trained: tuple[str, ...] | None,
+    given: str | None,
+    warned: bool,
+    tmp_path: Path,
+) -> None:
+    checkpoint = replace(open_checkpoint(run), data=None, classes=given, trained_classes=trained)
+    options = replace(FEW, data=renamed(digits, classes))
+    done = evaluate_checkpoint(checkpoint, FGSM, options, out=tmp_path / "e.json")
+    assert names(done.evaluation) == ["label-order"] * warned
+    assert all("numbers in the order of text" in text and "--classes" in text for text in done.evaluation.warnings)
+
+
 def test_test_images_among_the_training_images(run: Path, digits: Dataset, tmp_path: Path) -> None:
     test = digits.test.subset(60)
     leaked = torch.cat([digits.train.images, test.images[::4]])

@@ -124,7 +124,7 @@ def test_bad_input(run, tmp_path):
     with pytest.raises(InputError, match="unknown format 'onx'; did you mean 'onnx'"):
         export(run[0].folder, "onx")
     (tmp_path / "mine").write_text("")
-    with pytest.raises(InputError, match="already exists; name another folder"):
+    with pytest.raises(InputError, match="exists and is not an earlier result of this kind; name another folder"):
         export(run[0].folder, "torch", tmp_path)
 
 
@@ -145,4 +145,26 @@ def test_the_verbs(run, tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)
     assert (tmp_path / "report" / "index.html").exists()
     assert main(["export", str(folder), "--format", "torch", "--out", str(tmp_path)]) == 2
-    assert "already exists" in capsys.readouterr().err
+    assert "exists and is not an earlier result" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch"])
+def test_the_same_export_again_is_no_error(run, tmp_path, form):
+    done = export(run[0].folder, form, tmp_path / "out")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.folder.iterdir()}
+    again = export(run[0].folder, form, tmp_path / "out")
+    assert (done.before, again.before) == (False, True)
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.folder.iterdir()} == before
+    (done.folder / "README.md").write_text("my own words")
+    with pytest.raises(InputError, match=r"out: contains another result \(README.md differs\)"):
+        export(run[0].folder, form, tmp_path / "out")
+    assert (done.folder / "README.md").read_text() == "my own words"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_is_refused_before_the_work(run, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.setattr("robustmaps.runs._export.data_for", lambda *_: pytest.fail("worked"))
+    with pytest.raises(InputError, match="link: a link"):
+        export(run[0].folder, "safetensors", tmp_path / "link")

@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from robustmaps.config import AttackConfig, RunConfig, Surgery, from_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.outputs import LOCK, alone
 from robustmaps.evaluation import Evaluation
-from robustmaps.networks import enlarge_network, save_enlarged
+from robustmaps.networks import claim_enlarged, enlarge_network, save_enlarged
 from robustmaps.report import report
 from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, export, train
 from robustmaps.studies import sweep
@@ -54,6 +56,34 @@ def test_evaluations_replace_nothing(copied, out):
     assert contents(copied) == before
 
 
+@pytest.mark.parametrize("folder", ["k.partial", "k.adversarials.partial"])
+@pytest.mark.parametrize("name", ["adversarials.npy", "state.json"])
+def test_the_folder_of_a_state_is_known_by_its_contents(run, tmp_path, folder, name):
+    (tmp_path / folder).mkdir()
+    np.save(tmp_path / "mine.npy", np.zeros((20, 1, 8, 8), np.float32))
+    shutil.move(tmp_path / "mine.npy", tmp_path / folder / name)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=f"{folder}: exists and is not the intact state of an evaluation"):
+        evaluate_checkpoint(run, FGSM, REFUSED, out=tmp_path / "k.json")
+    assert contents(tmp_path) == before
+
+
+def test_images_that_were_kept_before_the_first_state_are_known_as_ours(run, tmp_path, monkeypatch):
+    options = replace(REFUSED, watcher=Options().watcher)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("robustmaps.runs._evaluation.evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_checkpoint(run, FGSM, options, out=tmp_path / "k.json")
+    assert list(contents(tmp_path)) == ["k.adversarials.partial/adversarials.npy"]
+    done = evaluate_checkpoint(run, FGSM, options, out=tmp_path / "k.json")
+    assert done.evaluation.saved
+    assert not list(tmp_path.glob("*.partial"))
+
+
 @pytest.mark.parametrize("name", ["c.json", "c.png"])
 def test_curves_replace_nothing(run, tmp_path, name):
     (tmp_path / name).write_text("mine")
@@ -76,15 +106,25 @@ def test_images_of_another_evaluation_stay(run, tmp_path):
 @pytest.mark.filterwarnings("ignore::robustmaps.EnlargeWarning")
 def test_an_enlarged_network_replaces_nothing(tmp_path):
     done = enlarge_network("resnet8", Surgery(upsample=2), latency_runs=0)
-    (weights, recipe) = save_enlarged(done, tmp_path / "mine")
-    before = contents(tmp_path)
-    recipe.unlink()
-    with pytest.raises(InputError, match=r"weights\.safetensors already exists"):
-        save_enlarged(done, tmp_path / "mine")
-    weights.unlink()
-    recipe.write_bytes(before["mine/recipe.json"])  # as after a kill
-    save_enlarged(done, tmp_path / "mine")
+    files = save_enlarged(done, tmp_path / "mine")
+    before, times = contents(tmp_path), [path.stat().st_mtime_ns for path in files]
+    save_enlarged(done, tmp_path / "mine")  # as after a kill at the very end
+    assert [path.stat().st_mtime_ns for path in files] == times
+    other = enlarge_network("resnet8", Surgery(upsample=2), seed=1, latency_runs=0)
+    with pytest.raises(InputError, match=r"mine: contains another result \(recipe.json differs\)"):
+        save_enlarged(other, tmp_path / "mine")
     assert contents(tmp_path) == before
+    files[1].unlink()
+    with pytest.raises(InputError, match="mine: exists and is not an earlier result of this kind"):
+        save_enlarged(done, tmp_path / "mine")
+
+
+@pytest.mark.filterwarnings("ignore::robustmaps.EnlargeWarning")
+def test_a_folder_is_not_published_through_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    with pytest.raises(InputError, match="link: a link, which a new folder can't replace; name the folder that"):
+        claim_enlarged(tmp_path / "link")
 
 
 @pytest.mark.filterwarnings("ignore::robustmaps.EnlargeWarning")
@@ -92,7 +132,7 @@ def test_an_enlarged_network_is_not_put_among_other_files(copied):
     before = contents(copied)
     done = enlarge_network("resnet8", Surgery(upsample=2), latency_runs=0)
     for folder in (copied, copied.parent):  # where its weights would be taken for those of the run
-        with pytest.raises(InputError, match="already exists; name another folder"):
+        with pytest.raises(InputError, match="exists and is not an earlier result of this kind; name another folder"):
             save_enlarged(done, folder)
     assert contents(copied) == before
 

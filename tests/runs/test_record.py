@@ -15,7 +15,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json, write_text
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.runs import Options, evaluate_checkpoint, read_run, read_runs, train
-from robustmaps.training import TrainOptions
+from robustmaps.training import RunFolder, TrainOptions
 
 CONFIG = RunConfig(
     defense=DefenseConfig(eps=0.1, steps=1),
@@ -53,8 +53,32 @@ def test_a_finished_run(trained):
         (run.folder / "cost.bak").rename(run.folder / "cost.json")
 
 
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_finished_run_that_lacks_epochs_is_told(folder, left):
+    folder = folder.rename(folder.with_name("three"))
+    config = read_run_config(folder / "config.yaml")
+    write_run_config(folder / "config.yaml", replace(config, training=replace(config.training, epochs=3)))
+    line = {"train_s": 1.0, "validation_clean_accuracy": 0.5}
+    files = RunFolder(folder)
+    files.write_history([{"epoch": epoch, **line} for epoch in (1, 2, 3)])
+    assert read_run(folder).status == "finished"
+    files.metrics.write_text("".join(files.metrics.read_text().splitlines(keepends=True)[:left]))
+    said = []
+    record = read_run(folder, unreadable=lambda path, reason: said.append((path.name, reason)))
+    assert (record.status, len(record.history)) == ("stopped", left)
+    assert said[0][0] == "metrics.jsonl"
+    assert "empty" in said[0][1] if left == 0 else f"{left} of 3 epochs, though log.txt says" in said[0][1]
+    # A run that was stopped has no such line.
+    log = folder / "log.txt"
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if "finished" not in line))
+    said.clear()
+    read_run(folder, unreadable=lambda path, reason: said.append(reason))
+    assert len(said) == (left == 0)
+
+
 def test_stopped_running_and_failed(folder):
     (folder / "metrics.jsonl").unlink()
+    (folder / "log.txt").unlink()
     assert read_run(folder).status == "stopped"
     with FileLock(folder / ".lock"):
         assert read_run(folder).status == "running"

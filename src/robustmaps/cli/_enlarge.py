@@ -36,13 +36,12 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "enlarge", DESCRIPTION)
     from robustmaps.networks import claim_enlarged, enlarge_network, save_enlarged
 
-    if given.save is not None:
-        claim_enlarged(given.save)
+    before = given.save is not None and claim_enlarged(given.save)
     with watching() as watch:
         done = enlarge_network(**vars(given.network), surgery=given.surgery, **vars(given.images), watcher=watch)
     files = () if given.save is None else save_enlarged(done, given.save)
     Output(given.json).result(
         {**done.enlargement.to_dict(), "model": given.network.model, "files": [str(path) for path in files]},
         done.enlargement,
-        *(f"Written: {path}" for path in files),
+        *(f"Written{' before' if before else ''}: {path}" for path in files),
     )

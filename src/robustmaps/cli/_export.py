@@ -50,5 +50,5 @@ def run(arguments: Sequence[str]) -> None:
         },
         f"On {done.images} test images its logits, of up to {done.largest:.3g}, differ by at most "
         f"{done.difference:.2g} from the original's.",
-        f"Network: {done.path}\nModel card: {done.folder / 'README.md'}",
+        f"{'Exported before: ' if done.before else 'Network: '}{done.path}\nModel card: {done.folder / 'README.md'}",
     )

@@ -18,7 +18,7 @@ from robustmaps.cli._terminal._watch import clock, live
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import percent_cell, table
-from robustmaps.engine.text import visible
+from robustmaps.engine.text import shell, visible
 
 if TYPE_CHECKING:
     from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
@@ -54,7 +54,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "sweep", DESCRIPTION)
-    from robustmaps.config import read_study
+    from robustmaps.config import needs_trust, read_study
     from robustmaps.engine.numbers import check_whole
     from robustmaps.networks import Resolver
     from robustmaps.runs import read_run
@@ -79,9 +79,10 @@ def run(arguments: Sequence[str]) -> None:
             raise Interrupted(f"{place}; the same command continues from here") from None
     folders = [run.folder for run in plan.runs if run.folder not in result.failed]
     found = statistics_by_part([read_run(folder) for folder in folders], plan.out) if folders else ()
+    allowed = ["--allow-code"] * any(needs_trust(run.point.config) for run in plan.runs)
     texts = [text for part in found for text in _statistics_texts(part)]
     output.result(
-        {**result.to_dict(), "statistics": [part.to_dict() for part in found]}, *texts, *_result_texts(result)
+        {**result.to_dict(), "statistics": [part.to_dict() for part in found]}, *texts, *_result_texts(result, allowed)
     )
     if result.failed:
         listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
@@ -152,9 +153,10 @@ def _statistics_texts(found: "Statistics") -> list[object]:
     return [*above, listed, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
 
 
-def _result_texts(result: "SweepResult") -> list[object]:
+def _result_texts(result: "SweepResult", allowed: Sequence[str]) -> list[object]:
     counts = f"{len(result.made)} made in {clock(result.seconds)}, {result.before} existed, {len(result.failed)} failed"
-    return [f"{counts}. Runs: {result.out}", f"Next: robustmaps report {result.out}, or robustmaps runs {result.out}"]
+    report, runs = (shell("robustmaps", verb, result.out, *allowed) for verb in ("report", "runs"))
+    return [f"{counts}. Runs: {result.out}", f"Next: {report}, or {runs}"]
 
 
 class SweepDisplay:

@@ -10,6 +10,7 @@ from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import RunConfig, check_trusted, departures, needs_trust, read_run_config, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.text import shell
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
 names; --recipe takes such a file from the package (robustmaps recipes), --protocol published the protocol of the
@@ -79,7 +80,7 @@ def _train(given: Arguments, begun: Begun) -> None:
     apart = departures(run.config)
     for line in apart:
         tell(f"note: {line}")
-    permission = " --allow-code" * needs_trust(run.config)
+    permission = ["--allow-code"] * needs_trust(run.config)
     with stop_on_signal() as should_stop, watching() as watch:
         try:
             done = train(
@@ -90,7 +91,7 @@ def _train(given: Arguments, begun: Begun) -> None:
                 should_stop=should_stop,
             )
         except Interrupted as place:
-            continued = f"robustmaps train --resume {folder}{permission}"
+            continued = shell("robustmaps", "train", "--resume", folder, *permission)
             raise Interrupted(f"stopped at {place}; continue with:\n  {continued}") from None
     best = done.fit.history[done.fit.best_epoch - 1]
     values = {
@@ -116,5 +117,5 @@ def _train(given: Arguments, begun: Begun) -> None:
             else f"The weights are those of the last epoch, {done.fit.best_epoch}, since no images were held out."
         ),
         f"Run folder: {done.folder}",
-        f"Next: robustmaps evaluate {done.folder}{permission}",
+        f"Next: {shell('robustmaps', 'evaluate', done.folder, *permission)}",
     )

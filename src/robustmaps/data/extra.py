@@ -61,6 +61,7 @@ def load_extra(path: str | Path, data: Dataset, share: float, *, cache_dir: Path
     images = _channels_first(f"{file}: {keys[0]}", images, data)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     check_labels(f"{file}: {keys[1]}", labels, images, data.num_classes)
+    # The last sample has the CRC-32 of both arrays, with which their bytes were compared just now.
     fingerprint = f"{file.name} {short_hash([list(images.shape), quick_checksum(file), file.stat().st_size])}"
     return Extra(
         ImageSet(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64, copy=False))), share, fingerprint

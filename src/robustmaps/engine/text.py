@@ -1,6 +1,7 @@
 """Text from elsewhere: on one line, and made harmless."""
 
 import re
+import shlex
 
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -23,6 +24,15 @@ def visible(text: str) -> str:
 def _written_out(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shell(*words: object) -> str:
+    """A command that can be pasted into a shell, whatever names of others are in it.
+
+    >>> shell("robustmaps", "report", "runs/$(id)")
+    "robustmaps report 'runs/$(id)'"
+    """
+    return shlex.join(map(str, words))
 
 
 def first_line(error: BaseException) -> str:

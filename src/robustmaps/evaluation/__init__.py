@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._identity import Identity
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning, compare
-    from robustmaps.evaluation._state import STATE_FILES, check_images, claim_state
+    from robustmaps.evaluation._state import IMAGES_END, STATE_FILES, check_images, claim_state
     from robustmaps.evaluation._transfer import Transfer, for_transfer, right_on
     from robustmaps.evaluation._worst_case import ALONE, worst_case
 
 __all__ = [
     "ALONE",
+    "IMAGES_END",
     "ROBUST",
     "STATE_FILES",
     "WRONG",

@@ -12,13 +12,15 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
-from robustmaps.engine.writing.outputs import claim_folder
+from robustmaps.engine.writing.outputs import claim_folder, json_with
 from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._identity import Identity
 
 _FILE = "state.json"
 STATE_FILES = (_FILE, "adversarials.npy")
 """All files in the folder; the second one, of `robustmaps.runs`, may be there before the first."""
+IMAGES_END = b"robustmaps"
+"""Ends the second one, to be known as ours: its format has no place for a name."""
 _MEND = "delete the folder and evaluate again"
 
 
@@ -134,9 +136,20 @@ def claim_state(folder: Path) -> None:
     """Refuse a folder with other people's files as the folder of a state.
 
     Raises:
-        InputError: it has other files, and no state.
+        InputError: it has other files.
     """
-    claim_folder(folder, lambda path: (path / _FILE).exists(), "the state of an evaluation", beside=STATE_FILES)
+    claim_folder(folder, _is_state, "the intact state of an evaluation")
+
+
+def _is_state(folder: Path) -> bool:
+    state, images = (folder / name for name in STATE_FILES)
+    if state.exists():
+        return json_with("identity", "found")(state)
+    if not images.is_file():
+        return False
+    with images.open("rb") as file:  # killed before the first state
+        file.seek(max(0, images.stat().st_size - len(IMAGES_END)))
+        return file.read() == IMAGES_END
 
 
 @dataclass(frozen=True)

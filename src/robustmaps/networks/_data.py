@@ -1,5 +1,6 @@
 """The images that a configuration names."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -11,13 +12,19 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.progress import Watcher, decoding, ignore
 
 
-def load_data(config: DataConfig, watcher: Watcher = ignore) -> Dataset:
-    """The images that the configuration names; the watcher is told about a data set's first decoding."""
+def load_data(config: DataConfig, watcher: Watcher = ignore, *, classes: Sequence[str] | None = None) -> Dataset:
+    """The images that the configuration names.
+
+    Args:
+        config: the configuration.
+        watcher: called while a data set is decoded for the first time.
+        classes: the order of the class names, instead of the configuration's.
+    """
     data = load(
         config.data,
         validation=config.validation,
         image_size=config.image_size,
-        classes=config.classes,
+        classes=config.classes if classes is None else classes,
         resized_crop=True if config.augment == "resized-crop" else None,
         progress=decoding(watcher),
     )

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from robustmaps.config import Surgery
 from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.writing.outputs import claim, claim_folder, json_with
+from robustmaps.engine.writing.outputs import claim_published, json_with, publish, tensors_with
+from robustmaps.engine.writing.temporaries import temporary
 from robustmaps.enlarging import Enlargement, enlarge
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
@@ -97,28 +98,30 @@ def enlarge_network(
     return EnlargedNetwork(network, larger, enlargement)
 
 
-def claim_enlarged(folder: str | Path) -> None:
-    """Refuse a folder in which other files are in the way, before a network is enlarged for it.
+def claim_enlarged(folder: str | Path) -> bool:
+    """Refuse a folder with other files, before a network is enlarged for it; returns whether one was saved there.
 
     Raises:
-        InputError: the folder has weights already, or a recipe that is not ours.
+        InputError: the folder contains anything but an enlarged network, or is a link.
     """
-    claim(Path(folder) / WEIGHTS)
-    claim(Path(folder) / RECIPE, ours=json_with("model", "enlarge", "trained"))
-    # In a run folder the weights would be taken for those of the run.
-    claim_folder(folder, beside=(RECIPE,))
+    recipe = json_with("model", "enlarge", "trained")
+    claim_published(folder, {WEIGHTS: tensors_with(DESCRIPTION), RECIPE: recipe})
+    return (Path(folder) / WEIGHTS).exists()
 
 
 def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, Path]:
     """Write the weights, and for people the recipe that their header holds too; returns both paths.
 
+    A folder in which the same was written before is left as it is.
+
     Raises:
-        InputError: see `claim_enlarged`.
+        InputError: see `claim_enlarged`, or the folder contains another enlarged network.
     """
     claim_enlarged(folder)
     target = Path(folder)
     description = enlarged.before.changed(enlarged.model, enlarged.enlargement).describe()
-    # The recipe first: it may be replaced, so that a killed call can be repeated; weights never are.
-    write_json(target / RECIPE, description)
-    save_weights(target / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})
+    with temporary(target, folder=True) as made:
+        write_json(made / RECIPE, description)
+        save_weights(made / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})
+        publish(made, target)
     return target / WEIGHTS, target / RECIPE

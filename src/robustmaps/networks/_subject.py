@@ -1,5 +1,6 @@
 """A network and the images it is looked at with."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._weights import UNKNOWN_BUDGET
+from robustmaps.networks._weights import UNKNOWN_BUDGET, listed, same_classes
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def open_subject(
     Args:
         model: what `open_model` takes.
         opened: the network, where the caller has opened it and it does not depend on the images.
-        data: the images; those that the network was trained on if left out, the digits where none are known.
+        data: the images; those that the network was trained on if left out, the digits where none are known. Labels
+            follow the order of the classes that the network was trained on, where it records one.
         image_size: resize images to this many pixels a side.
         split: which images.
         samples: how many, drawn evenly from the classes; None for all.
@@ -82,6 +84,15 @@ def open_subject(
     config = (opened.data if opened is not None else None) or DataConfig()
     config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
     loaded = load_data(config, watcher)
+    if opened is not None and opened.classes is not None and opened.classes != loaded.classes:
+        if sorted(opened.classes) == sorted(loaded.classes):  # labels agree with the outputs
+            loaded = load_data(config, watcher, classes=opened.classes)
+        elif not same_classes(opened.classes, loaded.classes):
+            warnings.warn(
+                f"data={loaded.name}: has {listed(loaded.classes)}; {model} was trained on {listed(opened.classes)}: "
+                "what depends on labels (accuracy, margin) says nothing",
+                stacklevel=2,
+            )
     x, y = choose_images(loaded, split, samples)
     network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed), weights)
     known = network.budget or UNKNOWN_BUDGET

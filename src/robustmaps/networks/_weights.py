@@ -95,10 +95,10 @@ def _check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
         InputError: other classes, or another size.
     """
     ours, theirs = checkpoint.trained_classes, tuple(data.classes)
-    if ours is not None and not _same_classes(ours, theirs):
+    if ours is not None and not same_classes(ours, theirs):
         order = "; these are the same in another order" if sorted(ours) == sorted(theirs) else ""
         raise InputError(
-            f"data={data.name}: has {_listed(theirs)}; {checkpoint.name} was trained on {_listed(ours)}{order}; give "
+            f"data={data.name}: has {listed(theirs)}; {checkpoint.name} was trained on {listed(ours)}{order}; give "
             "images of those classes, or say their order with --classes"
         )
     size = checkpoint.trained_size
@@ -109,7 +109,7 @@ def _check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
         )
 
 
-def _same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     """Whether names agree; numbers, as in sources without names, stand for any names that are not numbers."""
     if len(ours) != len(theirs):
         return False
@@ -120,7 +120,7 @@ def _same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     ]
 
 
-def _listed(classes: Sequence[str]) -> str:
+def listed(classes: Sequence[str]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
+    from robustmaps.engine.text import shell
     from robustmaps.report._blocks import (
         Block,
         Chart,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from robustmaps.report.charts._accuracy import TradeOff, differences_chart, radius_chart, trade_off_chart
     from robustmaps.report.charts._depth import DepthSeries, LearningCurve, depth_chart, learning_chart
     from robustmaps.report.charts._verdicts import cascade_chart, classes_chart
-    from robustmaps.report.sections._commands import shell
     from robustmaps.report.sections._material import Material
     from robustmaps.report.sections._registry import SectionRow
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic
-from robustmaps.evaluation import Evaluation, check_images, check_saved
+from robustmaps.evaluation import IMAGES_END, Evaluation, check_images, check_saved
 from robustmaps.training import load_weights, save_weights
 
 _FILE = "adversarials.npy"
@@ -44,6 +44,7 @@ class KeptImages:
                 images[found["sample"]] = found["image"]
             with atomic(path) as file:
                 np.save(file, images.numpy(), allow_pickle=False)
+                file.write(IMAGES_END)
         try:
             self._map = np.lib.format.open_memmap(path, mode="r+")
         except ValueError as error:

@@ -39,6 +39,22 @@ def unfinished(checkpoint: Checkpoint) -> Doubt | None:
     )
 
 
+def class_order(checkpoint: Checkpoint, data: Dataset) -> Doubt | None:
+    """Is the order of the network's outputs unknown, and are the data's classes numbers in the order of text?"""
+    known = checkpoint.classes is not None or checkpoint.trained_classes is not None
+    numbers = [name for name in data.classes if name.isdecimal()]
+    if known or numbers == sorted(numbers, key=int):
+        return None
+    if checkpoint.data is not None and checkpoint.data.data == data.spec:  # on which it was trained, in the same order
+        return None
+    return Doubt(
+        "label-order",
+        f"the classes of {data.name} are numbers in the order of text ({', '.join(data.classes[:3])}, ...), and the "
+        "weights do not record the order of the network's outputs",
+        "name the classes in the order of the outputs with --classes",
+    )
+
+
 def copied_images(checkpoint: Checkpoint, data: Dataset, x: Tensor, split: str) -> Doubt | None:
     """Are some of the images (N, C, H, W) in [0, 1] also among the training images, although of another split?"""
     if split == "train":

@@ -19,7 +19,7 @@ from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attacks import create_attacks
-from robustmaps.runs._doubts import UNFINISHED, copied_images, unfinished
+from robustmaps.runs._doubts import UNFINISHED, class_order, copied_images, unfinished
 from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
 from robustmaps.runs._identity import place_for, write_present
 from robustmaps.runs._robustbench import model_info
@@ -299,7 +299,11 @@ class Work:
 
     def finished(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with what only the run and its data show."""
-        doubts = (copied_images(self.checkpoint, self.data, self.x, self.options.split), unfinished(self.checkpoint))
+        doubts = (
+            class_order(self.checkpoint, self.data),
+            copied_images(self.checkpoint, self.data, self.x, self.options.split),
+            unfinished(self.checkpoint),
+        )
         return replace(
             evaluation,
             checkpoint_sha256=self.checkpoint.sha256,

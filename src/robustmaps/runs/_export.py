@@ -6,7 +6,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import atomic, write_json, write_text
 from robustmaps.engine.finite import largest_difference, largest_finite
 from robustmaps.engine.reading.plain import loads
-from robustmaps.engine.writing.outputs import claim_folder, publish
+from robustmaps.engine.writing.outputs import Ours, claim_published, json_with, publish
 from robustmaps.engine.writing.temporaries import temporary
 from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, image_cost, open_checkpoint
 from robustmaps.runs._model_card import CARD, Check, model_card
@@ -49,6 +49,7 @@ class ExportedRun:
         images: number of test images on which the outputs were compared.
         difference: the largest difference between logits.
         largest: the largest absolute logit of the original.
+        before: whether the folder already existed, with the same contents.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class ExportedRun:
     images: int
     difference: float
     largest: float
+    before: bool = False
 
 
 def export(
@@ -74,7 +76,8 @@ def export(
         data: a data set for the check, instead of the training data set.
 
     Raises:
-        InputError: the format is unknown, the run or a library is missing, or the folder already exists.
+        InputError: the format is unknown, the run or a library is missing, or the folder contains anything but the
+            same export.
         ExportMismatch: the outputs differ; nothing was kept.
     """
     if form not in FILES:
@@ -82,7 +85,8 @@ def export(
     checkpoint = open_checkpoint(run)
     assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
     folder = Path(out) if out is not None else checkpoint.path.parent / "export" / form
-    claim_folder(folder)
+    known: dict[str, Ours] = {FILES[form]: Path.is_file, CARD: Path.is_file}
+    claim_published(folder, {**known, CONFIG: json_with("architecture", weights_sha256=checkpoint.sha256)})
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _need(package)
@@ -98,8 +102,8 @@ def export(
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest)
         check, cost = Check(len(x), difference, largest), image_cost(model, loaded)
         write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check, cost))
-        publish(made, folder)
-    return exported
+        new = publish(made, folder)
+    return replace(exported, before=not new)
 
 
 def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form: str) -> tuple[float, float]:

@@ -136,7 +136,7 @@ def _read_run(path: Path, skipped: Skipped, unreadable: Skipped) -> RunRecord:
     if not os.path.lexists(files.config):
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
     config = read_run_config(files.config)
-    history = _history(files, unreadable)
+    history = _history(files, config.training.epochs, unreadable)
     error = _error(files.error, unreadable)
     return RunRecord(
         folder=path,
@@ -186,13 +186,15 @@ def _is_report(folder: Path) -> bool:
     return (folder / "index.html").is_file()
 
 
-def _history(files: RunFolder, unreadable: Skipped) -> tuple[dict[str, Any], ...]:
+def _history(files: RunFolder, epochs: int, unreadable: Skipped) -> tuple[dict[str, Any], ...]:
     """The recorded epochs; none if the record is damaged."""
+    history: tuple[dict[str, Any], ...] = ()
     try:
-        return tuple(files.read_history(lambda text: unreadable(files.metrics, text)))
+        history = tuple(files.read_history(lambda text: unreadable(files.metrics, text)))
+        files.check_whole(history, epochs)
     except InputError as error:
         unreadable(files.metrics, str(error))
-        return ()
+    return history
 
 
 def _status(files: RunFolder, history: tuple[Mapping[str, Any], ...], config: RunConfig, error: str | None) -> Status:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustmaps.config import to_mapping
+from robustmaps.config import needs_trust, to_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import human
 from robustmaps.engine.tables import NONE, Table, percent_cell, points_cell, table
+from robustmaps.engine.text import shell
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
 from robustmaps.runs import RunRecord, Yardstick, read_run
 from robustmaps.studies._configurations import Variant, bounded, choose_yardstick, group
@@ -65,9 +66,10 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
     common = set.intersection(*({Yardstick.of(e) for e in run.evaluations.values()} for run in runs))
     yardstick = choose_yardstick(runs)
     if yardstick is None or yardstick not in common:
+        allowed = ["--allow-code"] * needs_trust(runs[0].config)
         raise InputError(
             f"{first} and {second} have no evaluation in common; evaluate both with the same attack on the same "
-            f"images, such as: robustmaps evaluate {first} --attack autoattack"
+            f"images, such as: {shell('robustmaps', 'evaluate', first, '--attack', 'autoattack', *allowed)}"
         )
     a, b = (group([run], yardstick)[0] for run in runs)
     (one,), (other,) = a.evaluated.values(), b.evaluated.values()

@@ -131,7 +131,8 @@ def fit(
             loop.log(f"training from epoch {loop.state.epoch + 1}, step {loop.state.step} of {loop.steps}")
         loop.run(events)
         model.load_state_dict(loop.best_weights)
-        loop.log(f"finished; best epoch {loop.state.best_epoch}")
+        if folder is not None:
+            folder.log_finish(loop.state.best_epoch)
     return FitResult(
         tuple(loop.state.history), loop.state.best_epoch, loop.state.seconds, None if folder is None else folder.path
     )

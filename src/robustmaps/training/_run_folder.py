@@ -28,6 +28,8 @@ RUN_WEIGHTS = ("best", "best-clean", "last")
 # Of a hundred thousand epochs.
 _MOST_METRICS_BYTES = 1 << 26
 _DAMAGED = "damaged.pt"
+_FINISHED = "finished; best epoch "
+_LOG_END_BYTES = 4096
 _AGAIN = "resume the run with --resume to write it again from the checkpoint"
 
 
@@ -157,7 +159,32 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Add a line to log.txt, with the time."""
-        append_line(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+        append_line(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+
+    def log_finish(self, best_epoch: int) -> None:
+        """Add the last line of a finished run to log.txt."""
+        self.log(f"{_FINISHED}{best_epoch}")
+
+    def check_whole(self, history: Sequence[Mapping[str, Any]], epochs: int) -> None:
+        """Refuse a history that lacks epochs of a run that was finished, such as one cut off between two lines.
+
+        Raises:
+            Damaged: the log has the line of a finished run, and the history fewer epochs.
+        """
+        if len(history) >= epochs or not self._log.is_file() or not self.best.is_file():
+            return
+        with self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - _LOG_END_BYTES))
+            end = file.read().decode(errors="replace")
+        if _FINISHED in end:
+            raise Damaged(
+                f"{self.metrics}: {len(history)} of {epochs} epochs, though {self._log.name} says that the run was "
+                f"finished; {_AGAIN}"
+            )
+
+    @property
+    def _log(self) -> Path:
+        return self.path / "log.txt"
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Rewrite metrics.jsonl, so that it never has more epochs than the checkpoint; without any there is no file."""

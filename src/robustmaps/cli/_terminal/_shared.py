@@ -96,7 +96,8 @@ def rich_table(table: Table) -> RichTable:
         title = Text(visible(column))
         made.add_column(title, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
     for row in table.rows:
-        made.add_row(*(Text(visible(str(cell))) for cell in row))
+        # A line end in a name would look like another row.
+        made.add_row(*(Text(visible(str(cell)).replace("\n", r"\n")) for cell in row))
     return made
 
 

@@ -5,6 +5,7 @@ form of the same kind of result: the keys of a JSON file or of a safetensors hea
 """
 
 import contextlib
+import filecmp
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ Ours = Callable[[Path], bool]
 LOCK = ".lock"
 SOFTWARE = "robustmaps"
 """What the pictures of this package say that they were made with."""
+_EARLIER = "an earlier result of this kind"
 # Longer than another process holds a lock to check whether it is free.
 _LOCK_S = 0.5
 # Larger than the verdicts of ten million images.
@@ -47,7 +49,7 @@ def claim(*outputs: str | Path, ours: Ours | None = None) -> None:
         if path in paths[:number]:
             raise InputError(f"{path}: would be the name of two outputs; choose a name with another suffix")
         if os.path.lexists(path) and not (ours is not None and path.is_file() and ours(path)):
-            what = "" if ours is None else " and is not an earlier result of this kind"
+            what = "" if ours is None else f" and is not {_EARLIER}"
             raise InputError(f"{path} already exists{what}; choose another path or remove it")
         _check_place(path)
 
@@ -166,26 +168,62 @@ def alone(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         held.release()
 
 
-def publish(made: Path, folder: Path, *, replace: bool = False) -> None:
+def claim_published(folder: str | Path, files: Mapping[str, Ours]) -> None:
+    """Refuse a folder that `publish` can't give to a finished one, before the work that leads to it.
+
+    Args:
+        folder: the folder: new, empty, or with an earlier result of the same kind, which may turn out to be this one.
+        files: names of the files in it, with what recognises an earlier one.
+
+    Raises:
+        InputError: the folder contains something else, is a link, or nothing can be written there.
+    """
+    path = Path(folder)
+    if path.is_symlink():
+        raise InputError(f"{path}: a link, which a new folder can't replace; name the folder that it leads to")
+    there = path.is_dir() and {child.name for child in path.iterdir() if not is_leftover(child)} == set(files)
+    claim_folder(path, lambda _: there and all(ours(path / name) for name, ours in files.items()), _EARLIER)
+
+
+def publish(made: Path, folder: Path, *, replace: bool = False) -> bool:
     """Give a finished temporary folder its name.
 
     Args:
         made: the temporary folder.
-        folder: its name; nothing or an empty folder has it yet.
+        folder: its name; nothing, an empty folder or one with the same contents has it yet.
         replace: remove an earlier folder of ours of that name.
 
+    Returns:
+        Whether it is new; false if the same was there before, such as after a kill at the very end.
+
     Raises:
-        InputError: there is something of that name by now.
+        InputError: there is something else of that name by now.
     """
     if replace:
         remove_folder(folder)
     try:
         made.rename(folder)
-        sync_folder(folder.parent)
     except OSError as error:
         if not os.path.lexists(folder):
             raise
-        raise InputError(f"{folder}: already exists; another process made it meanwhile") from error
+        if (differs := _first_difference(made, folder)) is not None:
+            raise InputError(
+                f"{folder}: contains another result ({differs}); name another folder, or delete it"
+            ) from error
+        return False
+    sync_folder(folder.parent)
+    return True
+
+
+def _first_difference(made: Path, folder: Path) -> str | None:
+    """How the files directly in two folders differ; None if they don't."""
+    if not folder.is_dir():
+        return "not a folder"
+    ours, theirs = ({child.name for child in each.iterdir() if not is_leftover(child)} for each in (made, folder))
+    if ours != theirs:
+        return f"only one has {min(ours ^ theirs)}"
+    _, different, unread = filecmp.cmpfiles(made, folder, sorted(ours), shallow=False)
+    return next((f"{name} differs" for name in (*different, *unread)), None)
 
 
 def remove_folder(folder: Path) -> None:

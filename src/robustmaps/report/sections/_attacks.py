@@ -2,11 +2,12 @@
 
 import json
 
+from robustmaps.engine.text import shell
 from robustmaps.evaluation import Evaluation
 from robustmaps.report._blocks import Block, Missing
 from robustmaps.report.charts._accuracy import radius_chart
 from robustmaps.report.charts._verdicts import cascade_chart
-from robustmaps.report.sections._commands import permission, shell
+from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.report.sections._shared import MOST_LINES, not_evaluated, some_only

@@ -1,6 +1,5 @@
 """The commands that repeat runs and evaluations."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from robustmaps.config import AttackConfig, needs_trust
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.engine.registry import written
+from robustmaps.engine.text import shell
 from robustmaps.evaluation import ALONE, Evaluation, attack_settings
 from robustmaps.runs import RunRecord, create_attacks
 
@@ -18,11 +18,6 @@ from robustmaps.runs import RunRecord, create_attacks
 _VERSIONS = (None, *get_args(get_args(get_type_hints(AttackConfig)["version"])[0]))
 AGAIN = Path("again")
 """The folder for repeated runs, separate from the existing ones."""
-
-
-def shell(*words: object) -> str:
-    """A command, quoted for a shell."""
-    return shlex.join(map(str, words))
 
 
 def permission(*runs: RunRecord) -> list[str]:

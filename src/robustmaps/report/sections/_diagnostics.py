@@ -7,8 +7,9 @@ from pathlib import Path
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.tables import table
+from robustmaps.engine.text import shell
 from robustmaps.report._blocks import Block, Listing, Missing, Text
-from robustmaps.report.sections._commands import permission, shell
+from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.runs import RunRecord

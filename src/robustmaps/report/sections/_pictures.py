@@ -15,12 +15,13 @@ from robustmaps.engine.device import resolve_device
 from robustmaps.engine.finite import predictions
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher
+from robustmaps.engine.text import shell
 from robustmaps.engine.view import plain_view
 from robustmaps.figures import png_of_change, png_of_image, png_of_map
 from robustmaps.networks import open_checkpoint
 from robustmaps.report._blocks import Block, Gallery, Missing, Text, Tile
 from robustmaps.report.charts._depth import DepthSeries, depth_chart
-from robustmaps.report.sections._commands import permission, shell
+from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.runs import RunRecord

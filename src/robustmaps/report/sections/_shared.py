@@ -1,7 +1,8 @@
 """Texts shared by several sections."""
 
+from robustmaps.engine.text import shell
 from robustmaps.report._blocks import Block, Missing, Text
-from robustmaps.report.sections._commands import permission, shell
+from robustmaps.report.sections._commands import permission
 from robustmaps.studies import Statistics
 
 MOST_LINES = 8

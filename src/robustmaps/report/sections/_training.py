@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from robustmaps.engine.tables import Cell, Table, table
+from robustmaps.engine.text import shell
 from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report.charts._depth import LearningCurve, learning_chart
+from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.report.sections._shared import MOST_LINES, some_only
@@ -31,7 +33,9 @@ def training(material: Material) -> list[Block]:
                 curves.append(curve)
     falls, sentence = _overfitting(study.variants)
     if not curves:
-        return [Missing("No epoch has been finished yet. To continue a run:", "robustmaps train --resume RUN")]
+        run = material.study.runs[0]
+        command = shell("robustmaps", "train", "--resume", run.folder, *permission(run))
+        return [Missing("No epoch has been finished yet. To continue a run:", command)]
     blocks = some_only(len(shown), len(study.variants))
     blocks.append(learning_chart(curves, sentence, study.tints))
     blocks += [Text(sentence), Listing("overfitting", falls)] if falls.rows else []
