@@ -20,6 +20,7 @@ from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.engine.writing.outputs import claim, json_with
+from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._checks import (
     CHECKS,
     NORMS,
@@ -49,6 +50,7 @@ class Diagnosis:
         seconds: wall time.
         checkpoint_sha256: hash of the weights' file; None for a network in memory.
         environment: device and PyTorch version.
+        computes: what the network computes on a few fixed images; None if not recorded.
     """
 
     findings: tuple[Finding, ...]
@@ -60,6 +62,7 @@ class Diagnosis:
     seconds: float
     checkpoint_sha256: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
+    computes: Computed | None = None
 
     @property
     def suspects(self) -> tuple[Finding, ...]:
@@ -91,6 +94,7 @@ class Diagnosis:
             "seconds": self.seconds,
             "checkpoint_sha256": self.checkpoint_sha256,
             "environment": dict(self.environment),
+            "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,
         }
 
     def save(self, path: str | Path) -> None:
