@@ -198,7 +198,7 @@ def test_code_has_the_same_hash_in_every_process(tmp_path):
         "print(Identity.of(Net(), (1, 8, 8)).computes)\n"
     )
     printed = {
-        subprocess.run(  # noqa: S603 - our own interpreter
+        subprocess.run(
             [sys.executable, tmp_path / "randomly.py"],
             env={**os.environ, "PYTHONHASHSEED": seed},
             check=True,

@@ -16,7 +16,7 @@ class _Part(NamedTuple):
     tolerance: float
 
 
-# Logits of four images, of one with many pixels at 0 and 1, and two gradients; earlier versions recorded only the first.
+# Logits of four images, of one with many pixels at 0 and 1, and two gradients; earlier versions kept only the first.
 # Machines and numbers of threads differ by about 1e-5 in logits, changes that matter by far more. In gradients they
 # differ by more at kinks, and another backward pass, such as a straight-through one, by nearly everything.
 _PARTS = (_Part(32, 1e-3), _Part(40, 1e-3), _Part(56, 0.05))

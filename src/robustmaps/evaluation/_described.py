@@ -1,4 +1,4 @@
-"""What decides about a network's outputs besides its registered weights: code and plain values, wherever they are kept."""
+"""What decides about a network's outputs besides its weights: code and plain values, wherever they are kept."""
 
 import functools
 import hashlib
@@ -28,9 +28,9 @@ _NO_CODE_OF_ONE_S_OWN = frozenset({*BUILT_IN, "builtins", "numpy", "torchvision"
 def described(model: nn.Module) -> dict[str, str]:
     """Plain values and code that a network uses, by where they are kept.
 
-    An interpreter of another version compiles the same source to other code, which counts as other code. The values are attributes of its modules and their classes, what is in containers, objects, tensors, closures and partial
-    functions there, hooks, and globals that its functions name. Code of PyTorch, the standard library and libraries of
-    networks is left out.
+    The values are attributes of its modules and their classes, what is in containers, objects, tensors, closures and
+    partial functions there, hooks, and globals that its functions name. Code of PyTorch, the standard library and
+    libraries of networks is left out. Another version of Python compiles the same source to other code.
     """
     hidden = hidden_modules(model)
     found: dict[str, str] = {f"{path} weights": weights_sha256(network) for path, network in hidden.items()}

@@ -32,6 +32,7 @@ from robustmaps.evaluation._checks import (
     state_restored,
 )
 from robustmaps.evaluation._fingerprints import images_sha256
+from robustmaps.evaluation._trial import try_batches
 
 _FORMAT = 1
 
@@ -149,6 +150,9 @@ def diagnose(
         stack.enter_context(torch.inference_mode(False))
         images, labels = (values.detach().clone().to(device) for values in (x, y))
         images = images.float() if images.is_floating_point() else images
+        if images.is_floating_point():
+            with state_restored(model), torch.enable_grad():
+                try_batches(model, images, alone=False)
         attacked, view = stack.enter_context(_opened(model, images))
         subject = CheckedNetwork(
             model, attacked, view, modes, images, labels, norm, eps, seed, batch_size, watcher, surrogate

@@ -83,7 +83,7 @@ def is_built_in(model: nn.Module) -> bool:
 
 
 def _fixed_images(shape: Sequence[int]) -> Tensor:
-    """Noise, dark and not; coarse patches, which survive pooling, bright and not; and noise often at exactly 0 and 1."""
+    """Noise, one dark; coarse patches, which survive pooling, one bright; and noise that is often exactly 0 or 1."""
     generator = torch.Generator().manual_seed(_SEED)
     fine = torch.rand(_IMAGES // 2, *shape, generator=generator)
     coarse = torch.rand(_IMAGES - _IMAGES // 2, shape[0], 3, 3, generator=generator)

@@ -63,7 +63,8 @@ def why_outdated(
     Args:
         folder: the run's folder of results.
         present: hash of the run's weights; None if there are none.
-        checkpoint_sha256, computes: the network of the result, as it was recorded.
+        checkpoint_sha256: hash of the weights that the result is of.
+        computes: what their network computed.
     """
     if checkpoint_sha256 is None:
         return None
