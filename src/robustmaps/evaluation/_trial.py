@@ -34,7 +34,7 @@ def try_batches(model: nn.Module, example: Tensor, *, alone: bool = True) -> Non
                     raise _one_size(fitting, size, error, alone) from error
                 shape = tuple(example.shape[1:])
                 error.add_note(
-                    f"The network raised this on a batch of {size} of shape {shape}; attacks call it on batches of any size."
+                    f"The network raised this on a batch of {size} of shape {shape}; attacks call it on any."
                 )
                 raise
             if logits.shape[1] < 2:
