@@ -45,6 +45,7 @@ def test_a_run_as_json(run, capsys):
     assert path.name.startswith("diagnosis-linf-0.1-test20-")
     assert read_json(path) == values
     assert values["checkpoint_sha256"]
+    assert len(values["computes"]) == 56
 
 
 def test_a_run_as_a_table(run, capsys, tmp_path):

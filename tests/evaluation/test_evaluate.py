@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustmaps.attacks import FGSM, PGD
+from robustmaps.attacks import FGSM, PGD, Attack
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.view import AttackEngine, AttackView, ViewOptions
-from robustmaps.evaluation import ROBUST, WRONG, Evaluation, compare, evaluate
+from robustmaps.evaluation import ROBUST, WRONG, Evaluation, compare, diagnose, evaluate
 
 EPS = 0.15
 
@@ -431,3 +431,35 @@ def test_gradients_that_are_not_finite_are_a_warning() -> None:
     with pytest.warns(UserWarning, match="1 of 2 gradients at images were NaN or infinite"):
         evaluation = evaluate(Root(), x, y, [FGSM(eps=0.1)])
     assert evaluation.verdicts == ("fgsm", "fgsm")
+
+
+class Fixed(nn.Module):
+    def __init__(self, size: int, classes: int = 10) -> None:
+        super().__init__()
+        self.head, self.size = nn.Linear(64, classes), size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) != self.size and self.size:
+            raise RuntimeError(f"a batch of {self.size}")
+        return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize("size", [1, 4, 32])
+def test_a_network_for_batches_of_one_size_is_refused_with_a_way_out(size: int) -> None:
+    x, y = torch.rand(3, 1, 8, 8), torch.arange(3)
+    expected = rf"takes batches of {size}, not of {1 + (size == 1)} \(a batch of {size}\).* fills batches up to {size}"
+    with pytest.raises(InputError, match=expected):
+        evaluate(Fixed(size), x, y, FGSM(eps=0.1))
+    with pytest.raises(InputError, match=expected) as raised:
+        diagnose(Fixed(size), x, y, norm="linf", eps=0.1)
+    assert "--batch-size 1" not in str(raised.value)
+    if size == 1:
+        with pytest.raises(InputError, match="use a batch size of 1 "):
+            evaluate(Fixed(size), x, y, FGSM(eps=0.1))
+        assert len(evaluate(Fixed(size), x, y, FGSM(eps=0.1), batch_size=1).verdicts) == 3
+
+
+@pytest.mark.parametrize("attacks", [[], [FGSM(eps=0.1)]])
+def test_a_network_of_one_class_is_refused(attacks: list[Attack]) -> None:
+    with pytest.raises(InputError, match="at least two classes: of a single logit z"):
+        evaluate(Fixed(0, 1), torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.int64), attacks)

@@ -225,15 +225,10 @@ def test_attacks_that_share_a_name_are_told_apart(make_cnn: Callable[..., nn.Mod
             evaluate(make_cnn(), x, y, [Named(name)])
 
 
-# With random weights its logits are so rugged that the gradient explains a tenth of their change even over eps / 32.
-MOBILENET = pytest.param(
-    "pytorchcv:mobilenet_wd4",
-    marks=pytest.mark.xfail(strict=True, reason="a false alarm: non-differentiable, of this untrained network"),
-)
 LIBRARIES = [
     *("timm:resnet18", "timm:mobilenetv3_small_050", "timm:convnext_atto", "timm:vit_tiny_patch16_224"),
     *("torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "torchvision:densenet121"),
-    *("pytorchcv:resnet10", MOBILENET, "transformers:resnet", "transformers:mobilenet_v2"),
+    *("pytorchcv:resnet10", "pytorchcv:mobilenet_wd4", "transformers:resnet", "transformers:mobilenet_v2"),
 ]
 
 

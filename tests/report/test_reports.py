@@ -10,6 +10,7 @@ import pytest
 from robustmaps.cli import main
 from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, OriginConfig, RunConfig
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import sha256, write_json
 from robustmaps.report import Chart, Code, Gallery, Listing, Missing, report
 from robustmaps.runs import Options, evaluate_checkpoint, train
 from robustmaps.studies import compare_runs
@@ -169,6 +170,27 @@ def test_diagnoses_are_shown(study):
     assert any("transfer is suspicious" in warning for warning in page.warnings)
     (table,) = [block.table for block in blocks(page, Listing) if block.name == "diagnostics"]
     assert table.rows[0][2:] == ("transfer", "suspect", "3 of 10")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "reason"),
+    [
+        ({"checkpoint_sha256": "0" * 64}, "it is of weights that are no longer in the run"),
+        ({"computes": [2.0, 1.0]}, "with these weights, the network has computed something else since"),
+    ],
+)
+def test_diagnoses_of_another_network_are_not_shown(study, recorded, reason):
+    (run, *_) = sorted(study.iterdir())
+    (run / "best.safetensors").write_bytes(b"weights")
+    present = sha256(run / "best.safetensors")
+    known = {"checkpoint_sha256": present, "computes": [1.0, 2.0]}
+    write_json(run / "evaluation" / ".network.json", {**known, "built_in": True})
+    findings = [{"name": "transfer", "verdict": "ok", "text": "fine", "page": "x"}]
+    (run / "evaluation" / "diagnosis-linf.json").write_text(json.dumps({"findings": findings, **known, **recorded}))
+    page = report(study, pictures=False).page
+    (table,) = [block.table for block in blocks(page, Listing) if block.name == "diagnostics"]
+    assert table.rows[0][3] == "outdated"
+    assert any(f"diagnosis-linf.json: {reason}; diagnose again" in warning for warning in page.warnings)
 
 
 def test_bad_folders(tmp_path):

@@ -1,8 +1,11 @@
 """Results belong to the network that computed them: other code with the same weights is another network."""
 
+import functools
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -118,6 +121,118 @@ def test_outputs_that_cannot_be_repeated_leave_code_and_attributes(change):
     assert identity(net).matches(recorded.computes), "its count is no part of it"
     change(other)
     assert not identity(other).matches(recorded.computes)
+
+
+FACTOR, TABLE = 1.0, {"factor": [1.0]}
+
+
+def by_global(x):
+    return FACTOR * x
+
+
+def by_table(x):
+    return TABLE["factor"][0] * x
+
+
+def by_closure(factor):
+    return lambda x: factor * x
+
+
+class Step:
+    def __init__(self, factor):
+        self.factor = torch.tensor(factor)
+
+    def __call__(self, x):
+        return self.factor * x
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (by_closure(1.0), by_closure(0.9)),
+        (functools.partial(torch.mul, other=1.0), functools.partial(torch.mul, other=0.9)),
+        (lambda x: x, lambda x: 0.9 * x),
+        (Step(1.0), Step(0.9)),
+        (Step(1.0).__call__, Step(0.9).__call__),
+        ([Step(1.0)][0], by_global),
+        (by_global, by_table),
+    ],
+)
+def test_functions_behind_outputs_that_cannot_be_repeated(one, other):
+    def made(step):
+        net = Net()
+        net.draws, net.step = "own", step
+        return net
+
+    assert identity(made(one)).matches(identity(made(one)).computes)
+    assert not identity(made(one)).matches(identity(made(other)).computes)
+
+
+@pytest.mark.parametrize("step", [by_global, by_table, lambda x: by_global(by_table(x))])
+def test_globals_behind_outputs_that_cannot_be_repeated(step, monkeypatch):
+    net = Net()
+    net.draws, net.step = "own", step
+    before = identity(net)
+    monkeypatch.setitem(globals(), "FACTOR", 0.9)
+    monkeypatch.setitem(TABLE, "factor", [0.9])
+    assert not identity(net).matches(before.computes)
+
+
+def test_hooks_behind_outputs_that_cannot_be_repeated():
+    net, other = Net(), Net()
+    net.draws = other.draws = "own"
+    other.fc.register_forward_hook(lambda module, inputs, output: 0.9 * output)
+    assert not identity(net).matches(identity(other).computes)
+
+
+def test_code_has_the_same_hash_in_every_process(tmp_path):
+    (tmp_path / "randomly.py").write_text(
+        "import torch\nfrom torch import nn\nSCALES = {'a', 'b', 'c', 'd'}\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.own, self.kinds = torch.Generator(), {str, int, float}\n"
+        "    def forward(self, x):\n"
+        "        return torch.rand(len(x), len(SCALES), generator=self.own) if 'a' in {'a', 'b', 'z'} else x\n"
+        "from robustmaps.evaluation import Identity\n"
+        "print(Identity.of(Net(), (1, 8, 8)).computes)\n"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, tmp_path / "randomly.py"],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
+    assert next(iter(printed)).startswith("code ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.detach(),
+        lambda x: 0.5 * x + 0.5 * x.detach(),
+        lambda x: x.where(x > 0, 0.3),
+        lambda x: x.where(x < 1, 0.7),
+        lambda x: x.clamp(max=0.99),
+    ],
+)
+def test_what_shows_in_gradients_or_at_pixels_of_0_and_1_alone(change):
+    net, other = Net(), Net()
+    other.forward = lambda x: Net.forward(other, change(x))
+    assert not identity(net).matches(identity(other).computes)
+
+
+def test_a_record_of_an_earlier_version_is_compared_by_its_logits():
+    net, other = Net(), Net()
+    earlier = identity(net).computes[:32]
+    assert identity(net).matches(earlier)
+    other.scale = 0.9
+    assert not identity(other).matches(earlier)
 
 
 @pytest.mark.parametrize("draws", ["torch", "numpy", "own"])

@@ -56,6 +56,12 @@ def attention(x: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
     return (weigh(tokens @ tokens.mT) @ tokens).mT.reshape(x.shape)
 
 
+def fading(size: int) -> Tensor:
+    """What is left of each row in those after it, as in a recurrent layer; less than float64 holds after six rows."""
+    steps = torch.arange(size)[None] - torch.arange(size)[:, None]
+    return torch.where(steps >= 0, 1e-60 ** steps.clamp(min=0).double(), 0.0)
+
+
 def windows(x: Tensor) -> Tensor:
     """Attention within windows of 4 x 4 pixels."""
     n, c, h, w = x.shape
@@ -76,6 +82,7 @@ def windows(x: Tensor) -> Tensor:
         ((Apply(lambda x: x + F.pad(x[:, :, 1:], (0, 0, 0, 1))),), (4, 3)),
         ((Apply(lambda x: x.cumsum(2)),), (ALL, 3)),
         ((Apply(lambda x: torch.einsum("nchw,hk->nckw", x, torch.ones(16, 16))),), (ALL, 3)),
+        ((Apply(lambda x: torch.einsum("nchw,hk->nckw", x, fading(16).to(x.dtype))),), (ALL, 3)),
         ((Apply(lambda x: attention(x, lambda scores: scores / 9)),), (ALL, ALL)),
         ((Apply(lambda x: attention(x, torch.sigmoid)),), (ALL, ALL)),
         ((Apply(lambda x: attention(x, lambda scores: scores.softmax(-1))),), (ALL, ALL)),
@@ -117,6 +124,17 @@ def test_the_rule_is_confirmed(layers: tuple[nn.Module, ...]) -> None:
     assert head is not None
     assert head.map.source is not None
     assert field(model) == sights(recorded)[head.map.source].field_px
+
+
+def test_attention_over_pixels_is_not_measured_in_gigabytes() -> None:
+    sizes = []
+
+    def logged(x: Tensor) -> Tensor:
+        sizes.append(x.shape[2])
+        return attention(x, lambda scores: scores / 9)
+
+    assert field(network(Apply(logged)), 32) == (ALL, ALL)
+    assert max(sizes) == 64
 
 
 def test_a_field_is_unknown_where_no_gradient_arrives() -> None:

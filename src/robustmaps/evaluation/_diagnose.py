@@ -20,6 +20,7 @@ from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.engine.writing.outputs import claim, json_with
+from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._checks import (
     CHECKS,
     NORMS,
@@ -31,6 +32,7 @@ from robustmaps.evaluation._checks import (
     state_restored,
 )
 from robustmaps.evaluation._fingerprints import images_sha256
+from robustmaps.evaluation._trial import try_batches
 
 _FORMAT = 1
 
@@ -49,6 +51,7 @@ class Diagnosis:
         seconds: wall time.
         checkpoint_sha256: hash of the weights' file; None for a network in memory.
         environment: device and PyTorch version.
+        computes: what the network computes on a few fixed images; None if not recorded.
     """
 
     findings: tuple[Finding, ...]
@@ -60,6 +63,7 @@ class Diagnosis:
     seconds: float
     checkpoint_sha256: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
+    computes: Computed | None = None
 
     @property
     def suspects(self) -> tuple[Finding, ...]:
@@ -91,6 +95,7 @@ class Diagnosis:
             "seconds": self.seconds,
             "checkpoint_sha256": self.checkpoint_sha256,
             "environment": dict(self.environment),
+            "computes": list(self.computes) if isinstance(self.computes, tuple) else self.computes,
         }
 
     def save(self, path: str | Path) -> None:
@@ -145,6 +150,9 @@ def diagnose(
         stack.enter_context(torch.inference_mode(False))
         images, labels = (values.detach().clone().to(device) for values in (x, y))
         images = images.float() if images.is_floating_point() else images
+        if images.is_floating_point():
+            with state_restored(model), torch.enable_grad():
+                try_batches(model, images, alone=False)
         attacked, view = stack.enter_context(_opened(model, images))
         subject = CheckedNetwork(
             model, attacked, view, modes, images, labels, norm, eps, seed, batch_size, watcher, surrogate

@@ -24,6 +24,7 @@ from robustmaps.evaluation._fingerprints import attack_settings, caveats, images
 from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning
 from robustmaps.evaluation._state import Found, StateFolder
+from robustmaps.evaluation._trial import try_batches
 
 
 def _nothing() -> None:
@@ -108,7 +109,8 @@ def evaluate(
         engine = AttackEngine(model, ViewOptions(precision=resolve_precision(precision, device), compile=compile))
     images, described = images_sha256(x, y), attack_settings(attacks, eight_bit=eight_bit, every=every)
     example = x[:8].float().to(device)
-    _try(model, example)
+    with torch.no_grad():
+        try_batches(model, example[:1] if batch_size == 1 else example)
     modes = [(module, module.training) for module in model.modules()]
     # Whoever brings an engine evaluates often, and keeps no state.
     network = Identity.of(model, x.shape[1:]) if given is None or state is not None or smaller is not None else None
@@ -167,19 +169,6 @@ def evaluate(
         computes=None if network is None else network.computes,
         perturbations=tuple(found.perturbations or ()),
     )
-
-
-def _try(model: nn.Module, example: Tensor) -> None:
-    """Run the network once, so that an unsuitable one fails at once."""
-    try:
-        with plain_view(model) as plain, torch.no_grad():
-            plain(example[:1])
-    except Exception as error:
-        error.add_note(
-            f"The network raised this on a batch of one image of shape {tuple(example.shape[1:])}; attacks call it on "
-            "batches of any size."
-        )
-        raise
 
 
 def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: str, network: Identity | None) -> Found:

@@ -5,13 +5,11 @@ plain list, which are not among the weights.
 """
 
 import hashlib
-import inspect
 import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -19,14 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustmaps.engine.device import device_of
-from robustmaps.engine.modes import hidden_modules
 from robustmaps.engine.view import plain_view
 from robustmaps.evaluation._agreement import Computed, agree
+from robustmaps.evaluation._described import BUILT_IN, described
 from robustmaps.evaluation._fingerprints import weights_sha256
 
 _IMAGES, _VALUES, _SEED = 4, 8, 1729
 _DARK = 0.3
-_BUILT_IN = ("torch", "robustmaps")
+# Gradients are taken at noise alone: at flat patches, maxima are ties, which devices break in different ways.
+_GRADIENTS = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Identity:
 
     @staticmethod
     def of(model: nn.Module, shape: Sequence[int]) -> "Identity":
-        """The identity of a network for images of shape (C, H, W); two passes of four images."""
+        """The identity of a network for images of shape (C, H, W); two passes of five images and two gradients."""
         return Identity(weights_sha256(model), what_it_computes(model, shape), is_built_in(model))
 
     def matches(self, recorded: Computed | None) -> bool:
@@ -59,36 +58,39 @@ class Identity:
 def what_it_computes(model: nn.Module, shape: Sequence[int]) -> Computed:
     """What a network computes on a few fixed images (C, H, W), in float32 and evaluation mode.
 
-    Its logits, centred for each image, are projected to a few values, so that the record is short for any number of
-    classes. PyTorch's, NumPy's and Python's random draws are seeded, so random networks have an identity too. If the
-    network can't take the images or computes something else each time, the hash of its classes' code and its plain
-    attributes takes their place.
+    Its logits, centred for each image, and their gradients at two of the images are projected to a few values, so that
+    the record is short for any number of classes. Gradients count because attacks follow them: a rounding that passes
+    them on has the logits of one that does not. PyTorch's, NumPy's and Python's random draws are seeded, so random
+    networks have an identity too. If the network can't take the images or computes something else each time, the hash
+    of its code and of all plain values that it uses takes their place.
     """
-    images, before = _fixed_images(shape).to(device_of(model)), _plain_attributes(model)
+    images, before = _fixed_images(shape).to(device_of(model)), described(model)
     first, again = (_projected_logits(model, images) for _ in range(2))
     if first is None or again is None or not agree(first, again):
         # Not what a pass changes, such as a count of the passes.
-        lasting = sorted(before.items() & _plain_attributes(model).items())
-        return f"code {_code_sha256(model, lasting)}"
-    return first
+        lasting = sorted(before.items() & described(model).items())
+        return f"code {hashlib.sha256(repr((type(model).__qualname__, lasting)).encode()).hexdigest()}"
+    slopes, same = (_projected_gradients(model, images[:_GRADIENTS]) for _ in range(2))
+    return (*first, *slopes) if agree((*first, *slopes), (*first, *same)) else first
 
 
 def is_built_in(model: nn.Module) -> bool:
     """Whether all of a network's modules are PyTorch's or this package's, none with a forward of its own."""
     return all(
-        type(module).__module__.partition(".")[0] in _BUILT_IN and "forward" not in vars(module)
+        type(module).__module__.partition(".")[0] in BUILT_IN and "forward" not in vars(module)
         for module in model.modules()
     )
 
 
 def _fixed_images(shape: Sequence[int]) -> Tensor:
-    """Half of them noise, half of them coarse patches, which survive pooling; one of each is dark, or bright."""
+    """Noise, one dark; coarse patches, which survive pooling, one bright; and noise that is often exactly 0 or 1."""
     generator = torch.Generator().manual_seed(_SEED)
     fine = torch.rand(_IMAGES // 2, *shape, generator=generator)
     coarse = torch.rand(_IMAGES - _IMAGES // 2, shape[0], 3, 3, generator=generator)
     fine[0] *= _DARK
     coarse[0] = 1 - _DARK * coarse[0]
-    return torch.cat([fine, functional.interpolate(coarse, tuple(shape[1:]))])
+    clipped = (2 * torch.rand(1, *shape, generator=generator) - 0.5).clamp(0, 1)
+    return torch.cat([fine, functional.interpolate(coarse, tuple(shape[1:])), clipped])
 
 
 @torch.no_grad()
@@ -103,6 +105,23 @@ def _projected_logits(model: nn.Module, images: Tensor) -> tuple[float, ...] | N
     directions = torch.randn(logits.shape[1], _VALUES, generator=torch.Generator().manual_seed(_SEED)).double()
     values = logits @ directions / math.sqrt(logits.shape[1])
     return tuple(float(f"{value:.6g}") for value in values.flatten().tolist())
+
+
+def _projected_gradients(model: nn.Module, images: Tensor) -> tuple[float, ...]:
+    """Zeros where there is no gradient."""
+
+    def objective(logits: Tensor) -> Tensor:
+        weights = torch.randn(logits.shape[1], generator=torch.Generator().manual_seed(_SEED)).to(logits)
+        return torch.where(logits.isfinite(), logits, 0.0) @ weights
+
+    try:
+        with _seeded(images.device), plain_view(model) as plain:
+            _, _, gradient = plain.gradient(images, objective)
+    except Exception:  # noqa: BLE001 - the network is the user's
+        return (0.0,) * _VALUES * len(images)
+    flat = gradient.flatten(1).cpu().double()
+    directions = torch.randn(flat.shape[1], _VALUES, generator=torch.Generator().manual_seed(_SEED)).double()
+    return tuple(float(f"{value:.4g}") for value in (flat @ directions).flatten().tolist())
 
 
 def _mean_of_finite(logits: Tensor) -> Tensor:
@@ -123,34 +142,3 @@ def _seeded(device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-def _plain_attributes(model: nn.Module) -> dict[str, str]:
-    """Numbers and texts that modules and their classes keep, by path; those of networks in plain lists, too."""
-    found: dict[str, str] = {}
-    for top, network in {"": model, **hidden_modules(model)}.items():
-        for path, module in network.named_modules():
-            kinds = [kind for kind in type(module).__mro__ if not _is_built_in(kind)]
-            for name, value in chain(*(vars(each).items() for each in (*reversed(kinds), module))):
-                if isinstance(value, bool | int | float | str) and name != "training" and not name.startswith("__"):
-                    found[f"{top} {path}.{name}"] = repr(value)
-    return found
-
-
-def _is_built_in(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in (*_BUILT_IN, "builtins")
-
-
-def _code_sha256(model: nn.Module, attributes: Sequence[tuple[str, str]]) -> str:
-    hidden = hidden_modules(model)
-    kinds = {type(module) for network in (model, *hidden.values()) for module in network.modules()}
-    own = [kind for kind in kinds if not _is_built_in(kind)]
-    digest = hashlib.sha256(repr((type(model).__qualname__, attributes)).encode())
-    for network in hidden.values():
-        digest.update(weights_sha256(network).encode())
-    for kind in sorted(own, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
-        try:
-            digest.update(inspect.getsource(kind).encode())
-        except (OSError, TypeError):  # made in an interactive session
-            digest.update(kind.__qualname__.encode())
-    return digest.hexdigest()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from robustmaps.runs._evaluation import EvaluatedCurve, EvaluatedRun, Options, evaluate_checkpoint, evaluate_curve
     from robustmaps.runs._export import ExportedRun, export
     from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
-    from robustmaps.runs._record import RunRecord, read_run, read_runs
+    from robustmaps.runs._record import RunRecord, outdated_result, read_run, read_runs
     from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
     from robustmaps.runs._tables._each import EvaluatedColumns, evaluate_each, evaluate_wanted
     from robustmaps.runs._tables._transfer import EvaluatedTransfer, evaluate_transfer
@@ -50,6 +50,7 @@ __all__ = [
     "export",
     "folder_of",
     "list_runs",
+    "outdated_result",
     "parse_condition",
     "read_run",
     "read_runs",

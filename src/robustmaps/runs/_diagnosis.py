@@ -16,8 +16,9 @@ from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.writing.outputs import claim, json_with
-from robustmaps.evaluation import Diagnosis, diagnose, images_sha256
+from robustmaps.evaluation import Diagnosis, Identity, diagnose, images_sha256
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.runs._identity import write_present
 from robustmaps.training import TrainOptions, fit
 
 # About a minute on one core, at 32 x 32 pixels.
@@ -89,8 +90,12 @@ def diagnose_checkpoint(
             return open_checkpoint(surrogate).model.to(place)
         return _train_surrogate(dataset, place, seed, watcher)
 
+    model = opened.model.to(place).eval()
+    network = Identity.of(model, x.shape[1:])
+    if out is None:
+        write_present(opened.folder, opened.sha256, network, changed=False)
     diagnosis = diagnose(
-        opened.model.to(place).eval(),
+        model,
         x,
         y,
         norm=norm,
@@ -100,7 +105,7 @@ def diagnose_checkpoint(
         batch_size=batch_size,
         watcher=watcher,
     )
-    diagnosis = replace(diagnosis, checkpoint_sha256=opened.sha256)
+    diagnosis = replace(diagnosis, checkpoint_sha256=opened.sha256, computes=network.computes)
     diagnosis.save(path)
     return DiagnosedRun(diagnosis, path)
 

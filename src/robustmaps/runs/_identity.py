@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import claim, json_with
-from robustmaps.evaluation import Computed, Evaluation, agree, read_computed
+from robustmaps.evaluation import Computed, agree, read_computed
 
 if TYPE_CHECKING:
     from robustmaps.evaluation import Identity
@@ -55,12 +55,25 @@ def write_present(folder: Path, checkpoint_sha256: str, network: "Identity", *, 
         write_json(folder / _FILE, values)
 
 
-def outdated(folder: Path, evaluation: Evaluation) -> bool:
-    """Whether the network of these weights has computed something else since the evaluation."""
+def why_outdated(
+    folder: Path, present: str | None, checkpoint_sha256: str | None, computes: Computed | None
+) -> str | None:
+    """Why a result is not of the present network of a run; None if it is.
+
+    Args:
+        folder: the run's folder of results.
+        present: hash of the run's weights; None if there are none.
+        checkpoint_sha256: hash of the weights that the result is of.
+        computes: what their network computed.
+    """
+    if checkpoint_sha256 is None:
+        return None
+    if present not in (None, checkpoint_sha256):
+        return "it is of weights that are no longer in the run"
     found = _read(folder)
-    if found is None or found["checkpoint_sha256"] != evaluation.checkpoint_sha256:
-        return False
-    return not _matches(found, evaluation.computes)
+    if found is None or found["checkpoint_sha256"] != checkpoint_sha256 or _matches(found, computes):
+        return None
+    return "with these weights, the network has computed something else since"
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -15,8 +15,8 @@ from robustmaps.engine.files import check_regular, sha256
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
-from robustmaps.evaluation import Evaluation
-from robustmaps.runs._identity import outdated
+from robustmaps.evaluation import Computed, Evaluation
+from robustmaps.runs._identity import why_outdated
 from robustmaps.training import RUN_WEIGHTS, RunFolder, best_epoch
 
 Status = Literal["finished", "running", "stopped", "failed"]
@@ -242,13 +242,18 @@ def _evaluations_of(weights: Path, folder: Path, skipped: Skipped, unreadable: S
     # Times tell nothing: a copy or a restored file has any.
     present = sha256(weights) if found and weights.is_file() else None
     for path, evaluation in list(found.items()):
-        if present is not None and evaluation.checkpoint_sha256 not in (None, present):
-            skipped(path, "it is of weights that are no longer in the run; evaluate again")
-            del found[path]
-        elif outdated(folder, evaluation):
-            skipped(path, "with these weights, the network has computed something else since; evaluate again")
+        reason = why_outdated(folder, present, evaluation.checkpoint_sha256, evaluation.computes)
+        if reason is not None:
+            skipped(path, f"{reason}; evaluate again")
             del found[path]
     return {path.stem: evaluation for path, evaluation in found.items()}
+
+
+def outdated_result(folder: Path, checkpoint_sha256: str | None, computes: Computed | None) -> str | None:
+    """Why a result in a run folder is not of its present network, by what was recorded of it; None if it is."""
+    files = RunFolder(folder)
+    present = sha256(files.best) if files.best.is_file() else None
+    return why_outdated(files.evaluations, present, checkpoint_sha256, computes)
 
 
 def _error(path: Path, unreadable: Skipped) -> str | None:

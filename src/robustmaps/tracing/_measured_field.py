@@ -43,6 +43,12 @@ _CHOOSING = {
 # An image twice and four times as large where the given one is too small to see a whole field.
 _SCALES = (1, 2, 4)
 _MOST_PIXELS = 256 * 256
+# Attention over all pairs of pixels grows with the fourth power of the scale. A larger image is tried only if no tensor
+# of its pass can then have more entries than this (256 MiB).
+_MOST_ENTRIES, _FASTEST_GROWTH = 2**25, 2**4
+
+# A recurrent layer forgets pixels gradually: a gradient below this is on its way to 0 in float64 for no other reason.
+_UNDERFLOW = 1e-250
 
 # Windows that start at other pixels see more or less by as much.
 _ALIGNMENT = 4
@@ -63,7 +69,7 @@ class _Linear(TorchFunctionMode):
 
     def __init__(self, wanted: Mapping[int, str]) -> None:
         super().__init__()
-        self.position, self.chooses = -1, False
+        self.position, self.chooses, self.largest = -1, False, 0
         self.middles: dict[int, Tensor] = {}
         # Where a map that was mirrored, turned or transposed sees other pixels than around the middle.
         self.asides: dict[int, list[Tensor]] = {}
@@ -81,6 +87,7 @@ class _Linear(TorchFunctionMode):
         self.position += 1
         self.chooses |= name in _CHOOSING
         result = tree_map(_double, _linear(name, func, _without_gates(args), kwargs))
+        self.largest = max(self.largest, *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), 0)
         if name in _EXPANDING and isinstance(result, Tensor) and args and _is_gate(args[0].shape, result.shape):
             result = result.detach()
         expected = self._wanted.get(self.position)
@@ -122,17 +129,18 @@ def measured_sights(model: nn.Module, recorded: Trace, indices: Sequence[int]) -
         size = (recorded.image[2] * scale, recorded.image[3] * scale)
         if scale > 1 and math.prod(size) > _MOST_PIXELS:
             break
-        extents = _extents(model, recorded, open_indices, size)
-        if extents is None:
+        measured = _extents(model, recorded, open_indices, size)
+        if measured is None:
             found |= dict.fromkeys(open_indices) if scale == 1 else {}
             break
+        extents, largest = measured
         left = []
         for index in open_indices:
             sight, settled = _judged(rule[index], extents[index], size)
             found[index] = sight
             left += [] if settled else [index]
         open_indices = left
-        if not open_indices:
+        if not open_indices or largest * _FASTEST_GROWTH > _MOST_ENTRIES:
             break
     return found
 
@@ -160,10 +168,11 @@ def _judged(rule: Sight, seen: tuple[tuple[Extent, Extent] | None, bool], size: 
 
 def _extents(
     model: nn.Module, recorded: Trace, indices: Sequence[int], size: Extent
-) -> Mapping[int, tuple[tuple[Extent, Extent] | None, bool]] | None:
+) -> tuple[Mapping[int, tuple[tuple[Extent, Extent] | None, bool]], int] | None:
     """The first and last row and column that each map's middle sees, and whether the pass chose among pixels.
 
-    None if the network can't take images of that size, or makes other calls than when traced.
+    Beside them, the entries of the largest tensor of the pass. None if the network can't take images of that size, or
+    makes other calls than when traced.
     """
     # Without conversions, which depend on the precision, and reads of attributes.
     counted = [name not in (READ, "to") for name, _ in recorded.log]
@@ -186,7 +195,7 @@ def _extents(
             for index, place in places.items():
                 middle, *asides = (_extent(pixel, x) for pixel in (linear.middles[place], *linear.asides[place]))
                 found[index] = (middle and _widened(middle, asides, size), linear.chooses)
-            return found
+            return found, linear.largest
     except (*RUN_ERRORS, NotImplementedError):
         return None
 
@@ -210,9 +219,16 @@ def _extent(middle: Tensor, x: Tensor) -> tuple[Extent, Extent] | None:
     (gradient,) = torch.autograd.grad(middle, x, retain_graph=True, allow_unused=True)
     if gradient is None or not bool(gradient.any()):
         return None
-    seen = (gradient != 0)[0].any(0)
-    rows, columns = (seen.any(axis).nonzero().squeeze(1) for axis in (1, 0))
-    return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
+    seen = gradient[0].abs().amax(0)
+    return _reach(seen.amax(1)), _reach(seen.amax(0))
+
+
+def _reach(largest: Tensor) -> Extent:
+    """The first and last place of a gradient along an axis; all of it where the gradient ends by underflow."""
+    places = largest.nonzero().squeeze(1)
+    if float(largest[places].min()) < _UNDERFLOW:
+        return 0, len(largest) - 1
+    return int(places[0]), int(places[-1])
 
 
 def _positive(model: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -11,7 +11,8 @@ from robustmaps.engine.finite import predictions
 from robustmaps.engine.progress import ignore
 from robustmaps.evaluation._checks._doubt import Doubt, Seen, evenly
 from robustmaps.evaluation._checks._finding import SkippedError, percent
-from robustmaps.evaluation._checks._gradients import EXPLAINED, blocked_at_edges, explained, zero_gradients
+from robustmaps.evaluation._checks._gradients import CLEARLY, EXPLAINED, blocked_at_edges, explained, zero_gradients
+from robustmaps.evaluation._checks._rugged import is_only_rugged
 from robustmaps.evaluation._checks._structure import (
     BATCH_ROUNDING,
     GradientCount,
@@ -140,7 +141,7 @@ def _gradients(seen: Seen, rows: Tensor, together: Tensor, stochastic: bool) -> 
     vanishing, _ = zero_gradients(subject, quick=True)
     # Finite differences drown in the rounding of half precision.
     coarse = resolution(together) > ROUNDING or any(p.dtype in _HALF for p in seen.model.parameters())
-    fits = stochastic or coarse or explained(subject, quick=True) >= EXPLAINED
+    fits = stochastic or coarse or explained(subject, quick=True) >= CLEARLY
     if not vanishing and (blocked := blocked_at_edges(subject)):
         yield Doubt(
             "zero-gradients",
@@ -160,7 +161,7 @@ def _gradients(seen: Seen, rows: Tensor, together: Tensor, stochastic: bool) -> 
         value = explained(subject)
     except SkippedError:
         return
-    if value < EXPLAINED:
+    if value < EXPLAINED and not is_only_rugged(subject):
         yield Doubt(
             "non-differentiable",
             f"the gradient explains {max(value, 0.0):.2f} of the change of the logits (R2 of finite differences; at "

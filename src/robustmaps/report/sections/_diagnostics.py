@@ -8,11 +8,12 @@ from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.tables import table
 from robustmaps.engine.text import shell
+from robustmaps.evaluation import read_computed
 from robustmaps.report._blocks import Block, Listing, Missing, Text
 from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
-from robustmaps.runs import RunRecord
+from robustmaps.runs import RunRecord, outdated_result
 from robustmaps.studies import Variant
 
 
@@ -38,12 +39,12 @@ def _suspicions(material: Material) -> Iterator[str]:
         suspects = [found["name"] for found in diagnosis if found["verdict"] == "suspect"]
         if suspects:
             yield f"{variant.name}, seed {run.config.training.seed}: {', '.join(suspects)} is suspicious."
-        yield from (found["text"] for found in diagnosis if found["verdict"] == "unreadable")
+        yield from (found["text"] for found in diagnosis if found["verdict"] in ("unreadable", "outdated"))
 
 
 def _diagnoses(material: Material) -> list[tuple[Variant, RunRecord, list[dict[str, str]]]]:
     return [
-        (variant, run, _diagnosis(path))
+        (variant, run, _diagnosis(run.folder, path))
         for variant in material.study.variants
         for run in variant.runs
         for path in sorted((run.folder / "evaluation").glob("diagnosis-*.json"))
@@ -64,11 +65,16 @@ class _Diagnosis:
     """What the page shows of a `robustmaps.evaluation.Diagnosis`."""
 
     findings: tuple[_Finding, ...]
+    checkpoint_sha256: str | None = None
+    computes: list[float] | str | None = None
 
 
-def _diagnosis(path: Path) -> list[dict[str, str]]:
+def _diagnosis(folder: Path, path: Path) -> list[dict[str, str]]:
     try:
         found = declared(_Diagnosis, read_json(path))
+        reason = outdated_result(folder, found.checkpoint_sha256, read_computed(found.computes))
+        if reason is not None:
+            return [{"name": path.name, "verdict": "outdated", "text": f"{path.name}: {reason}; diagnose again"}]
         return [dict(vars(finding)) for finding in found.findings]
     except (OSError, ValueError) as error:
         return [{"name": path.name, "verdict": "unreadable", "text": str(error)}]
