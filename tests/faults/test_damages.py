@@ -145,6 +145,7 @@ def test_damage_is_noticed(name: str, world: World) -> None:
             continue
         (folder / file).write_bytes(after)
         done = world.nursery.run(folder, *words(reader.command, folder))
+        assert done.code is not None, f"{file}, {kind}: did not end"
         assert "Traceback" not in done.output, f"{file}, {kind}: {done.output}"
         named = file.name in done.output or any(str(parent) in done.output for parent in file.parents if parent.name)
         if done.code == 0 and _said(done.output) != expected and not (named and "warning" in done.output):
