@@ -51,7 +51,7 @@ METHODS: dict[str, Method] = {
     # Moosavi-Dezfooli et al., arXiv 1511.04599: at most 50 steps, the 10 likeliest classes.
     "deepfool": Method(
         {"linf": "LinfDeepFoolAttack", "l2": "L2DeepFoolAttack"},
-        {name: name for name in ("overshoot", "candidates", "loss")},
+        {"overshoot": "overshoot", "candidates": "candidates", "differences": "loss"},
     ),
     # Chen et al., arXiv 1709.04114: as C&W, with an l1 penalty of 0.01; the shortest in l1 is kept.
     "ead": Method(
@@ -110,7 +110,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("quantile", "momentum"), _share),
     **dict.fromkeys(("abort_early", "random_start"), _one_of(True, False)),
     "candidates": partial(check_whole, least=2),
-    "loss": _one_of("logits", "crossentropy"),
+    "differences": _one_of("logits", "crossentropy"),
     "decision_rule": _one_of("EN", "L1"),
 }
 
@@ -259,7 +259,7 @@ ROWS = (
             "steps": "maximum number of steps (default: 50)",
             "overshoot": "share by which the boundary is overstepped (default: 0.02)",
             "candidates": "number of likeliest classes to aim at (default: 10)",
-            "loss": "differences of logits or crossentropy (default: logits)",
+            "differences": "aim by differences of logits or crossentropy (default: logits)",
         },
         passes=_passes,
     ),
