@@ -276,6 +276,11 @@ def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
         verdict in (WRONG, ROBUST) for verdict in found.verdicts
     ]:
         raise InputError("perturbations contradict the verdicts")
+    for row, (sizes, distance) in enumerate(zip(found.perturbations, found.distances, strict=False)):
+        if sizes is None or distance is None or found.norm not in NORMS:
+            continue
+        if abs(sizes[NORMS.index(found.norm)] - distance) > _ROUNDING * max(1.0, distance):
+            raise InputError(f"sample {row}: the {found.norm} distance {distance} contradicts the perturbation {sizes}")
     for name in ("clean_accuracy", "robust_accuracy", "consistent_accuracy"):
         measured: Measured | None = getattr(found, name)
         if measured is None:
