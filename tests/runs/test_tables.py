@@ -242,7 +242,7 @@ def test_the_report_shows_every_evaluation(runs, tmp_path, capsys):
     rows = (tmp_path / "page" / "tables" / "evaluations.csv").read_text().splitlines()
     assert len(rows) == 1 + len({Yardstick.of(evaluation) for evaluation in record.evaluations.values()})
     for label in (
-        "| deepfool (deepfool.overshoot=0.1) |",
+        "| deepfool (overshoot=0.1) |",
         "| autoattack (version rapid) |",
         "| worst case of fgsm, autoattack, deepfool (autoattack.version=rapid,deepfool.overshoot=0.1) |",
         "| l_2 | 0.5 | 40 test images |",
