@@ -26,7 +26,7 @@ VALUES = {
     "overshoot": 1.3,
     "candidates": 2,
     "learning_rate": 0.03,
-    "loss": "crossentropy",
+    "differences": "crossentropy",
     "decision_rule": "EN",
     "regularization": 0.3,
     "constant": 0.3,
@@ -49,14 +49,16 @@ def test_every_option_of_a_foolbox_attack_reaches_its_class(name, option, monkey
     norm, kind = next(iter(METHODS[name].classes.items()))
     value = name == "slide" if option == "random_start" else VALUES[option]
 
-    class Spy:
+    class Idle:
         def __init__(self, **settings):
             given.update(settings)
 
         def run(self, model, x, y, **_):
             return x
 
-    monkeypatch.setattr(foolbox.attacks, kind, Spy)
+    monkeypatch.setattr(foolbox.attacks, kind, Idle)
+    # A walk along the boundary starts at a misclassified image, which takes long to find by noise.
+    monkeypatch.setattr(foolbox.attacks, "LinearSearchBlendedUniformNoiseAttack", lambda directions: Idle())
     network, x = TwoPlanes(36), images(4, low=0.3, high=0.7)
     config = AttackConfig(name, attack_parameters=f"{option}={written(value)}")
     (attack,) = create_attacks(config, norm, 0.2)
@@ -102,6 +104,12 @@ def test_settings_of_earlier_versions_are_still_the_same():
     }
     assert set(attack_settings(Foolbox("cw", "l2", 0.1))[0]) == {"name", "attack", "norm", "eps", "steps", "minimal"}
     assert attack_settings(create("cw", "l2", 0.1, step_size=0.1))[0]["options"] == {"step_size": 0.1}
+
+
+def test_options_of_pgd_leave_deepfool_as_it_is():
+    deepfool, pgd = create_attacks(AttackConfig("deepfool,pgd", loss="margin", restarts=2, step_size=0.1), "linf", 0.1)
+    assert deepfool.options == {}
+    assert (pgd.loss, pgd.step_size) == ("margin", 0.1)
 
 
 def test_one_attack_of_several_has_options_of_its_own():

@@ -60,6 +60,11 @@ def test_other_norms_and_libraries(run, capsys):
         (["resnet8", "--data", "digits", "--weights", "w.pt"], "w.pt: no such file"),
         (["no.such:thing"], "no module named 'no'"),
         (["--model-from", "no.such:thing"], "no module named 'no'"),
+        (
+            ["nowhere", "--overshoot", "0.1"],
+            "brendel-bethge take it as --attack-parameters overshoot=VALUE",
+        ),
+        (["nowhere", "--decision-rule=EN"], "ead takes it as --attack-parameters decision_rule=EN"),
     ],
 )
 def test_bad_networks(arguments, message, capsys):

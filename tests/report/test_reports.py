@@ -260,6 +260,8 @@ def commands(page):
         AttackConfig("fgsm", norm="l2"),
         AttackConfig("autoattack", version="rapid", exhaustive=True),
         AttackConfig("apgd-ce,square"),
+        AttackConfig("pgd-20,fgsm"),
+        AttackConfig("deepfool,autoattack", version="rapid", steps=9, attack_parameters="deepfool.overshoot=0.1"),
     ],
     ids=lambda attack: attack.attack,
 )

@@ -77,6 +77,18 @@ def test_each_needs_several_attacks(runs, attack):
         evaluate_each(runs[0], AttackConfig(attack), FEW)
 
 
+def test_nothing_is_written_where_one_attack_cannot_be_made(runs, tmp_path):
+    before = sorted((runs[0] / "evaluation").iterdir())
+    options = replace(FEW, samples=30)
+    with pytest.raises(InputError, match="cw needs norm='l2'"):
+        evaluate_each(runs[0], AttackConfig("fgsm,cw"), options)
+    (tmp_path / "e.json").write_text("{}")
+    with pytest.raises(InputError, match=r"e\.json"):
+        evaluate_each(runs[0], AttackConfig("fgsm,pgd-20"), options, out=tmp_path / "e.json")
+    assert sorted((runs[0] / "evaluation").iterdir()) == before
+    assert (tmp_path / "e.json").read_text() == "{}"
+
+
 def test_consistent_accuracy_is_added_to_an_evaluation_and_changes_no_verdict(runs, tmp_path):
     config, out = AttackConfig("pgd-20"), tmp_path / "e.json"
     plain = evaluate_checkpoint(runs[0], config, FEW, out=out).evaluation
@@ -230,7 +242,7 @@ def test_the_report_shows_every_evaluation(runs, tmp_path, capsys):
     rows = (tmp_path / "page" / "tables" / "evaluations.csv").read_text().splitlines()
     assert len(rows) == 1 + len({Yardstick.of(evaluation) for evaluation in record.evaluations.values()})
     for label in (
-        "| deepfool (deepfool.overshoot=0.1) |",
+        "| deepfool (overshoot=0.1) |",
         "| autoattack (version rapid) |",
         "| worst case of fgsm, autoattack, deepfool (autoattack.version=rapid,deepfool.overshoot=0.1) |",
         "| l_2 | 0.5 | 40 test images |",

@@ -1,12 +1,13 @@
-"""Calls of the foolbox library: quiet, seeded, and with networks whose logits are finite."""
+"""The classes of the foolbox library with their arguments, and calls of them: quiet, seeded, with finite logits."""
 
 import importlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,104 @@ from robustmaps.attacks._batching import fork
 from robustmaps.attacks._pgd import PGD
 from robustmaps.engine.errors import InputError, NoGradientError
 from robustmaps.engine.finite import finite_gradient, is_right
+from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.engine.view import AttackView
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attack's classes in foolbox and their settings; settings that are not named keep foolbox's defaults.
+
+    Attributes:
+        classes: the name of its class in ``foolbox.attacks``, by norm.
+        options: arguments of the class by the names of our options, besides ``steps``.
+        settings: arguments of the class that differ from foolbox's defaults.
+        fixed: whether it works at a given ``eps`` instead of searching for the smallest perturbation.
+        started: whether it walks from a misclassified image towards the clean one.
+    """
+
+    classes: Mapping[str, str]
+    options: Mapping[str, str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fixed: bool = False
+    started: bool = False
+
+
+_CONSTANTS = {name: name for name in ("confidence", "abort_early")} | {
+    "constant": "initial_const",
+    "search_steps": "binary_search_steps",
+}
+_STEP_SIZES = {"step_size": "abs_stepsize", "relative_step": "rel_stepsize", "random_start": "random_start"}
+
+METHODS: dict[str, Method] = {
+    # Carlini & Wagner, arXiv 1608.04644: 9 constants with at most 10,000 steps each.
+    "cw": Method({"l2": "L2CarliniWagnerAttack"}, {**_CONSTANTS, "step_size": "stepsize"}),
+    # Moosavi-Dezfooli et al., arXiv 1511.04599: at most 50 steps, the 10 likeliest classes.
+    "deepfool": Method(
+        {"linf": "LinfDeepFoolAttack", "l2": "L2DeepFoolAttack"},
+        {"overshoot": "overshoot", "candidates": "candidates", "differences": "loss"},
+    ),
+    # Chen et al., arXiv 1709.04114: as C&W, with an l1 penalty of 0.01; the shortest in l1 is kept.
+    "ead": Method(
+        {"l1": "EADAttack"},
+        {
+            **_CONSTANTS,
+            "step_size": "initial_stepsize",
+            "regularization": "regularization",
+            "decision_rule": "decision_rule",
+        },
+        {"decision_rule": "L1"},
+    ),
+    # Tramer & Boneh, arXiv 1904.13000: 10 steps along the largest 1 % of the gradient's entries.
+    "slide": Method({"l1": "SparseL1DescentAttack"}, {**_STEP_SIZES, "quantile": "quantile"}, fixed=True),
+    # Brendel et al., arXiv 1907.01003: 1000 steps along the decision boundary.
+    "brendel-bethge": Method(
+        {"linf": "LinfinityBrendelBethgeAttack", "l2": "L2BrendelBethgeAttack", "l1": "L1BrendelBethgeAttack"},
+        {
+            "overshoot": "overshoot",
+            "learning_rate": "lr",
+            "learning_rate_decay": "lr_decay",
+            "learning_rate_decays": "lr_num_decay",
+            "momentum": "momentum",
+            "search_steps": "binary_search_steps",
+        },
+        started=True,
+    ),
+    # Madry et al., arXiv 1706.06083, in the l1 ball: 50 steps from a random start.
+    "pgd-l1": Method({"l1": "L1ProjectedGradientDescentAttack"}, _STEP_SIZES, fixed=True),
+}
+
+
+def _one_of(*choices: object) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
+            raise InputError(f"{name}={value!r}: expected {' or '.join(map(str, choices))}")
+
+    return check
+
+
+def _share(name: str, value: Any) -> None:
+    check_at_least(name, value, 0)
+    if value > 1:
+        raise InputError(f"{name}={value!r}: expected a number from 0 to 1")
+
+
+def _above_zero(name: str, value: Any) -> None:
+    check_at_least(name, value, 0, exclusive=True)
+
+
+CHECKS: dict[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys(("step_size", "relative_step", "learning_rate", "constant", "learning_rate_decay"), _above_zero),
+    **dict.fromkeys(("overshoot", "confidence", "regularization"), partial(check_at_least, least=0)),
+    **dict.fromkeys(("search_steps", "learning_rate_decays"), partial(check_whole, least=1)),
+    **dict.fromkeys(("quantile", "momentum"), _share),
+    **dict.fromkeys(("abort_early", "random_start"), _one_of(True, False)),
+    "candidates": partial(check_whole, least=2),
+    "differences": _one_of("logits", "crossentropy"),
+    "decision_rule": _one_of("EN", "L1"),
+}
+"""What the options may be, whatever the attack."""
+
 
 # If this many draws of noise are classified correctly, further draws almost always are.
 _NOISE_DRAWS = 100

@@ -28,6 +28,8 @@ _FORMAT = 1
 _MEND = "restore it from a copy, or delete it and evaluate again"
 # Of a share that was written as a decimal number.
 _ROUNDING = 1e-9
+# Of sums of float32 in another order.
+_REORDERED = 1e-5
 
 
 class EvaluationWarning(UserWarning):
@@ -275,10 +277,6 @@ def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
         raise InputError(
             f"misclassified: {len(found.misclassified.verdicts)} verdicts contradict {wrong} wrong samples"
         )
-    if found.perturbations and [each is None for each in found.perturbations] != [
-        verdict in (WRONG, ROBUST) for verdict in found.verdicts
-    ]:
-        raise InputError("perturbations contradict the verdicts")
     for name in ("clean_accuracy", "robust_accuracy", "consistent_accuracy"):
         measured: Measured | None = getattr(found, name)
         if measured is None:
@@ -289,6 +287,19 @@ def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:
                 f"{name}={written:g} contradicts the verdicts: {measured.successes} of {samples} make "
                 f"{measured.value:g}"
             )
+    _check_perturbations(found)
+
+
+def _check_perturbations(found: Evaluation) -> None:
+    if found.perturbations and [each is None for each in found.perturbations] != [
+        verdict in (WRONG, ROBUST) for verdict in found.verdicts
+    ]:
+        raise InputError("perturbations contradict the verdicts")
+    for row, (sizes, distance) in enumerate(zip(found.perturbations, found.distances, strict=False)):
+        if sizes is None or distance is None or found.norm not in NORMS:
+            continue
+        if abs(sizes[NORMS.index(found.norm)] - distance) > _REORDERED * max(1.0, distance):
+            raise InputError(f"sample {row}: the {found.norm} distance {distance} contradicts the perturbation {sizes}")
 
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from tyro.constructors import (
 from robustmaps import attacks, defenses
 from robustmaps.cli._terminal import _code
 from robustmaps.config import AttackConfig, DefenseConfig, Fraction, RunConfig
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, parse_number
 from robustmaps.engine.registry import Listed
 
@@ -65,14 +66,33 @@ class Rows:
         """A line for each."""
         lines = [f"{self.title}, each with the options that it takes:"]
         for name, row in self.listed().items():
-            options = " ".join(map(self._option, row.parameters))
-            lines.append(f"  {name}: {row.summary}" + (f"; {options}" if options else ""))
+            options = [f"--{each.replace('_', '-')}" for each in row.parameters if hasattr(self.config, each)]
+            further = ",".join(f"{each}=VALUE" for each in row.parameters if not hasattr(self.config, each))
+            options += [f"{self.further} {further}"] if further else []
+            lines.append(f"  {name}: {row.summary}" + (f"; {' '.join(options)}" if options else ""))
         return "\n".join(lines)
 
-    def _option(self, parameter: str) -> str:
-        if hasattr(self.config, parameter):
-            return f"--{parameter.replace('_', '-')}"
-        return f"{self.further} {parameter}=VALUE"
+    def check(self, arguments: Sequence[str], known: Collection[str]) -> None:
+        """Refuse a parameter that has no option of its own, and name the one that takes it.
+
+        Args:
+            arguments: what follows the verb.
+            known: the verb's own options.
+
+        Raises:
+            InputError: there is one.
+        """
+        for word in arguments:
+            option, equals, value = word.partition("=")
+            name = option.removeprefix("--").replace("-", "_")
+            if not option.startswith("--") or name in known:
+                continue
+            takers = [row.name for row in self.listed().values() if name in row.parameters]
+            if takers:
+                raise InputError(
+                    f"{option}: {' and '.join(takers)} take{'s' * (len(takers) == 1)} it as "
+                    f"{self.further} {name}={value if equals else 'VALUE'}"
+                )
 
 
 ATTACKS = Rows("Attacks", attacks.listed, AttackConfig, "--attack-parameters")
@@ -103,6 +123,8 @@ def parse(
     if {"-h", "--help"} & set(arguments):  # listing rows takes time that nothing else needs
         parts = [description, *([_code.HELP] if verb in _code.OPENING else []), *([rows.text()] if rows else [])]
         description = "\n\n".join(parts)
+    elif rows:
+        rows.check(arguments, set(_names(kind)))
     with _registry(hidden):
         given: T = tyro.cli(
             kind,
@@ -113,6 +135,15 @@ def parse(
             config=_CONFIG,
         )
     return given
+
+
+def _names(kind: Any) -> Iterator[str]:
+    """The fields of a dataclass, and of those in it."""
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        yield item.name
+        if is_dataclass(hints[item.name]):
+            yield from _names(hints[item.name])
 
 
 def parse_known(kind: type[T], arguments: Sequence[str], verb: str) -> T:

@@ -126,11 +126,10 @@ def _candidates(attacks: Sequence[dict[str, Any]], evaluation: Evaluation) -> It
     """Possible configurations of some attacks."""
     whole = list(_whole(evaluation))
     yield from (config for config, _ in whole)
-    yield _in_parts(attacks, whole)
-    yield (named := _by_name(attacks, apart=False))
-    yield replace(named, exhaustive=True)
-    yield (named := _by_name(attacks, apart=True))
-    yield replace(named, exhaustive=True)
+    yield (plain := _by_name(attacks, apart=False))
+    yield replace(plain, exhaustive=True)
+    yield (parts := _in_parts(attacks, whole))
+    yield replace(parts, exhaustive=True)
 
 
 def _in_parts(

@@ -67,6 +67,9 @@ def evaluate_each(
         if len(radii) > 1:
             raise InputError(f"out={out}: expected one radius, since every radius has a worst case of its own")
         claim(Path(out), ours=is_verdicts)
+    for one in configs:  # before the first of them works
+        for number, eps in enumerate(radii):
+            work.files(one, eps, radii[:number]).claim()
     columns = tuple(curve(work, one).runs if len(radii) > 1 else (work.run(one, radii[0]),) for one in configs)
     worst = tuple(_worst(work, attack, [column[at] for column in columns], out) for at in range(len(radii)))
     return EvaluatedColumns(tuple(attack.names), columns, worst)
