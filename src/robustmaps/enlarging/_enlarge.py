@@ -53,7 +53,7 @@ def enlarge(
         example: images (N, C, H, W) as the network will get them. The first is traced and timed; all are classified if
             ``dilate`` or ``labels`` asks for a comparison.
         upsample: factor by which images are enlarged before the network.
-        upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
+        upsample_mode: one of `models.UPSAMPLE_MODES`.
         factor: divisor of the chosen steps' strides; 2 if only ``where`` is given.
         where: the downsampling steps to relax: ``"first"`` or ``"last"`` of those that can be, a number, or several.
             Optional if only one can be relaxed.

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from robustmaps.enlarging._relax import Change
 from robustmaps.enlarging._replacements import Relaxed, Replacement
+from robustmaps.models import align_corners
 from robustmaps.tracing import Call, Trace, function_name
 
 _LAYERS = "_enlarge_layers"
@@ -48,8 +49,7 @@ class Upsampling:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Images (N, C, factor * H, factor * W)."""
-        corners = None if self.mode == "nearest" else False
-        return F.interpolate(x, scale_factor=self.factor, mode=self.mode, align_corners=corners)
+        return F.interpolate(x, scale_factor=self.factor, mode=self.mode, align_corners=align_corners(self.mode))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
-from robustmaps.engine.errors import InputError
+from torch import nn
+
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.registry import Registry
-from robustmaps.models._classifier import Architecture
+from robustmaps.models._choices import POOLS, Pool
+from robustmaps.models._classifier import Architecture, Classifier
 from robustmaps.models._network import Network, Normalize, upsampling
 from robustmaps.models._strides import Strides, StridesLike
 
@@ -54,6 +57,7 @@ def create(
     std: Sequence[float] | None = None,
     upsample: float = 1,
     upsample_mode: str = "nearest",
+    pool: Pool | None = None,
 ) -> Network:
     """Make an untrained network.
 
@@ -68,7 +72,8 @@ def create(
         mean: the images' mean by channel, 0 where None.
         std: the images' standard deviation by channel, 1 where None.
         upsample: factor, at least 1, by which the normalised images are enlarged.
-        upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
+        upsample_mode: one of `UPSAMPLE_MODES`.
+        pool: what is taken over the last map, ``avg`` (where None) or ``max``; the weights are the same.
 
     Raises:
         InputError: a name, strides or a value that the network can't have.
@@ -79,4 +84,14 @@ def create(
             raise InputError(f"{count_name}={count!r}: expected a whole number of at least 1")
     normalize = Normalize(in_channels, mean, std)
     body = architecture(name).build(parsed, in_channels, num_classes)
+    _set_pool(body, name, pool)
     return Network(normalize, upsampling(upsample, upsample_mode), body)
+
+
+def _set_pool(body: nn.Module, name: str, pool: Pool | None) -> None:
+    if pool not in (None, *POOLS):
+        raise unknown("pool", pool, POOLS)
+    if pool == "max":
+        if not isinstance(body, Classifier):
+            raise InputError(f"pool=max: {name} has no average over its last map that a maximum could replace")
+        body.pool = nn.AdaptiveMaxPool2d(1)

@@ -27,6 +27,7 @@ from robustmaps.engine.view import plain_view
 from robustmaps.engine.writing.outputs import claim, is_picture
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.figures import AttackedImage, AttackedMaps, plot_gains, plot_maps
+from robustmaps.models import Pool
 from robustmaps.networks._subject import Subject, open_subject
 
 
@@ -69,6 +70,7 @@ def analyze_network(
     steps: int = 20,
     directions: int = 4,
     strides: str | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -88,6 +90,7 @@ def analyze_network(
         steps: of projected gradient descent; 0 leaves it out.
         directions: random directions along which pooled features are looked at.
         strides: of an untrained network of ours.
+        pool: likewise.
         seed: of an untrained network's weights and of the directions.
         device: where to compute.
         out: a folder for ``analysis.json``, ``gain.png`` and ``maps.png``; nothing is written where None.
@@ -109,6 +112,7 @@ def analyze_network(
         eps=eps,
         norm=norm,
         strides=strides,
+        pool=pool,
         seed=seed,
         device=device,
         watcher=watcher,

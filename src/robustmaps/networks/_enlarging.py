@@ -11,10 +11,11 @@ from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import claim, claim_folder, json_with
 from robustmaps.enlarging import Enlargement, enlarge
+from robustmaps.models import Pool
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._subject import blank_image, check_strides, open_subject
+from robustmaps.networks._subject import blank_image, check_built_in, open_subject
 from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
 from robustmaps.training import save_weights
 
@@ -44,6 +45,7 @@ def enlarge_network(
     image_size: int | None = None,
     samples: int | None = 512,
     strides: str | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     latency_runs: int = 5,
     watcher: Watcher = ignore,
@@ -58,6 +60,7 @@ def enlarge_network(
         image_size: pixels a side; the network's own where None.
         samples: images for the accuracy.
         strides: of an untrained network of ours.
+        pool: likewise.
         seed: of the weights of an untrained network.
         latency_runs: passes to time.
         watcher: called while a data set is decoded for the first time.
@@ -65,8 +68,8 @@ def enlarge_network(
     Raises:
         InputError: a network that can't be had or can't be enlarged this way.
     """
-    check_strides(model, strides)
-    network = open_model(model, Fit(strides=strides, seed=seed))
+    check_built_in(model, strides, pool)
+    network = open_model(model, Fit(strides=strides, pool=pool, seed=seed))
     labels: Tensor | None = None
     if data is not None or network.data is not None:
         subject = open_subject(
@@ -76,6 +79,7 @@ def enlarge_network(
             image_size=image_size,
             samples=samples,
             strides=strides,
+            pool=pool,
             seed=seed,
             device="cpu",
             watcher=watcher,

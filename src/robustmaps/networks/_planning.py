@@ -15,7 +15,7 @@ from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
-from robustmaps.models import Measure
+from robustmaps.models import Measure, Pool
 from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
@@ -59,6 +59,7 @@ def plan_network(
     eps: float | None = None,
     norm: str | None = None,
     strides: str | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -80,6 +81,7 @@ def plan_network(
         eps: the budget of the perturbation; the network's own if left out, 8/255 where none is known.
         norm: its norm; likewise, l_inf where none is known.
         strides: of an untrained network of ours.
+        pool: likewise.
         seed: of an untrained network's weights, and of the directions of features.
         device: where to compute.
         out: a PNG to write; none where None.
@@ -104,6 +106,7 @@ def plan_network(
         eps=eps,
         norm=norm,
         strides=strides,
+        pool=pool,
         seed=seed,
         device=device,
         watcher=watcher,
