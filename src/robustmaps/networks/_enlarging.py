@@ -88,6 +88,9 @@ def enlarge_network(
         labels = subject.y if network.trained else None
     else:
         example = blank_image(network, image_size)
+    if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
+        fit = replace(network.fit, in_channels=example.shape[1])
+        network = replace(network, recipe=replace(network.recipe, fit=fit))
     larger, enlargement = enlarge(
         network.model, example, **surgery.arguments(), labels=labels, latency_runs=latency_runs
     )
