@@ -11,6 +11,7 @@ from robustmaps.engine.modes import copy_of
 from robustmaps.engine.numbers import by
 from robustmaps.engine.text import first_line
 from robustmaps.enlarging._enlargement import Step
+from robustmaps.enlarging._fixed import fixed_by
 from robustmaps.enlarging._positions import Fitting, find_positions, fit_larger, image_sizes
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
 from robustmaps.enlarging._surgery import Upsampling, operate
@@ -125,7 +126,8 @@ class Attempts:
             try:
                 enlarged, fitting = self._fitted(changes, upsampling)
             except RUN_ERRORS as error:
-                return f"the network fails with it: {first_line(error)}"
+                reason = fixed_by(self.trace)
+                return f"the network fails with it: {first_line(error)}" + (f"; {reason}" if reason else "")
         if enlarged.output.shape != self.trace.output.shape:
             before, after = tuple(self.trace.output.shape), tuple(enlarged.output.shape)
             return f"the network returns {after} instead of {before} with it"

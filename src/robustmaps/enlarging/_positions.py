@@ -50,7 +50,7 @@ class Positions:
     grid: Pair
     lead: int
     trail: int
-    maker: Place
+    maker: Place | None = None
 
     def count(self, grid: Pair) -> int:
         """The number of tokens with a grid of that size."""
@@ -127,7 +127,7 @@ def fit_larger(found: Sequence[Positions], reached: Iterable[Call], known: Fitti
     done = {one.positions.name for one in known.resized}
     resized = list(known.resized)
     for positions in found:
-        call = made.get(positions.maker)
+        call = made.get(positions.maker) if positions.maker else None
         grid = None if call is None else _grid_of(call, positions)
         if positions.name not in done and grid is not None and grid != positions.grid:
             resized.append(Resized(positions, grid))
