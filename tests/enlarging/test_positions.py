@@ -238,10 +238,10 @@ LARGER = {
     "torchvision:swin_t": [],
 }
 KEPT = {
-    "timm:botnet26t_256": "AssertionError",
-    "timm:coatnet_nano_rw_224": "adds learned relative positions, for a grid of fixed size",
-    "timm:mixer_s32_224": "is a linear layer across a fixed number of patches",
-    "torchvision:maxvit_t": "is invalid for input of size",
+    "timm:botnet26t_256": "AssertionError, at stages.2.1.self_attn.qkv",
+    "timm:coatnet_nano_rw_224": "attention, which adds relative positions for a grid of fixed size",
+    "timm:mixer_s32_224": "blocks.0.mlp_tokens.fc1: linear, a layer across a fixed number of patches",
+    "torchvision:maxvit_t": "at blocks.0.layers.0.layers.window_attention.departition_op: reshape",
 }
 
 
