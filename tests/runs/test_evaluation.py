@@ -201,7 +201,7 @@ def test_a_network_of_ones_own(own):
 @pytest.mark.parametrize(
     ("function", "weights", "message"),
     [
-        ("own_networks", None, "expected package.module:function"),
+        ("own_networks", None, "unknown model 'own_networks'"),
         ("own_network:small", None, "no module named 'own_network'"),
         ("own_networks:smal", None, "did you mean 'small'"),
         ("own_networks:nothing", None, "returned NoneType"),
@@ -226,7 +226,7 @@ def test_a_network_of_ones_own_needs_data(own):
 
 
 def test_weights_of_other_epochs_have_evaluations_of_their_own(run, tmp_path):
-    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    folder = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation")))
     last, best = (evaluate_checkpoint(open_checkpoint(folder, which), QUICK, FEW) for which in ("last", "best"))
     assert last.path.parent == folder / "evaluation" / "last"
     assert best.path.parent == folder / "evaluation"

@@ -15,6 +15,7 @@ ATTACK_OPTIONS = {
     "version": "rapid",
     "steps": 7,
     "step_size": 0.01,
+    "relative_step": 0.3,
     "restarts": 9,
     "loss": "margin",
     "exhaustive": True,
@@ -50,7 +51,10 @@ def test_an_attack_takes_an_option_or_refuses_it(name):
             changed.check()
             continue
         refused = re.escape("nothing=1" if "parameters" in option else f"{option}={value!r}")
-        message = rf"{refused}: {name} has no such parameter; leave it out \({name} takes norm, eps"
+        message = (
+            rf"{refused}: ({name} has no such parameter; leave it out(, or use [^(]*)? \({name} takes norm, eps"
+            rf"|{name} is pgd with .*; leave it out, or use pgd instead)"
+        )
         with pytest.raises(InputError, match=message):
             create_attacks(changed, norm, 0.1)
         with pytest.raises(InputError, match=message):
@@ -90,7 +94,7 @@ def test_what_one_of_several_attacks_takes_is_taken():
     assert pgd.steps == 3
     assert [square] == create_attacks(AttackConfig("square"), "linf", 0.1)
     message = (
-        r"steps=3: fgsm and square have no such parameter; leave it out "
+        r"steps=3: fgsm and square have no such parameter; leave it out, or use [^(]*pgd "
         r"\(fgsm takes norm, eps; square takes norm, eps, exhaustive\)"
     )
     with pytest.raises(InputError, match=message):
@@ -105,7 +109,7 @@ def test_what_one_of_several_attacks_takes_is_taken():
             "fgsm has no such parameter",
         ),
         ("evaluate RUN --attack fgsm --restarts 5", "restarts=5: fgsm has no such parameter"),
-        ("evaluate RUN --attack slide --step-size 5", "step_size=5.0: slide has no such parameter"),
+        ("evaluate RUN --attack deepfool --step-size 5", "step_size=5.0: deepfool has no such parameter"),
         ("evaluate RUN --attack square --steps 5", "steps=5: square has no such parameter"),
         ("evaluate RUN --attack autoattack --steps 5", "steps=5: autoattack has no such parameter"),
         ("train --beta 2", "beta=2.0: at has no such parameter; leave it out (at takes norm, eps, steps, step_size)"),

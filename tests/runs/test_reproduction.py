@@ -86,8 +86,11 @@ def test_the_command_fails_where_a_verdict_differs(changed, capsys):
     evaluation = Evaluation.load(path)
     other = ["robust" if verdict == "fgsm" else verdict for verdict in evaluation.verdicts]
     assert other != list(evaluation.verdicts)
-    distances = (None if verdict == "robust" else d for verdict, d in zip(other, evaluation.distances, strict=True))
-    Evaluation(**{**vars(evaluation), "verdicts": tuple(other), "distances": tuple(distances)}).save(path)
+    without: dict[str, tuple[object, ...]] = {
+        name: tuple(None if verdict == "robust" else each for verdict, each in zip(other, values, strict=True))
+        for name, values in (("distances", evaluation.distances), ("perturbations", evaluation.perturbations))
+    }
+    Evaluation(**{**vars(evaluation), "verdicts": tuple(other), **without}).save(path)
     assert main(["reproduce", str(run), "--out", str(out)]) == 1
     written = capsys.readouterr()
     assert "Not the same" in written.out

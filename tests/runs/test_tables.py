@@ -78,14 +78,14 @@ def test_each_needs_several_attacks(runs, attack):
 
 
 def test_nothing_is_written_where_one_attack_cannot_be_made(runs, tmp_path):
-    before = sorted((runs[0] / "evaluation").iterdir())
+    before = sorted(runs[0].rglob("*"))
     options = replace(FEW, samples=30)
     with pytest.raises(InputError, match="cw needs norm='l2'"):
         evaluate_each(runs[0], AttackConfig("fgsm,cw"), options)
     (tmp_path / "e.json").write_text("{}")
     with pytest.raises(InputError, match=r"e\.json"):
         evaluate_each(runs[0], AttackConfig("fgsm,pgd-20"), options, out=tmp_path / "e.json")
-    assert sorted((runs[0] / "evaluation").iterdir()) == before
+    assert sorted(runs[0].rglob("*")) == before
     assert (tmp_path / "e.json").read_text() == "{}"
 
 
