@@ -84,7 +84,7 @@ def test_without_axes_there_is_one_run(study):
         ("exclude: 3", "exclude: expected keys and values"),
         ("evaluation: {atack: pgd}", "did you mean 'attack'"),
         ("evaluation: {samples: 0}", "samples=0: expected at least 1"),
-        ("evaluation: {split: train}", "split"),
+        ("evaluation: {split: training}", "split"),
         ("- a", "expected keys and values"),
     ],
 )

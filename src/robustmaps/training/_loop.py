@@ -331,7 +331,7 @@ class Loop:
             if self.state.epoch == self.options.epochs:
                 kept |= {"best-clean": self.clean_weights, "last": self.judged.state_dict()}
             for which, weights in kept.items():
-                if weights:
+                if weights and which in epochs:
                     self.folder.save_weights(which, weights, {**self.description, "epoch": str(epochs[which])})
         self.best_saved = True
 
@@ -380,7 +380,7 @@ class Loop:
         if not self.clean_weights and self.state.best_epoch:  # of an earlier version
             clean = [record.get("validation_clean_accuracy", -1.0) for record in self.state.history]
             self.state.best_clean = max(clean)
-            if self.state.best_clean == clean[self.state.best_epoch - 1]:
+            if clean[self.state.best_epoch - 1] == self.state.best_clean >= 0:
                 self.clean_weights = self.best_weights
         torch.set_rng_state(checkpoint["random"].cpu())
         if checkpoint["random_cuda"] is not None and self.device.type == "cuda":
