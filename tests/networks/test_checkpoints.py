@@ -142,7 +142,7 @@ def test_a_module_of_one_s_own_takes_them_too(tmp_path, monkeypatch, resnet):
 def test_one_command_evaluates_a_published_checkpoint(tmp_path, monkeypatch, capsys, resnet):
     monkeypatch.chdir(tmp_path)
     torch.save(resnet.state_dict(), "paras.pt")
-    line = "evaluate resnet8 --strides 122 --weights paras.pt --data digits --attack fgsm --eps 0.1 --samples 20"
+    line = "evaluate resnet8 --weights paras.pt --data digits --attack fgsm --eps 0.1 --samples 20"
     assert main(line.split()) == 2  # digits are grey
     assert "features.stem.0.weight has the shape (16, 3, 3, 3), expected (16, 1, 3, 3)" in capsys.readouterr().err
     grey = other_programs.ResNet()
@@ -151,7 +151,12 @@ def test_one_command_evaluates_a_published_checkpoint(tmp_path, monkeypatch, cap
     assert main([*line.split(), "--json"]) == 0
     found = capsys.readouterr()
     assert "paras.pt: layer names of the published code" in found.err
-    assert json.loads(found.out)["file"].startswith("evaluation/resnet8-122-paras/fgsm")
+    assert "strides 122 assumed" in found.err
+    assert json.loads(found.out)["file"].startswith("evaluation/resnet8-paras/fgsm")
+    assert main([*line.split(), "--json", "--strides", "112"]) == 0
+    found = capsys.readouterr()
+    assert "assumed" not in found.err
+    assert json.loads(found.out)["file"].startswith("evaluation/resnet8-112-paras/fgsm")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from robustmaps import models
 from robustmaps.config import DataConfig, parse_surgery
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Watcher, ignore
@@ -53,7 +54,7 @@ def open_network(
     if not opened.trained:
         raise InputError(f"{spec}: its weights would be random; give --weights FILE, or train it first")
     digest = weights_sha256(opened.model) if opened.filled is None else opened.filled.sha256
-    notes = () if opened.filled is None else opened.filled.notes
+    notes = () if opened.filled is None else (*opened.filled.notes, *_assumed(spec, strides))
     if enlarge is not None and size is not None:
         opened = opened.enlarged(parse_surgery(enlarge), size)
     name = _name(spec, weights, strides, enlarge)
@@ -67,6 +68,13 @@ def _is_own(spec: str) -> bool:
     """Whether it names a user's function, whatever the images."""
     kind, colon, _ = spec.partition(":")
     return bool(colon) and kind not in LIBRARIES
+
+
+def _assumed(spec: str, strides: str | None) -> tuple[str, ...]:
+    """What a file of weights does not tell."""
+    if ":" in spec or strides is not None:
+        return ()
+    return (f"strides {models.default_strides(spec)} assumed, which the weights don't show; --strides sets others",)
 
 
 def _name(spec: str, weights: str | Path | None, strides: str | None, enlarge: str | None) -> str:
