@@ -76,11 +76,14 @@ def test_every_decisive_key_has_a_folder_of_its_own(tmp_path):
         replace(base, defense=DefenseConfig(eps=4 / 255)),
         replace(base, training=TrainOptions(seed=1)),
         replace(base, training=TrainOptions(epochs=3)),
+        replace(base, model=ModelConfig(upsample=2, upsample_mode="area")),
+        replace(base, model=ModelConfig(pool="max")),
     ]
     names = [folder_of(config, tmp_path).name for config in (base, *others)]
     assert len(set(names)) == len(names)
     assert "seed1" in folder_of(others[6], tmp_path).name
     assert "up2" in names[1]
+    assert "maxpool" in names[-1]
 
 
 def test_where_a_run_is_computed_does_not_change_its_name(tmp_path):
@@ -88,6 +91,7 @@ def test_where_a_run_is_computed_does_not_change_its_name(tmp_path):
     elsewhere = RunConfig(training=TrainOptions(device="cpu", checkpoint_every_s=5, tensorboard=True))
     assert folder_of(elsewhere, tmp_path) == base
     assert folder_of(RunConfig(model=ModelConfig(strides="122")), tmp_path) == base
+    assert folder_of(RunConfig(model=ModelConfig(pool="avg")), tmp_path) == base
 
 
 def test_names_hold_no_separators(tmp_path):

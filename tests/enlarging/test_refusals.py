@@ -6,7 +6,7 @@ from torch import nn
 
 from robustmaps.engine.errors import InputError
 from robustmaps.enlarging import EnlargeWarning, enlarge
-from tests.helpers.enlarge_networks import Attention, FixedMerge, Gated, SharedPool, plain
+from tests.helpers.enlarge_networks import FixedMerge, Gated, Mixer, RelativeAttention, SharedPool, plain
 
 IMAGE = torch.rand(1, 3, 32, 32)
 
@@ -93,9 +93,14 @@ def test_dilation_that_ends_at_a_layer_without_taps() -> None:
 
 def test_attention_over_a_fixed_number_of_patches() -> None:
     with pytest.raises(InputError, match="reads its last map through attention or a single token"):
-        enlarge(Attention(), IMAGE, factor=2)
-    with pytest.raises(InputError, match="Attention can't be enlarged this way: the network fails with it"):
-        enlarge(Attention(), IMAGE, upsample=2)
+        enlarge(RelativeAttention(), IMAGE, factor=2)
+    with pytest.raises(
+        InputError,
+        match=r"RelativeAttention can't be enlarged this way: .*; attention adds learned relative positions, for a grid",
+    ):
+        enlarge(RelativeAttention(), IMAGE, upsample=2)
+    with pytest.raises(InputError, match=r"Mixer can't be .*; mix is a linear layer across a fixed number of patches"):
+        enlarge(Mixer(), IMAGE, upsample=2)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -119,21 +119,46 @@ class FixedMerge(nn.Module):
         return self.head((x + self.up(self.down(x))).mean((2, 3)))
 
 
-class Attention(nn.Module):
-    """A vision transformer of one block: its position embedding fixes the number of patches."""
+class BiasedAttention(nn.Module):
+    """Attention with a learned number for each pair of tokens."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(tokens, tokens))
+        self.width = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = x @ x.transpose(1, 2) / self.width**0.5
+        return (scores + self.bias).softmax(-1) @ x
+
+
+class RelativeAttention(nn.Module):
+    """A vision transformer of one block: the bias of its attention fixes the number of patches."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 16, 8, 8)
-        self.token = nn.Parameter(torch.zeros(1, 1, 16))
-        self.position = nn.Parameter(torch.randn(1, 17, 16))
-        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
-        self.head = nn.Linear(16, 10)
+        self.stem = nn.Conv2d(3, 24, 8, 8)
+        self.token = nn.Parameter(torch.zeros(1, 1, 24))
+        self.attention = BiasedAttention(17, 24)
+        self.head = nn.Linear(24, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
-        return self.head(self.attention(x, x, x, need_weights=False)[0][:, 0])
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        return self.head(self.attention(x)[:, 0])
+
+
+class Mixer(nn.Module):
+    """A linear layer across patches, which fixes their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 8, 8)
+        self.mix = nn.Linear(16, 16)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.stem(x).flatten(2)).mean(2))
 
 
 def plain(pool: nn.Module | None = None, *, padding: int = 0) -> nn.Sequential:

@@ -70,6 +70,31 @@ def test_bicubic_upsampling_overshoots_an_edge():
     assert row.max() > 1
 
 
+def test_area_repeats_pixels_for_whole_factors_and_weighs_them_for_others():
+    x = torch.rand(1, 3, 6, 6)
+    assert torch.equal(upsampling(3, "area")(x), upsampling(3, "nearest")(x))
+    # Three pixels on two: the middle one covers half of each.
+    row = upsampling(1.5, "area")(torch.tensor([0.0, 1.0]).expand(1, 1, 2, 2))[0, 0, 0]
+    assert row.tolist() == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "resnet8", "preactresnet18"])
+def test_max_pooling_takes_the_largest_value_of_the_same_map(name):
+    torch.manual_seed(0)
+    average, largest = models.create(name).eval(), models.create(name, pool="max").eval()
+    largest.load_state_dict(average.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    features = average.body.features(x)
+    torch.testing.assert_close(largest(x), largest.body.head(features.amax((2, 3))), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(largest(x), average(x))
+    assert torch.equal(models.create(name, pool="avg").body.pool(features), average.body.pool(features))
+
+
+def test_a_pool_that_no_network_has():
+    with pytest.raises(InputError, match=r"unknown pool 'mean'.* Choices: avg, max"):
+        models.create("resnet8", pool="mean")
+
+
 def test_no_upsampling_and_no_normalisation_change_nothing():
     network = models.create("resnet8")
     x = torch.rand(2, 3, 8, 8)

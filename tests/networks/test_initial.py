@@ -137,6 +137,7 @@ def test_other_weights_are_refused(run, tmp_path, digits):
         ({"model": "resnet20"}, "model=resnet20: .* contains a network with model=resnet8; leave model out"),
         ({"strides": "122"}, "strides=122: .* contains a network with strides=221"),
         ({"upsample": 2.0}, "upsample=2.0: .* contains a network with upsample=1"),
+        ({"pool": "max"}, "pool=max: .* contains a network with pool=avg"),
         ({"enlarge": "7"}, "there is no step 7"),
         ({"init_from": "nowhere"}, "nowhere"),
     ],
@@ -144,6 +145,18 @@ def test_other_weights_are_refused(run, tmp_path, digits):
 def test_what_contradicts_the_weights(run, tmp_path, digits, changes, message):
     with pytest.raises(InputError, match=message):
         train(tuned(run, **changes), tmp_path, data=digits)
+
+
+def test_max_pooling_is_part_of_the_network(tmp_path, digits):
+    done = train(replace(BASE, model=replace(BASE.model, pool="max")), tmp_path, data=digits)
+    opened = open_model(str(done.folder))
+    assert isinstance(opened.model.body.pool, torch.nn.AdaptiveMaxPool2d)
+    further = resolve(starting_from(str(done.folder), RunConfig(training=OPTIONS))).config
+    assert further.model.pool == "max"
+    with pytest.raises(InputError, match=r"pool=avg: .* contains a network with pool=max"):
+        resolve(replace(further, model=replace(further.model, pool="avg")))
+    with pytest.raises(InputError, match="strides, upsample and pool are for built-in networks"):
+        resolve(RunConfig(ModelConfig(model="torchvision:resnet18", pool="max")))
 
 
 def test_a_saved_enlargement_is_trained(tmp_path, digits):

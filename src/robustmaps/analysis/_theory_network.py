@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_eps, check_whole
-from robustmaps.models import UPSAMPLE_MODES
+from robustmaps.models import UPSAMPLE_MODES, align_corners
 
 Pool = Literal["average", "max"]
 
@@ -26,7 +26,7 @@ class Toy:
         pool: the pool over the last map.
         stride: total stride of all convolutions; with several, a power of 2 spread over the last ones.
         upsample: upsampling factor of the image.
-        upsample_mode: nearest, bilinear or bicubic.
+        upsample_mode: one of `models.UPSAMPLE_MODES`.
         kernel: side of the convolutions.
         depth: number of convolutions.
         channels: channels of each convolution.
@@ -151,8 +151,8 @@ class ToyNetwork(nn.Module):
         """The read-out of images (N, C, H, W)."""
         toy = self.toy
         if toy.upsample > 1:
-            corners = None if toy.upsample_mode == "nearest" else False
-            x = F.interpolate(x, scale_factor=toy.upsample, mode=toy.upsample_mode, align_corners=corners)
+            mode = toy.upsample_mode
+            x = F.interpolate(x, scale_factor=toy.upsample, mode=mode, align_corners=align_corners(mode))
         for kernel, bias, stride in zip(self.weights.kernels, self.weights.biases, toy.strides, strict=True):
             side = kernel.shape[-1]
             before, after = (side - 1) // 2, side // 2
@@ -169,7 +169,7 @@ def predicted_gain(toy: Toy) -> float | None:
 
     For max pooling it is an upper estimate, which assumes that patches don't overlap, and only without upsampling.
     """
-    if toy.depth > 1 or toy.linear or toy.stride > toy.kernel or toy.upsample_mode != "nearest":
+    if toy.depth > 1 or toy.linear or toy.stride > toy.kernel or toy.upsample_mode not in ("nearest", "area"):
         return None
     deviation = tap_deviation(toy, toy.in_channels)
     inputs, side, stride = toy.in_channels, toy.kernel, toy.effective_stride

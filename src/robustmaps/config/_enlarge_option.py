@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
+from robustmaps.models import UpsampleMode
 
 
 @dataclass(frozen=True)
@@ -14,14 +15,14 @@ class Surgery:
 
     Attributes:
         upsample: factor by which images are upsampled in front of the network
-        upsample_mode: interpolation of the upsampled images
+        upsample_mode: interpolation of the upsampled images (area differs from nearest for a factor such as 1.5)
         factor: divisor of the strides of the chosen steps (default: 2 with --where)
         where: downsampling steps to change: first, last, or their numbers with commas, e.g. 0,2 (default: none)
         dilate: spread the taps of later windows, so that a trained network keeps its function
     """
 
     upsample: float = 1.0
-    upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    upsample_mode: UpsampleMode = "nearest"
     factor: int | None = None
     where: str | None = None
     dilate: bool = False

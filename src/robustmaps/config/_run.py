@@ -26,6 +26,7 @@ from robustmaps.engine.files import short_hash, write_text
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.registry import parse_parameters, written
 from robustmaps.engine.trust import check_from_file, names_code
+from robustmaps.models import Pool, UpsampleMode
 from robustmaps.training import INCIDENTAL, TrainOptions
 
 # How `RunConfig.name` ends.
@@ -43,7 +44,9 @@ class ModelConfig:
             MODULE:FUNCTION
         strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
         upsample: factor by which images are upsampled in front of a built-in network
-        upsample_mode: interpolation of the upsampled images
+        upsample_mode: interpolation of the upsampled images (area differs from nearest for a factor such as 1.5)
+        pool: pooling of a built-in network's last map; max is what the theory compares avg with (default:
+            avg)
         enlarge: enlargement of any network: upsample=2, first, last, or numbers of downsampling steps such as 0,2;
             dilate keeps what a trained network computes; several with commas, e.g. last,dilate; see `robustmaps enlarge
             MODEL` (default: none)
@@ -60,7 +63,8 @@ class ModelConfig:
     model: str = "resnet8"
     strides: str | None = None
     upsample: float = 1.0
-    upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    upsample_mode: UpsampleMode = "nearest"
+    pool: Pool | None = None
     enlarge: str | None = None
     init_from: str | None = None
     init_sha256: str | None = None
@@ -327,6 +331,7 @@ class RunConfig:
                 [f"up{model.upsample:g}{'' if model.upsample_mode == 'nearest' else model.upsample_mode}"]
                 * (model.upsample != 1)
             ),
+            *([] if model.pool is None else [f"{model.pool}pool"]),
             *([] if model.enlarge is None else [_for_a_file(model.enlarge)]),
             *([] if model.init_from is None else ["tuned"]),
             defense.defense,

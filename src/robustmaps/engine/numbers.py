@@ -105,8 +105,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def by(size: tuple[float, float] | None) -> str:
-    """``14x14``; a dash where there is no size."""
-    return "-" if size is None else f"{size[0]:g}x{size[1]:g}"
+    """``14x14``; a dash where there is no size, ``all`` for one without end."""
+    return "-" if size is None else "all" if math.inf in size else f"{size[0]:g}x{size[1]:g}"
 
 
 def stride_text(stride: tuple[float, float] | None) -> str:

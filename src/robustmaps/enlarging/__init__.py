@@ -3,5 +3,18 @@
 from robustmaps.enlarging._enlarge import EnlargeWarning, enlarge
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._plan import Option, Plan, plan
+from robustmaps.enlarging._positions import Positions, Resized, resample
 
-__all__ = ["EnlargeWarning", "Enlargement", "Option", "Plan", "Side", "Step", "enlarge", "plan"]
+__all__ = [
+    "EnlargeWarning",
+    "Enlargement",
+    "Option",
+    "Plan",
+    "Positions",
+    "Resized",
+    "Side",
+    "Step",
+    "enlarge",
+    "plan",
+    "resample",
+]

@@ -19,7 +19,7 @@ def advise(enlargement: Enlargement, not_spread: Sequence[str]) -> Iterator[str]
     if not_spread:
         more = f" and {len(not_spread) - 1} more" if len(not_spread) > 1 else ""
         yield f"dilation can't be carried through {not_spread[0]}{more}: after it the function is kept roughly at best"
-    yield from _head(enlargement)
+    yield from against_head(enlargement.network, enlargement.head)
     yield from _stride(enlargement)
     yield from _field(enlargement)
 
@@ -42,7 +42,8 @@ def nothing_to_relax(network: str, steps: Sequence[Step], head: HeadKind | None)
     )
 
 
-def _head(enlargement: Enlargement) -> Iterator[str]:
+def against_head(network: str, head: HeadKind | None) -> Iterator[str]:
+    """The reason why a larger map in front of such a head gains less, or nothing."""
     last = {
         "max": "takes the maximum over its last map: the gradient passes through one position per channel whatever "
         "the size of the map, so a larger map does not reduce the effect of a perturbation",
@@ -50,11 +51,11 @@ def _head(enlargement: Enlargement) -> Iterator[str]:
         "which helps less than the law for an average over the whole map predicts",
         "other": "does not average its last map but reads it through attention or a single token: the theory of "
         "average pooling does not apply",
-    }.get(enlargement.head or "none")
-    if enlargement.head is None:
+    }.get(head or "none")
+    if head is None:
         last = "has no last map that could be found: the theory of average pooling does not apply"
     if last is not None:
-        yield f"{enlargement.network} {last} ({_THEORY})"
+        yield f"{network} {last} ({_THEORY})"
 
 
 def _stride(enlargement: Enlargement) -> Iterator[str]:

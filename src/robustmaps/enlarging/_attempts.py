@@ -1,5 +1,6 @@
 """The changes that a network allows: its steps, found by tracing, and whether each can be relaxed, found by trying."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from robustmaps.engine.modes import copy_of
 from robustmaps.engine.numbers import by
 from robustmaps.engine.text import first_line
 from robustmaps.enlarging._enlargement import Step
+from robustmaps.enlarging._fixed import fixed_by
+from robustmaps.enlarging._positions import Fitting, find_positions, fit_larger, image_sizes
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
 from robustmaps.enlarging._surgery import Upsampling, operate
 from robustmaps.models import Cost, measure_cost
@@ -23,6 +26,7 @@ from robustmaps.tracing import (
     find_head,
     find_transitions,
     measured_sights,
+    reached,
     read_window,
     record,
     shape_copy,
@@ -55,6 +59,22 @@ class View:
     def map_size(self) -> Pair | None:
         """Height and width of the last map."""
         return None if self.head is None else self.head.map_size
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Changes that a network was found to take.
+
+    Attributes:
+        changes, upsampling: what was tried.
+        fitting: what else had to change for it.
+        view: the last map with it.
+    """
+
+    changes: tuple[Change, ...]
+    upsampling: Upsampling | None
+    fitting: Fitting
+    view: View
 
 
 class Attempts:
@@ -97,24 +117,54 @@ class Attempts:
         """The calls after which dilation does not preserve the network's function."""
         return list(map(str, not_spread(self.trace, [self.transitions[i] for i in where], factor)))
 
-    def rehearse(self, changes: Iterable[Change], upsampling: Upsampling | None) -> View | str:
+    def rehearse(self, changes: Iterable[Change], upsampling: Upsampling | None) -> Rehearsal | str:
         """Try changes; return the new last map, or the reason why they break the network."""
-        shapes_only = self.trace.shapes_only
-        subject = shape_copy(self.model) if shapes_only else copy_of(self.model)
+        changes, fitting = list(changes), Fitting()
         try:
-            enlarged = record(operate(subject, self.trace, changes, upsampling), self.image, shapes_only=shapes_only)
-        except RUN_ERRORS as error:
-            return f"the network fails with it: {first_line(error)}"
+            enlarged = self._record(changes, upsampling, fitting)
+        except RUN_ERRORS:
+            try:
+                enlarged, fitting = self._fitted(changes, upsampling)
+            except RUN_ERRORS as error:
+                reason = fixed_by(self.trace)
+                return f"the network fails with it: {first_line(error)}" + (f"; {reason}" if reason else "")
         if enlarged.output.shape != self.trace.output.shape:
             before, after = tuple(self.trace.output.shape), tuple(enlarged.output.shape)
             return f"the network returns {after} instead of {before} with it"
         view = look(enlarged)
         if not self.rule_holds:
-            view = look(enlarged, operate(copy_of(self.model), self.trace, changes, upsampling))
+            view = look(enlarged, operate(copy_of(self.model), self.trace, changes, upsampling, fitting))
         if not _grew(self.view.map_size, view.map_size):
             stays = f"the last map stays {by(self.view.map_size)} with it"
             return f"{stays}: the step is on a side branch, or a later layer fixes the size"
-        return view
+        return Rehearsal(tuple(changes), upsampling, fitting, view)
+
+    def perform(self, rehearsal: Rehearsal) -> nn.Module:
+        """A copy of the network with rehearsed changes."""
+        return operate(copy_of(self.model), self.trace, rehearsal.changes, rehearsal.upsampling, rehearsal.fitting)
+
+    def _fitted(self, changes: Sequence[Change], upsampling: Upsampling | None) -> tuple[Trace, Fitting]:
+        """A pass with everything resized that the network has for a fixed number of patches, or its error."""
+        positions = find_positions(self.trace, self.model)
+        fitting = Fitting(() if upsampling is None else image_sizes(self.trace, upsampling.factor))
+        while True:  # each pass gets beyond the positions that the one before has shown
+            try:
+                return self._record(changes, upsampling, fitting), fitting
+            except RUN_ERRORS:
+                subject = self._subject(changes, upsampling, fitting)
+                calls = reached(subject, self.image, shapes_only=self.trace.shapes_only)
+                larger = fit_larger(positions, calls, fitting)
+                if larger == fitting:
+                    raise
+                fitting = larger
+
+    def _record(self, changes: Sequence[Change], upsampling: Upsampling | None, fitting: Fitting) -> Trace:
+        subject = self._subject(changes, upsampling, fitting)
+        return record(subject, self.image, shapes_only=self.trace.shapes_only)
+
+    def _subject(self, changes: Sequence[Change], upsampling: Upsampling | None, fitting: Fitting) -> nn.Module:
+        copied = shape_copy(self.model) if self.trace.shapes_only else copy_of(self.model)
+        return operate(copied, self.trace, changes, upsampling, fitting)
 
     def cost(self, model: nn.Module, latency_runs: int) -> Cost:
         """The cost of the network or an enlarged copy for the image, from shapes only unless latency is asked for."""
@@ -149,9 +199,13 @@ def look(recorded: Trace, model: nn.Module | None = None) -> View:
     head = find_head(recorded)
     if head is None or head.map.source is None:
         return View(None, None, None)
-    stride = sights(recorded)[head.map.source].stride_px
+    seen = sights(recorded)
+    stride = seen[head.map.source].stride_px
+    tokens = head.call.inputs[0].source
+    if tokens is not None and math.inf in seen[tokens].field_px:  # attention between the map and the head
+        return View(head, stride, (math.inf, math.inf))
     if model is None:
-        return View(head, stride, sights(recorded)[head.map.source].field_px)
+        return View(head, stride, seen[head.map.source].field_px)
     sight = measured_sights(model, recorded, [head.map.source])[head.map.source]
     return View(head, stride, None if sight is None else sight.field_px)
 

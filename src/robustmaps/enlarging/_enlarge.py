@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import predictions
-from robustmaps.engine.modes import check_values, copy_of, evaluating
+from robustmaps.engine.modes import check_values, evaluating
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
-from robustmaps.enlarging._surgery import Upsampling, operate
+from robustmaps.enlarging._surgery import Upsampling
 from robustmaps.models import UPSAMPLE_MODES
 
 Where = str | int | Sequence[int]
@@ -53,7 +53,7 @@ def enlarge(
         example: images (N, C, H, W) as the network will get them. The first is traced and timed; all are classified if
             ``dilate`` or ``labels`` asks for a comparison.
         upsample: factor by which images are enlarged before the network.
-        upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
+        upsample_mode: one of `models.UPSAMPLE_MODES`.
         factor: divisor of the chosen steps' strides; 2 if only ``where`` is given.
         where: the downsampling steps to relax: ``"first"`` or ``"last"`` of those that can be, a number, or several.
             Optional if only one can be relaxed.
@@ -78,12 +78,12 @@ def enlarge(
     chosen = _choose(study, where) if factor > 1 else ()
     upsampling = Upsampling(upsample, upsample_mode) if upsample != 1 else None
     changes = study.changes(chosen, factor, dilate=dilate, upsampled=upsampling is not None)
-    view = study.rehearse(changes, upsampling)
-    if isinstance(view, str):
-        raise InputError(f"{type(model).__name__} can't be enlarged this way: {view}")
-    enlarged = operate(copy_of(model), study.trace, changes, upsampling)
+    rehearsal = study.rehearse(changes, upsampling)
+    if isinstance(rehearsal, str):
+        raise InputError(f"{type(model).__name__} can't be enlarged this way: {rehearsal}")
+    enlarged = study.perform(rehearsal)
     before = _side(study, model, study.view, latency_runs)
-    after = _side(study, enlarged, view, latency_runs)
+    after = _side(study, enlarged, rehearsal.view, latency_runs)
     agreement = None
     if dilate or labels is not None:
         old, new = _decisions(model, example), _decisions(enlarged, example)
@@ -102,6 +102,7 @@ def enlarge(
         steps=tuple(study.steps),
         before=before,
         after=after,
+        resized=rehearsal.fitting.resized,
         agreement=agreement,
     )
     enlargement = replace(

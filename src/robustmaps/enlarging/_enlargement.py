@@ -6,6 +6,7 @@ from typing import Any
 
 from robustmaps.engine.numbers import by, human, stride_text
 from robustmaps.engine.tables import Table, table
+from robustmaps.enlarging._positions import Resized
 from robustmaps.models import Cost
 from robustmaps.tracing import HeadKind, Pair
 
@@ -83,6 +84,7 @@ class Enlargement:
         after: the enlarged network.
         agreement: share of the examples that both networks put in the same class; None if not measured.
         warnings: reasons against this enlargement, in words.
+        resized: learned positions that were interpolated to the larger grid.
     """
 
     network: str
@@ -98,6 +100,7 @@ class Enlargement:
     after: Side
     agreement: float | None = None
     warnings: tuple[str, ...] = ()
+    resized: tuple[Resized, ...] = ()
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -130,12 +133,19 @@ class Enlargement:
             ],
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
+            "positions": [
+                {"name": one.positions.name, "before": list(one.positions.grid), "after": list(one.grid)}
+                for one in self.resized
+            ],
             "agreement": self.agreement,
             "warnings": list(self.warnings),
         }
 
     def __str__(self) -> str:
         parts = [self._title(), str(self._step_table()), str(self._cost_table())]
+        if self.resized:
+            changed = "; ".join(map(str, self.resized))
+            parts.append(f"Learned positions interpolated (bicubic) in the enlarged network only: {changed}.")
         if self.agreement is not None:
             parts.append(f"Same decision before and after on {self.agreement:.1%} of the examples.")
         return "\n\n".join([*parts, *(f"Warning: {warning}" for warning in self.warnings)])

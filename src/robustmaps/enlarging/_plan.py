@@ -9,12 +9,12 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import unknown
-from robustmaps.engine.modes import copy_of
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
+from robustmaps.enlarging._advice import against_head
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Step
-from robustmaps.enlarging._surgery import Upsampling, operate
+from robustmaps.enlarging._surgery import Upsampling
 from robustmaps.models import Cost, Measure
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -79,6 +79,7 @@ class Plan:
         dilate: whether later windows are dilated.
         steps: the downsampling steps of the network.
         options: the original network and its enlargements, cheapest first.
+        warnings: reasons against any enlargement, in words.
     """
 
     measure: Measure
@@ -86,6 +87,7 @@ class Plan:
     dilate: bool
     steps: tuple[Step, ...]
     options: tuple[Option, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def front(self) -> tuple[Option, ...]:
@@ -100,6 +102,7 @@ class Plan:
             "dilate": self.dilate,
             "steps": [str(step) for step in self.steps],
             "options": [option.to_dict() for option in self.options],
+            "warnings": list(self.warnings),
         }
 
     def __str__(self) -> str:
@@ -110,14 +113,15 @@ class Plan:
             gain = "-" if o.gain is None else f"{o.gain:.3g}"
             size, stride = by(o.cost.map_size), stride_text(o.effective_stride)
             operations = human(o.cost.flops, "FLOP")
-            sees = "-" if o.field_share is None else f"{100 * o.field_share:.0f} %{'' if o.sees_enough else ' !'}"
+            sees = _percent(o.field_share) + ("" if o.sees_enough else " !")
             cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", size, stride, sees, operations, gain)
             rows.append(("*" if o.best else "", *cells))
         steps = "\n".join(f"  step {step}" for step in self.steps)
         legend = f"* beaten by no other within {self.budget:g}x {self.measure}"
         if not all(o.sees_enough for o in self.options):
             legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
-        return f"{table(columns, rows)}\n\n{legend}\n{steps}"
+        notes = "".join(f"\nWarning: {warning}" for warning in self.warnings)
+        return f"{table(columns, rows)}\n\n{legend}\n{steps}{notes}"
 
 
 def plan(
@@ -158,7 +162,8 @@ def plan(
         options += _within(study, own, upsample, budget, measure, gain, dilate=dilate)
     options.sort(key=lambda option: option.relative)
     marked = tuple(replace(o, best=not any(_beats(other, o) for other in options)) for o in options)
-    return Plan(measure, budget, dilate, tuple(study.steps), marked)
+    doubts = tuple(against_head(type(model).__name__, study.view.kind))
+    return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts)
 
 
 def _within(
@@ -179,11 +184,11 @@ def _within(
         if (not where and upsampling is None) or any(beyond <= set(where) for beyond in over):
             continue
         changes = study.changes(where, 2, dilate=dilate, upsampled=upsampling is not None)
-        view = study.rehearse(changes, upsampling)
-        if isinstance(view, str) or _below_floor(view):
+        rehearsal = study.rehearse(changes, upsampling)
+        if isinstance(rehearsal, str) or _below_floor(rehearsal.view):
             over.append(set(where))
             continue
-        enlarged = operate(copy_of(study.model), study.trace, changes, upsampling)
+        enlarged, view = study.perform(rehearsal), rehearsal.view
         cost = replace(_cost(study, enlarged, measure), map_size=view.map_size)
         relative = cost.of(measure) / own.cost.of(measure)
         if relative > budget:
@@ -202,6 +207,10 @@ def _share(study: Attempts, view: View) -> float | None:
     if view.field_px is None:
         return None
     return min(field / side for field, side in zip(view.field_px, study.image.shape[2:], strict=True))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else "all" if math.isinf(share) else f"{100 * share:.0f} %"
 
 
 def _below_floor(view: View) -> bool:

@@ -9,15 +9,17 @@ attributes stay as they were.
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from robustmaps.enlarging._positions import Fitting
 from robustmaps.enlarging._relax import Change
 from robustmaps.enlarging._replacements import Relaxed, Replacement
+from robustmaps.models import align_corners
 from robustmaps.tracing import Call, Trace, function_name
 
 _LAYERS = "_enlarge_layers"
@@ -48,8 +50,7 @@ class Upsampling:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Images (N, C, factor * H, factor * W)."""
-        corners = None if self.mode == "nearest" else False
-        return F.interpolate(x, scale_factor=self.factor, mode=self.mode, align_corners=corners)
+        return F.interpolate(x, scale_factor=self.factor, mode=self.mode, align_corners=align_corners(self.mode))
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ class Layer:
     counts: tuple[tuple[str, int], ...]
 
 
-def operate(model: nn.Module, trace: Trace, changes: Iterable[Change], upsampling: Upsampling | None) -> nn.Module:
+def operate(
+    model: nn.Module, trace: Trace, changes: Iterable[Change], upsampling: Upsampling | None, fitting: Fitting
+) -> nn.Module:
     """Apply changes to a network in place, and return it.
 
     Args:
@@ -73,7 +76,9 @@ def operate(model: nn.Module, trace: Trace, changes: Iterable[Change], upsamplin
         trace: the original network's trace.
         changes: at most one per call.
         upsampling: upsampling of the images; None for none.
+        fitting: what else the network needs for larger maps.
     """
+    fitting.apply(model)
     rewrites = []
     for change in changes:
         if not (_runs_once(trace, change.call) and _set_attributes(model, change)):
@@ -121,6 +126,7 @@ class _Rewriting(TorchFunctionMode):
 def _enlarged_class(base: type[nn.Module]) -> type[nn.Module]:
     """A subclass that runs under its instance's rewrites."""
 
+    @wraps(base.forward)  # exporters read the signature
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         for upsampling in getattr(self, _UPSAMPLE, ()):
             args, kwargs = _on_images(upsampling, args, kwargs)

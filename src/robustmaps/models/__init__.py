@@ -1,24 +1,31 @@
 """The paper's networks, each with configurable strides, and the cost of any network."""
 
-from robustmaps.models._catalog import CatalogEntry, catalog
-from robustmaps.models._classifier import Architecture, Classifier
-from robustmaps.models._cost import Cost, Measure, measure_cost
-from robustmaps.models._maps import FinalPooling
-from robustmaps.models._network import UPSAMPLE_MODES, Network, Normalize, feature_map_size, upsampling
-from robustmaps.models._operations import count_flops
-from robustmaps.models._other_names import Rename
-from robustmaps.models._registry import (
-    architecture,
-    create,
-    default_strides,
-    is_built_in,
-    names,
-    parse_strides,
-    register,
-)
-from robustmaps.models._strides import Strides, StridesLike
+from typing import TYPE_CHECKING
+
+from robustmaps.engine.lazy import lazy
+
+if TYPE_CHECKING:
+    from robustmaps.models._catalog import CatalogEntry, catalog
+    from robustmaps.models._choices import POOLS, UPSAMPLE_MODES, Pool, UpsampleMode, align_corners
+    from robustmaps.models._classifier import Architecture, Classifier
+    from robustmaps.models._cost import Cost, Measure, measure_cost
+    from robustmaps.models._maps import FinalPooling
+    from robustmaps.models._network import Network, Normalize, feature_map_size, upsampling
+    from robustmaps.models._operations import count_flops
+    from robustmaps.models._other_names import Rename
+    from robustmaps.models._registry import (
+        architecture,
+        create,
+        default_strides,
+        is_built_in,
+        names,
+        parse_strides,
+        register,
+    )
+    from robustmaps.models._strides import Strides, StridesLike
 
 __all__ = [
+    "POOLS",
     "UPSAMPLE_MODES",
     "Architecture",
     "CatalogEntry",
@@ -28,9 +35,12 @@ __all__ = [
     "Measure",
     "Network",
     "Normalize",
+    "Pool",
     "Rename",
     "Strides",
     "StridesLike",
+    "UpsampleMode",
+    "align_corners",
     "architecture",
     "catalog",
     "count_flops",
@@ -44,3 +54,5 @@ __all__ = [
     "register",
     "upsampling",
 ]
+
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -11,15 +11,15 @@ from robustmaps.models._strides import Strides
 
 
 class Classifier(nn.Module):
-    """Features (N, C, H, W), their average over the map (N, C), and a head that returns logits (N, classes).
+    """Features (N, C, H, W), their average or maximum (N, C), and a head that returns logits (N, classes).
 
-    Global average pooling lets every network take images of any size with any strides.
+    Global pooling lets every network take images of any size with any strides.
     """
 
     def __init__(self, features: nn.Sequential, head: nn.Module) -> None:
         super().__init__()
         self.features = features
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(1)
         self.head = head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

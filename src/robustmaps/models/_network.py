@@ -9,9 +9,8 @@ from torch import nn
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least
+from robustmaps.models._choices import UPSAMPLE_MODES, align_corners
 from robustmaps.models._maps import FinalPooling, dry_run, smallest_side_px
-
-UPSAMPLE_MODES = ("nearest", "bilinear", "bicubic")
 
 
 class Normalize(nn.Module):
@@ -102,7 +101,7 @@ def feature_map_size(network: Network, image_size: tuple[int, int]) -> tuple[int
 
 
 def upsampling(factor: float, mode: str) -> nn.Module:
-    """The layer that enlarges images by a factor of at least 1 with ``nearest``, ``bilinear`` or ``bicubic``.
+    """The layer that enlarges images by a factor of at least 1 with one of `UPSAMPLE_MODES`.
 
     Raises:
         InputError: the factor is below 1 or the mode unknown.
@@ -112,7 +111,7 @@ def upsampling(factor: float, mode: str) -> nn.Module:
         raise unknown("upsample mode", mode, UPSAMPLE_MODES)
     if factor == 1:
         return nn.Identity()
-    return nn.Upsample(scale_factor=factor, mode=mode, align_corners=None if mode == "nearest" else False)
+    return nn.Upsample(scale_factor=factor, mode=mode, align_corners=align_corners(mode))
 
 
 def _per_channel(name: str, values: Sequence[float] | None, channels: int, default: float) -> torch.Tensor:

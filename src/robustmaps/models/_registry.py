@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.registry import Registry
+from robustmaps.models._choices import POOLS, Pool
 from robustmaps.models._classifier import Architecture, Classifier, kaiming
 from robustmaps.models._network import Network, Normalize, upsampling
 from robustmaps.models._strides import Strides, StridesLike
@@ -56,6 +59,7 @@ def create(
     upsample: float = 1,
     upsample_mode: str = "nearest",
     init: str = "kaiming",
+    pool: Pool | None = None,
 ) -> Network:
     """Make an untrained network.
 
@@ -70,9 +74,10 @@ def create(
         mean: the images' mean by channel, 0 where None.
         std: the images' standard deviation by channel, 1 where None.
         upsample: factor, at least 1, by which the normalised images are enlarged.
-        upsample_mode: ``nearest``, ``bilinear`` or ``bicubic``.
+        upsample_mode: one of `UPSAMPLE_MODES`.
         init: how random weights are drawn: ``kaiming`` for all convolutions, or ``published`` for those that the
             programs of arXiv 2202.12435 draw for the network's family.
+        pool: what is taken over the last map, ``avg`` (where None) or ``max``; the weights are the same.
 
     Raises:
         InputError: a name, strides or a value that the network can't have.
@@ -89,4 +94,14 @@ def create(
     if isinstance(body, Classifier):
         draw = row.draw_published if init == "published" else kaiming
         draw(body)
+    _set_pool(body, name, pool)
     return Network(normalize, upsampling(upsample, upsample_mode), body)
+
+
+def _set_pool(body: nn.Module, name: str, pool: Pool | None) -> None:
+    if pool not in (None, *POOLS):
+        raise unknown("pool", pool, POOLS)
+    if pool == "max":
+        if not isinstance(body, Classifier):
+            raise InputError(f"pool=max: {name} has no average over its last map that a maximum could replace")
+        body.pool = nn.AdaptiveMaxPool2d(1)

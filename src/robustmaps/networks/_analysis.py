@@ -27,6 +27,7 @@ from robustmaps.engine.view import plain_view
 from robustmaps.engine.writing.outputs import claim, is_picture
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.figures import AttackedImage, AttackedMaps, plot_gains, plot_maps
+from robustmaps.models import Pool
 from robustmaps.networks._subject import Subject, open_subject
 
 
@@ -70,6 +71,7 @@ def analyze_network(
     directions: int = 4,
     weights: str | None = None,
     strides: str | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -90,6 +92,7 @@ def analyze_network(
         directions: random directions along which pooled features are looked at.
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
+        pool: of an untrained network of ours.
         seed: of an untrained network's weights and of the directions.
         device: where to compute.
         out: a folder for ``analysis.json``, ``gain.png`` and ``maps.png``; nothing is written where None.
@@ -112,6 +115,7 @@ def analyze_network(
         norm=norm,
         weights=weights,
         strides=strides,
+        pool=pool,
         seed=seed,
         device=device,
         watcher=watcher,

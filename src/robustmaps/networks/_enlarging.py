@@ -11,10 +11,11 @@ from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import claim, claim_folder, json_with
 from robustmaps.enlarging import Enlargement, enlarge
+from robustmaps.models import Pool
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._subject import blank_image, check_strides, open_subject
+from robustmaps.networks._subject import blank_image, check_built_in, open_subject
 from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
 from robustmaps.training import save_weights
 
@@ -45,6 +46,7 @@ def enlarge_network(
     samples: int | None = 512,
     weights: str | None = None,
     strides: str | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     latency_runs: int = 5,
     watcher: Watcher = ignore,
@@ -60,6 +62,7 @@ def enlarge_network(
         samples: images for the accuracy.
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
+        pool: of an untrained network of ours.
         seed: of the weights of an untrained network.
         latency_runs: passes to time.
         watcher: called while a data set is decoded for the first time.
@@ -67,10 +70,10 @@ def enlarge_network(
     Raises:
         InputError: a network that can't be had or can't be enlarged this way.
     """
-    check_strides(model, strides)
+    check_built_in(model, strides, pool)
     # Weights of another program fit the classes and channels of the images.
     made_for_data = weights is not None and data is not None
-    network = None if made_for_data else open_model(model, Fit(strides=strides, seed=seed), weights)
+    network = None if made_for_data else open_model(model, Fit(strides=strides, pool=pool, seed=seed), weights)
     labels: Tensor | None = None
     if network is None or data is not None or network.data is not None:
         subject = open_subject(
@@ -81,6 +84,7 @@ def enlarge_network(
             samples=samples,
             weights=weights,
             strides=strides,
+            pool=pool,
             seed=seed,
             device="cpu",
             watcher=watcher,
@@ -89,6 +93,9 @@ def enlarge_network(
         labels = subject.y if network.trained else None
     else:
         example = blank_image(network, image_size)
+    if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
+        fit = replace(network.fit, in_channels=example.shape[1])
+        network = replace(network, recipe=replace(network.recipe, fit=fit))
     larger, enlargement = enlarge(
         network.model, example, **surgery.arguments(), labels=labels, latency_runs=latency_runs
     )

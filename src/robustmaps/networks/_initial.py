@@ -144,7 +144,7 @@ def create_network(run: ResolvedRun, data: Dataset) -> OpenedNetwork:
     if run.start is not None:
         opened = replace(run.start, model=copy.deepcopy(run.start.model))
     else:
-        fit = Fit.to_data(data, strides=model.strides, seed=run.config.training.seed)
+        fit = Fit.to_data(data, strides=model.strides, pool=model.pool, seed=run.config.training.seed)
         ours = replace(fit, upsample=model.upsample, upsample_mode=model.upsample_mode, init=model.init)
         opened = open_model(model.model, ours)
     if model.enlarge is not None:
@@ -160,15 +160,20 @@ def _named(model: ModelConfig) -> ModelConfig:
     if Path(name).exists():
         raise InputError(f"model={name}: these are weights; begin with them through init_from (--init-from {name})")
     if ":" not in name:
-        # Nothing is interpolated without upsampling: one network, one configuration.
+        # One network, one configuration: nothing is interpolated without upsampling, and avg is what all have.
         mode = ModelConfig.upsample_mode if model.upsample == 1 else model.upsample_mode
-        return replace(model, strides=str(models.parse_strides(name, model.strides)), upsample_mode=mode)
-    if model.strides is not None or model.upsample != 1:
+        strides, pool = str(models.parse_strides(name, model.strides)), _unless_usual(model.pool)
+        return replace(model, strides=strides, upsample_mode=mode, pool=pool)
+    if model.strides is not None or model.upsample != 1 or model.pool is not None:
         raise InputError(
-            f"model={name}: strides and upsample are for built-in networks; expected enlarge instead, such as "
-            "upsample=2 or last"
+            f"model={name}: strides, upsample and pool are for built-in networks; for the maps of others "
+            "expected enlarge, such as upsample=2 or last"
         )
     return model
+
+
+def _unless_usual(pool: models.Pool | None) -> models.Pool | None:
+    return None if pool == "avg" else pool
 
 
 def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
@@ -182,6 +187,8 @@ def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
     held = {"model": opened.recipe.spec, "upsample": fit.upsample, "upsample_mode": fit.upsample_mode}
     if model.strides is not None:
         held["strides"] = strides
+    if model.pool is not None:
+        held["pool"] = (fit.pool or "avg") if ours else None
     for key, value in held.items():
         if getattr(model, key) != value and (key == "model" or getattr(model, key) != getattr(ModelConfig, key)):
             raise InputError(
@@ -195,6 +202,7 @@ def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
         strides=strides,
         upsample=fit.upsample,
         upsample_mode=fit.upsample_mode,
+        pool=_unless_usual(fit.pool),
         init_sha256=digest,
     )
 

@@ -36,7 +36,7 @@ class Fit:
         num_classes: logits.
         in_channels: of the images.
         mean, std: of the images by channel, for networks of ours.
-        strides, upsample, upsample_mode: for networks of ours; their own strides where None.
+        strides, upsample, upsample_mode, pool: for networks of ours; their own strides where None.
         seed: of the weights.
         init: how the random weights of a network of ours are drawn.
     """
@@ -47,14 +47,15 @@ class Fit:
     std: tuple[float, ...] | None = None
     strides: str | None = None
     upsample: float = 1
-    upsample_mode: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    upsample_mode: models.UpsampleMode = "nearest"
     seed: int = 0
     init: Literal["kaiming", "published"] = "kaiming"
+    pool: models.Pool | None = None
 
     @staticmethod
-    def to_data(data: Dataset, *, strides: str | None = None, seed: int = 0) -> "Fit":
+    def to_data(data: Dataset, *, strides: str | None = None, pool: models.Pool | None = None, seed: int = 0) -> "Fit":
         """What fits a data set."""
-        return Fit(data.num_classes, data.in_channels, data.mean, data.std, strides, seed=seed)
+        return Fit(data.num_classes, data.in_channels, data.mean, data.std, strides, seed=seed, pool=pool)
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> "Fit":

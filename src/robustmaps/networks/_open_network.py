@@ -11,7 +11,7 @@ from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._data import load_data
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
-from robustmaps.networks._subject import check_strides
+from robustmaps.networks._subject import check_built_in
 from robustmaps.networks._weights import UNKNOWN_BUDGET, Checkpoint
 
 
@@ -41,7 +41,7 @@ def open_network(
     Raises:
         InputError: no such network, it has no weights, or they don't fit it.
     """
-    check_strides(spec, strides)
+    check_built_in(spec, strides, None)
     size = None
     if _is_own(spec) and enlarge is None:
         opened = open_model(spec, weights=weights)

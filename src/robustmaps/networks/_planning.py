@@ -15,7 +15,7 @@ from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
-from robustmaps.models import Measure
+from robustmaps.models import Measure, Pool
 from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
@@ -60,6 +60,7 @@ def plan_network(
     norm: str | None = None,
     weights: str | None = None,
     strides: str | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -82,6 +83,7 @@ def plan_network(
         norm: its norm; likewise, l_inf where none is known.
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
+        pool: of an untrained network of ours.
         seed: of an untrained network's weights, and of the directions of features.
         device: where to compute.
         out: a PNG to write; none where None.
@@ -107,6 +109,7 @@ def plan_network(
         norm=norm,
         weights=weights,
         strides=strides,
+        pool=pool,
         seed=seed,
         device=device,
         watcher=watcher,

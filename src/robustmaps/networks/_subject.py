@@ -14,6 +14,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import move
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.models import Pool
 from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
@@ -52,6 +53,7 @@ def open_subject(
     norm: str | None = None,
     weights: str | None = None,
     strides: str | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     device: str = "auto",
     watcher: Watcher = ignore,
@@ -69,6 +71,7 @@ def open_subject(
         norm: the budget's norm; likewise, l_inf where none is known.
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
+        pool: of an untrained network of ours.
         seed: of the weights of an untrained network.
         device: where to compute.
         watcher: called while a data set is decoded for the first time.
@@ -76,14 +79,14 @@ def open_subject(
     Raises:
         InputError: a network, data or a budget that can't be used, or that don't fit each other.
     """
-    check_strides(model, strides)
+    check_built_in(model, strides, pool)
     if opened is None and Path(model).exists():
         opened = open_model(model, weights=weights)
     config = (opened.data if opened is not None else None) or DataConfig()
     config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
     loaded = load_data(config, watcher)
     x, y = choose_images(loaded, split, samples)
-    network = opened or open_model(model, Fit.to_data(loaded, strides=strides, seed=seed), weights)
+    network = opened or open_model(model, Fit.to_data(loaded, strides=strides, pool=pool, seed=seed), weights)
     known = network.budget or UNKNOWN_BUDGET
     norm, eps = norm or known[0], known[1] if eps is None else eps
     check_eps(eps, norm)
@@ -92,15 +95,18 @@ def open_subject(
     return Subject(network, x.to(at), y.to(at), loaded, norm, eps)
 
 
-def check_strides(model: str, strides: str | None) -> None:
-    """Refuse strides for what is no built-in network.
+def check_built_in(model: str, strides: str | None, pool: Pool | None) -> None:
+    """Refuse strides and a pool for what is no built-in network.
 
     Raises:
-        InputError: such strides, or nothing of that name.
+        InputError: such strides or such a pool, or nothing of that name.
     """
     check_name(model)
-    if strides is not None and (":" in model or Path(model).exists()):
-        raise InputError(f"strides={strides}: {model} has strides of its own; expected the name of a built-in network")
+    if ":" not in model and not Path(model).exists():
+        return
+    for name, value in (("strides", strides), ("pool", pool)):
+        if value is not None:
+            raise InputError(f"{name}={value}: {model} has its own {name}; expected the name of a built-in network")
 
 
 def blank_image(network: OpenedNetwork, image_size: int | None) -> Tensor:

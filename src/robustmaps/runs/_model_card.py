@@ -152,6 +152,7 @@ def _network(about: Mapping[str, Any]) -> str:
     """The architecture and the enlargement of its maps."""
     model = about["model"]
     words = [in_markdown(f"{model['name']} {model.get('strides') or ''}".rstrip())]
+    words += ["maximum over the last map instead of its average"] * (model.get("pool") == "max")
     changes = [model, *about.get("enlarge", ())]
     words += [f"images x{c['upsample']:g} ({c['upsample_mode']})" for c in changes if c.get("upsample", 1) != 1]
     for change in changes:

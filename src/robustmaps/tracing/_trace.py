@@ -6,6 +6,7 @@ well as modules. This level is above autograd, so the surgery can also change wh
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -33,10 +34,17 @@ RUN_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, K
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor argument: its shape and the index of the call that made it, None for a parameter."""
+    """A tensor argument.
+
+    Attributes:
+        shape: its shape.
+        source: the index of the call that made it, None for what does not depend on the image.
+        weights: names of the parameters and buffers that it was then made of.
+    """
 
     shape: torch.Size
     source: int | None
+    weights: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +119,8 @@ class Recorder(TorchFunctionMode):
         self.runs: Counter[str] = Counter()
         self._frames: list[str] = []
         self._source: dict[int, int] = {}
+        tensors = chain(model.named_parameters(), model.named_buffers())
+        self._weights = {id(tensor): frozenset([name]) for name, tensor in tensors}
         # Tensors are identified by address, so none may be freed during the pass.
         self._alive: list[Tensor] = []
         self._note(image, IMAGE)
@@ -133,11 +143,16 @@ class Recorder(TorchFunctionMode):
         position = len(self.log) - 1
         result = _run(name, func, args, kwargs)
         made = [args[0]] if name == "__setitem__" else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        if made and any(_depends(v) for v in tree_leaves(known)):
+        values = [value for value in tree_leaves(known) if isinstance(value, Value)]
+        if made and any(map(_depends, values)):
             index = len(self.calls)
             self.calls.append(Call(index, position, name, known[0], known[1], made[0].shape, tuple(self._frames)))
             for tensor in made:
                 self._note(tensor, index)
+        elif weights := frozenset().union(*(value.weights for value in values)):
+            for tensor in made:
+                self._weights.setdefault(id(tensor), weights)
+                self._alive.append(tensor)
         return result
 
     def _note(self, tensor: Tensor, source: int) -> None:
@@ -145,7 +160,10 @@ class Recorder(TorchFunctionMode):
         self._alive.append(tensor)
 
     def _value(self, leaf: Any) -> Any:
-        return Value(leaf.shape, self.source(leaf)) if isinstance(leaf, Tensor) else leaf
+        if not isinstance(leaf, Tensor):
+            return leaf
+        source = self.source(leaf)
+        return Value(leaf.shape, source, self._weights.get(id(leaf), frozenset()) if source is None else frozenset())
 
     def _enter(self, path: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
@@ -213,12 +231,8 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
         image: one image (1, C, H, W).
         shapes_only: whether to compute only shapes.
     """
-    set_evaluating(model)
-    image = own_copy(image.detach().to("meta") if shapes_only else image.detach(), parameter_dtype(model))
-    recorder = Recorder(model, image)
-    with torch.no_grad(), no_shortcuts(), recorder:
-        result = model(image)
-    output = logits_of(result)
+    recorder, run = _recorded(model, image, shapes_only=shapes_only)
+    output = logits_of(run())
     value = Value(output.shape, recorder.source(output))
     if value.source is None:
         raise InputError(
@@ -226,6 +240,27 @@ def record(model: nn.Module, image: Tensor, *, shapes_only: bool) -> Trace:
             "PyTorch functions"
         )
     return Trace(tuple(recorder.calls), tuple(recorder.log), image.shape, value, dict(recorder.runs), shapes_only)
+
+
+def reached(model: nn.Module, image: Tensor, *, shapes_only: bool) -> tuple[Call, ...]:
+    """The calls of a pass up to where it fails, with the arguments of `record`."""
+    recorder, run = _recorded(model, image, shapes_only=shapes_only)
+    with suppress(*RUN_ERRORS):
+        run()
+    return tuple(recorder.calls)
+
+
+def _recorded(model: nn.Module, image: Tensor, *, shapes_only: bool) -> tuple[Recorder, Callable[[], Any]]:
+    """A recorder of a network, and a function that runs the network under it."""
+    set_evaluating(model)
+    image = own_copy(image.detach().to("meta") if shapes_only else image.detach(), parameter_dtype(model))
+    recorder = Recorder(model, image)
+
+    def run() -> Any:
+        with torch.no_grad(), no_shortcuts(), recorder:
+            return model(image)
+
+    return recorder, run
 
 
 def _run(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -50,8 +50,9 @@ def test_logits_equal_those_of_a_full_pass(name, plain):
         assert torch.allclose(known.propose(patch, 5, 5), view(x), atol=1e-5)
 
 
-def test_nearest_upsampling_is_followed_and_the_images_stay_as_they_are():
-    network = models.create("resnet8", upsample=2).eval()
+@pytest.mark.parametrize("mode", ["nearest", "area"])
+def test_nearest_upsampling_is_followed_and_the_images_stay_as_they_are(mode):
+    network = models.create("resnet8", upsample=2, upsample_mode=mode).eval()
     x = torch.rand(2, 3, 16, 16)
     before = x.clone()
     with plain_view(network) as view, torch.no_grad():

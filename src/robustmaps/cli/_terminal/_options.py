@@ -8,6 +8,7 @@ import tyro
 
 from robustmaps.config import Fraction
 from robustmaps.engine.numbers import parse_number
+from robustmaps.models import Pool
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,15 @@ class AnyNetwork:
             MODULE:FUNCTION
         weights: file with weights of any program for a network that is named (default: random ones)
         strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
+        pool: pooling of a built-in network's last map; max is what the theory compares avg with (default:
+            avg)
         seed: seed of an untrained network's weights, and of the measurement's random draws
     """
 
     model: tyro.conf.Positional[str]
     weights: str | None = None
     strides: str | None = None
+    pool: Pool | None = None
     seed: int = 0
 
 

@@ -151,7 +151,7 @@ class Incremental:
         if type(module) is nn.Upsample:
             factor = module.scale_factor
             # Nearest-neighbour upsampling by a whole factor repeats pixels; any other kind mixes neighbours.
-            if module.mode != "nearest" or not isinstance(factor, float) or not factor.is_integer():
+            if module.mode not in ("nearest", "area") or not isinstance(factor, float) or not factor.is_integer():
                 return None
             return partial(self._point, source, module, int(factor))
         if type(module) not in _POINTWISE_MODULES:
