@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from robustmaps.studies._demo import DemoResult, demo
     from robustmaps.studies._plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
     from robustmaps.studies._progress import SweepState
+    from robustmaps.studies._ready import plan_ready
     from robustmaps.studies._search import SearchResult, Trial, search
     from robustmaps.studies._statistics import Statistics, statistics_by_part, statistics_of
     from robustmaps.studies._sweep import RunsFailed, SweepResult, sweep
@@ -37,6 +38,7 @@ __all__ = [
     "family",
     "find_candidates",
     "only_enlarged",
+    "plan_ready",
     "plan_sweep",
     "search",
     "statistics_by_part",
