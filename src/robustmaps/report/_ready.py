@@ -6,7 +6,9 @@ from pathlib import Path
 from robustmaps.config import READY, ReadyStudy, Scale
 from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.writing.outputs import claim, is_picture
 from robustmaps.report._report import Report, report
+from robustmaps.report._writing import claim_report
 from robustmaps.report.ready import _accuracy, _measured
 from robustmaps.report.ready._made import Made, Rendered
 from robustmaps.report.sections._ready import ReadyResult
@@ -28,7 +30,9 @@ def claim_ready(plan: SweepPlan, ready: ReadyStudy) -> None:
     Raises:
         InputError: one of the files is not ours.
     """
-    claim_study(plan, plan.out / READY, _picture(plan, ready))
+    claim_study(plan, plan.out / READY)
+    claim(_picture(plan, ready), ours=is_picture)
+    claim_report(plan.out / "report")
 
 
 def report_ready(
@@ -51,7 +55,7 @@ def report_ready(
     Raises:
         InputError: the folder of corruptions does not fit, or other files are in the way.
     """
-    made = Made(ready, plan, None if corruptions is None else Path(corruptions), watcher)
+    made = Made(ready, scale, plan, None if corruptions is None else Path(corruptions), watcher)
     rendered = _RENDERERS[ready.shows](made)
     picture = _picture(plan, ready)
     if rendered.draw is not None:
@@ -60,7 +64,7 @@ def report_ready(
         ready.name,
         ready.also,
         scale,
-        ready.title + (" (small version)" if scale == "cpu" else ""),
+        made.title,
         ready.about,
         rendered.table,
         None if rendered.draw is None else picture.name,

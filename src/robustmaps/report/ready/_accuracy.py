@@ -14,14 +14,15 @@ from robustmaps.report.ready._made import Made, Rendered
 from robustmaps.report.sections._commands import attack_label
 from robustmaps.report.sections._evaluations import Found, by_yardstick
 from robustmaps.runs import Yardstick
-from robustmaps.studies import bounded
+from robustmaps.studies import Variant, bounded
 
 
 def accuracy(made: Made) -> Rendered:
     """A row per configuration and a column per attack."""
     found = {variant.name: by_yardstick(variant.runs) for variant in made.variants}
     labels = _labels(found.values())
-    consistent = [stick for stick in labels if any(_is_consistent(each.get(stick, [])) for each in found.values())]
+    # That of one evaluation, the worst case where there is one: with each attack's own the table would be twice as wide.
+    consistent = [stick for stick in labels if any(_is_consistent(each.get(stick, [])) for each in found.values())][-1:]
     rows = []
     for variant in made.variants:
         of = found[variant.name]
@@ -33,7 +34,7 @@ def accuracy(made: Made) -> Rendered:
         )
         rows.append((variant.name, Cell(str(len(variant.runs)), len(variant.runs)), clean, *robust, *kept))
     columns = ("configuration", "seeds", "clean", *labels.values(), *(f"consistent, {labels[s]}" for s in consistent))
-    return Rendered(table(columns, rows, f"{made.ready.title}: accuracy, {_images(labels)}"))
+    return Rendered(table(columns, rows, f"{made.title}: accuracy, {_images(labels)}"))
 
 
 def _labels(found: Iterable[Found]) -> dict[Yardstick, str]:
@@ -55,40 +56,47 @@ def _is_consistent(of: Sequence[Evaluation]) -> bool:
 
 def curve(made: Made) -> Rendered:
     """Accuracy along the study's axis."""
+    over = str(made.ready.over)
     found = {variant.name: by_yardstick(variant.runs) for variant in made.variants}
     labels = _labels(found.values())
-    lines: dict[str, list[tuple[float, Measured]]] = {}
-    if made.ready.over == "eps":
-        for name, of in found.items():
-            sticks = sorted(of, key=lambda stick: stick.eps)
-            lines[name] = [(0.0, bounded(of[sticks[0]], "clean_correct"))]
-            lines[name] += [(stick.eps, bounded(of[stick], "robust_correct")) for stick in sticks]
-        ticks = {x: as_fraction(x) for points in lines.values() for x, _ in points}
-        norm = next(iter(labels)).norm.replace("linf", "l_inf")
-        label, what = f"eps ({norm}, images in [0, 1])", f"{next(iter(labels)).names[0]}, {_images(labels)}"
+    lines = _along_eps(found) if over == "eps" else _along_key(made.variants, over, labels)
+    ticks = {x: as_fraction(x) if over == "eps" else f"{x:g}" for x in sorted({x for at in lines.values() for x in at})}
+    rows = [(name, *(percent_cell(at[x]) if x in at else NONE for x in ticks)) for name, at in lines.items()]
+    first = next(iter(labels))
+    if over == "eps":
+        kind, axis = "configuration", f"eps ({first.norm.replace('linf', 'l_inf')}, images in [0, 1])"
+        what = f"{labels[first].partition(', eps')[0]}, {_images(labels)}"
     else:
-        key = str(made.ready.over)
-        for variant in sorted(made.variants, key=lambda one: float(to_mapping(one.config)[key])):
-            x, of = float(to_mapping(variant.config)[key]), found[variant.name]
-            first = next(iter(of.values()))
-            for line, figure in (
-                ("clean", bounded(first, "clean_correct")),
-                *((labels[stick], bounded(of[stick], "robust_correct")) for stick in labels if stick in of),
-            ):
-                lines.setdefault(line, []).append((x, figure))
-        ticks, label, what = None, f"{key.replace('_', ' ')} factor", _images(labels)
-    places = sorted({x for points in lines.values() for x, _ in points})
-    rows = []
-    for name, points in lines.items():
-        at = dict(points)
-        rows.append((name, *(percent_cell(at[x]) if x in at else NONE for x in places)))
-    columns = ("accuracy", *((ticks or {}).get(x, f"{x:g}") for x in places))
-    caption = f"{made.ready.title}: accuracy over {label}, {what}"
+        kind, axis, what = "attack", f"{over.replace('_', ' ')} factor", _images(labels)
     return Rendered(
-        table(columns, rows, caption),
-        lambda path: plot_lines(path, lines, label, made.ready.title, ticks),
+        table((kind, *(f"{over} {text}" for text in ticks.values())), rows, f"{made.title}: accuracy, {what}"),
+        lambda path: plot_lines(path, {n: list(at.items()) for n, at in lines.items()}, axis, made.title, ticks),
         f"{what}. Bands: 95 % intervals.",
     )
+
+
+def _along_eps(found: Mapping[str, Found]) -> dict[str, dict[float, Measured]]:
+    """A line per configuration, from clean accuracy at 0 on."""
+    lines = {}
+    for name, of in found.items():
+        sticks = sorted(of, key=lambda stick: stick.eps)
+        clean = bounded(of[sticks[0]], "clean_correct")
+        lines[name] = {0.0: clean} | {stick.eps: bounded(of[stick], "robust_correct") for stick in sticks}
+    return lines
+
+
+def _along_key(
+    variants: Iterable[Variant], key: str, labels: Mapping[Yardstick, str]
+) -> dict[str, dict[float, Measured]]:
+    """A line per attack, and one of clean accuracy."""
+    lines: dict[str, dict[float, Measured]] = {}
+    places = {float(to_mapping(variant.config)[key]): variant for variant in variants}
+    for x, variant in sorted(places.items()):
+        of = by_yardstick(variant.runs)
+        lines.setdefault("clean", {})[x] = bounded(next(iter(of.values())), "clean_correct")
+        for stick in (stick for stick in labels if stick in of):
+            lines.setdefault(labels[stick], {})[x] = bounded(of[stick], "robust_correct")
+    return lines
 
 
 def cost(made: Made) -> Rendered:
@@ -119,4 +127,4 @@ def cost(made: Made) -> Rendered:
         *("configuration", "last map", "parameters", "forward (FLOP)", "activations (B)"),
         *("epoch (s)", f"{attack_label(next(iter(made.study.compared[0].evaluated.values())))} (ms per image)"),
     )
-    return Rendered(table(columns, rows, f"{made.ready.title}: per image, and relative to the first row of a network"))
+    return Rendered(table(columns, rows, f"{made.title}: per image, and relative to the first row of a network"))

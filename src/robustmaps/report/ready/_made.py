@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from robustmaps.config import EvaluationConfig, ReadyStudy
+from robustmaps.config import EvaluationConfig, ReadyStudy, Scale
 from robustmaps.engine.progress import Watcher
 from robustmaps.engine.tables import Table
 from robustmaps.runs import Options, read_run
@@ -27,15 +27,22 @@ class Made:
 
     Attributes:
         ready: the study.
+        scale: full or small.
         plan: its runs.
         corruptions: a folder in the form of CIFAR-10-C; the test images are corrupted here where None.
         watcher: receives progress reports.
     """
 
     ready: ReadyStudy
+    scale: Scale
     plan: SweepPlan
     corruptions: Path | None
     watcher: Watcher
+
+    @property
+    def title(self) -> str:
+        """The title, which does not pass the small version off as the study."""
+        return self.ready.title + (" (small version)" if self.scale == "cpu" else "")
 
     @cached_property
     def study(self) -> Statistics:

@@ -29,7 +29,7 @@ def transfer(made: Made) -> Rendered:
         table(
             ("attack made on", *names), [*rows, ("no attack", *clean)], f"Accuracy of each network (columns), {what}"
         ),
-        lambda path: plot_transfer(path, names, accuracy, f"{made.ready.title}: accuracy (%)\n{what}"),
+        lambda path: plot_transfer(path, names, accuracy, f"{made.title}: accuracy (%)\n{what}"),
         f"Accuracy under attacks made on the network of the row; {what}.",
     )
 
@@ -63,10 +63,10 @@ def corruptions(made: Made) -> Rendered:
         rows.append((variant.name, percent_cell(variant.clean), percent_cell(mean), *map(percent_cell, severities)))
     names = ", ".join(figures[0]["corruptions"])
     columns = ("configuration", "clean", "mean", *(f"severity {number}" for number in range(1, 6)))
-    caption = f"{made.ready.title}: accuracy, mean over {names}"
+    caption = f"{made.title}: accuracy, mean over {names}"
     return Rendered(
         table(columns, rows, caption),
-        lambda path: plot_lines(path, lines, "severity", made.ready.title),
+        lambda path: plot_lines(path, lines, "severity", made.title),
         f"Mean accuracy over {names}. Bands: 95 % intervals.",
     )
 
@@ -99,7 +99,7 @@ def plane(made: Made) -> Rendered:
     columns = ("configuration", "images", "clean", "attacked", "shift", "variance in the plane")
     first = next(iter(found.values()))
     caption = (
-        f"{made.ready.title}: {made.wanted.attack.attack} on classes {', '.join(first.classes.values())}; shift: "
+        f"{made.title}: {made.wanted.attack.attack} on classes {', '.join(first.classes.values())}; shift: "
         "median way of the features under the attack, over the mean distance of the classes' centres"
     )
     planes = {
@@ -109,6 +109,6 @@ def plane(made: Made) -> Rendered:
     labels = {name: plane.labels for name, plane in found.items()}
     return Rendered(
         table(columns, rows, caption),
-        lambda path: plot_planes(path, planes, labels, first.classes, made.ready.title),
+        lambda path: plot_planes(path, planes, labels, first.classes, made.title),
         "Pooled features. Dots are clean images, crosses the same images under attack; colours are true classes.",
     )

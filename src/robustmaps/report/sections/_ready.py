@@ -75,8 +75,6 @@ def ready(material: Material) -> Iterator[Block]:
     found = read_ready(material.study.folder)
     if found is None:
         return
-    if found.caution:
-        yield Text(found.caution, "warning")
     yield Text(found.about)
     yield from (Text(f"{note[0].upper()}{note[1:]}.", "note") for note in found.notes)
     yield Listing(found.name, found.table)
