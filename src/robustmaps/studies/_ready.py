@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from robustmaps.config import ReadyStudy, Scale
+from robustmaps.engine.errors import InputError
 from robustmaps.networks import Resolver
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 
@@ -24,4 +25,9 @@ def plan_ready(
     """
     resolver = Resolver()
     study = ready.study(scale, data=data, make=resolver.complete)
-    return plan_sweep(study, Path(out) / study.name, jobs=jobs, resolver=resolver)
+    try:
+        return plan_sweep(study, Path(out) / study.name, jobs=jobs, resolver=resolver)
+    except InputError as error:
+        if scale == "full" and data is None:
+            error.add_note("--data takes the images from elsewhere, such as an archive of CIFAR-10's class folders")
+        raise

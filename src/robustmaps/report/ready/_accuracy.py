@@ -21,7 +21,7 @@ def accuracy(made: Made) -> Rendered:
     """A row per configuration and a column per attack."""
     found = {variant.name: by_yardstick(variant.runs) for variant in made.variants}
     labels = _labels(found.values())
-    # That of one evaluation, the worst case where there is one: with each attack's own the table would be twice as wide.
+    # That of one evaluation, the worst case where there is one; all of them would make the table twice as wide.
     consistent = [stick for stick in labels if any(_is_consistent(each.get(stick, [])) for each in found.values())][-1:]
     rows = []
     for variant in made.variants:
@@ -118,7 +118,7 @@ def cost(made: Made) -> Rendered:
                 Cell("x".join(map(str, size)), size[0] * size[1]) if size else NONE,
                 Cell(human(variant.cost.parameters), variant.cost.parameters),
                 *(
-                    Cell(f"{text} (x {value / reference:.2f})", value)
+                    Cell(f"{text} (x {value / reference:.2f})" if reference else text, value)
                     for text, value, reference in zip(texts, figures, first, strict=True)
                 ),
             )

@@ -1,6 +1,7 @@
 """Transfer, corrupted images and features in the plane: what the trained networks are opened for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from robustmaps.engine.measured import Measured
@@ -10,7 +11,7 @@ from robustmaps.evaluation import over_seeds
 from robustmaps.figures import plot_lines, plot_planes, plot_transfer
 from robustmaps.networks import load_data
 from robustmaps.report.ready._made import Made, Rendered
-from robustmaps.runs import Options, evaluate_corrupted, evaluate_transfer
+from robustmaps.runs import evaluate_corrupted, evaluate_transfer
 from robustmaps.studies import corrupted_test_images, features_in_plane
 
 _CORRUPTED = "corrupted-images"
@@ -51,12 +52,8 @@ def corruptions(made: Made) -> Rendered:
     lines: dict[str, list[tuple[float, Measured]]] = {}
     rows = []
     for variant in made.variants:
-        figures = [
-            evaluate_corrupted(
-                run.folder, folder, Options(device=run.config.training.device, watcher=made.watcher)
-            ).figures
-            for run in variant.runs
-        ]
+        options = replace(made.options(variant), batch_size=None)
+        figures = [evaluate_corrupted(run.folder, folder, options).figures for run in variant.runs]
         mean = _over([each["mean_corruption_accuracy"] for each in figures])
         severities = [_over([each["severities"][number] for each in figures]) for number in range(5)]
         lines[variant.name] = [(number, one) for number, one in enumerate(severities, 1)]

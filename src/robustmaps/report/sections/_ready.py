@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustmaps.config import READY, Scale
-from robustmaps.engine.files import check_regular
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.tables import Table
@@ -72,7 +72,7 @@ def read_ready(folder: Path) -> ReadyResult | None:
 
 def ready(material: Material) -> Iterator[Block]:
     """What it shows, its table and its figure."""
-    found = read_ready(material.study.folder)
+    found, _ = material.once(_found)
     if found is None:
         return
     yield Text(found.about)
@@ -81,18 +81,28 @@ def ready(material: Material) -> Iterator[Block]:
     if found.picture is not None:
         path = material.study.folder / Path(found.picture).name
         if path.is_file() and path.stat().st_size <= _MOST_BYTES:
-            check_regular(path)
-            yield Picture(found.title, path.read_bytes(), f"{found.title}; its figures are in the table", found.caption)
+            alt = f"{found.title}; its figures are in the table"
+            yield Picture(found.title, path.read_bytes(), alt, found.caption)
+
+
+def _found(material: Material) -> tuple[ReadyResult | None, str | None]:
+    """The result, or why it can't be read."""
+    try:
+        return read_ready(material.study.folder), None
+    except InputError as error:
+        return None, str(error)
 
 
 def _title(material: Material) -> str:
-    found = read_ready(material.study.folder)
+    found, _ = material.once(_found)
     return "" if found is None else found.title
 
 
 def _cautions(material: Material) -> Iterator[str]:
-    found = read_ready(material.study.folder)
-    if found is not None and found.caution:
+    found, unreadable = material.once(_found)
+    if unreadable is not None:
+        yield unreadable
+    elif found is not None and found.caution:
         yield found.caution
 
 
