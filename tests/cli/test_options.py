@@ -88,8 +88,8 @@ def handed_on(monkeypatch, tmp_path):
     (tmp_path / "file.yaml").write_text("epochs: 7\neps: 0.2\n")
     (tmp_path / "study.yaml").write_text("axes: {seed: [0, 1]}\n")
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr("robustmaps.cli._sweep._plan_texts", lambda _: [])
-    monkeypatch.setattr("robustmaps.cli._sweep._plan_line", lambda _: "")
+    monkeypatch.setattr("robustmaps.cli._sweep.plan_texts", lambda _: [])
+    monkeypatch.setattr("robustmaps.cli._sweep.plan_line", lambda _: "")
 
     def call(verb, capsys, *options):
         base, functions = VERBS[verb]

@@ -33,7 +33,7 @@ VERBS = {
     "theory": "measure how the perturbation gain depends on map size, for average and max pooling",
     "report": "write the report of a run or a study: one HTML page, and its tables as Markdown, LaTeX and CSV",
     "compare": "compare two runs, paired by image",
-    "reproduce": "make a run again and compare: figures, weights, verdicts",
+    "reproduce": "make a run again and compare; or make a table or figure of the paper: a ready study",
     "export": "export a run as ONNX, torch.export or safetensors, checked, with a model card",
     "data": "list, prepare or show data sets",
     "recipes": "list the recipes that train --recipe takes: as published, ours, and small ones for a CPU",

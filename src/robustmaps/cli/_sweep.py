@@ -21,7 +21,7 @@ from robustmaps.engine.tables import percent_cell, table
 from robustmaps.engine.text import shell, visible
 
 if TYPE_CHECKING:
-    from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
+    from robustmaps.studies import PlannedRun, RunsFailed, Statistics, SweepPlan, SweepResult, SweepState
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. No run is made twice: the same command continues after a stop, a kill
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.engine.numbers import check_whole
     from robustmaps.networks import Resolver
     from robustmaps.runs import read_run
-    from robustmaps.studies import RunsFailed, plan_sweep, statistics_by_part, sweep
+    from robustmaps.studies import plan_sweep, statistics_by_part, sweep
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
@@ -69,9 +69,9 @@ def run(arguments: Sequence[str]) -> None:
     plan = plan_sweep(study, out, jobs=given.jobs, threads=given.threads, resolver=resolver)
     output = Output(given.json)
     if given.dry_run:
-        output.result(plan.to_dict(), *_plan_texts(plan))
+        output.result(plan.to_dict(), *plan_texts(plan))
         return
-    tell(_plan_line(plan))
+    tell(plan_line(plan))
     with stop_on_signal() as should_stop, showing() as show:
         try:
             result = sweep(plan, watcher=show, should_stop=should_stop)
@@ -85,11 +85,19 @@ def run(arguments: Sequence[str]) -> None:
         {**result.to_dict(), "statistics": [part.to_dict() for part in found]}, *texts, *_result_texts(result, allowed)
     )
     if result.failed:
-        listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
-        raise RunsFailed(f"{counted(len(result.failed), 'run')}; the same command tries them again:\n{listed}")
+        raise runs_failed(result)
 
 
-def _plan_texts(plan: "SweepPlan") -> list[object]:
+def runs_failed(result: "SweepResult") -> "RunsFailed":
+    """The error for a sweep of which some runs failed."""
+    from robustmaps.studies import RunsFailed
+
+    listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
+    return RunsFailed(f"{counted(len(result.failed), 'run')}; the same command tries them again:\n{listed}")
+
+
+def plan_texts(plan: "SweepPlan") -> list[object]:
+    """What is missing and what it costs."""
     keys = [key for key in plan.study.keys if key != "seed" and len({_value(run, key) for run in plan.runs}) > 1]
     groups: dict[tuple[str, ...], list[PlannedRun]] = {}
     for run in plan.runs:
@@ -109,7 +117,7 @@ def _plan_texts(plan: "SweepPlan") -> list[object]:
     unknown = any(run.estimate.evaluation_flops is None for run in plan.runs)
     return [
         listed,
-        _plan_line(plan),
+        plan_line(plan),
         "Operations are counted; evaluations as if every image withstood every attack, so they take less.",
         *([f"Times are estimated from {' and '.join(measured)}, without start-up."] if measured else []),
         *(["The steps of some attacks are not known; their evaluations are not counted."] if unknown else []),
@@ -121,7 +129,8 @@ def _value(run: "PlannedRun", key: str) -> str:
     return str(run.point.values.get(key, "-"))
 
 
-def _plan_line(plan: "SweepPlan") -> str:
+def plan_line(plan: "SweepPlan") -> str:
+    """The same in a line."""
     missing = len(plan.missing)
     if not missing:
         return f"All {len(plan.runs)} runs are in {plan.out}."

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         to_mapping,
     )
     from robustmaps.config._origin import OriginConfig, find_recipe
+    from robustmaps.config._ready import READY, ReadyStudy, Scale, find_ready, ready_studies
     from robustmaps.config._recipe_table import Recipe
     from robustmaps.config._recipes import departures, describe_recipe, differing, read_recipe, recipe_names
     from robustmaps.config._run import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "READY",
     "STUDY",
     "AttackConfig",
     "DataConfig",
@@ -57,8 +59,10 @@ __all__ = [
     "ModelConfig",
     "OriginConfig",
     "Point",
+    "ReadyStudy",
     "Recipe",
     "RunConfig",
+    "Scale",
     "Split",
     "Study",
     "Surgery",
@@ -68,6 +72,7 @@ __all__ = [
     "describe_recipe",
     "differing",
     "field_names",
+    "find_ready",
     "find_recipe",
     "flat_values",
     "fraction_keys",
@@ -80,6 +85,7 @@ __all__ = [
     "read_recipe",
     "read_run_config",
     "read_study",
+    "ready_studies",
     "recipe_names",
     "section_from_mapping",
     "study_record",

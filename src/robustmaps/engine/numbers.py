@@ -5,7 +5,7 @@ import re
 
 from robustmaps.engine.errors import InputError
 
-_PREFIXES = ("", "k", "M", "G", "T", "P")
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _FRACTION = re.compile(r"\s*([^/\s]+)\s*(?:/\s*([^/\s]+)\s*)?")
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from robustmaps.figures._analysis_plots import AttackedMaps, plot_gains, plot_maps, plot_plan
     from robustmaps.figures._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
     from robustmaps.figures._rasters import png_of_change, png_of_image, png_of_map
+    from robustmaps.figures._study_plots import plot_lines, plot_planes
     from robustmaps.figures._theory_plots import plot_theory
     from robustmaps.figures._transfer_plot import plot_transfer
 
@@ -18,8 +19,10 @@ __all__ = [
     "plot_curves",
     "plot_eps_curve",
     "plot_gains",
+    "plot_lines",
     "plot_maps",
     "plot_plan",
+    "plot_planes",
     "plot_samples",
     "plot_theory",
     "plot_transfer",

@@ -136,6 +136,23 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure as wide as the page.
+
+    Attributes:
+        title: the title.
+        png: contents of the PNG file.
+        alt: the figure in words.
+        caption: how to read it.
+    """
+
+    title: str
+    png: bytes
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Code:
     """Text to copy, such as commands or a configuration."""
 
@@ -144,7 +161,7 @@ class Code:
     folded: bool = False
 
 
-Block = Text | Missing | Facts | Listing | Chart | Gallery | Code
+Block = Text | Missing | Facts | Listing | Chart | Gallery | Picture | Code
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ from robustmaps.engine.lazy import lazy
 if TYPE_CHECKING:
     from robustmaps.studies._candidates import Candidate, find_candidates, within
     from robustmaps.studies._configurations import Variant, bounded, family, only_enlarged
+    from robustmaps.studies._corrupted import corrupted_test_images
     from robustmaps.studies._demo import DemoResult, demo
     from robustmaps.studies._plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
+    from robustmaps.studies._plane import Plane, features_in_plane
     from robustmaps.studies._progress import SweepState
+    from robustmaps.studies._ready import plan_ready
     from robustmaps.studies._search import SearchResult, Trial, search
     from robustmaps.studies._statistics import Statistics, statistics_by_part, statistics_of
-    from robustmaps.studies._sweep import RunsFailed, SweepResult, sweep
+    from robustmaps.studies._sweep import RunsFailed, SweepResult, claim_study, sweep
     from robustmaps.studies._theory import TheoryResult, theory
     from robustmaps.studies._two_runs import ComparedRuns, compare_runs
 
@@ -20,6 +23,7 @@ __all__ = [
     "Candidate",
     "ComparedRuns",
     "DemoResult",
+    "Plane",
     "PlannedRun",
     "RunsFailed",
     "SearchResult",
@@ -31,12 +35,16 @@ __all__ = [
     "Trial",
     "Variant",
     "bounded",
+    "claim_study",
     "compare_runs",
+    "corrupted_test_images",
     "demo",
     "evaluation_names",
     "family",
+    "features_in_plane",
     "find_candidates",
     "only_enlarged",
+    "plan_ready",
     "plan_sweep",
     "search",
     "statistics_by_part",

@@ -14,13 +14,13 @@ from robustmaps.runs import RunRecord, Yardstick
 from robustmaps.studies import Statistics, bounded
 
 _NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
-_Found = dict[Yardstick, list[Evaluation]]
+Found = dict[Yardstick, list[Evaluation]]
 
 
 def evaluations(material: Material) -> list[Block]:
     """A column per attack at the budget of the page, then a row per evaluation."""
     study = material.study
-    found = {variant.name: _by_yardstick(variant.runs) for variant in study.variants}
+    found = {variant.name: by_yardstick(variant.runs) for variant in study.variants}
     sticks = list(dict.fromkeys(stick for each in found.values() for stick in each))
     if not sticks:
         return []
@@ -34,16 +34,16 @@ def evaluations(material: Material) -> list[Block]:
     return blocks
 
 
-def _by_yardstick(runs: Sequence[RunRecord]) -> _Found:
+def by_yardstick(runs: Sequence[RunRecord]) -> Found:
     """Evaluations by what they share, one per seed."""
-    found: _Found = {}
+    found: Found = {}
     for run in runs:
         for stick, evaluation in {Yardstick.of(e): e for e in run.evaluations.values()}.items():
             found.setdefault(stick, []).append(evaluation)
     return found
 
 
-def _columns(study: Statistics, found: dict[str, _Found], labels: dict[Yardstick, str]) -> Table | None:
+def _columns(study: Statistics, found: dict[str, Found], labels: dict[Yardstick, str]) -> Table | None:
     """Robust accuracy under each evaluation with the budget and images of the page; None for fewer than two."""
     of = study.yardstick
     if of is None:
@@ -63,7 +63,7 @@ def _columns(study: Statistics, found: dict[str, _Found], labels: dict[Yardstick
     )
 
 
-def _listed(found: dict[str, _Found], labels: dict[Yardstick, str]) -> Table:
+def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
     consistent = any(e.misclassified is not None for each in found.values() for of in each.values() for e in of)
     rows = []
     for name, each in found.items():

@@ -1,0 +1,74 @@
+"""A ready study whose runs are made, and what is rendered of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from robustmaps.config import EvaluationConfig, ReadyStudy, Scale
+from robustmaps.engine.progress import Watcher
+from robustmaps.engine.tables import Table
+from robustmaps.runs import Options, read_run
+from robustmaps.studies import Statistics, SweepPlan, Variant, statistics_of
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A table, and a function that draws the figure with what is to be said of it, if there is one."""
+
+    table: Table
+    draw: Callable[[Path], None] | None = None
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A study whose runs are made.
+
+    Attributes:
+        ready: the study.
+        scale: full or small.
+        plan: its runs.
+        corruptions: a folder in the form of CIFAR-10-C; the test images are corrupted here where None.
+        watcher: receives progress reports.
+    """
+
+    ready: ReadyStudy
+    scale: Scale
+    plan: SweepPlan
+    corruptions: Path | None
+    watcher: Watcher
+
+    @property
+    def title(self) -> str:
+        """The title, which does not pass the small version off as the study."""
+        return self.ready.title + (" (small version)" if self.scale == "cpu" else "")
+
+    @cached_property
+    def study(self) -> Statistics:
+        """The statistics of the finished runs."""
+        return statistics_of([read_run(run.folder) for run in self.plan.runs], self.plan.out)
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """The configurations in the order of the study."""
+        order = [run.folder.name for run in self.plan.runs]
+        return sorted(self.study.variants, key=lambda variant: min(order.index(run.name) for run in variant.runs))
+
+    @property
+    def wanted(self) -> EvaluationConfig:
+        """The first evaluation of the study."""
+        return self.plan.study.evaluations[0]
+
+    def options(self, variant: Variant) -> Options:
+        """Where to compute, and on which images."""
+        wanted, training = self.wanted, variant.config.training
+        return Options(
+            split=wanted.split,
+            samples=wanted.samples,
+            batch_size=wanted.batch_size,
+            seed=wanted.attack_seed,
+            device=training.device,
+            precision=training.precision,
+            watcher=self.watcher,
+        )
