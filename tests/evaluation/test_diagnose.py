@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustmaps import TrainOptions, fit
+from robustmaps.attacks import FGSM
 from robustmaps.data import Dataset
 from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Progress
-from robustmaps.evaluation import Diagnosis, diagnose
+from robustmaps.evaluation import Diagnosis, diagnose, evaluate
 
 ROOT = Path(__file__).parent.parent.parent
 EPS = 0.15
@@ -117,6 +118,26 @@ def test_a_linear_network_of_two_classes_is_clean(make_dataset: Callable[..., Da
     for norm, eps in (("linf", 0.05), ("l2", 0.3), ("l1", 1.0)):
         diagnosis = diagnose(network, x, y, norm=norm, eps=eps, surrogate=network)
         assert names(diagnosis) == [], str(diagnosis)
+
+
+def test_a_rugged_network_is_judged_as_in_an_evaluation(standard_network: nn.Module, images: Images) -> None:
+    """Random steps disagree with the gradient of both; only behind the steeper sine do attacks suffer from it."""
+    for size, doubtful in ((0.005, False), (0.01, True)):
+        model = Masked(standard_network, lambda x, size=size: x + size * torch.sin(200 * x), same).eval()
+        finding = diagnose(model, *images, norm="linf", eps=EPS)["non-differentiable"]
+        assert (finding.verdict == "suspect") == doubtful, finding
+        assert ("the network is only rugged" in finding.text) == (not doubtful)
+        warned = any("non-differentiable" in text for text in evaluate(model, *images, FGSM(eps=EPS)).warnings)
+        assert warned == doubtful
+
+
+def test_pixels_that_keep_their_value_at_black_are_seen_as_in_an_evaluation(
+    standard_network: nn.Module, images: Images
+) -> None:
+    model = Masked(standard_network, F.relu, same).eval()
+    diagnosis = diagnose(model, *images, norm="linf", eps=EPS)
+    assert "of the pixels that are exactly 0 or 1" in diagnosis["zero-gradients"].text
+    assert any("zero-gradients" in text for text in evaluate(model, *images, FGSM(eps=EPS)).warnings)
 
 
 def test_log_probabilities_are_as_good_as_logits(robust_network: nn.Module, images: Images) -> None:

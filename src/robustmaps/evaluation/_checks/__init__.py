@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from robustmaps.evaluation._checks._answers import answers
+from robustmaps.evaluation._checks._differentiable import non_differentiable
 from robustmaps.evaluation._checks._doubt import Doubt, Seen
 from robustmaps.evaluation._checks._finding import PAGES, Finding, Outcome, SkippedError, Verdict
-from robustmaps.evaluation._checks._gradients import non_differentiable, zero_gradients
+from robustmaps.evaluation._checks._gradients import zero_gradients
 from robustmaps.evaluation._checks._modules import WithGradients, state_restored
 from robustmaps.evaluation._checks._passes import passes
 from robustmaps.evaluation._checks._preprocessing import image_range, preprocessing

@@ -10,7 +10,6 @@ from torch import Tensor
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.random import derive_seed, stream
 from robustmaps.evaluation._checks._finding import Outcome, SkippedError, exceeds, percent
-from robustmaps.evaluation._checks._operations import StraightThrough, find_cuts
 from robustmaps.evaluation._checks._subject import ROUNDING, CheckedNetwork, distance
 
 # Below this fraction of the margin's gradient, cross-entropy's is about to underflow float32: a margin of 70. Networks
@@ -37,16 +36,20 @@ _DIRECTIONS = 4
 _AT_EDGES, _FEW_AT_EDGES = 4, 0.05
 _MOST = 64
 
-# As for the other kinds of attacks.
-_GAIN_SHARE = 0.02
-_BRIDGED_STEPS = 50
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (N, K) and labels (N,) to one value per image."""
 
 
-def zero_gradients(subject: CheckedNetwork, *, quick: bool = False) -> Outcome:
-    """Does the loss have a gradient at the images, and if not, is cross-entropy the cause?
+def zero_gradients(subject: CheckedNetwork) -> Outcome:
+    """Does the loss have a gradient at the images, in every pixel, and if not, is cross-entropy the cause?"""
+    suspect, text = vanishing(subject)
+    if not suspect and (blocked := blocked_at_edges(subject)):
+        return Outcome(True, blocked)
+    return Outcome(suspect, text)
+
+
+def vanishing(subject: CheckedNetwork, *, quick: bool = False) -> Outcome:
+    """Is the loss's gradient zero at the images, and is cross-entropy the cause?
 
     With ``quick``, the margin is left alone where cross-entropy's gradient is far from vanishing.
     """
@@ -92,29 +95,6 @@ def blocked_at_edges(subject: CheckedNetwork) -> str | None:
     return (
         f"the gradient is zero at {percent(blocked, total)} of the pixels that are exactly 0 or 1, and not just inside "
         "[0, 1]: gradient attacks leave them as they are"
-    )
-
-
-def non_differentiable(subject: CheckedNetwork) -> Outcome:
-    """Does the gradient predict how the logits change, or do operations without a derivative block it?"""
-    _ = subject.clean
-    cuts = find_cuts(subject.model, subject.x[:2])
-    named = f" ({', '.join(map(str, cuts[:3]))}{', ...' if len(cuts) > 3 else ''})" if cuts else ""
-    if subject.gradient_error is not None:
-        return Outcome(True, f"no gradient reaches the images{named}: {subject.gradient_error}")
-    subject.require_images()
-    value = explained(subject)
-    part = f"the gradient explains {max(value, 0.0):.2f} of the change of the logits (R2 of finite differences)"
-    if not cuts:
-        return Outcome(value < EXPLAINED, part)
-    before = len(subject.left)
-    bridged = subject.steps(_BRIDGED_STEPS, loss="margin")
-    after = int(subject.stands(bridged, subject.left, on=StraightThrough(subject.attacked)).sum())
-    suspect = value < EXPLAINED or exceeds(before - after, len(subject.correct), _GAIN_SHARE)
-    return Outcome(
-        suspect,
-        f"{part}; operations without a derivative{named}: with gradients passed straight through, an attack breaks "
-        f"{before - after} of the {before} unbroken images",
     )
 
 

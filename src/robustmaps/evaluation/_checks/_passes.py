@@ -11,7 +11,7 @@ from robustmaps.engine.finite import predictions
 from robustmaps.engine.progress import ignore
 from robustmaps.evaluation._checks._doubt import Doubt, Seen, evenly
 from robustmaps.evaluation._checks._finding import SkippedError, percent
-from robustmaps.evaluation._checks._gradients import CLEARLY, EXPLAINED, blocked_at_edges, explained, zero_gradients
+from robustmaps.evaluation._checks._gradients import CLEARLY, EXPLAINED, blocked_at_edges, explained, vanishing
 from robustmaps.evaluation._checks._rugged import is_only_rugged
 from robustmaps.evaluation._checks._structure import (
     BATCH_ROUNDING,
@@ -138,22 +138,22 @@ def _gradients(seen: Seen, rows: Tensor, together: Tensor, stochastic: bool) -> 
             "only attacks without gradients mean anything: use --attack square",
         )
         return
-    vanishing, _ = zero_gradients(subject, quick=True)
+    zero, _ = vanishing(subject, quick=True)
     # Finite differences drown in the rounding of half precision.
     coarse = resolution(together) > ROUNDING or any(p.dtype in _HALF for p in seen.model.parameters())
     fits = stochastic or coarse or explained(subject, quick=True) >= CLEARLY
-    if not vanishing and (blocked := blocked_at_edges(subject)):
+    if not zero and (blocked := blocked_at_edges(subject)):
         yield Doubt(
             "zero-gradients",
             blocked,
             "use torch.clamp if that is meant, or add --attack square",
         )
-    if fits and not vanishing:
+    if fits and not zero:
         return
     more = seen.more()
     subject = _subject(seen, more, seen.plain(seen.images(more)))
-    vanishing, text = zero_gradients(subject)
-    if vanishing:
+    zero, text = vanishing(subject)
+    if zero:
         yield Doubt("zero-gradients", text, "use attacks on the margin and without gradients: --attack apgd-t,square")
     if fits:
         return
