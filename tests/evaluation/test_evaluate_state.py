@@ -112,7 +112,7 @@ def test_the_state_of_something_else_is_refused(
 
 def test_a_damaged_state_is_refused(robust_network: nn.Module, images: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(InputError, match="not the state of an evaluation"):
+    with pytest.raises(InputError, match="not the intact state of an evaluation"):
         evaluate(robust_network, *images, ATTACK, state=tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_other_errors_halve_nothing(robust_network: nn.Module, images: tuple[Ten
 def test_a_network_for_other_images_says_so(images: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(RuntimeError) as caught:
         evaluate(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), *images, PGD(eps=0.12))
-    assert "image of shape (1, 8, 8)" in caught.value.__notes__[0]
+    assert "1 image of shape (1, 8, 8)" in caught.value.__notes__[0]
 
 
 @pytest.mark.filterwarnings("ignore:attacks run on the network itself")

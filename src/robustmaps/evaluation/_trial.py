@@ -5,6 +5,7 @@ from contextlib import suppress
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import counted
 from robustmaps.engine.text import first_line
 from robustmaps.engine.view import AttackView, plain_view
 
@@ -34,7 +35,7 @@ def try_batches(model: nn.Module, example: Tensor, *, alone: bool = True) -> Non
                     raise _one_size(fitting, size, error, alone) from error
                 shape = tuple(example.shape[1:])
                 error.add_note(
-                    f"The network raised this on a batch of {size} of shape {shape}; attacks call it on any."
+                    f"The network raised this on {counted(size, 'image')} of shape {shape}; attacks call it on any number."
                 )
                 raise
             if logits.shape[1] < 2:
