@@ -35,7 +35,7 @@ def try_batches(model: nn.Module, example: Tensor, *, alone: bool = True) -> Non
                     raise _one_size(fitting, size, error, alone) from error
                 shape = tuple(example.shape[1:])
                 error.add_note(
-                    f"The network raised this on {counted(size, 'image')} of shape {shape}; attacks call it on any number."
+                    f"The network raised this on {counted(size, 'image')} of shape {shape}; attacks pass any number."
                 )
                 raise
             if logits.shape[1] < 2:
