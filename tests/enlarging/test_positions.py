@@ -1,6 +1,7 @@
 """Learned positions of vision transformers: interpolated in the enlarged network, untouched in the original."""
 
 import copy
+import inspect
 import json
 
 import pytest
@@ -19,13 +20,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 class Transformer(nn.Module):
     """A vision transformer with positions in one of several forms, whose constructor fixes the image size."""
 
-    def __init__(self, form: str = "first", *, average: bool = False, image_size: int = 16, width: int = 6) -> None:
+    def __init__(self, form: str = "first", *, average: bool = False, image_size: int = 16, channels: int = 3) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.form, self.average, self.image_size = form, average, image_size
-        side = image_size // 4
+        side, width = image_size // 4, 6
         self.num_patches = side * side
-        self.embed = nn.Conv2d(3, width, 4, 4)
+        self.embed = nn.Conv2d(channels, width, 4, 4)
         self.token = nn.Parameter(torch.randn(1, 1, width))
         tokens = self.num_patches + (form in ("first", "last"))
         if form == "table":
@@ -219,6 +220,28 @@ def test_a_saved_network_is_opened_again(tmp_path: object, monkeypatch: pytest.M
     assert opened.model.positions.shape == (1, 65, 6)
 
 
+def make_grey() -> nn.Module:
+    return Transformer(image_size=8, channels=1)
+
+
+def test_a_users_network_for_grey_images_is_opened_again(tmp_path: object) -> None:
+    with allow_code():
+        enlarged = enlarge_network(f"{__name__}:make_grey", Surgery(upsample=2), data="digits", latency_runs=0)
+        save_enlarged(enlarged, tmp_path / "larger")
+        opened = open_model(str(tmp_path / "larger"))
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.equal(opened.model(image), enlarged.model.eval()(image))
+
+
+def test_exporters_see_the_signature_of_the_network() -> None:
+    larger, _ = enlarge(Transformer(), IMAGE, upsample=2, latency_runs=0)
+    assert inspect.signature(larger.forward) == inspect.signature(Transformer().forward)
+    program = torch.export.export(
+        larger.eval(), (torch.rand(2, 3, 16, 16),), dynamic_shapes=({0: torch.export.Dim("n")},)
+    )
+    torch.testing.assert_close(program.module()(IMAGE), larger(IMAGE))
+
+
 LARGER = {
     "timm:deit3_small_patch16_224": ["pos_embed 14x14 to 28x28"],
     "torchvision:vit_b_16": ["encoder.pos_embedding 14x14 to 28x28"],
@@ -238,10 +261,10 @@ LARGER = {
     "torchvision:swin_t": [],
 }
 KEPT = {
-    "timm:botnet26t_256": "AssertionError",
-    "timm:coatnet_nano_rw_224": "adds learned relative positions, for a grid of fixed size",
-    "timm:mixer_s32_224": "is a linear layer across a fixed number of patches",
-    "torchvision:maxvit_t": "is invalid for input of size",
+    "timm:botnet26t_256": "AssertionError, at stages.2.1.self_attn.qkv",
+    "timm:coatnet_nano_rw_224": "attention, which adds relative positions for a grid of fixed size",
+    "timm:mixer_s32_224": "blocks.0.mlp_tokens.fc1: linear, a layer across a fixed number of patches",
+    "torchvision:maxvit_t": "at blocks.0.layers.0.layers.window_attention.departition_op: reshape",
 }
 
 

@@ -94,12 +94,9 @@ def test_dilation_that_ends_at_a_layer_without_taps() -> None:
 def test_attention_over_a_fixed_number_of_patches() -> None:
     with pytest.raises(InputError, match="reads its last map through attention or a single token"):
         enlarge(RelativeAttention(), IMAGE, factor=2)
-    with pytest.raises(
-        InputError,
-        match=r"RelativeAttention can't be enlarged this way: .*; attention adds learned relative positions, for a grid",
-    ):
+    with pytest.raises(InputError, match=r"with it: .*, at attention: add, which adds relative positions for a grid"):
         enlarge(RelativeAttention(), IMAGE, upsample=2)
-    with pytest.raises(InputError, match=r"Mixer can't be .*; mix is a linear layer across a fixed number of patches"):
+    with pytest.raises(InputError, match=r"with it: .*, at mix: linear, a layer across a fixed number of patches"):
         enlarge(Mixer(), IMAGE, upsample=2)
 
 

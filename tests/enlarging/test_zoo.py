@@ -154,6 +154,8 @@ SLOW = {
     "transformers:mobilenet_v2": (5, ALL, (7, 7)),
     "transformers:mobilevit": (5, ALL, (8, 8)),
     "transformers:mobilevitv2": (5, ALL, (8, 8)),
+    "transformers:pvt": (6, (0, 2, 4, 5), (7, 7)),
+    "transformers:vit": (1, ALL, (14, 14)),
     "transformers:poolformer": (4, ALL, (7, 7)),
     "transformers:pp_lcnet": (5, ALL, (7, 7)),
     "transformers:regnet": (5, ALL, (7, 7)),
@@ -162,7 +164,7 @@ SLOW = {
     "transformers:swiftformer": (5, ALL, (7, 7)),
     "transformers:textnet": (6, (0, 1, 2, 3, 4), (7, 7)),
 }
-# Attention over a fixed number of positions, or cells whose branches are cropped by fixed amounts.
+# Weights for a fixed number of patches, or cells whose branches are cropped by fixed amounts.
 REFUSED = {
     "pytorchcv:nasnet_4a1056": "no downsampling step of NASNet can be relaxed",
     "timm:botnet26t_256": "no downsampling step",
@@ -170,8 +172,6 @@ REFUSED = {
     "timm:mixer_s32_224": "no downsampling step",
     "torchvision:maxvit_t": "no downsampling step",
     "torchvision:vit_b_16": "through attention or a single token",
-    "transformers:pvt": "through attention or a single token",
-    "transformers:vit": "through attention or a single token",
 }
 
 
@@ -189,6 +189,7 @@ def test_the_last_step_that_can_be_relaxed(name: str) -> None:
     assert all(new >= 2 * old - 1 for old, new in zip(last, enlargement.after.cost.map_size, strict=True))
     assert enlargement.after.cost.activation_bytes > enlargement.before.cost.activation_bytes
     assert list(larger.state_dict()) == list(network.state_dict())
+    assert bool(enlargement.resized) == (name in ("transformers:pvt", "transformers:vit"))
 
 
 @pytest.mark.parametrize("name", ["pytorchcv:nin_cifar10", "torchvision:alexnet"])

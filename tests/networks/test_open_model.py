@@ -72,6 +72,8 @@ def test_a_run_brings_its_weights_data_and_budget(run_folder):
     assert opened.fit.in_channels == 1
     with pytest.raises(InputError, match="has strides of its own"):
         analyze_network(str(run_folder), strides="112")
+    with pytest.raises(InputError, match=r"pool=max: .* has a pool of its own"):
+        analyze_network(str(run_folder), pool="max")
 
 
 @pytest.mark.parametrize("network", ["resnet18", "googlenet"])

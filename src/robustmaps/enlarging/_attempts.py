@@ -11,8 +11,8 @@ from robustmaps.engine.modes import copy_of
 from robustmaps.engine.numbers import by
 from robustmaps.engine.text import first_line
 from robustmaps.enlarging._enlargement import Step
-from robustmaps.enlarging._fixed import fixed_by
-from robustmaps.enlarging._positions import Fitting, find_positions, fit_larger, image_sizes
+from robustmaps.enlarging._fixed import fixed_at
+from robustmaps.enlarging._positions import Fitting, find_positions, first_missing, fit_larger, image_sizes
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
 from robustmaps.enlarging._surgery import Upsampling, operate
 from robustmaps.models import Cost, measure_cost
@@ -123,11 +123,10 @@ class Attempts:
         try:
             enlarged = self._record(changes, upsampling, fitting)
         except RUN_ERRORS:
-            try:
-                enlarged, fitting = self._fitted(changes, upsampling)
-            except RUN_ERRORS as error:
-                reason = fixed_by(self.trace)
-                return f"the network fails with it: {first_line(error)}" + (f"; {reason}" if reason else "")
+            fitted = self._fitted(changes, upsampling)
+            if isinstance(fitted, str):
+                return fitted
+            enlarged, fitting = fitted
         if enlarged.output.shape != self.trace.output.shape:
             before, after = tuple(self.trace.output.shape), tuple(enlarged.output.shape)
             return f"the network returns {after} instead of {before} with it"
@@ -143,19 +142,21 @@ class Attempts:
         """A copy of the network with rehearsed changes."""
         return operate(copy_of(self.model), self.trace, rehearsal.changes, rehearsal.upsampling, rehearsal.fitting)
 
-    def _fitted(self, changes: Sequence[Change], upsampling: Upsampling | None) -> tuple[Trace, Fitting]:
-        """A pass with everything resized that the network has for a fixed number of patches, or its error."""
+    def _fitted(self, changes: Sequence[Change], upsampling: Upsampling | None) -> tuple[Trace, Fitting] | str:
+        """A pass with everything resized that the network has for a fixed number of patches, or why it fails."""
         positions = find_positions(self.trace, self.model)
         fitting = Fitting(() if upsampling is None else image_sizes(self.trace, upsampling.factor))
         while True:  # each pass gets beyond the positions that the one before has shown
             try:
                 return self._record(changes, upsampling, fitting), fitting
-            except RUN_ERRORS:
+            except RUN_ERRORS as error:
                 subject = self._subject(changes, upsampling, fitting)
                 calls = reached(subject, self.image, shapes_only=self.trace.shapes_only)
                 larger = fit_larger(positions, calls, fitting)
                 if larger == fitting:
-                    raise
+                    failed = first_missing(self.trace.calls, calls)
+                    place = "" if failed is None else f", {fixed_at(self.trace, failed)}"
+                    return f"the network fails with it: {first_line(error)}{place}"
                 fitting = larger
 
     def _record(self, changes: Sequence[Change], upsampling: Upsampling | None, fitting: Fitting) -> Trace:

@@ -252,6 +252,12 @@ def _places(calls: Iterable[Call]) -> dict[Place, Call]:
     return found
 
 
+def first_missing(calls: Iterable[Call], reached: Iterable[Call]) -> Call | None:
+    """The first of some calls that another pass has not made in the same place."""
+    made = _places(reached)
+    return next((call for place, call in _places(calls).items() if place not in made), None)
+
+
 def _counted(one: Resized) -> Iterator[tuple[int, int]]:
     """Numbers of patches and of tokens, before and after."""
     positions = one.positions

@@ -104,9 +104,9 @@ def check_built_in(model: str, strides: str | None, pool: Pool | None) -> None:
     check_name(model)
     if ":" not in model and not Path(model).exists():
         return
-    for name, value in (("strides", strides), ("pool", pool)):
+    for name, value, own in (("strides", strides, "strides"), ("pool", pool, "a pool")):
         if value is not None:
-            raise InputError(f"{name}={value}: {model} has its own {name}; expected the name of a built-in network")
+            raise InputError(f"{name}={value}: {model} has {own} of its own; expected the name of a built-in network")
 
 
 def blank_image(network: OpenedNetwork, image_size: int | None) -> Tensor:
