@@ -31,6 +31,11 @@ VERBS = {
     "theory": ("", ["studies.theory"]),
     "demo": ("", ["studies.demo"]),
     "sweep": ("STUDY", ["studies.plan_sweep", "studies.sweep"]),
+    "reproduce": ("runs", ["runs.reproduce"]),
+    "reproduce strides": (
+        "--scale full",
+        ["studies.plan_ready", "studies.sweep", "report.claim_ready", "report.report_ready"],
+    ),
     "export": ("RUN --format torch", ["runs.export"]),
     "report": ("RUN", ["report.report"]),
     "compare": ("RUN RUN", ["studies.compare_runs"]),
@@ -55,6 +60,8 @@ NEEDS = {
     "--each": "--attack fgsm,pgd",
     "--helper": None,
     "--init-from": None,
+    # Of studies beside a run, of runs beside a study, or of no use beside either: see test_reproduce.py.
+    **dict.fromkeys(("--list", "--scale", "--data", "--corruptions", "--jobs", "--dry-run", "--epochs")),
     "--defense-parameters": None,  # of third-party rows: tests/test_contributing.py
     "--attack-parameters": None,
 }
@@ -88,8 +95,9 @@ def handed_on(monkeypatch, tmp_path):
     (tmp_path / "file.yaml").write_text("epochs: 7\neps: 0.2\n")
     (tmp_path / "study.yaml").write_text("axes: {seed: [0, 1]}\n")
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr("robustmaps.cli._sweep.plan_texts", lambda _: [])
-    monkeypatch.setattr("robustmaps.cli._sweep.plan_line", lambda _: "")
+    for module in ("_sweep", "_terminal._ready"):
+        monkeypatch.setattr(f"robustmaps.cli.{module}.plan_texts", lambda _: [])
+        monkeypatch.setattr(f"robustmaps.cli.{module}.plan_line", lambda _: "")
 
     def call(verb, capsys, *options):
         base, functions = VERBS[verb]
@@ -213,6 +221,8 @@ def test_help_lines_are_noun_phrases_or_imperatives(verb, capsys):
 
 def test_the_help_is_short(capsys):
     counts = {
-        verb: len(set(re.findall(r"^\W*(--[a-z][a-z0-9-]*)", help_of(verb, capsys), re.MULTILINE))) for verb in VERBS
+        verb: len(set(re.findall(r"^\W*(--[a-z][a-z0-9-]*)", help_of(verb, capsys), re.MULTILINE)))
+        for verb in VERBS
+        if verb != "reproduce strides"  # the same help
     }
-    assert sum(counts.values()) <= 215, counts
+    assert sum(counts.values()) <= 224, counts
