@@ -33,6 +33,16 @@ def test_help_and_version_need_no_torch():
     assert robustmaps("--version").stdout == f"robustmaps {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    "line", ["evaluate resnet8 --data digits --weights x#{}", "evaluate {}", "diagnose loop", "compare {} {}"]
+)
+def test_paths_that_no_file_can_have_are_bad_input(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    assert main(line.format("k." * 3000, "l." * 3000).split()) == 2
+    assert "error: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["train", "evaluate", "demo", "models", "report", "compare", "export"])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -46,7 +46,7 @@ def nested(weights, how):
 def test_nesting_and_prefixes(how, prefix, resnet, tmp_path):
     weights = OrderedDict((prefix + name, tensor) for name, tensor in resnet.state_dict().items())
     torch.save(nested(weights, how), tmp_path / "their.pt")
-    opened = open_model("resnet8", weights=tmp_path / "their.pt")
+    opened = open_model("resnet8", weights=tmp_path / "their.pt").model
     assert torch.allclose(logits(opened.model), logits(resnet), atol=1e-5)
     said = " ".join(opened.filled.notes)
     assert {"plain": "", "state_dict": "'state_dict'", "deep": "'checkpoint.net'", "beside an average": "'model'"}[
@@ -174,6 +174,39 @@ def test_what_does_not_fit_says_so(contents, message, resnet, tmp_path):
     torch.save(contents(resnet), tmp_path / "their.pt")
     with pytest.raises(InputError, match=message):
         open_model("resnet8", weights=tmp_path / "their.pt")
+
+
+def _head(change):
+    return lambda net: {**net.state_dict(), "fc.weight": change(net.state_dict()["fc.weight"])}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (_head(torch.Tensor.to_sparse), "sparse"),
+        (_head(torch.Tensor.to_sparse_csr), "sparse"),
+        (_head(lambda w: w.to("meta")), "without values, on the meta device"),
+        (_head(lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)), "quantised"),
+        (_head(lambda w: w.to(torch.complex64)), "of type torch.complex64"),
+        (_head(lambda w: (w * 100).to(torch.int8)), "of type torch.int8"),
+        (_head(lambda w: w > 0), "of type torch.bool"),
+    ],
+    ids=["COO", "CSR", "meta", "quantised", "complex", "integers", "booleans"],
+)
+def test_values_of_another_kind_are_refused(contents, message, resnet, tmp_path):
+    torch.save(contents(resnet), tmp_path / "their.pt")
+    with pytest.raises(InputError, match=f"weight is {message}; expected a plain tensor of torch.float32"):
+        open_model("resnet8", weights=tmp_path / "their.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_floats_of_any_precision_are_taken(dtype, resnet, tmp_path):
+    torch.save({name: value.to(dtype) for name, value in resnet.state_dict().items()}, tmp_path / "their.pt")
+    opened = open_model("resnet8", weights=tmp_path / "their.pt").model
+    ours, theirs = opened.state_dict()["body.head.bias"], resnet.state_dict()["fc.bias"]
+    assert ours.dtype == torch.float32
+    assert torch.equal(ours, theirs.to(dtype).float())
 
 
 def test_a_file_given_as_the_network_says_which_one_it_fits(tmp_path, resnet, capsys):

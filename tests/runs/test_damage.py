@@ -70,12 +70,15 @@ def test_an_edited_evaluation_is_refused_by_name(before, after, run):
         ),
         (lambda v: v["verdicts"].__setitem__(0, "robuzt"), "sample 0: the verdict 'robuzt' contradicts the distance"),
         (lambda v: v["verdicts"].pop(), "samples=40 contradicts 39 verdicts and 40 distances"),
+        (lambda v: v.update(eps=0.5), r"eps=0\.5 contradicts \w+'s eps="),
+        (lambda v: v["attacks"][0].update(eps=0.5), r"contradicts \w+'s eps=0\.5"),
+        (lambda v: v.update(norm="l2"), r"norm=l2 contradicts \w+'s norm=linf"),
     ],
 )
 def test_an_evaluation_that_contradicts_itself_is_refused(change, message, run):
     path = evaluation_of(run)
     values = read_json(path)
-    values["verdicts"][0], values["distances"][0] = "robust", None
+    values["verdicts"][0], values["distances"][0], values["perturbations"][0] = "robust", None, None
     change(values)
     write_json(path, values)  # with the checksum of what it now says
     with pytest.raises(InputError, match=message):

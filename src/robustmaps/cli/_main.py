@@ -1,6 +1,7 @@
 """The entry point: find the verb, run it, and convert its outcome into an exit code."""
 
 import contextlib
+import errno
 import importlib
 import signal
 import sys
@@ -70,6 +71,8 @@ def _outcome(arguments: list[str]) -> int:
             finish_output()
         return FAILURE
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # only what was typed can have such a path
+            return _say(f"error: {error}", BAD_INPUT)
         return _say(f"failed: {_named(error)}", FAILURE)
     except Exception as error:  # noqa: BLE001 - the last resort of the program
         if why_full(error) is not None:

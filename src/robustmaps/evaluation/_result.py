@@ -255,6 +255,9 @@ def _check_values(found: Evaluation) -> None:
     for attack in found.attacks:
         if not isinstance(attack.get("name"), str):
             raise InputError(f"attacks: name={attack.get('name')!r}: expected text")
+        for name, value in (("norm", found.norm), ("eps", found.eps)):
+            if attack.get(name, value) != value:
+                raise InputError(f"{name}={value} contradicts {attack['name']}'s {name}={attack[name]}")
 
 
 def _check_sense(found: Evaluation, values: Mapping[str, Any]) -> None:

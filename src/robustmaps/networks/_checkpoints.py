@@ -91,13 +91,44 @@ def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
         fewest = min(fits.values(), key=lambda fit: fit.faults)
         raise InputError(f"{path}: {_misfit(fewest, spec)}{_suggestion(spec, found)}")
     taken = fitting[0]
-    model.load_state_dict(fits[taken].weights)
+    copy_values(model, fits[taken].weights, path)
     notes = list(fits[taken].notes)
     if taken and key is None:
         notes.insert(0, f"weights found under {taken!r}")
     if len(fitting) > 1:
         notes.insert(1, f"others under {', '.join(map(repr, fitting[1:]))} ({path}#{fitting[1]} takes those)")
     return Filled(digest, tuple(notes))
+
+
+def copy_values(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights into a network that has their names and shapes.
+
+    PyTorch would take the real part of complex weights, and the codes of quantised ones without their scale.
+
+    Raises:
+        InputError: a tensor has no values that the network's tensor can take.
+    """
+    expected = model.state_dict()
+    for name, tensor in weights.items():
+        kind = _other_kind(tensor, expected[name]) if name in expected else None
+        if kind is not None:
+            raise InputError(f"{path}: {name} is {kind}; expected a plain tensor of {expected[name].dtype}")
+    model.load_state_dict(weights)
+
+
+def _other_kind(tensor: Tensor, expected: Tensor) -> str | None:
+    """What keeps a tensor's values from being another's; floats may have any precision, and counters may be floats."""
+    if tensor.layout is not torch.strided:
+        return "sparse"
+    if tensor.is_meta:
+        return "without values, on the meta device"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_complex() != expected.is_complex():
+        return f"of type {tensor.dtype}"
+    if expected.is_floating_point() and not tensor.is_floating_point():
+        return f"of type {tensor.dtype}"
+    return None
 
 
 def networks_that_fit(weights: str | Path) -> list[str]:

@@ -14,7 +14,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.reading.plain import loads
-from robustmaps.networks._checkpoints import networks_that_fit
+from robustmaps.networks._checkpoints import copy_values, networks_that_fit
 from robustmaps.networks._data import load_data
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.training import RUN_WEIGHTS, RunFolder, other_weights, read_weights
@@ -232,6 +232,6 @@ def _weights_in(folder: Path, which: str) -> Path:
 
 def _fill(model: nn.Module, weights: Any, path: Path, name: str) -> None:
     try:
-        model.load_state_dict(weights)
+        copy_values(model, weights, path)
     except RuntimeError as error:
         raise InputError(f"{path}: the weights don't fit {name} ({error})") from error
