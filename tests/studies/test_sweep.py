@@ -20,6 +20,7 @@ from robustmaps.engine.progress import Progress
 from robustmaps.networks._data import load_data
 from robustmaps.runs import read_run, read_runs, reproduce
 from robustmaps.studies import plan_sweep, sweep
+from robustmaps.studies._processes import TaskOutcome
 from robustmaps.studies._progress import Board
 from tests.helpers.damages import BOMB
 from tests.helpers.studies import Here
