@@ -7,6 +7,7 @@ import numpy as np
 
 from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, to_mapping
 from robustmaps.evaluation import Evaluation
+from robustmaps.studies._processes import TaskOutcome, Worker
 from robustmaps.training import TrainOptions
 
 BUDGET = DefenseConfig(eps=0.1, steps=1)
@@ -48,3 +49,22 @@ def write_run(
             evaluation = Evaluation(found, (None,) * of, "linf", eps, (attack,), images, 0, 1.0, split="test")
             evaluation.save(path / "evaluation" / f"pgd-linf-{eps}.json")
     return path
+
+
+class Here:
+    """Runs tasks one after the other in this process."""
+
+    def run(self, tasks, *, watcher, finished, should_stop):
+        outcomes = []
+        for index, task in enumerate(tasks):
+
+            def watch(progress, index=index):
+                watcher(index, progress)
+
+            try:
+                outcome = TaskOutcome(task(Worker(watch, should_stop)))
+            except Exception as error:  # noqa: BLE001 - that is what executors do
+                outcome = TaskOutcome(error=error)
+            outcomes.append(outcome)
+            finished(index, outcome)
+        return outcomes

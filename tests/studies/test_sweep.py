@@ -20,32 +20,14 @@ from robustmaps.engine.progress import Progress
 from robustmaps.networks._data import load_data
 from robustmaps.runs import read_run, read_runs, reproduce
 from robustmaps.studies import plan_sweep, sweep
-from robustmaps.studies._processes import TaskOutcome, Worker
+from robustmaps.studies._processes import TaskOutcome
 from robustmaps.studies._progress import Board
 from tests.helpers.damages import BOMB
+from tests.helpers.studies import Here
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
 EVALUATION = "{attack: fgsm, samples: 40}"
 SEEDS = f"axes: {{seed: [0, 1]}}\nfixed: {FIXED}\nevaluation: {EVALUATION}\n"
-
-
-class Here:
-    """Runs tasks one after the other in this process."""
-
-    def run(self, tasks, *, watcher, finished, should_stop):
-        outcomes = []
-        for index, task in enumerate(tasks):
-
-            def watch(progress, index=index):
-                watcher(index, progress)
-
-            try:
-                outcome = TaskOutcome(task(Worker(watch, should_stop)))
-            except Exception as error:  # noqa: BLE001 - that is what executors do
-                outcome = TaskOutcome(error=error)
-            outcomes.append(outcome)
-            finished(index, outcome)
-        return outcomes
 
 
 @pytest.fixture
