@@ -66,7 +66,8 @@ def some_page(*names: str, titles: Sequence[str] = ("",)) -> Page:
 def _part(title: str, names: Sequence[str], leaderboard: Table, charts: Sequence[Chart], tile: Tile) -> Part:
     prefix = f"{title}-" if title else ""
     listing = Listing(f"{prefix}leaderboard", leaderboard, sortable=True, filterable=True)
-    picture = Picture(names[0], tile.png, names[0], names[0])
+    name = names[0]
+    rest = (Text(name), Missing(name, name), Picture(name, tile.png, name, name), Code(name, name))
     return Part(
         title,
         answer=(f"{names[0]} is best.",),
@@ -75,6 +76,10 @@ def _part(title: str, names: Sequence[str], leaderboard: Table, charts: Sequence
             Section(f"{prefix}leaderboard", "Leaderboard", (listing,)),
             Section(f"{prefix}plots", "Plots", tuple(replace(c, name=f"{prefix}{c.name}") for c in charts)),
             Section(f"{prefix}pictures", "Pictures", (Gallery(names[0], ((names[0], (tile, tile)),), names[0]),)),
-            Section(f"{prefix}rest", "Rest", (Text(names[0]), Missing(names[0], names[0]), picture, Code(names[0], names[0]))),
+            Section(
+                f"{prefix}rest",
+                "Rest",
+                rest,
+            ),
         ),
     )
