@@ -46,7 +46,7 @@ def nested(weights, how):
 def test_nesting_and_prefixes(how, prefix, resnet, tmp_path):
     weights = OrderedDict((prefix + name, tensor) for name, tensor in resnet.state_dict().items())
     torch.save(nested(weights, how), tmp_path / "their.pt")
-    opened = open_model("resnet8", weights=tmp_path / "their.pt").model
+    opened = open_model("resnet8", weights=tmp_path / "their.pt")
     assert torch.allclose(logits(opened.model), logits(resnet), atol=1e-5)
     said = " ".join(opened.filled.notes)
     assert {"plain": "", "state_dict": "'state_dict'", "deep": "'checkpoint.net'", "beside an average": "'model'"}[
