@@ -1,6 +1,7 @@
 """Columns of the tables in files: each attack by itself, consistent accuracy, training images, and transfer."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,9 +187,9 @@ def test_transfer_attacks_no_network_twice(runs, tmp_path):
     first = evaluate_transfer(runs, config, options, out=tmp_path / "t.json")
     assert "fgsm" in heard
     heard.clear()
-    again = evaluate_transfer([*runs, runs[0]], config, options, out=tmp_path / "u.json")
+    again = evaluate_transfer(runs[::-1], config, options, out=tmp_path / "u.json")
     assert "fgsm" not in heard
-    assert again.figures["accuracy"][0][:2] == first.figures["accuracy"][0]
+    assert again.figures["accuracy"][-1][::-1] == first.figures["accuracy"][0]
 
 
 def test_a_transfer_that_was_stopped_goes_on_to_the_same_images(runs, tmp_path):
@@ -266,3 +267,14 @@ def test_a_comparison_has_consistent_accuracy_and_every_common_evaluation(runs):
     assert "consistent accuracy" in figures
     assert "robust: fgsm, l_inf 0.02, 50 test images" in figures
     assert found.to_dict()["consistent_difference"]["value"] == found.consistent.value
+
+
+def test_networks_of_one_run_and_of_one_name_have_names_of_their_own(runs, tmp_path):
+    best, last = (open_checkpoint(runs[0], which) for which in ("best", "last"))
+    done = evaluate_transfer([best, last], AttackConfig("fgsm"), replace(FEW, samples=20), out=tmp_path / "t.json")
+    assert done.names == (runs[0].name, f"{runs[0].name}, last weights")
+    elsewhere = Path(shutil.copytree(runs[0], tmp_path / "elsewhere" / runs[0].name))
+    done = evaluate_transfer([best, elsewhere], AttackConfig("fgsm"), replace(FEW, samples=20), out=tmp_path / "u.json")
+    assert done.names == (str(runs[0] / "best.safetensors"), str(elsewhere / "best.safetensors"))
+    with pytest.raises(InputError, match=r"best\.safetensors is given twice"):
+        evaluate_transfer([best, runs[0]], AttackConfig("fgsm"), FEW, out=tmp_path / "t.json")

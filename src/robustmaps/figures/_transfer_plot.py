@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from robustmaps.engine.text import visible
 from robustmaps.figures._plots import _STYLE, _save
 
+_LONGEST = 36
+
 
 def plot_transfer(
     path: str | Path, names: Sequence[str], accuracy: Sequence[Sequence[Mapping[str, Any]]], title: str
@@ -25,7 +27,7 @@ def plot_transfer(
     """
     shares = 100 * np.array([[cell["value"] for cell in row] for row in accuracy])
     side = 1.6 * len(names)
-    labels = [visible(name) for name in names]
+    labels = [_short(visible(name)) for name in names]
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side + 2.5, side + 1.5), layout="constrained")
         axes = figure.subplots()
@@ -40,3 +42,8 @@ def plot_transfer(
         axes.set_yticks(range(len(names)), labels)
         axes.set(xlabel="tried on", ylabel="attack made on", title=visible(title))
         _save(figure, path)
+
+
+def _short(name: str) -> str:
+    """The end of a long name, in which runs and files differ; the matrix needs the room."""
+    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"

@@ -64,6 +64,10 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     weights: str | None = None
 
+    def __str__(self) -> str:
+        """Its weights' file, for messages."""
+        return self.name if self.path is None else str(self.path)
+
 
 def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
     """The images that are given, or those that the network was trained on.
@@ -216,8 +220,10 @@ def open_checkpoint(path: str | Path, which: str = RUN_WEIGHTS[0], *, classes: s
     folder = RunFolder(weights_path.parent).evaluations_of(weights_path)
     spec, (norm, eps) = opened.recipe.spec, opened.budget or UNKNOWN_BUDGET
     about = (classes, opened.classes, opened.image_size)
-    known = (weights_path, folder, run.name, spec, opened.model, opened.data, norm, eps, digest, *about)
-    return Checkpoint(*known, weights=other_weights(weights_path))
+    other = other_weights(weights_path)
+    name = run.name if other is None else f"{run.name}, {other} weights"
+    known = (weights_path, folder, name, spec, opened.model, opened.data, norm, eps, digest, *about)
+    return Checkpoint(*known, weights=other)
 
 
 def _weights_in(folder: Path, which: str) -> Path:

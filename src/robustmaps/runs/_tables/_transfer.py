@@ -75,11 +75,13 @@ def evaluate_transfer(
     if out is not None:
         _claim(Path(out))
     works = [Work(checkpoint, options) for checkpoint in checkpoints]
-    first = works[0]
-    for given, work in zip(checkpoints, works, strict=True):
+    first, places = works[0], [str(work.checkpoint) for work in works]
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise InputError(f"transfer: {twice} is given twice; expected different networks")
+    for place, work in zip(places, works, strict=True):
         if work.images != first.images:
             raise InputError(
-                f"{given}: its {len(work.x)} {options.split} images are not those of {checkpoints[0]}; expected "
+                f"{place}: its {len(work.x)} {options.split} images are not those of {places[0]}; expected "
                 "networks with the same data, or --data for all of them"
             )
     eps = attack.eps[0] if attack.eps else first.checkpoint.eps
@@ -95,7 +97,7 @@ def evaluate_transfer(
     for source in sources:
         source.make()
     found = _tried(works, sources)
-    figures = _figures(found, works, checkpoints, sources, described)
+    figures = _figures(found, works, sources, described)
     plot_transfer(plot, figures["names"], figures["accuracy"], f"{names_of(attack)}, {budget}: accuracy (%)")
     write_json(path, figures)
     return EvaluatedTransfer(tuple(figures["names"]), figures, path, plot)
@@ -189,14 +191,13 @@ def _tried(works: Sequence[Work], sources: Sequence[_Source]) -> Transfer:
 def _figures(
     found: Transfer,
     works: Sequence[Work],
-    checkpoints: Sequence[str | Path | Checkpoint],
     sources: Sequence[_Source],
     described: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     each = range(len(works))
     names = [work.checkpoint.name for work in works]
     if len(set(names)) < len(names):
-        names = [str(given) for given in checkpoints]
+        names = [str(work.checkpoint) for work in works]
 
     def cell(source: int, target: int) -> dict[str, Any] | None:
         share = found.transferred(source, target)
