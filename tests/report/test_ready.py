@@ -10,6 +10,7 @@ import pytest
 from robustmaps.config import ready_studies, study_record
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.evaluation import Evaluation
 from robustmaps.report import claim_ready, read_ready, report, report_ready
 from robustmaps.studies import PlannedRun, SweepPlan
 from robustmaps.studies._costs import RunEstimate
@@ -53,6 +54,16 @@ def test_a_table_has_the_configurations_in_the_order_of_the_study(tmp_path):
     assert [float(row["clean"]) for row in rows] == [75, 75, 75]
     for ending in ("md", "tex"):
         assert "resnet8 111" in (page.path.parent / "tables" / f"strides.{ending}").read_text()
+
+
+def test_an_evaluation_of_a_single_run_is_no_column(tmp_path):
+    plan = made("strides", tmp_path)
+    folder = plan.runs[0].folder / "evaluation"
+    more = Evaluation.load(folder / "pgd-linf-0.1.json")
+    replace(more, images_sha256="others").save(folder / "more.json")
+    _, page = report_ready(plan, ready_studies()["strides"], "cpu")
+    columns = [column for column in rows_of(page.path, "strides")[0] if not column.endswith((", low", ", high"))]
+    assert columns == ["configuration", "seeds", "clean", "pgd, eps 0.1", "pgd, eps 0.2"]
 
 
 @pytest.mark.parametrize("name", ["radii", "scale-factors"])

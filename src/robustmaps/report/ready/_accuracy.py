@@ -12,14 +12,14 @@ from robustmaps.evaluation import Evaluation
 from robustmaps.figures import plot_lines
 from robustmaps.report.ready._made import Made, Rendered
 from robustmaps.report.sections._commands import attack_label
-from robustmaps.report.sections._evaluations import Found, by_yardstick
+from robustmaps.report.sections._evaluations import Found
 from robustmaps.runs import Yardstick
-from robustmaps.studies import Variant, bounded
+from robustmaps.studies import bounded
 
 
 def accuracy(made: Made) -> Rendered:
     """A row per configuration and a column per attack."""
-    found = {variant.name: by_yardstick(variant.runs) for variant in made.variants}
+    found = made.evaluations
     labels = _labels(found.values())
     # That of one evaluation, the worst case where there is one; all of them would make the table twice as wide.
     consistent = [stick for stick in labels if any(_is_consistent(each.get(stick, [])) for each in found.values())][-1:]
@@ -38,11 +38,13 @@ def accuracy(made: Made) -> Rendered:
 
 
 def _labels(found: Iterable[Found]) -> dict[Yardstick, str]:
+    """Evaluations by what they share, each attack by itself before the worst case of them."""
     firsts = {stick: of[0] for each in found for stick, of in each.items()}
-    ordered = sorted(firsts, key=lambda stick: (stick.alone, stick.eps))
     several = len({stick.eps for stick in firsts}) > 1
     return {
-        stick: attack_label(firsts[stick]) + (f", eps {as_fraction(stick.eps)}" if several else "") for stick in ordered
+        stick: ("worst case" if stick.alone else attack_label(firsts[stick]))
+        + (f", eps {as_fraction(stick.eps)}" if several else "")
+        for stick in sorted(firsts, key=lambda stick: (stick.alone, stick.eps))
     }
 
 
@@ -57,9 +59,9 @@ def _is_consistent(of: Sequence[Evaluation]) -> bool:
 def curve(made: Made) -> Rendered:
     """Accuracy along the study's axis."""
     over = str(made.ready.over)
-    found = {variant.name: by_yardstick(variant.runs) for variant in made.variants}
+    found = made.evaluations
     labels = _labels(found.values())
-    lines = _along_eps(found) if over == "eps" else _along_key(made.variants, over, labels)
+    lines = _along_eps(found) if over == "eps" else _along_key(made, over, labels)
     ticks = {x: as_fraction(x) if over == "eps" else f"{x:g}" for x in sorted({x for at in lines.values() for x in at})}
     rows = [(name, *(percent_cell(at[x]) if x in at else NONE for x in ticks)) for name, at in lines.items()]
     first = next(iter(labels))
@@ -85,16 +87,14 @@ def _along_eps(found: Mapping[str, Found]) -> dict[str, dict[float, Measured]]:
     return lines
 
 
-def _along_key(
-    variants: Iterable[Variant], key: str, labels: Mapping[Yardstick, str]
-) -> dict[str, dict[float, Measured]]:
+def _along_key(made: Made, key: str, labels: Mapping[Yardstick, str]) -> dict[str, dict[float, Measured]]:
     """A line per attack, and one of clean accuracy."""
     lines: dict[str, dict[float, Measured]] = {}
-    places = {float(to_mapping(variant.config)[key]): variant for variant in variants}
+    places = {float(to_mapping(variant.config)[key]): variant for variant in made.variants}
     for x, variant in sorted(places.items()):
-        of = by_yardstick(variant.runs)
+        of = made.evaluations[variant.name]
         lines.setdefault("clean", {})[x] = bounded(next(iter(of.values())), "clean_correct")
-        for stick in (stick for stick in labels if stick in of):
+        for stick in (stick for stick in labels if stick in of and not stick.alone):
             lines.setdefault(labels[stick], {})[x] = bounded(of[stick], "robust_correct")
     return lines
 

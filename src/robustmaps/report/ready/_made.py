@@ -8,6 +8,7 @@ from pathlib import Path
 from robustmaps.config import EvaluationConfig, ReadyStudy, Scale
 from robustmaps.engine.progress import Watcher
 from robustmaps.engine.tables import Table
+from robustmaps.report.sections._evaluations import Found, by_yardstick
 from robustmaps.runs import Options, read_run
 from robustmaps.studies import Statistics, SweepPlan, Variant, statistics_of
 
@@ -54,6 +55,13 @@ class Made:
         """The configurations in the order of the study."""
         order = [run.folder.name for run in self.plan.runs]
         return sorted(self.study.variants, key=lambda variant: min(order.index(run.name) for run in variant.runs))
+
+    @cached_property
+    def evaluations(self) -> dict[str, Found]:
+        """By configuration, the evaluations that all of them have: one that was made of a single run is left out."""
+        found = {variant.name: by_yardstick(variant.runs) for variant in self.variants}
+        shared = set.intersection(*(set(of) for of in found.values()))
+        return {name: {stick: e for stick, e in of.items() if stick in shared} for name, of in found.items()}
 
     @property
     def wanted(self) -> EvaluationConfig:
