@@ -73,7 +73,7 @@ def test_bad_networks(arguments, message, capsys):
 
 
 # SIGTERM asks like Ctrl-C does; SIGINT itself is ignored where a shell started the tests in the background.
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_killed_and_run_again_it_ends_the_same(run, tmp_path, how):
     options = ["--eps", "0.02", "--exhaustive", "--samples", "120", "--batch-size", "4", "--json"]
     command = [sys.executable, "-m", "robustmaps", "evaluate", run, "--attack", "apgd-ce", *options]

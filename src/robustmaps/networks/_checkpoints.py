@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -283,14 +284,20 @@ def _fitting(found: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
     counts = {_count(tensors) for tensors in found.values()}
     fitting = []
     for name in models.names():
+        if _count_of(name) not in counts:
+            continue
         with torch.device("meta"):
             model = models.create(name)
-        if _count(model.state_dict()) not in counts:
-            continue
         fits = (_fit(model, tensors, _rename(name)) for tensors in found.values())
         if any(not fit.missing and not fit.left and len(fit.shapes) <= _DEPEND_ON_DATA for fit in fits):
             fitting.append(name)
     return fitting
+
+
+@cache
+def _count_of(name: str) -> int:
+    with torch.device("meta"):
+        return _count(models.create(name).state_dict())
 
 
 def _count(tensors: Mapping[str, Tensor]) -> int:
