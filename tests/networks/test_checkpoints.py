@@ -237,3 +237,47 @@ def test_a_flipped_bit_never_changes_weights_silently(place, bit, tmp_path_facto
     except InputError:
         return
     assert torch.equal(model.a.weight.data, torch.arange(64.0))
+
+
+class Scaled(nn.Module):
+    """A network of a user's own whose layers have the names of a normalisation."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.sigma, self.mean = nn.Parameter(torch.full((3,), value)), nn.Parameter(torch.full((2,), value))
+        self.fc = nn.Linear(3, 2)
+
+
+def test_layers_with_the_names_of_a_normalisation_are_layers(tmp_path):
+    theirs, ours = Scaled(7.0), Scaled(1.0)
+    torch.save({f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}, tmp_path / "w.pt")
+    fill(ours, tmp_path / "w.pt", "mine:net")
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"mean": torch.zeros(2, 1, 1), "std": torch.ones(2, 1, 1)}, r"2 are unknown to it \(mean, std\)"),
+        ({"mean": torch.zeros(3), "norm.mean": torch.zeros(3)}, "unknown to it"),
+        ({"module.conv1.weight": torch.zeros(16, 3, 3, 3)}, "unknown to it|missing"),
+    ],
+    ids=["other channels", "two of them", "one layer twice"],
+)
+def test_what_could_be_either_is_refused(more, message, resnet, tmp_path):
+    torch.save({**resnet.state_dict(), **more}, tmp_path / "their.pt")
+    with pytest.raises(InputError, match=message):
+        open_model("resnet8", weights=tmp_path / "their.pt")
+
+
+def test_one_mean_for_all_channels(resnet, tmp_path):
+    torch.save({**resnet.state_dict(), "mean": torch.tensor(0.5), "std": torch.tensor(0.25)}, tmp_path / "their.pt")
+    opened = open_model("resnet8", weights=tmp_path / "their.pt").model
+    with torch.no_grad():
+        assert torch.allclose(opened(IMAGES), resnet((IMAGES - 0.5) / 0.25), atol=1e-5)
+
+
+def test_a_normalisation_that_the_network_lacks_is_refused(resnet, tmp_path):
+    torch.save({**resnet.state_dict(), "mean": torch.zeros(3), "std": torch.ones(3)}, tmp_path / "their.pt")
+    with pytest.raises(InputError, match=r"2 are unknown to it \(mean, std\)"):
+        fill(other_programs.ResNet(), tmp_path / "their.pt", "mine:net")

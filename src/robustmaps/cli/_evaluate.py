@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from robustmaps.cli._terminal._evaluated import show
 from robustmaps.cli._terminal._options import Computing, Images, TrainedNetwork, with_model
 from robustmaps.cli._terminal._parsing import ATTACKS, parse
-from robustmaps.cli._terminal._shared import open_given
+from robustmaps.cli._terminal._shared import open_given, open_like
 from robustmaps.cli._terminal._watch import attacking
 from robustmaps.config import AttackConfig, Split, flat_values
 from robustmaps.engine.errors import InputError, Interrupted
@@ -118,7 +118,8 @@ def run(arguments: Sequence[str]) -> None:
             if given.corruptions is not None:
                 done = evaluate_corrupted(checkpoint, given.corruptions, options, out=given.out)
             elif given.transfer:
-                done = evaluate_transfer([checkpoint, *given.transfer], given.attack, options, out=given.out)
+                networks = [checkpoint, *(open_like(given.network, run) for run in given.transfer)]
+                done = evaluate_transfer(networks, given.attack, options, out=given.out)
             elif given.each:
                 done = evaluate_each(checkpoint, given.attack, options, out=given.out)
             elif len(given.attack.eps) > 1:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Filled:
     """What was read into a network.
 
     Attributes:
-        sha256: of the file.
+        sha256: of the file, and of the key in it where one was given.
         notes: what was recognised or assumed, for people.
     """
 
@@ -98,7 +98,8 @@ def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
         notes.insert(0, f"weights found under {taken!r}")
     if len(fitting) > 1:
         notes.insert(1, f"others under {', '.join(map(repr, fitting[1:]))} ({path}#{fitting[1]} takes those)")
-    return Filled(digest, tuple(notes))
+    # Weights under different keys of one file are different weights.
+    return Filled(digest if key is None else hashlib.sha256(f"{digest}#{key}".encode()).hexdigest(), tuple(notes))
 
 
 def copy_values(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -191,19 +192,37 @@ def _fit(model: nn.Module, given: Mapping[str, Tensor], renamed: Rename | None) 
     expected = model.state_dict()
     if set(given) == set(expected):
         return _compared(expected, dict(given), ())
-    ours, theirs = _core(expected), _core(given)
+    # A network's own layers may have names such as `mean`, too.
+    whole = _fit_named(expected, given, renamed, (_core(expected), _core(given)), ({}, (), ()))
+    if not whole.faults:
+        return whole
+    cores = tuple(_core({n: t for n, t in names.items() if not _is_beside(n, t)}) for names in (expected, given))
+    return _fit_named(expected, given, renamed, (cores[0], cores[1]), _normalisation(expected, given))
+
+
+def _fit_named(
+    expected: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    renamed: Rename | None,
+    cores: tuple[dict[str, str], dict[str, str]],
+    normalisation: tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]],
+) -> _Fit:
+    """The best of the ways in which the layers' names can be understood, beside a normalisation."""
+    ours, theirs = cores
+    values, left, said = normalisation
     ways: list[tuple[dict[str, str], str]] = [(dict(zip(theirs, theirs, strict=True)), "")]
     if renamed is not None:
         ways.append((renamed(theirs), "layer names of the published code or torchvision"))
-    notes = _wrapped(given, theirs)
     fits = []
     for names, how in ways:
         found = {ours.get(names[core], names[core]): given[name] for core, name in theirs.items()}
-        normalisation, said = _normalisation(expected, given)
+        twice = ("several names of one layer",) * (len(theirs) - len(found))
         for name, tensor in expected.items():  # not counted by old versions of PyTorch
             if name.endswith("num_batches_tracked"):
                 found.setdefault(name, tensor)
-        fits.append(_compared(expected, {**normalisation, **found}, (*notes, *([how] if how else ()), *said)))
+        notes = (*_wrapped(given, theirs), *([how] if how else ()), *said)
+        fit = _compared(expected, {**values, **found}, notes)
+        fits.append(replace(fit, left=[*fit.left, *left, *twice]))
     return min(fits, key=lambda fit: fit.faults)
 
 
@@ -219,8 +238,9 @@ def _compared(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], notes
 
 def _core(names: Mapping[str, Tensor]) -> dict[str, str]:
     """Names without what wrappers add, by which they are the same in both; the names as they are."""
-    layers = [name for name in names if not _is_beside(name, names[name])]
-    plain = {".".join(part for part in name.split(".") if part not in _WRAPPERS): name for name in layers}
+    plain = {".".join(part for part in name.split(".") if part not in _WRAPPERS): name for name in names}
+    if len(plain) < len(names):  # then these are no wrappers
+        return {name: name for name in names}
     while plain and len({name.partition(".")[0] for name in plain}) == 1 and all("." in name for name in plain):
         plain = {name.partition(".")[2]: full for name, full in plain.items()}
     return plain
@@ -243,20 +263,32 @@ def _wrapped(given: Mapping[str, Tensor], core: Mapping[str, str]) -> tuple[str,
 
 def _normalisation(
     expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The network's normalisation, with the values of the file where it has any."""
-    values, said = {}, []
+) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
+    """The network's normalisation, with the values of the file where it has any.
+
+    Returns:
+        The values, names of the file that can't be taken, and what was assumed.
+    """
+    values: dict[str, Tensor] = {}
+    left: list[str] = []
+    said: list[str] = []
     for kinds in (_MEAN, _STD):
-        targets = [name for name, tensor in expected.items() if _is_beside(name, tensor) and _last(name) in kinds]
-        sources = [tensor for name, tensor in given.items() if _is_beside(name, tensor) and _last(name) in kinds]
-        for name in targets:
-            values[name] = expected[name]
-            if len(sources) == 1 and sources[0].numel() == expected[name].numel():
-                values[name] = sources[0].reshape(expected[name].shape).to(expected[name].dtype)
-                if not torch.allclose(values[name], expected[name], atol=1e-3):
-                    shown = ", ".join(f"{value:.4g}" for value in values[name].flatten().tolist())
-                    said.append(f"{kinds[0]} of its own normalisation: {shown}")
-    return values, tuple(said)
+        targets = {n: t for n, t in expected.items() if _is_beside(n, t) and _last(n) in kinds}
+        sources = {n: t for n, t in given.items() if _is_beside(n, t) and _last(n) in kinds}
+        values |= targets
+        sizes = {1, *(tensor.numel() for tensor in targets.values())}
+        fits = len(sources) == len(targets) == 1 and {tensor.numel() for tensor in sources.values()} <= sizes
+        if sources and not fits:
+            left += sources
+        elif sources:
+            (name, own), (theirs,) = next(iter(targets.items())), sources.values()
+            values[name] = theirs.flatten().expand(own.numel()).reshape(own.shape).to(own.dtype)
+            if not torch.allclose(values[name], own, atol=1e-3):
+                shown = ", ".join(f"{value:.4g}" for value in values[name].flatten().tolist())
+                said.append(f"{kinds[0]} of its own normalisation: {shown}")
+        elif targets and kinds is _MEAN:
+            said.append("no normalisation in it: mean and standard deviation are those of the data or the network")
+    return values, tuple(left), tuple(said)
 
 
 def _last(name: str) -> str:

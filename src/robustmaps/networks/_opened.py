@@ -110,7 +110,7 @@ class OpenedNetwork:
         data = None if self.data is None else {**asdict(self.data), **shared}
         norm, eps = self.budget or (None, None)
         return {
-            "model": {"name": self.recipe.spec, **asdict(self.recipe.fit)},
+            "model": {"name": self.recipe.spec, **_described(self.recipe.fit)},
             "enlarge": [dict(change) for change in self.recipe.enlargements],
             "trained": self.trained,
             "data": data,
@@ -144,6 +144,12 @@ class OpenedNetwork:
         size = _tuple_of(int, about.get("image_size"))
         trained = bool(about.get("trained", True))
         return OpenedNetwork(made.model, recipe, trained, data, budget, made.image_px, classes, size)
+
+
+def _described(fit: Fit) -> dict[str, Any]:
+    """Without what is younger than version 0.1, if it is as usual: weights are known by the hash of their file."""
+    values = asdict(fit)
+    return {k: v for k, v in values.items() if k not in ("init", "pool") or v != getattr(Fit, k)}
 
 
 def _tuple_of(kind: type[T], values: Sequence[T] | None) -> tuple[T, ...] | None:

@@ -240,7 +240,8 @@ def _evaluate_again(record: RunRecord, done: TrainedRun, watcher: Watcher) -> It
         which = recorded.weights or RUN_WEIGHTS[0]
         try:
             model = models.get(which) or models.setdefault(which, open_checkpoint(done.folder, which).model)
-            again = _again(recorded, model, done, made, watcher)
+            mine = {key: each for key, each in made.items() if each.weights == recorded.weights}
+            again = replace(_again(recorded, model, done, mine, watcher), weights=recorded.weights)
         except InputError as error:
             yield Again(name, recorded, None, str(error))
             continue
@@ -266,9 +267,7 @@ def _again(
     if _is_combined(recorded):
         return _worst_again(recorded, made)
     carried = recorded.stages and recorded.stages[0]["attacked"] < int(recorded.clean_correct.sum())
-    smaller = [
-        each for each in made.values() if each.eps < recorded.eps and each.images_sha256 == recorded.images_sha256
-    ]
+    smaller = [each for each in made.values() if each.eps < recorded.eps and _of_one_curve(each, recorded)]
     if carried and not smaller:
         raise InputError("it carries on from an evaluation at a smaller radius that is not there")
     before = max(smaller, key=lambda each: each.eps) if carried else None
@@ -289,11 +288,21 @@ def _again(
     return again if recorded.misclassified is None else with_consistency(model, x, each, again, **options)
 
 
+def _of_one_curve(one: Evaluation, other: Evaluation) -> bool:
+    """Whether they differ in nothing but their radius, and what follows from it."""
+
+    def attacks_of(evaluation: Evaluation) -> list[dict[str, Any]]:
+        return [{k: v for k, v in each.items() if k not in ("eps", "step_size")} for each in evaluation.attacks]
+
+    return (one.images_sha256, one.seed, attacks_of(one)) == (other.images_sha256, other.seed, attacks_of(other))
+
+
 def _worst_again(recorded: Evaluation, made: Mapping[str, Evaluation]) -> Evaluation:
     """The worst case of attacks by themselves, from those of them that were made again."""
     left = [{name: value for name, value in settings.items() if name != ALONE} for settings in recorded.attacks]
     columns: list[Evaluation] = []
-    mine = [each for each in made.values() if (each.eps, each.images_sha256) == (recorded.eps, recorded.images_sha256)]
+    wanted = (recorded.eps, recorded.images_sha256, recorded.seed)
+    mine = [each for each in made.values() if (each.eps, each.images_sha256, each.seed) == wanted]
     while left:
         found = next((each for each in mine if list(each.attacks) == left[: len(each.attacks)]), None)
         if found is None:

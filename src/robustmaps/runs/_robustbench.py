@@ -16,10 +16,11 @@ def model_info(evaluation: Evaluation, checkpoint: Checkpoint, dataset: str) -> 
     """
     robust = f"{100 * evaluation.robust_accuracy.value:.2f}"
     names = [stage["name"] for stage in evaluation.stages]
-    complete = set(names) >= _STANDARD
+    complete = set(names) >= _STANDARD and evaluation.split in (None, "test")
     low, high = (f"{100 * bound:.2f}" for bound in evaluation.robust_accuracy.interval)
+    count, split = len(evaluation.verdicts), evaluation.split or "test"
     footnote = (
-        f"{evaluation.norm}, {', '.join(names)}: {robust} % of {len(evaluation.verdicts)} images, "
+        f"{evaluation.norm}, {', '.join(names)}: {robust} % of {count} {split} images, "
         f"95 % interval [{low}, {high}], seed {evaluation.seed}."
     )
     return {

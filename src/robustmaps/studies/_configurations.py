@@ -1,7 +1,7 @@
 """Runs of one configuration with several seeds, and the evaluation that compares them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +120,7 @@ def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]
     return np.stack([getattr(evaluation, which) for evaluation in evaluations])
 
 
-def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
+def choose_yardstick(runs: Sequence[RunRecord], among: Collection[Yardstick] | None = None) -> Yardstick | None:
     """The evaluation that most configurations have, then most runs; None if there are none.
 
     One of other weights than the best, or of training images, is chosen only if there is no other.
@@ -146,7 +146,7 @@ def choose_yardstick(runs: Sequence[RunRecord]) -> Yardstick | None:
             stick.images,
         )
 
-    return max(found, key=rank, default=None)
+    return max((stick for stick in found if among is None or stick in among), key=rank, default=None)
 
 
 def evaluated_alike(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:

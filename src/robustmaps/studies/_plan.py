@@ -19,7 +19,7 @@ from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data,
 from robustmaps.runs import RunRecord, create_attacks, read_run
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._processes import LocalExecutor, available_cores
-from robustmaps.training import RunFolder
+from robustmaps.training import RunFolder, other_weights
 
 _MOST_JOBS = 8
 
@@ -238,13 +238,13 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
         hashed(config.data, wanted.split, wanted.samples),
         sha256(weights),
     )
-    network = _identity(record)
+    network = _identity(record, wanted.weights)
 
     def name_of(settings: list[dict[str, Any]]) -> str | None:
         for name, e in record.evaluations.items():
             if list(e.attacks) != settings or (e.seed, e.images_sha256, e.checkpoint_sha256) != identity:
                 continue
-            if wanted.consistent and e.misclassified is None:
+            if e.weights != other_weights(weights) or (wanted.consistent and e.misclassified is None):
                 continue
             if network is None or network.matches(e.computes):
                 return name
@@ -263,10 +263,10 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
     return names
 
 
-def _identity(record: RunRecord) -> Identity | None:
+def _identity(record: RunRecord, weights: str) -> Identity | None:
     """The identity of a run's network, whose code may have changed since; None if its code is built in."""
     name = record.config.model.model
     if ":" not in name and models.is_built_in(name):
         return None
     data = load_data(record.config.data)
-    return Identity.of(open_checkpoint(record.folder).model, (data.in_channels, *data.image_size))
+    return Identity.of(open_checkpoint(record.folder, weights).model, (data.in_channels, *data.image_size))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_run_config
-from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import remove, short_hash, write_json, write_text
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.trust import Trust, allow_code, present_trust, trusting
@@ -61,6 +61,15 @@ class RunTask:
             write_text(RunFolder(folder).error, f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
             raise
 
+    def _is_trained(self, folder: Path) -> bool:
+        """Whether it is, and has the weights to evaluate, which earlier versions did not all keep."""
+        if not (folder / "config.yaml").exists() or read_run(folder, skipped=lambda *_: None).status != "finished":
+            return False
+        try:
+            return all(RunFolder(folder).weights(wanted.weights).exists() for wanted in self.evaluations)
+        except InputError:
+            return False
+
     def _work(self, folder: Path, worker: Worker) -> dict[str, float]:
         def watch(progress: Progress) -> None:
             worker.watch(progress)
@@ -68,7 +77,7 @@ class RunTask:
                 raise Interrupted("stopped between two batches")
 
         data = load_data(self.config.data)
-        if not (folder / "config.yaml").exists() or read_run(folder, skipped=lambda *_: None).status != "finished":
+        if not self._is_trained(folder):
             train(self.config, self.out, resume=True, data=data, watcher=worker.watch, should_stop=worker.should_stop)
         figures: dict[str, float] = {}
         for wanted in self.evaluations:

@@ -64,8 +64,8 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
     """
     runs = (read_run(first), read_run(second))
     common = set.intersection(*({Yardstick.of(e) for e in run.evaluations.values()} for run in runs))
-    yardstick = choose_yardstick(runs)
-    if yardstick is None or yardstick not in common:
+    yardstick = choose_yardstick(runs, common)
+    if yardstick is None:
         allowed = ["--allow-code"] * needs_trust(runs[0].config)
         raise InputError(
             f"{first} and {second} have no evaluation in common; evaluate both with the same attack on the same "

@@ -380,7 +380,7 @@ class Loop:
         if not self.clean_weights and self.state.best_epoch:  # of an earlier version
             clean = [record.get("validation_clean_accuracy", -1.0) for record in self.state.history]
             self.state.best_clean = max(clean)
-            if clean[self.state.best_epoch - 1] == self.state.best_clean >= 0:
+            if clean.index(self.state.best_clean) + 1 == self.state.best_epoch and self.state.best_clean >= 0:
                 self.clean_weights = self.best_weights
         torch.set_rng_state(checkpoint["random"].cpu())
         if checkpoint["random_cuda"] is not None and self.device.type == "cuda":

@@ -115,6 +115,8 @@ def _unusual(value: Any) -> Iterator[str]:
     """Settings of a defence that its text leaves out where they are as usual; checkpoints of before have none."""
     for item in fields(value) if is_dataclass(value) else ():
         setting = getattr(value, item.name)
+        if isinstance(setting, nn.Module):  # known by its weights, see `_networks`
+            continue
         if not item.repr and setting not in (item.default, {}):
             yield f"{item.name}={setting!r}"
         yield from _unusual(setting)

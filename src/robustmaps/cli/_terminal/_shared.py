@@ -52,6 +52,15 @@ def open_given(given: "TrainedNetwork", data: str | None) -> "Checkpoint":
     return checkpoint
 
 
+def open_like(given: "TrainedNetwork", run: str | Path) -> "Checkpoint":
+    """A further run, of which the same weights are taken, and whose outputs are in the same order."""
+    from robustmaps.networks import open_checkpoint
+    from robustmaps.training import RUN_WEIGHTS
+
+    which = given.weights if given.weights in RUN_WEIGHTS else None
+    return open_checkpoint(run, which or RUN_WEIGHTS[0], classes=given.classes)
+
+
 def tell(message: str) -> None:
     """Print a line to standard error at once; names in it can't steer the terminal."""
     print(visible(message), file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """A ready study whose runs are made, and what is rendered of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from robustmaps.config import EvaluationConfig, ReadyStudy, Scale
 from robustmaps.engine.progress import Watcher
 from robustmaps.engine.tables import Table
 from robustmaps.report.sections._evaluations import Found, by_yardstick
-from robustmaps.runs import Options, read_run
-from robustmaps.studies import Statistics, SweepPlan, Variant, statistics_of
+from robustmaps.runs import Options, RunRecord, read_run
+from robustmaps.studies import Statistics, SweepPlan, Variant, evaluation_names, statistics_of
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,15 @@ class Made:
 
     @cached_property
     def evaluations(self) -> dict[str, Found]:
-        """By configuration, the evaluations that all of them have: one that was made of a single run is left out."""
-        found = {variant.name: by_yardstick(variant.runs) for variant in self.variants}
+        """By configuration, the study's own evaluations that all of them have, whatever else its runs were given."""
+        found = {variant.name: by_yardstick([self._own(run) for run in variant.runs]) for variant in self.variants}
         shared = set.intersection(*(set(of) for of in found.values()))
         return {name: {stick: e for stick, e in of.items() if stick in shared} for name, of in found.items()}
+
+    def _own(self, run: RunRecord) -> RunRecord:
+        """The run with the evaluations that the study asks for."""
+        names = {name for wanted in self.plan.study.evaluations for name in evaluation_names(run, wanted)}
+        return replace(run, evaluations={name: each for name, each in run.evaluations.items() if name in names})
 
     @property
     def wanted(self) -> EvaluationConfig:
