@@ -106,3 +106,10 @@ def test_killed_and_run_again_it_ends_the_same(run, tmp_path, how):
     for key in ("verdicts", "distances", "robust_accuracy"):
         assert results[0][key] == results[1][key]
     assert not state.parent.exists()
+
+
+def test_transfer_needs_networks_and_names_of_weights_are_known(run, capsys):
+    assert main(["evaluate", run, "--attack", "fgsm", "--transfer"]) == 2
+    assert "--transfer: expected one or more further runs" in capsys.readouterr().err
+    assert main(["evaluate", run, "--weights", "bestrobust"]) == 2
+    assert "weights=bestrobust: expected best, best-clean, last of" in capsys.readouterr().err

@@ -101,6 +101,8 @@ def run(arguments: Sequence[str]) -> None:
         _refuse_beside_corruptions(given)
     if given.transfer:
         _refuse_beside_transfer(given)
+    elif "--transfer" in arguments:
+        raise InputError("--transfer: expected one or more further runs")
     checkpoint = open_given(given.network, given.images.data)
     with attacking() as watch:
         options = Options(

@@ -140,8 +140,8 @@ def weights_file(path: str | Path, which: str = RUN_WEIGHTS[0]) -> Path:
     """
     if which not in RUN_WEIGHTS:
         raise InputError(
-            f"weights={which}: {path} is no network without weights; expected {', '.join(RUN_WEIGHTS)}, or for a file "
-            "of weights the name of its network instead, such as resnet18"
+            f"weights={which}: expected {', '.join(RUN_WEIGHTS)} of {path}; weights of a file go with the "
+            f"name of its network, such as resnet18 --weights {which}"
         )
     weights_path = _weights_in(Path(path), which) if Path(path).is_dir() else Path(path)
     if which != RUN_WEIGHTS[0] and not Path(path).is_dir():
