@@ -11,6 +11,7 @@ from robustmaps.engine.tables import Table
 from robustmaps.report.sections._evaluations import Found, by_yardstick
 from robustmaps.runs import Options, RunRecord, read_run
 from robustmaps.studies import Statistics, SweepPlan, Variant, evaluation_names, statistics_of
+from robustmaps.training import RunFolder
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Made:
         return {name: {stick: e for stick, e in of.items() if stick in shared} for name, of in found.items()}
 
     def _own(self, run: RunRecord) -> RunRecord:
-        """The run with the evaluations that the study asks for."""
+        """The run with the evaluations that the study asks for; with all, where its weights are gone that tell them."""
+        if not RunFolder(run.folder).best.is_file():
+            return run
         names = {name for wanted in self.plan.study.evaluations for name in evaluation_names(run, wanted)}
         return replace(run, evaluations={name: each for name, each in run.evaluations.items() if name in names})
 
