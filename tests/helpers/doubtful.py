@@ -153,6 +153,7 @@ DOUBTFUL: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "images in bounds": (lambda n: Around(n, lambda x: F.hardtanh(x, 0, 1)), "zero-gradients"),
     "without what is not positive": (lambda n: Around(n, lambda x: x.where(x > 0, 0)), "zero-gradients"),
     "dark pixels left out": (lambda n: Around(n, lambda x: F.hardshrink(x, 0.1)), "non-differentiable"),
+    "faint pixels left out": (lambda n: Around(n, lambda x: F.hardshrink(x, 0.05)), "non-differentiable"),
     "what exceeds a threshold": (lambda n: Around(n, lambda x: F.threshold(x, 0.07, 0)), "non-differentiable"),
     "signs": (lambda n: Around(n, lambda x: (x - 0.5).sign() / 2 + 0.5), "zero-gradients"),
     "thermometer": (lambda n: Around(n, thermometer), "non-differentiable"),

@@ -114,7 +114,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(damage: str, begun: RunFolder,
         begun.last.unlink()
     undisturbed, resumed = model(), model()
     fit(undisturbed, data, Standard(), OPTIONS)
-    with pytest.warns(UserWarning, match=r"last.pt: .*; resuming from the checkpoint before it \(epoch 2\)"):
+    with pytest.warns(UserWarning, match=r"last.pt: .*; resuming from the checkpoint before it \(epoch 1\)"):
         fit(resumed, data, Standard(), OPTIONS, out=begun.path, resume=True)
     assert all(torch.equal(a, b) for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True))
     assert (begun.path / "damaged.pt").exists() == (damage != "missing")

@@ -217,7 +217,7 @@ def test_files_that_a_crash_left_behind_are_mended(
 
 
 def test_metrics_hold_each_epoch_once_also_in_between(tmp_path: Path, make_dataset: MakeData) -> None:
-    with pytest.raises(Interrupted, match="epoch 2 of 3, step 2 of 5"):
+    with pytest.raises(Interrupted, match="epoch 2 of 3, step 1 of 5"):
         fit(make_model(), make_dataset(), DEFENSE, OPTIONS, out=tmp_path, should_stop=StopAt({9}))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1]

@@ -105,12 +105,15 @@ class Loop:
         self.best_weights: dict[str, Tensor] = {}
         self.clean_weights: dict[str, Tensor] = {}  # the same tensors, where the same epoch is the best
         self.saved, self.save_s, self.best_saved = time.monotonic(), 0.0, True
+        self.saved_at: tuple[int, int] | None = None  # epoch and step of the checkpoint
         self.settings = settings(model, data, defense, options, validation_attack)
 
     def run(self, events: NoEvents | TensorBoardEvents) -> None:
         """Train to the end."""
         with float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
             while self.state.epoch < self.options.epochs:
+                if self.state.epoch:  # before a step, so that who stops here stops at the same step after a kill
+                    self._stop_if_asked()
                 self._train_epoch()
                 record = self._close_epoch()
                 events.write(record)
@@ -313,7 +316,8 @@ class Loop:
 
     def _stop_if_asked(self) -> None:
         if self.should_stop():
-            self.save()
+            if self.saved_at != (self.state.epoch, self.state.step):
+                self.save()
             place = f"epoch {self.state.epoch + 1} of {self.options.epochs}, step {self.state.step} of {self.steps}"
             self.log(f"stopped at {place}")
             raise Interrupted(place)
@@ -360,6 +364,7 @@ class Loop:
             }
         )
         self.folder.write_history(self.state.history)
+        self.saved_at = (self.state.epoch, self.state.step)
         self.saved = time.monotonic()
         self.save_s = self.saved - began
 
@@ -374,6 +379,7 @@ class Loop:
             self.average.steps = checkpoint["average_steps"]
         self.stepper.carried = checkpoint["carried"]
         self.state = State(**checkpoint["state"])
+        self.saved_at = (self.state.epoch, self.state.step)
         self.sums.load(checkpoint["sums"])
         self.best_weights = checkpoint["best_weights"]
         self.clean_weights = checkpoint.get("clean_weights", {})

@@ -1,7 +1,7 @@
 """Does the gradient predict how the logits change, or do operations without a derivative block it?"""
 
 from robustmaps.evaluation._checks._finding import Outcome, exceeds
-from robustmaps.evaluation._checks._gradients import EXPLAINED, explained
+from robustmaps.evaluation._checks._gradients import EXPLAINED, explained, unseen_pixels
 from robustmaps.evaluation._checks._operations import StraightThrough, find_cuts
 from robustmaps.evaluation._checks._rugged import is_only_rugged
 from robustmaps.evaluation._checks._subject import CheckedNetwork
@@ -21,7 +21,9 @@ def non_differentiable(subject: CheckedNetwork) -> Outcome:
     subject.require_images()
     value = explained(subject)
     part = f"the gradient explains {max(value, 0.0):.2f} of the change of the logits (R2 of finite differences)"
-    unexplained = value < EXPLAINED
+    unseen = None if subject.stochastic else unseen_pixels(subject)
+    part += f", and {unseen}" * (unseen is not None)
+    unexplained = value < EXPLAINED or unseen is not None
     # Attacks on a randomised network can't be compared by how far they get.
     if unexplained and not subject.stochastic and is_only_rugged(subject):
         unexplained = False

@@ -11,7 +11,14 @@ from robustmaps.engine.finite import predictions
 from robustmaps.engine.progress import ignore
 from robustmaps.evaluation._checks._doubt import Doubt, Seen, evenly
 from robustmaps.evaluation._checks._finding import SkippedError, percent
-from robustmaps.evaluation._checks._gradients import CLEARLY, EXPLAINED, blocked_at_edges, explained, vanishing
+from robustmaps.evaluation._checks._gradients import (
+    CLEARLY,
+    EXPLAINED,
+    blocked_at_edges,
+    explained,
+    unseen_pixels,
+    vanishing,
+)
 from robustmaps.evaluation._checks._rugged import is_only_rugged
 from robustmaps.evaluation._checks._structure import (
     BATCH_ROUNDING,
@@ -141,7 +148,9 @@ def _gradients(seen: Seen, rows: Tensor, together: Tensor, stochastic: bool) -> 
     zero, _ = vanishing(subject, quick=True)
     # Finite differences drown in the rounding of half precision.
     coarse = resolution(together) > ROUNDING or any(p.dtype in _HALF for p in seen.model.parameters())
-    fits = stochastic or coarse or explained(subject, quick=True) >= CLEARLY
+    comparable = not stochastic and not coarse
+    unseen = unseen_pixels(subject) if comparable else None
+    fits = not comparable or (unseen is None and explained(subject, quick=True) >= CLEARLY)
     if not zero and (blocked := blocked_at_edges(subject)):
         yield Doubt(
             "zero-gradients",
@@ -161,11 +170,14 @@ def _gradients(seen: Seen, rows: Tensor, together: Tensor, stochastic: bool) -> 
         value = explained(subject)
     except SkippedError:
         return
-    if value < EXPLAINED and not is_only_rugged(subject):
+    if (unseen is not None or value < EXPLAINED) and not is_only_rugged(subject):
+        explains = (
+            f"the gradient explains {max(value, 0.0):.2f} of the change of the logits (R2 of finite differences; at "
+            f"least {EXPLAINED:g} in networks without tricks)"
+        )
         yield Doubt(
             "non-differentiable",
-            f"the gradient explains {max(value, 0.0):.2f} of the change of the logits (R2 of finite differences; at "
-            f"least {EXPLAINED:g} in networks without tricks)",
+            unseen or explains,
             "see what blocks it with `robustmaps diagnose`, and use --attack square",
         )
 
