@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustmaps.engine.device import device_of, has_fast_bf16, resolve_device, resolve_precision
+from robustmaps.engine.device import device_of, resolve_device, resolve_precision
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import atomic, sha256, write_json, write_text
 from robustmaps.engine.numbers import as_fraction, check_at_least, check_eps, check_whole, human, parse_number
@@ -144,19 +144,10 @@ def test_devices_by_name() -> None:
         resolve_device("cuda:99")
 
 
-def test_precision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_by_name() -> None:
     cpu = torch.device("cpu")
     assert resolve_precision("bf16", cpu) == "bf16"
     assert resolve_precision("fp32", cpu) == "fp32"
-    # Dot products of avx512_bf16 without AMX are slower than fp32.
-    for capabilities, precision in (
-        ({"amx_bf16": True, "bf16": True}, "bf16"),
-        ({"amx_bf16": False, "avx512_bf16": True}, "fp32"),
-        ({}, "fp32"),
-    ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
-        assert resolve_precision("auto", cpu) == precision
-    assert not has_fast_bf16(torch.device("mps"))
     with pytest.raises(InputError, match="unknown precision 'fp16'; did you mean 'bf16'"):
         resolve_precision("fp16", cpu)
 

@@ -27,7 +27,8 @@ class Advanced:
 
     Attributes:
         batch_size: images at once (default: what suits the device and its memory, halved where they don't fit)
-        precision: precision of the attack; verdicts are always float32
+        precision: precision of the attack: auto (fp32 or bf16, whichever is faster in a timed pass), fp32, tf32 or
+            bf16; verdicts are always float32
         compile: run the attack through torch.compile
     """
 

@@ -100,6 +100,7 @@ def _train(given: Arguments, begun: Begun) -> None:
         "departures": apart,
         "best_epoch": done.fit.best_epoch,
         "seconds": done.fit.seconds,
+        "forms": done.fit.forms.to_dict(),
         "best": dict(best),
         "last": dict(done.fit.history[-1]),
     }
@@ -116,6 +117,7 @@ def _train(given: Arguments, begun: Begun) -> None:
             if figures
             else f"The weights are those of the last epoch, {done.fit.best_epoch}, since no images were held out."
         ),
+        f"Computed in {done.fit.forms}.",
         f"Run folder: {done.folder}",
         f"Next: {shell('robustmaps', 'evaluate', done.folder, *permission)}",
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -10,14 +9,10 @@ from pathlib import Path
 from robustmaps.data import store
 from robustmaps.data.source import Progress, Source
 from robustmaps.data.store import Stored
+from robustmaps.engine.device import cache_root
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.outputs import alone, publish, remove_folder
 from robustmaps.engine.writing.temporaries import temporary
-
-
-def cache_root(cache_dir: Path | None = None) -> Path:
-    """The given folder, or ``$ROBUSTMAPS_CACHE``, or ``~/.cache/robustmaps``."""
-    return Path(cache_dir or os.environ.get("ROBUSTMAPS_CACHE") or "~/.cache/robustmaps").expanduser()
 
 
 def fetch(

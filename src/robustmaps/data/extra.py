@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robustmaps.data.cache import cache_root
 from robustmaps.data.memory_map import map_rows
 from robustmaps.data.sets import Dataset, Extra, ImageSet
 from robustmaps.data.sources.arrays import check_labels
 from robustmaps.data.sources.npy import DAMAGE, check_announced, read_header, read_member
 from robustmaps.data.store import quick_checksum
 from robustmaps.engine.checked import Damaged
+from robustmaps.engine.device import cache_root
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, short_hash
 from robustmaps.engine.writing.outputs import alone

@@ -1,12 +1,15 @@
-"""Devices, the precisions they are fast in, and whether an error means that their memory ran out."""
+"""The machine: devices and their precisions, its description, its cache, and whether its memory ran out."""
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
 
+from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
 
@@ -40,27 +43,12 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices; elsewhere bf16 is emulated and slower than fp32.
-
-    On x86 this takes AMX: with avx512_bf16 alone, bf16 is slower than fp32 (benchmarks/RESULTS.md).
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16" if platform.machine() in ("x86_64", "AMD64") else "bf16", False))
-
-
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """Resolve ``auto`` to bf16 where the hardware has it, else to fp32; return a named precision unchanged.
+    """Check a precision by name; ``auto`` is not one, but chosen by `robustmaps.engine.speed.choose`.
 
     Raises:
         InputError: the precision is unknown, or TF32 is asked for on anything but a CUDA device.
     """
-    if name == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "tf32" and device.type != "cuda":
         raise InputError(f"precision='tf32' on {device}: only CUDA devices have it; use 'auto' or 'fp32'")
     if name in get_args(Precision):
@@ -125,3 +113,21 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def describe_environment(device: torch.device) -> dict[str, str | int]:
+    """Versions and machine, for records."""
+    return {
+        "robustmaps": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or "none",
+        "platform": platform.platform(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def cache_root(cache_dir: Path | None = None) -> Path:
+    """The given folder, or ``$ROBUSTMAPS_CACHE``, or ``~/.cache/robustmaps``."""
+    return Path(cache_dir or os.environ.get("ROBUSTMAPS_CACHE") or "~/.cache/robustmaps").expanduser()

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps._version import __version__
-from robustmaps.attacks import Attack, check_batch
+from robustmaps.attacks import Attack, check_batch, passes
 from robustmaps.engine.device import device_name, device_of, resolve_precision
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import fitting_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.speed import Form, attack_pass, choose
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
 from robustmaps.evaluation._doubts import doubts
@@ -25,6 +26,9 @@ from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning
 from robustmaps.evaluation._state import Found, StateFolder
 from robustmaps.evaluation._trial import try_batches
+
+# Images that passes are timed with, and forward passes that an attack takes of an image where it does not say.
+_USUAL_BATCH, _USUAL_PASSES = 64, 100.0
 
 
 def _nothing() -> None:
@@ -73,7 +77,8 @@ def evaluate(
         batch_size: images per batch; None for the device's usual size, if it fits in memory. It is halved if memory
             runs out.
         seed: seed of all random draws.
-        precision: precision of the view: ``auto``, ``fp32``, ``tf32`` (on CUDA) or ``bf16``.
+        precision: precision of the view: ``auto`` (timed, if there is enough to do), ``fp32``, ``tf32`` (on CUDA) or
+            ``bf16``.
         compile: use ``torch.compile`` for the view.
         engine: an engine for ``model`` to use instead of a new one; replaces ``precision`` and ``compile``.
         state: a folder for the results of each batch, from which the same call resumes, with the same result.
@@ -105,8 +110,6 @@ def evaluate(
         check_eight_bit(x)
     device = device_of(model)
     given = engine
-    if engine is None:
-        engine = AttackEngine(model, ViewOptions(precision=resolve_precision(precision, device), compile=compile))
     images, described = images_sha256(x, y), attack_settings(attacks, eight_bit=eight_bit, every=every)
     example = x[:8].float().to(device)
     with torch.no_grad():
@@ -117,12 +120,17 @@ def evaluate(
     folder = None
     if state is not None and network is not None:
         folder = StateFolder(state, network, {"set of images": images, "attack": described, "seed": seed})
+    found = folder.load() if folder else None
+    begun = found is not None
+    if engine is None:
+        few = slice(batch_size or _USUAL_BATCH)
+        usual = (x[few].float().to(device), y[few].to(device))
+        form = _form(precision, compile, model, usual, attacks, len(x), found)
+        engine = AttackEngine(model, ViewOptions(precision=form.precision, compile=form.compile))
     with ExitStack() as stack:
         # The view first, so that its copy is made before the network changes.
         view = stack.enter_context(engine.view(example))
         plain = stack.enter_context(plain_view(model))
-        found = folder.load() if folder else None
-        begun = found is not None
         if found is None:
             found = _begin(len(x), batch_size or fitting_batch(plain, example), smaller, images, network)
         elif batch_size is not None:
@@ -133,6 +141,7 @@ def evaluate(
                 "torch": torch.__version__,
                 "robustmaps": __version__,
                 "precision": engine.options.precision,
+                **({"compiled": True} if engine.options.compile else {}),
             }
         )
         keep = stack.enter_context(_timed(found, folder, flush))
@@ -169,6 +178,26 @@ def evaluate(
         computes=None if network is None else network.computes,
         perturbations=tuple(found.perturbations or ()),
     )
+
+
+def _form(
+    precision: str,
+    compile: bool,  # noqa: A002
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    attacks: Sequence[Attack],
+    samples: int,
+    found: Found | None,
+) -> Form:
+    """How attacks are computed: as before if the evaluation is resumed and nothing else is asked for."""
+    x, y = batch
+    if found is not None and found.sessions and precision == "auto":
+        before = found.sessions[-1]
+        return Form(resolve_precision(str(before.get("precision", "fp32")), x.device), bool(before.get("compiled")))
+    known = [passes(attack) for attack in attacks]
+    gradients = sum(_USUAL_PASSES if each is None else each for each in known) / 2
+    work = samples * gradients / max(len(x), 1)
+    return choose(precision, compile, model, x, y, work, what="attack", make=attack_pass(model)).form
 
 
 def _begin(samples: int, batch_size: int, smaller: Evaluation | None, images: str, network: Identity | None) -> Found:

@@ -29,7 +29,7 @@ from robustmaps.evaluation import (
 from robustmaps.networks import choose_images, open_checkpoint, resolve
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._train import TrainedRun, train
-from robustmaps.training import RUN_WEIGHTS, RunFolder, load_weights
+from robustmaps.training import RUN_WEIGHTS, Forms, RunFolder, load_weights
 
 
 class NotReproduced(Exception):  # noqa: N818 - nothing failed: the comparison has a result
@@ -168,9 +168,11 @@ def reproduce(
         raise InputError(f"{folder.path}: already exists and was not made by reproduce; choose another --out")
     folder.claim()
     write_json(folder.reproduction, {"reproduces": str(record.folder)})
+    recorded_forms = record.environment.get("forms")
+    forms = Forms.of(recorded_forms) if isinstance(recorded_forms, Mapping) else None
     with _threads(record.environment.get("threads")):
         if epochs is None:
-            done = train(resolved, out, resume=True, watcher=watcher)
+            done = train(resolved, out, resume=True, watcher=watcher, forms=forms)
             weights = _largest_difference(RunFolder(record.folder).best, folder.best)
             evaluations = tuple(_evaluate_again(record, done, watcher))
         else:
@@ -182,6 +184,7 @@ def reproduce(
                     resume=True,
                     watcher=watcher,
                     should_stop=lambda: len(folder.read_history()) >= epochs,
+                    forms=forms,
                 )
     compared = finished if epochs is None else epochs
     return Reproduction(
@@ -276,6 +279,7 @@ def _again(
         "batch_size": recorded.environment.get("batch_size"),
         "seed": recorded.seed,
         "precision": str(recorded.environment.get("precision", "auto")),
+        "compile": bool(recorded.environment.get("compiled")),
         "eight_bit": eight_bit,
         "smaller": before,
         "watcher": watcher,

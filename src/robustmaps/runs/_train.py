@@ -24,7 +24,7 @@ from robustmaps.networks import (
     weights_file,
 )
 from robustmaps.runs._defenses import create_defense
-from robustmaps.training import FitResult, RunFolder, fit
+from robustmaps.training import FitResult, Forms, RunFolder, fit
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def train(
     data: Dataset | None = None,
     watcher: Watcher = ignore,
     should_stop: Callable[[], bool] = lambda: False,
+    forms: Forms | None = None,
 ) -> TrainedRun:
     """Train a configuration in its own folder below ``out``.
 
@@ -69,6 +70,7 @@ def train(
         data: the data set, if already loaded.
         watcher: receives progress reports.
         should_stop: called after each step; if True, saves a checkpoint and raises `training.Interrupted`.
+        forms: how to compute, instead of choosing by the configuration; see `training.fit`.
 
     Raises:
         InputError: the configuration is invalid, or the run exists and ``resume`` is False.
@@ -105,6 +107,7 @@ def train(
         description={DESCRIPTION: json.dumps(_description(config, network, data))},
         watcher=watcher,
         should_stop=should_stop,
+        forms=forms,
     )
     return TrainedRun(folder.path, config, network.model, data, result)
 

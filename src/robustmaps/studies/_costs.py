@@ -13,13 +13,14 @@ from robustmaps.config import EvaluationConfig, RunConfig
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense, ReplayingDefense, at, validation_attack
 from robustmaps.engine.calling import network_logits
+from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.view import plain_view
 from robustmaps.models import count_flops
 from robustmaps.networks import ResolvedRun, create_network, image_cost
 from robustmaps.runs import create_attacks, create_defense
-from robustmaps.training import fit
+from robustmaps.training import choose_forms, fit
 
 _QUARTERS = (0.125, 0.375, 0.625, 0.875)
 _TIMED_STEPS = 3
@@ -163,14 +164,18 @@ def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> float | None:
     none = replace(data.validation, images=data.validation.images[:0], labels=data.validation.labels[:0])
     # The learning rate does not affect the time, but the steps would end if it were too large.
     options = replace(config.training, tensorboard=False, epochs=_TIMED_STEPS + 1, schedule="constant", lr=1e-9)
-    model = create_network(run, data).model
+    model, defense = create_network(run, data).model, create_defense(config.defense, run.helper)
     with _threads(threads), suppress(Interrupted, RuntimeError, MemoryError):
+        model.to(device := resolve_device(options.device))
+        x = few.subset(min(len(few), config.training.batch_size)).tensors()[0].to(device)
+        forms = choose_forms(model, data, defense, config.training, validation_attack(defense.attack), x)
         fit(
             model,
             replace(data, train=few, validation=none),
-            create_defense(config.defense, run.helper),
+            defense,
             options,
             should_stop=enough,
+            forms=forms,
         )
     if len(moments) < 2:
         return None

@@ -7,6 +7,7 @@ from robustmaps.engine.lazy import lazy
 if TYPE_CHECKING:
     from robustmaps.engine.errors import Interrupted
     from robustmaps.training._fit import FitResult, fit
+    from robustmaps.training._forms import Forms, choose_forms
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._run_folder import RUN_WEIGHTS, RunFolder, best_epoch, kept_epochs, other_weights
@@ -19,12 +20,14 @@ __all__ = [
     "CatastrophicOverfitting",
     "Diverged",
     "FitResult",
+    "Forms",
     "Interrupted",
     "RunFolder",
     "TrainOptions",
     "Trainee",
     "Weights",
     "best_epoch",
+    "choose_forms",
     "fit",
     "kept_epochs",
     "load_weights",

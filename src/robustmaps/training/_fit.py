@@ -15,11 +15,12 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
 from robustmaps.defenses import validation_attack as recommended_validation_attack
-from robustmaps.engine.environment import describe_environment
+from robustmaps.engine.device import describe_environment, resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import check_values, modes_restored
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
+from robustmaps.training._forms import Forms, kept_forms
 from robustmaps.training._loop import Loop
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder
@@ -36,12 +37,14 @@ class FitResult:
         best_epoch: the epoch, from 1, whose weights the network now has.
         seconds: time of training and validation, over all calls.
         folder: the run folder, if any.
+        forms: how its passes were computed.
     """
 
     history: tuple[Mapping[str, Any], ...]
     best_epoch: int
     seconds: float
     folder: Path | None
+    forms: Forms
 
 
 def fit(
@@ -56,6 +59,7 @@ def fit(
     description: Mapping[str, str] | None = None,
     watcher: Watcher = ignore,
     should_stop: Callable[[], bool] = lambda: False,
+    forms: Forms | None = None,
 ) -> FitResult:
     """Train a network in place; it ends with the weights of the best epoch.
 
@@ -76,6 +80,7 @@ def fit(
         description: strings stored in the header of ``best.safetensors``.
         watcher: called about twice a second.
         should_stop: called after each step; True saves a checkpoint and raises `Interrupted`.
+        forms: how to compute instead of choosing by the options; a run that is resumed keeps what it began with.
 
     Raises:
         InputError: there are no training images, the network has no values or nothing to train, or ``out`` contains a
@@ -103,6 +108,10 @@ def fit(
             stack.enter_context(folder.locked())
             if folder.begun and not resume:
                 raise InputError(f"{folder.path} already contains a run; resume it or choose another folder")
+        checkpoint = None
+        if folder is not None and folder.begun:
+            checkpoint = folder.load_last(resolve_device(options.device))
+            forms = kept_forms(checkpoint, folder.read_environment(), options)
         # Undo the loop's channels-last order and gradients.
         stack.callback(model.zero_grad, set_to_none=True)
         stack.callback(_make_contiguous, model)
@@ -116,6 +125,7 @@ def fit(
             description or {},
             watcher,
             should_stop,
+            forms,
         )
         stack.enter_context(torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []))
         stack.enter_context(modes_restored(model))
@@ -124,17 +134,22 @@ def fit(
             open_events(folder.path / "tensorboard" if folder is not None and options.tensorboard else None)
         )
         if folder is not None:
-            if folder.begun:
-                loop.load(folder)
-            precision = loop.engine.options.precision
-            folder.write_environment({**describe_environment(loop.device), "precision": precision})
+            if checkpoint is not None:
+                loop.load(folder, checkpoint)
+            kinds = {"precision": loop.forms.attack.form.precision, "forms": loop.forms.to_dict()}
+            folder.write_environment({**describe_environment(loop.device), **kinds})
+            loop.log(f"computing in {loop.forms}")
             loop.log(f"training from epoch {loop.state.epoch + 1}, step {loop.state.step} of {loop.steps}")
         loop.run(events)
         model.load_state_dict(loop.best_weights)
         if folder is not None:
             folder.log_finish(loop.state.best_epoch)
     return FitResult(
-        tuple(loop.state.history), loop.state.best_epoch, loop.state.seconds, None if folder is None else folder.path
+        tuple(loop.state.history),
+        loop.state.best_epoch,
+        loop.state.seconds,
+        None if folder is None else folder.path,
+        loop.forms,
     )
 
 

@@ -16,7 +16,7 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
 from robustmaps.engine.calling import to_channels_last
-from robustmaps.engine.device import float32_products, resolve_device, resolve_precision
+from robustmaps.engine.device import float32_products, resolve_device
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.modes import hidden_modules, modes_restored, move
 from robustmaps.engine.progress import Progress, Watcher
@@ -25,6 +25,7 @@ from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
 from robustmaps.training._data_wait import Waiting
+from robustmaps.training._forms import Forms, choose_forms
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder, kept_epochs, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
@@ -61,10 +62,9 @@ class Loop:
         description: Mapping[str, str],
         watcher: Watcher,
         should_stop: Callable[[], bool],
+        forms: Forms | None,
     ) -> None:
         self.device = resolve_device(options.device)
-        precision = resolve_precision(options.precision, self.device)
-        self.engine = AttackEngine(model, ViewOptions(precision=precision, compile=options.compile))
         for hidden in hidden_modules(model):
             warnings.warn(
                 f"the network keeps {hidden} where PyTorch does not see it: it is neither trained nor saved; use "
@@ -73,20 +73,24 @@ class Loop:
             )
         move(model, self.device)
         self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
-        few = data.train.subset(torch.arange(min(8, len(data.train)))).tensors()[0].to(self.device)
-        channels_last = self.engine.settle(few).channels_last
+        # The usual batch size, for which the network is compiled.
+        self.part = math.ceil(options.batch_size / options.accumulate)
+        usual = data.train.subset(torch.arange(min(self.part, len(data.train)))).tensors()[0].to(self.device)
+        self.validation_attack = _stopping_early(validation_attack)
+        self.forms = forms or choose_forms(model, data, defense, options, self.validation_attack, usual)
+        form = self.forms.attack.form
+        self.engine = AttackEngine(model, ViewOptions(precision=form.precision, compile=form.compile))
+        channels_last = self.engine.settle(usual[:8]).channels_last
         if channels_last:
             to_channels_last(model)
             if self.average is not None:
                 to_channels_last(self.average.model)
         self.model = model
-        # The usual batch size, for which the network is compiled.
-        self.part = math.ceil(options.batch_size / options.accumulate)
-        self.trainee = Trainee(model, precision, options.compile, self.part, channels_last=channels_last)
+        form = self.forms.training.form
+        self.trainee = Trainee(model, form.precision, form.compile, self.part, channels_last=channels_last)
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train
-        self.validation_attack = _stopping_early(validation_attack)
         if folder is not None:
             check_writable(model)
         self.folder, self.description = folder, description
@@ -308,7 +312,7 @@ class Loop:
         if not math.isfinite(figures["loss"]):
             place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
             self.log(f"diverged at {place}")
-            hint = " or precision fp32" if self.engine.options.precision == "bf16" else ""
+            hint = " or precision fp32" if "bf16" in str(self.forms.to_dict()) else ""
             raise Diverged(
                 f"the loss became {figures['loss']} at {place}; try a smaller lr than {self.options.lr:g}{hint}"
             )
@@ -350,6 +354,7 @@ class Loop:
         self.folder.save_last(
             {
                 "settings": self.settings,
+                "forms": self.forms.to_dict(),
                 "state": asdict(self.state),
                 "sums": self.sums.to_dict(),
                 "model": self.model.state_dict(),
@@ -368,9 +373,8 @@ class Loop:
         self.saved = time.monotonic()
         self.save_s = self.saved - began
 
-    def load(self, folder: RunFolder) -> None:
-        """Resume the run in the folder."""
-        checkpoint = folder.load_last(self.device)
+    def load(self, folder: RunFolder, checkpoint: Mapping[str, Any]) -> None:
+        """Resume the run in the folder from its checkpoint."""
         check_settings(folder.path, checkpoint["settings"], self.settings)
         self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])

@@ -36,8 +36,8 @@ class TrainOptions:
             batch-norms and weight perturbations then see a part at a time
         seed: seed of all random draws
         device: device to compute on: auto, cpu, cuda, cuda:1 or mps
-        precision: precision: auto (bf16 where the hardware has it), fp32, tf32 (float32 with TF32 products, on CUDA
-            only) or bf16
+        precision: precision: auto (fp32 or bf16, whichever a timed pass of this network shows to be faster, compiled if
+            the run is long), fp32, tf32 (float32 with TF32 products, on CUDA only) or bf16
         compile: run attack and training step through torch.compile; pays off after a minute of training
         validate_every: epochs between two validations; the last epoch is always validated
         checkpoint_every_s: seconds between two checkpoints within an epoch

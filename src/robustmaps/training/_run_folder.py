@@ -230,13 +230,18 @@ class RunFolder:
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Record the run's software and hardware; those of earlier calls, if others, are kept under ``before``."""
-        try:
-            found = read_json(self.environment)
-            before = [*found.pop("before", ()), found]
-        except (OSError, ValueError, TypeError):
-            before = []
+        found = self.read_environment()
+        earlier = found.pop("before", [])
+        before = [*(earlier if isinstance(earlier, list) else []), found] if found else []
         others = [each for each in before if each != environment]
         write_json(self.environment, {**environment, **({"before": others} if others else {})})
+
+    def read_environment(self) -> dict[str, Any]:
+        """The run's software and hardware; empty if not recorded."""
+        try:
+            return read_json(self.environment)
+        except (OSError, ValueError):
+            return {}
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint atomically, and keep the one before."""

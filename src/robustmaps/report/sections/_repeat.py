@@ -51,7 +51,7 @@ def _environments(study: Statistics) -> Table:
     for run in study.runs:
         for key, value in run.environment.items():
             counts = found.setdefault(key, {})
-            text = _earlier(value, run.environment) if key == "before" else str(value)
+            text = _earlier(value, run.environment) if key == "before" else _plain(value)
             counts[text] = counts.get(text, 0) + 1
     rows = [
         (key, "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items()))
@@ -60,11 +60,17 @@ def _environments(study: Statistics) -> Table:
     return table(("what", "version or device"), rows, f"Environment of the {'runs' if len(study.runs) > 1 else 'run'}")
 
 
+def _plain(value: Any) -> str:
+    return ", ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
 def _earlier(sessions: Any, now: Mapping[str, Any]) -> str:
     """What was different in the sessions before the last one."""
     each = sessions if isinstance(sessions, list) else []
     changes = (
-        ", ".join(f"{k} {v}" for k, v in one.items() if now.get(k) != v) for one in each if isinstance(one, dict)
+        ", ".join(f"{k} {_plain(v)}" for k, v in one.items() if now.get(k) != v)
+        for one in each
+        if isinstance(one, dict)
     )
     return "; then ".join(changes)
 
