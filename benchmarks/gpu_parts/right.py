@@ -237,6 +237,7 @@ def _defenses(helper: nn.Module) -> dict[str, Callable[[Setting], Defense]]:
         **{f"{name}-awp": lambda s, make=make: defenses.AWP(make(s), gamma=0.005) for name, make in inner.items()},
         "fast-at": lambda s: defenses.FastAT(PGD(eps=s.eps, steps=1)),
         "n-fgsm": lambda s: defenses.NFGSM(NoiseFGSM(eps=s.eps)),
+        "liet": lambda s: defenses.LIET(FGSM(eps=s.eps)),
         "free-at": lambda s: defenses.FreeAT(FGSM(eps=s.eps)),
     }
 

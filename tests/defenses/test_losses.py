@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustmaps.attacks import PGD, NoiseFGSM
+from robustmaps.attacks import FGSM, PGD, NoiseFGSM
 from robustmaps.defenses import (
     ALP,
     AT,
     DAJAT,
     FAT,
     HAT,
+    LIET,
     MART,
     NFGSM,
     TRADES,
@@ -381,6 +382,8 @@ DEFENCES: list[Defense] = [
     DAJAT(PGD(eps=0.1)),
     FastAT(PGD(eps=0.1, steps=1, step_size=0.125)),
     NFGSM(),
+    LIET(FGSM(eps=0.1)),
+    LIET(FGSM(eps=8 / 255)),
 ]
 
 

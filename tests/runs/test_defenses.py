@@ -37,6 +37,7 @@ def test_parameters_left_out_are_those_of_the_papers() -> None:
         "dajat": defenses.DAJAT(),
         "fast-at": defenses.FastAT(),
         "n-fgsm": defenses.NFGSM(),
+        "liet": defenses.LIET(),
         "free-at": defenses.FreeAT(),
         "standard": defenses.Standard(),
     }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import FGSM, PGD
 from robustmaps.data import Augmentation, Dataset, ImageSet, batches
-from robustmaps.defenses import AT, AWP, DAJAT, FAT, HAT, MART, TRADES, Defense, FastAT, FreeAT, Loss, Standard
+from robustmaps.defenses import AT, AWP, DAJAT, FAT, HAT, LIET, MART, TRADES, Defense, FastAT, FreeAT, Loss, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.training import CatastrophicOverfitting, Interrupted, TrainOptions, fit
 from robustmaps.training._targets import cutmix, smoothed
@@ -222,6 +222,7 @@ RESUMED = [
     (AWP(AT(PGD(eps=0.1, steps=1)), gamma=0.01), {"swa": 0.3, "cutmix": 0.5, "label_smoothing": 0.1}),
     (TRADES(PGD(eps=0.1, steps=1, loss="kl", start="normal")), {"eps_warmup": 1.5, "accumulate": 2, "clip_grad": 1.0}),
     (FAT(PGD(eps=0.1, steps=2)), {"ema": 0.9}),
+    (LIET(FGSM(eps=0.1)), {"ema": 0.9, "cutmix": 0.5}),
     (MART(PGD("l2", eps=0.5, steps=1)), {"cutmix": 0.5}),
     (AWP(DAJAT(PGD(eps=0.1), copies=1), warmup=0.4), {"ema": 0.9}),
     (HAT(plain_net(), PGD(eps=0.1, steps=1)), {}),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from robustmaps.attacks._fab import FAB
     from robustmaps.attacks._fgsm import FGSM
     from robustmaps.attacks._foolbox import Foolbox
-    from robustmaps.attacks._geometry import norms, project, shrink, steepest
+    from robustmaps.attacks._geometry import norms, project, shrink, steepest, uniform_in_ball
     from robustmaps.attacks._losses import kl_divergence, logit_margin
     from robustmaps.attacks._noise_fgsm import NoiseFGSM
     from robustmaps.attacks._pgd import PGD
@@ -58,6 +58,7 @@ __all__ = [
     "shrink",
     "steepest",
     "takes",
+    "uniform_in_ball",
 ]
 
 __getattr__, __dir__ = lazy(__name__, __file__)

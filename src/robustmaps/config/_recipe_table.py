@@ -159,6 +159,7 @@ _TITLES = {
     "dajat-awp": "DAJAT with AWP",
     "fast-at": "fast AT",
     "n-fgsm": "N-FGSM",
+    "liet": "LIET",
     "free-at": "free AT",
 }
 
@@ -210,6 +211,7 @@ _DIGITS_DEFENSES: Mapping[str, dict[str, Any]] = {
     "fat-trades": {"eps": 0.15, "steps": 5},
     "fast-at": {"eps": 0.15},
     "n-fgsm": {"eps": 0.15},
+    "liet": {"eps": 0.15},
     "free-at": {"eps": 0.15, "epochs": 5},
     "dajat-awp": {"eps": 0.15, "ema": 0.99},
 }

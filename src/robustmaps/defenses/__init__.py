@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from robustmaps.defenses._dajat import DAJAT
     from robustmaps.defenses._fat import FAT, FriendlyTRADES
     from robustmaps.defenses._hat import HAT
+    from robustmaps.defenses._liet import LIET
     from robustmaps.defenses._registry import DefenseRow, check_parameters, create, find, is_attacked, listed, register
     from robustmaps.defenses._schedule import at, scaled, validation_attack
     from robustmaps.defenses._standard import Standard
@@ -23,6 +24,7 @@ __all__ = [
     "DAJAT",
     "FAT",
     "HAT",
+    "LIET",
     "MART",
     "NFGSM",
     "TRADES",
