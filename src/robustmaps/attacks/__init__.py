@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
+    from robustmaps.attacks._a3 import A3
     from robustmaps.attacks._apgd import APGD
     from robustmaps.attacks._autoattack import PARTS, AutoAttack
     from robustmaps.attacks._base import Attack, check_batch, check_labels
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from robustmaps.attacks._watched import WatchedAttack
 
 __all__ = [
+    "A3",
     "APGD",
     "FAB",
     "FGSM",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from robustmaps.attacks._a3 import A3
 from robustmaps.attacks._apgd import APGD
 from robustmaps.attacks._batching import fork, seeds
 from robustmaps.attacks._fab import FAB
@@ -55,6 +56,10 @@ def _fab(attack: "AutoAttack", *, targeted: bool, restarts: int = 1) -> WatchedA
     )
 
 
+def _a3(attack: "AutoAttack") -> WatchedAttack:
+    return A3(attack.norm, attack.eps, batch_size=attack.batch_size, discard=attack.patience is not None)
+
+
 def _square(attack: "AutoAttack") -> WatchedAttack:
     return Square(attack.norm, attack.eps, patience=attack.patience)
 
@@ -83,6 +88,7 @@ VERSIONS: dict[str, tuple[Make, ...]] = {
     ),
     # For randomised networks: gradients averaged over 20 passes.
     "rand": (partial(_apgd, loss="ce", eot=20), partial(_apgd, loss="dlr", eot=20)),
+    "a3": (_a3,),
     "rapid": (partial(_apgd, loss="ce", steps=10), partial(_apgd, loss="dlr-t", steps=20, targets=3)),
 }
 
