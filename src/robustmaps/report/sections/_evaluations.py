@@ -99,7 +99,7 @@ def _consistent(of: Sequence[Evaluation]) -> Cell | str:
 def _distance(of: Sequence[Evaluation], norm: str) -> Cell | str:
     """The mean over the broken images of one seed, or over the seeds' means."""
     means = [evaluation.mean_distances[norm] for evaluation in of if norm in evaluation.mean_distances]
-    if not means or len(means) < len(of):
+    if not means or not all(evaluation.perturbations for evaluation in of):
         return NONE
     mean: Measured = means[0] if len(means) == 1 else over_seeds([each.value for each in means])
     return Cell(str(mean), mean.value)
