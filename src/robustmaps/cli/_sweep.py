@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
     resolver = Resolver()
     study = read_study(given.study, resolver.complete)
     out = given.out or given.study.with_suffix("")
-    plan = plan_sweep(study, out, jobs=given.jobs, threads=given.threads, resolver=resolver)
+    plan = plan_sweep(study, out, jobs=given.jobs, threads=given.threads, resolver=resolver, dry=given.dry_run)
     output = Output(given.json)
     if given.dry_run:
         output.result(plan.to_dict(), *plan_texts(plan))
@@ -114,7 +114,7 @@ def plan_texts(plan: "SweepPlan") -> list[object]:
     columns = (*(key.replace("_", " ") for key in keys), "runs", "missing", "operations", "time")
     listed = table(columns, rows, words=len(keys))
     measured = dict.fromkeys(run.estimate.measured for run in plan.missing)
-    unknown = any(run.estimate.evaluation_flops is None for run in plan.runs)
+    unknown = any(run.estimate.evaluation_flops is None and run.estimate.image_flops for run in plan.runs)
     return [
         listed,
         plan_line(plan),
@@ -144,22 +144,27 @@ def plan_line(plan: "SweepPlan") -> str:
 
 
 def _statistics_texts(found: "Statistics") -> list[object]:
-    rows = [
-        (
-            each.name,
-            str(len(each.evaluated)),
-            percent_cell(each.clean),
-            percent_cell(each.robust),
-            "" if each.deviations[1] is None else f"{100 * each.deviations[1]:.1f}",
+    """A row per configuration, with a column for each evaluation at the same budget on the same images."""
+    columns = [found.yardstick] if found.yardstick is not None and not found.columns else list(found.columns)
+    rows = []
+    for each in found.compared:
+        rates = found.columns or {columns[0]: {each.name: each.robust}}
+        rows.append(
+            (
+                each.name,
+                str(len(each.evaluated)),
+                percent_cell(each.clean),
+                *(percent_cell(rates[stick][each.name]) if each.name in rates[stick] else "" for stick in columns),
+                "" if each.deviations[1] is None else f"{100 * each.deviations[1]:.1f}",
+            )
         )
-        for each in found.compared
-    ]
-    listed = table(("configuration", "seeds", "clean [95 %]", "robust [95 %]", "sd"), rows, words=1)
-    under = []
-    if found.yardstick is not None:
-        under = [f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."]
+    if not rows or found.yardstick is None:
+        return []
+    titles = [f"{stick.title} [95 %]" for stick in columns] if found.columns else ["robust [95 %]"]
+    listed = table(("configuration", "seeds", "clean [95 %]", *titles, "sd"), rows, words=1)
     above = [found.title] if found.title else []
-    return [*above, listed, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+    under = f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."
+    return [*above, listed, under, *found.sentences(), *(f"Note: {note}" for note in found.notes)]
 
 
 def _result_texts(result: "SweepResult", allowed: Sequence[str]) -> list[object]:

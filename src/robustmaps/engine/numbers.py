@@ -65,6 +65,12 @@ def check_whole(name: str, value: int, least: int) -> None:
         raise InputError(f"{name}={value!r}: expected a whole number of at least {least}")
 
 
+def exact(number: float) -> str:
+    """The number as a fraction if that is read back as the same, otherwise with all digits."""
+    fraction = as_fraction(number)
+    return fraction if parse_number(fraction) == number else repr(number)
+
+
 def human(number: float, unit: str = "") -> str:
     """Format a number with three significant digits and an SI prefix.
 

@@ -120,11 +120,21 @@ def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]
     return np.stack([getattr(evaluation, which) for evaluation in evaluations])
 
 
+def by_yardstick(runs: Sequence[RunRecord]) -> dict[Yardstick, list[Evaluation]]:
+    """Evaluations by what they share, one per seed."""
+    found: dict[Yardstick, list[Evaluation]] = {}
+    for run in runs:
+        for stick, evaluation in {Yardstick.of(e): e for e in run.evaluations.values()}.items():
+            found.setdefault(stick, []).append(evaluation)
+    return found
+
+
 def choose_yardstick(runs: Sequence[RunRecord], among: Collection[Yardstick] | None = None) -> Yardstick | None:
     """The evaluation that most configurations have, then most runs; None if there are none.
 
     One of other weights than the best, or of training images, is chosen only if there is no other.
-    Ties go to the training budget, then to the most images, then to the attacks that broke the most.
+    Ties go to the training budget, then to the most images, then to the attacks that broke the most, then to the worst
+    case of several attacks.
     """
     found: dict[Yardstick, list[tuple[RunRecord, Evaluation]]] = {}
     for run in runs:
@@ -142,6 +152,7 @@ def choose_yardstick(runs: Sequence[RunRecord], among: Collection[Yardstick] | N
             sum((defense.norm, defense.eps) == (stick.norm, stick.eps) for defense in defenses),
             stick.count,
             -sum(evaluation.robust_accuracy.value for _, evaluation in mine),
+            stick.alone,
             stick.attacks,
             stick.images,
         )

@@ -150,13 +150,17 @@ def _values(done: "EvaluatedRun") -> dict[str, Any]:
 
 def _stages(done: "EvaluatedRun") -> object:
     """A row per attack, with what was left after it."""
+    from robustmaps.evaluation import shown_names
+
     evaluation = done.evaluation
     standing = evaluation.clean_accuracy.successes
+    shown = shown_names(evaluation.attacks)
     rows = [("clean", "", str(standing), str(evaluation.clean_accuracy), "")]
     for stage in evaluation.stages:
         standing -= stage["broken"]
         share = f"{100 * standing / len(evaluation.verdicts):.1f} %"
-        rows.append((stage["name"], str(stage["attacked"]), str(standing), share, f"{stage['seconds']:.1f} s"))
+        name, seconds = shown.get(stage["name"], stage["name"]), f"{stage['seconds']:.1f} s"
+        rows.append((name, str(stage["attacked"]), str(standing), share, seconds))
     robust = evaluation.robust_accuracy
     rows.append(("robust", "", str(robust.successes), str(robust), f"{evaluation.seconds:.1f} s"))
     kept, others = evaluation.consistent_accuracy, evaluation.misclassified
