@@ -189,8 +189,7 @@ def test_every_recipe_can_be_made_and_has_a_name_of_its_own() -> None:
         ),
         (
             "ours-dajat-awp-resnet18-1222",
-            "ResNet-18, strides 1222, DAJAT with AWP, CIFAR-10; ours: 1,000 images held out, averaged weights, bf16 "
-            "where it is faster.",
+            "ResNet-18, strides 1222, DAJAT with AWP, CIFAR-10; ours.",
             {"beta": 11, "awp_gamma": 0.005, "ema": 0.9996, "epochs": 200, "schedule": "cosine", "validation": 1000},
         ),
     ],

@@ -184,7 +184,10 @@ def test_the_time_left_follows_the_runs_that_are_done(study):
     """Two at once, each as long as was thought: after the first one there is as much left as the second has to go."""
     path = study()
     plan = plan_sweep(read_study(path), path.with_suffix(""), jobs=2, threads=1)
-    runs = [replace(run, estimate=replace(run.estimate, seconds_per_flop=10 / run.estimate.flops)) for run in plan.runs]
+    runs = [
+        replace(run, estimate=replace(run.estimate, seconds_per_flop=10 / run.estimate.flops, start_s=0))
+        for run in plan.runs
+    ]
     states = []
     clock = [0.0]
     with pytest.MonkeyPatch.context() as patch:

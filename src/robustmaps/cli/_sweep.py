@@ -16,7 +16,7 @@ from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import clock, live
 from robustmaps.engine.errors import Interrupted
-from robustmaps.engine.numbers import counted, human
+from robustmaps.engine.numbers import counted, human, in_words
 from robustmaps.engine.tables import percent_cell, table
 from robustmaps.engine.text import shell, visible
 
@@ -107,26 +107,28 @@ def plan_texts(plan: "SweepPlan") -> list[object]:
         missing = [run.estimate for run in runs if not run.done]
         known = [estimate.seconds for estimate in missing if estimate.seconds is not None]
         cost = (
-            human(sum(estimate.flops for estimate in missing), "FLOP") if missing else "",
+            human(flops, "FLOP") if (flops := sum(estimate.flops for estimate in missing)) else "",
             clock(sum(known)) if known and len(known) == len(missing) else "",
         )
         rows.append((*values, str(len(runs)), str(len(missing)), *cost))
     columns = (*(key.replace("_", " ") for key in keys), "runs", "missing", "operations", "time")
     listed = table(columns, rows, words=len(keys))
-    measured = dict.fromkeys(run.estimate.measured for run in plan.missing)
+    measured = " and ".join(
+        dict.fromkeys(run.estimate.measured for run in plan.missing if run.estimate.seconds is not None)
+    )
     unknown = any(run.estimate.evaluation_flops is None and run.estimate.image_flops for run in plan.runs)
     return [
         listed,
         plan_line(plan),
         "Operations are counted; evaluations as if every image withstood every attack, so they take less.",
-        *([f"Times are estimated from {' and '.join(measured)}, without start-up."] if measured else []),
+        *([f"Times are estimated from {measured}, with the start of runs and processes."] if measured else []),
         *(["The steps of some attacks are not known; their evaluations are not counted."] if unknown else []),
         *(f"Note: {note}" for note in plan.notes),
     ]
 
 
 def _value(run: "PlannedRun", key: str) -> str:
-    return str(run.point.values.get(key, "-"))
+    return in_words(run.point.values[key]) if key in run.point.values else "-"
 
 
 def plan_line(plan: "SweepPlan") -> str:

@@ -101,6 +101,19 @@ def as_fraction(value: float) -> str:
     return short
 
 
+def in_words(value: object) -> str:
+    """A value of an option as a person writes it; that of one that is left out is ``default``.
+
+    >>> in_words(8 / 255), in_words(None), in_words(True), in_words("1122")
+    ('8/255', 'default', 'true', '1122')
+    """
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return as_fraction(value) if isinstance(value, float) else str(value)
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things.
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from robustmaps._version import __version__
+from robustmaps.config import in_effect
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
@@ -194,7 +195,8 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     lines.append(f"- data: {in_markdown(record.config.data.data)}, seed {config.training.seed}")
     defense = config.defense
     if defense.defense != "standard":
-        attack = f"{defense.norm}, eps {as_fraction(defense.eps)}, {defense.steps} steps"
+        steps = [f"{defense.steps} steps"] if "steps" in in_effect(config) else []
+        attack = ", ".join([defense.norm, f"eps {as_fraction(defense.eps)}", *steps])
         lines.append(f"- defence: {in_markdown(defense.defense)} ({attack})")
     epochs = len(record.history)
     chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from robustmaps.config import RunConfig, to_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import in_words
 from robustmaps.evaluation import Evaluation, deviation_over_seeds, over_seeds, rate_over_seeds
 from robustmaps.models import Cost
 from robustmaps.networks import image_cost, load_data, open_checkpoint
@@ -300,4 +301,4 @@ def _value(key: str, value: object) -> str:
         return str(value)
     if key == "data":
         return Path(str(value)).name
-    return f"{key.replace('_', ' ')} {value}"
+    return f"{key.replace('_', ' ')} {in_words(value)}"

@@ -12,12 +12,19 @@ from robustmaps.data import Dataset, NotHere
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
-from robustmaps.engine.numbers import counted
+from robustmaps.engine.numbers import counted, in_words
 from robustmaps.engine.trust import allow_code
 from robustmaps.evaluation import ALONE, Identity, attack_settings, images_sha256
 from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data, open_checkpoint
 from robustmaps.runs import RunRecord, create_attacks, read_run, same_values
-from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
+from robustmaps.studies._costs import (
+    RunEstimate,
+    estimate_run,
+    forward_flops,
+    measure_all,
+    time_process_start,
+    training_passes,
+)
 from robustmaps.studies._processes import LocalExecutor, available_cores
 from robustmaps.training import RunFolder, other_weights
 
@@ -59,6 +66,7 @@ class SweepPlan:
         jobs: number of parallel runs.
         threads: threads of each run.
         notes: remarks for the user.
+        start_s: time until the processes of the runs have started; 0 if not measured.
     """
 
     study: Study
@@ -67,6 +75,7 @@ class SweepPlan:
     jobs: int
     threads: int
     notes: tuple[str, ...]
+    start_s: float = 0.0
 
     @property
     def missing(self) -> tuple[PlannedRun, ...]:
@@ -81,7 +90,8 @@ class SweepPlan:
     @property
     def seconds(self) -> float | None:
         """Estimated time for the missing runs; None if not measured."""
-        return remaining_s([run.estimate.seconds for run in self.missing], self.jobs)
+        left = remaining_s([run.estimate.seconds for run in self.missing], self.jobs)
+        return None if left is None else left + self.start_s
 
     def to_dict(self) -> dict[str, Any]:
         """As a dictionary for JSON."""
@@ -158,7 +168,7 @@ def plan_sweep(
             uncounted[run.config] = str(error)
             estimate = RunEstimate(0, 0.0, None)
         except InputError as error:
-            values = ", ".join(f"{key}: {value}" for key, value in point.values.items())
+            values = ", ".join(f"{key}: {in_words(value)}" for key, value in point.values.items())
             raise InputError(f"{study.name}: {values}: {error}; fix or exclude it") from error
         if config in found:
             continue
@@ -182,7 +192,13 @@ def plan_sweep(
     )
     runs = tuple(replace(one, estimate=measured.get(config, one.estimate)) for config, one in found.items())
     return SweepPlan(
-        replace(study, points=tuple(one.point for one in runs)), folder, runs, jobs, executor.threads_each, tuple(notes)
+        replace(study, points=tuple(one.point for one in runs)),
+        folder,
+        runs,
+        jobs,
+        executor.threads_each,
+        tuple(notes),
+        time_process_start() if dry and measured else 0.0,
     )
 
 
@@ -201,7 +217,7 @@ def _notes_on_images(
 def _title(point: Point, study: Study) -> str:
     """The values on the axes with several values, or on all axes if there are none."""
     several = [key for key in study.keys if len({str(each.values.get(key)) for each in study.points}) > 1]
-    shown = [f"{key} {point.values[key]}" for key in several or study.keys if key in point.values]
+    shown = [f"{key} {in_words(point.values[key])}" for key in several or study.keys if key in point.values]
     return ", ".join(shown) or point.config.name
 
 
