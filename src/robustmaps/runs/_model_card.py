@@ -18,7 +18,7 @@ from robustmaps.models import Cost
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._yardstick import Yardstick
-from robustmaps.training import RunFolder
+from robustmaps.training import RunFolder, is_chosen
 
 CARD = "README.md"
 
@@ -199,7 +199,7 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
         attack = ", ".join([defense.norm, f"eps {as_fraction(defense.eps)}", *steps])
         lines.append(f"- defence: {in_markdown(defense.defense)} ({attack})")
     epochs = len(record.history)
-    chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)
+    chosen = is_chosen(record.history)
     kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"
     lines.append(f"- {epochs} epochs of {config.training.epochs}, {kept}")
     lines.append(f"- {human(cost.flops, 'FLOP')} for a forward pass of one image, {human(cost.parameters)} parameters")
