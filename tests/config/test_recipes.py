@@ -233,7 +233,7 @@ def test_small_recipes_follow_the_one_cycle_schedule(name: str) -> None:
         ),
         (
             {"recipe": "trades-vgg16-up2", "validation": 1000},
-            "not the published recipe trades-vgg16-up2 any more: validation 1000.0 instead of 0.0",
+            "not the published recipe trades-vgg16-up2 any more: validation 1000 instead of 0",
         ),
         (
             {"recipe": "trades-preactresnet18-up2", "upsample_mode": "bicubic"},

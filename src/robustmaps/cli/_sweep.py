@@ -188,6 +188,9 @@ class SweepDisplay:
 
     def __call__(self, state: "SweepState") -> None:
         """Show the state."""
+        for text in state.warnings:
+            line = f"robustmaps: warning: {text}"
+            tell(line) if self._live is None else self._live.console.print(Text(visible(line)))
         if self._live is None:
             now = time.monotonic()
             if state.event is not None or now - self._last >= _PLAIN_EVERY_S:

@@ -1,8 +1,10 @@
 """Evaluations on the terminal: tables, and the same as JSON."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from robustmaps.cli._terminal._shared import Output
+from robustmaps.cli._terminal._streams import Warned
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import table
 
@@ -196,7 +198,9 @@ def _summary(done: "EvaluatedRun") -> list[str]:
 
 
 def _warnings(done: "EvaluatedRun") -> list[str]:
-    return [f"Note: {warning}" for warning in done.evaluation.warnings]
+    """Those that were not printed as they came."""
+    printed = warnings.showwarning.texts if isinstance(warnings.showwarning, Warned) else ()
+    return [f"Note: {text}" for text in done.evaluation.warnings if text not in printed]
 
 
 def _fraction(done: "EvaluatedRun") -> str:
