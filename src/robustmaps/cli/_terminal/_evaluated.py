@@ -7,6 +7,7 @@ from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._streams import Warned
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import table
+from robustmaps.engine.text import told_apart
 
 if TYPE_CHECKING:
     from robustmaps.evaluation import Evaluation
@@ -82,11 +83,12 @@ def show(done: "Done", as_json: bool) -> None:
 def _transfer(done: "EvaluatedTransfer") -> list[Any]:
     """The figures, then a matrix of accuracies and one of shares that transfer."""
     figures = done.figures
-    numbered = [f"{number}: {name}" for number, name in enumerate(done.names, 1)]
-    columns = ("made on", *(f"tried on {number}" for number in range(1, len(numbered) + 1)))
-    accuracy = [(name, *map(_percent, row)) for name, row in zip(numbered, figures["accuracy"], strict=True)]
+    names = told_apart(done.names)
+    columns = ("made on", *(f"tried on {name}" for name in names))
+    accuracy = [(name, *map(_percent, row)) for name, row in zip(names, figures["accuracy"], strict=True)]
     clean = ("not attacked", *map(_percent, figures["clean_accuracy"]))
-    shares = [(name, *map(_percent, row)) for name, row in zip(numbered, figures["transferred"], strict=True)]
+    shares = [(name, *map(_percent, row)) for name, row in zip(names, figures["transferred"], strict=True)]
+    networks = ", ".join(f"{short} is {name}" for short, name in zip(names, done.names, strict=True) if short != name)
     kind = "training" if figures["split"] == "train" else figures["split"]
     return [
         {**figures, "file": str(done.path), "plot": str(done.plot)},
@@ -97,6 +99,7 @@ def _transfer(done: "EvaluatedTransfer") -> list[Any]:
         table(columns, shares, words=1),
         f"{figures['samples']} {kind} images, {figures['norm']}, eps {as_fraction(figures['eps'])}, seed "
         f"{figures['seed']}. Every attack makes all its steps, on every image.",
+        *([f"Networks: {networks}."] if networks else []),
         f"Matrix: {done.path}\nPlot: {done.plot}",
     ]
 
@@ -105,7 +108,7 @@ def _percent(share: dict[str, Any] | None) -> str:
     if share is None:
         return "none"
     low, high = (100 * bound for bound in share["interval"])
-    return f"{100 * share['value']:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{100 * share['value']:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def _values_of_each(done: "EvaluatedColumns") -> dict[str, Any]:

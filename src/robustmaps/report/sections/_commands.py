@@ -1,13 +1,16 @@
 """The commands that repeat runs and evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from robustmaps.config import needs_trust
 from robustmaps.engine.numbers import exact
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.text import shell
-from robustmaps.evaluation import Evaluation
-from robustmaps.runs import RunRecord, attack_options
+from robustmaps.evaluation import ALONE, Evaluation
+from robustmaps.runs import RunRecord, Yardstick, attack_options
 
 AGAIN = Path("again")
 """The folder for repeated runs, separate from the existing ones."""
@@ -24,16 +27,17 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
     Args:
         folder: the folder of the report's runs.
         runs: some of the runs in it.
-        evaluations: per run the reported evaluation.
+        evaluations: per run the reported evaluation, which comes first of all its evaluations.
     """
     lines = []
     for run, evaluation in zip(runs, evaluations, strict=True):
         lines.append(
             shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN, *permission(run))
         )
-        if evaluation is not None:
-            # Training names the folder after the configuration, whatever its name here.
-            lines.append(evaluate_command(AGAIN / run.config.name, run, evaluation))
+        # Training names the folder after the configuration, whatever its name here.
+        again, curves = AGAIN / run.config.name, curve_radii(run)
+        mine = sorted(run.evaluations.items(), key=lambda item: item[1] is not evaluation)
+        lines += dict.fromkeys(evaluate_command(again, run, one, _radii(one, name, run, curves)) for name, one in mine)
     plan = folder / "study.yaml"
     if plan.is_file():
         lines.append("# or the whole study:")
@@ -41,12 +45,52 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
     return [*lines, shell("robustmaps", "report", AGAIN, *permission(*runs))]
 
 
-def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> str:
+def curve_radii(run: RunRecord) -> dict[str, tuple[float, ...]]:
+    """By the name of an evaluation the radii of its curve: each goes on with the images that the smaller one left."""
+    found: dict[str, tuple[float, ...]] = {}
+    for path in sorted((run.folder / "evaluation").rglob("curve-*.json")):
+        try:
+            curve = declared(_Curve, read_json(path))
+        except (OSError, ValueError):  # damaged, as lists of runs tell
+            continue
+        found |= {Path(point.file).stem: tuple(each.eps for each in curve.points) for point in curve.points}
+    return found
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A radius of a curve, and the file of its evaluation."""
+
+    eps: float
+    file: str
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """What is read of a curve's file."""
+
+    points: tuple[_Point, ...]
+
+
+def _radii(
+    evaluation: Evaluation, name: str, run: RunRecord, curves: Mapping[str, tuple[float, ...]]
+) -> tuple[float, ...]:
+    """The radii that a command has to give for an evaluation to be the same; a worst case has those of its columns."""
+    names = [name]
+    if Yardstick.of(evaluation).alone:
+        same = (evaluation.eps, evaluation.images_sha256, evaluation.seed, evaluation.weights)
+        columns = ((n, e) for n, e in run.evaluations.items() if (e.eps, e.images_sha256, e.seed, e.weights) == same)
+        parts = [{k: v for k, v in attack.items() if k != ALONE} for attack in evaluation.attacks]
+        names = [n for n, e in columns if all(dict(attack) in parts for attack in e.attacks)]
+    return next((curves[stem] for stem in (n.rpartition("/")[2] for n in names) if stem in curves), (evaluation.eps,))
+
+
+def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation, radii: Sequence[float]) -> str:
     """The command that evaluates the network of a run, made again in ``folder``, in the same way."""
     attack = attack_options(evaluation)
     if attack is None:  # made from Python or by another version
         return "# The command line has no options for this evaluation; its settings are below."
-    options = ["--norm", evaluation.norm, "--eps", exact(evaluation.eps), *attack]
+    options = ["--norm", evaluation.norm, "--eps", ",".join(map(exact, radii)), *attack]
     if evaluation.split not in (None, "test"):
         options += ["--split", str(evaluation.split)]
     if evaluation.weights is not None:
