@@ -16,7 +16,7 @@ from robustmaps.config import AttackConfig, RunConfig, from_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
 from robustmaps.networks import open_checkpoint
-from robustmaps.report import report
+from robustmaps.report import Code, report
 from robustmaps.runs import (
     Options,
     Yardstick,
@@ -109,6 +109,23 @@ def test_each_with_several_radii_makes_a_curve_of_each_and_their_worst_cases(run
     assert len(list((runs[0] / "evaluation").glob("curve-*.json"))) >= 2
     with pytest.raises(InputError, match="expected one radius"):
         evaluate_each(runs[0], config, FEW, out=runs[0] / "x.json")
+
+
+def test_a_worst_case_of_a_curve_is_not_that_of_one_radius(runs):
+    options = replace(FEW, samples=20, seed=14)
+    curve = evaluate_each(runs[0], AttackConfig("fgsm,pgd-20", eps=(0.2, 0.05)), options)
+    single = evaluate_each(runs[0], AttackConfig("fgsm,pgd-20", eps=(0.2,)), options)
+    assert single.worst[0].path != curve.worst[1].path
+    assert single.columns[0][0].path != curve.columns[0][1].path
+    page = code_of(report(runs[0], runs[0].parent / "page-of-curve", pictures=False).page, "Commands")
+    assert page.count("--eps 0.05,0.2 --attack fgsm,pgd-20 --each") == 1
+    assert page.count("--eps 0.2 --attack fgsm,pgd-20 --each") == 1
+    assert len(set(page.splitlines())) == len(page.splitlines())
+
+
+def code_of(page, title: str) -> str:
+    blocks = (block for section in page.sections for block in section.blocks)
+    return next(block.text for block in blocks if isinstance(block, Code) and block.title == title)
 
 
 @pytest.mark.parametrize("attack", ["pgd", "fgsm,fgsm"])

@@ -285,7 +285,7 @@ def _ours(published: Recipe) -> Recipe:
     """A recipe of ours beside a published one."""
     averaged = {} if published.values["ema"] == 0 else {"ema": published.values["ema"]}
     return Recipe(
-        f"{published.description[:-1]}; ours.",
+        published.description,
         "ours",
         {**published.values, **_OURS, **averaged},
         published.program,

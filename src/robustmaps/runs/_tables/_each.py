@@ -70,7 +70,7 @@ def evaluate_each(
         for number, eps in enumerate(radii):
             work.files(one, eps, radii[:number]).claim()
     columns = tuple(curve(work, one).runs if len(radii) > 1 else (work.run(one, radii[0]),) for one in configs)
-    worst = tuple(_worst(work, attack, [column[at] for column in columns], out) for at in range(len(radii)))
+    worst = tuple(_worst(work, attack, [column[at] for column in columns], radii[:at], out) for at in range(len(radii)))
     return EvaluatedColumns(tuple(work.called(attack, radii[-1])), columns, worst)
 
 
@@ -90,9 +90,13 @@ def evaluate_wanted(checkpoint: str | Path | Checkpoint, wanted: EvaluationConfi
     return evaluate_checkpoint(checkpoint, wanted.attack, options).evaluation
 
 
-def _worst(work: Work, attack: AttackConfig, columns: list[EvaluatedRun], out: str | Path | None) -> EvaluatedRun:
+def _worst(
+    work: Work, attack: AttackConfig, columns: list[EvaluatedRun], smaller: list[float], out: str | Path | None
+) -> EvaluatedRun:
     found = worst_case([column.evaluation for column in columns])
-    digest = short_hash([list(found.attacks), found.seed, found.images_sha256, found.checkpoint_sha256])
+    # Columns of a curve go on from its smaller radii, so that they are others than those of one radius.
+    decisive = [list(found.attacks), found.seed, found.images_sha256, found.checkpoint_sha256]
+    digest = short_hash([*decisive, smaller] if smaller else decisive)
     budget = as_fraction(found.eps).replace("/", "_")
     name = f"{work.names_of(attack, found.eps)}-each-{found.norm}-{budget}"
     named = spelled_as_before(work.folder / f"{name}-{found.split}{len(found.verdicts)}-{digest}.json")
