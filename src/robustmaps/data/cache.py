@@ -61,7 +61,9 @@ def fetch(
 def decoded(source: Source, *, cache_dir: Path | None = None, image_size: int | None = None) -> Stored | None:
     """The decoded source, if it is in the cache; nothing is read of the source itself."""
     identity = source.identity()
-    return identity and store.read(cache_root(cache_dir) / _folder_name(source.name, identity, image_size))
+    if identity is None:
+        return None
+    return store.read(cache_root(cache_dir) / _folder_name(source.name, identity, image_size))
 
 
 def _folder_name(name: str, identity: str, image_size: int | None) -> str:

@@ -175,7 +175,7 @@ def _unreadable(data: bytes, error: Exception) -> str:
     held = re.search(r"GLOBAL ([\w.]+)", str(error))
     if held:
         return (
-            f"it holds {held[1]} objects, and only tensors are read; where you trust the file, save what is needed of it: "
+            f"it holds {held[1]} objects, and only tensors are read; where you trust the file, save what is needed: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), or model.state_dict()"
         )
     if not data.startswith((b"PK", b"\x80")):

@@ -78,6 +78,9 @@ def _radii(
     """The radii that a command has to give for an evaluation to be the same; a worst case has those of its columns."""
     names = [name]
     if Yardstick.of(evaluation).alone:
+        # What a smaller radius broke is not attacked again.
+        if not any(stage["attacked"] < evaluation.clean_accuracy.successes for stage in evaluation.stages[:1]):
+            return (evaluation.eps,)
         same = (evaluation.eps, evaluation.images_sha256, evaluation.seed, evaluation.weights)
         columns = ((n, e) for n, e in run.evaluations.items() if (e.eps, e.images_sha256, e.seed, e.weights) == same)
         parts = [{k: v for k, v in attack.items() if k != ALONE} for attack in evaluation.attacks]
