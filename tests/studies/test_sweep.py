@@ -337,16 +337,26 @@ def test_a_column_per_attack_beside_the_worst_case(study, monkeypatch, capsys):
 def test_a_dry_run_downloads_nothing(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ROBUSTMAPS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("robustmaps.data.sources.hub.Hub.read", lambda *_: pytest.fail("a download"))
-    monkeypatch.setattr("robustmaps.studies._plan.measure_all", lambda estimates, *_, **__: estimates)
+    monkeypatch.setattr("robustmaps.studies._plan.measure_all", _timed)
+    monkeypatch.setattr("robustmaps.studies._plan.time_process_start", lambda: 7.0)
     path = study("axes: {data: [mnist, 'hf:some/one']}\nfixed: {epochs: 1, defense: standard, validation: 0}\n")
     plan = plan_sweep(read_study(path), path.with_suffix(""), dry=True)
     by_data = {run.point.values["data"]: run.estimate for run in plan.runs}
     assert by_data["mnist"].training_flops == pytest.approx(3 * 60_000 * by_data["mnist"].image_flops, rel=0.02)
     assert by_data["hf:some/one"].flops == 0
+    assert by_data["mnist"].seconds == pytest.approx(100 + 3)
+    assert plan.seconds is None
+    known = replace(plan, runs=tuple(run for run in plan.runs if run.estimate.flops))
+    assert known.seconds == pytest.approx(100 + 3 + 7)
     assert [note for note in plan.notes if "hf:some/one: not downloaded" in note and "1 run not counted" in note]
     assert [note for note in plan.notes if "mnist is not downloaded yet" in note]
     assert main(["sweep", str(path), "--dry-run"]) == 0
     assert not (tmp_path / "cache").exists()
+
+
+def _timed(estimates, *_, **__):
+    """As if each run took 100 seconds, and three to start."""
+    return {run: replace(one, seconds_per_flop=100 / one.flops, start_s=3) for run, one in estimates.items()}
 
 
 def test_warnings_of_a_process_reach_the_watcher_once(study):

@@ -45,7 +45,7 @@ def _columns(study: Statistics) -> Table | None:
         rates = (percent_cell(each[variant.name]) if variant.name in each else NONE for each in study.columns.values())
         rows.append((variant.name, clean, *rates))
     budget = f"{_NORMS[of.norm]} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
-    labels = (stick.label for stick in study.columns)
+    labels = (stick.title for stick in study.columns)
     return table(("configuration", "clean", *labels), rows, f"Accuracy under each attack, {budget}")
 
 
