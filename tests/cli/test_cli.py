@@ -156,7 +156,9 @@ def test_crops_are_prepared_once(capsys, tmp_path, monkeypatch):
 
 def test_no_such_recipe(capsys):
     assert main(["recipes", "zzz"]) == 2
-    assert "no recipe has that in its name" in capsys.readouterr().err
+    assert "unknown word 'zzz'" in capsys.readouterr().err
+    assert main(["recipes", "fat", "resnet8", "published"]) == 2
+    assert "no recipe has all of that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

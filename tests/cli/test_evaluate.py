@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,15 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from robustmaps import models
 from robustmaps.cli import main
 from robustmaps.config import RunConfig, from_mapping
+from robustmaps.report import report
 from robustmaps.runs import train
+
+SMALL = {"epochs": 2, "eps": 0.1, "steps": 1, "schedule": "one-cycle", "lr": 0.2}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> str:
-    config = from_mapping({"epochs": 2, "eps": 0.1, "steps": 1, "schedule": "one-cycle", "lr": 0.2}, RunConfig())
+    config = from_mapping(SMALL, RunConfig())
     return str(train(config, tmp_path_factory.mktemp("runs")).folder)
 
 
@@ -113,3 +119,41 @@ def test_transfer_needs_networks_and_names_of_weights_are_known(run, capsys):
     assert "--transfer: expected one or more further runs" in capsys.readouterr().err
     assert main(["evaluate", run, "--weights", "bestrobust"]) == 2
     assert "weights=bestrobust: expected best, best-clean, last of" in capsys.readouterr().err
+
+
+def test_a_preset_has_one_name_however_it_is_asked_for(run, capsys):
+    words = ["evaluate", run, "--samples", "20", "--seed", "5", "--attack"]
+    assert main([*words, "pgd", "--steps", "20", "--relative-step", "0.25", "--restarts", "1"]) == 0
+    first = capsys.readouterr()
+    assert main([*words, "pgd-20"]) == 0
+    again = capsys.readouterr()
+    assert "Evaluated before" in again.out
+    for text in (first.out, again.out):
+        assert " pgd-20 " in text
+        assert " pgd " not in text
+    assert "pgd-20: " in first.err
+    assert main(["runs", str(Path(run).parent), "--json", "--evaluation", "pgd-20*"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["attack"] == "pgd-20"
+
+
+def test_a_warning_is_printed_once(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(models.create("resnet8", num_classes=10, in_channels=1).state_dict(), "random.pt")
+    words = ["evaluate", "resnet8", "--weights", "random.pt", "--data", "digits", "--samples", "20", "--attack"]
+    for attack in (["fgsm"], ["fgsm", "--eps", "0.1,0.2"], ["fgsm,pgd-20", "--each", "--eps", "0.1"], ["fgsm"]):
+        assert main([*words, *attack]) == 0
+        captured = capsys.readouterr()
+        assert (captured.out + captured.err).count("chance: the network") == 1
+
+
+def test_transfer_names_networks_and_units(run, capsys):
+    other = str(train(from_mapping({**SMALL, "seed": 1}, RunConfig()), Path(run).parent).folder)
+    assert main(["evaluate", run, "--attack", "fgsm", "--samples", "10", "--transfer", other]) == 0
+    out = capsys.readouterr().out
+    assert "tried on seed0" in out
+    assert "tried on seed1" in out
+    assert f"seed1 is {Path(other).name}" in out
+    assert re.search(r"seed0 +\d+\.\d % \[", out)
+    text = (report(run, Path(run).parent.parent / "page", pictures=False).path.parent / "report.md").read_text()
+    assert "Transfer between networks" in text
+    assert "| tried on seed1 |" in text

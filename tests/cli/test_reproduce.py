@@ -75,7 +75,7 @@ def test_missing_images_are_said_with_the_way_to_give_them(tmp_path, monkeypatch
     assert not list(Path().iterdir())
 
 
-def _absent(config, *_):
+def _absent(config, **_):
     raise InputError(f"{config.data}: not here")
 
 

@@ -18,6 +18,7 @@ from robustmaps.config import (
     describe_recipe,
     find_recipe,
     from_mapping,
+    in_effect,
     read_recipe,
     recipe_names,
     to_mapping,
@@ -189,8 +190,7 @@ def test_every_recipe_can_be_made_and_has_a_name_of_its_own() -> None:
         ),
         (
             "ours-dajat-awp-resnet18-1222",
-            "ResNet-18, strides 1222, DAJAT with AWP, CIFAR-10; ours: 1,000 images held out, averaged weights, bf16 "
-            "where it is faster.",
+            "ResNet-18, strides 1222, DAJAT with AWP, CIFAR-10.",
             {"beta": 11, "awp_gamma": 0.005, "ema": 0.9996, "epochs": 200, "schedule": "cosine", "validation": 1000},
         ),
     ],
@@ -234,7 +234,7 @@ def test_small_recipes_follow_the_one_cycle_schedule(name: str) -> None:
         ),
         (
             {"recipe": "trades-vgg16-up2", "validation": 1000},
-            "not the published recipe trades-vgg16-up2 any more: validation 1000.0 instead of 0.0",
+            "not the published recipe trades-vgg16-up2 any more: validation 1000 instead of 0",
         ),
         (
             {"recipe": "trades-preactresnet18-up2", "upsample_mode": "bicubic"},
@@ -432,3 +432,51 @@ def test_the_list_can_be_narrowed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_listing_needs_no_torch() -> None:
     code = "import sys; from robustmaps.cli import main; main(['recipes']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_words_are_whole_parts_of_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "at", "small"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " small " in line]
+    assert names
+    assert all("at" in name.split("-") for name in names)
+    assert main(["recipes", "at", "resnet18-1122", "cifar10", "published", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["recipes"]) == {"at-resnet18-1122", "at-awp-resnet18-1122"}
+    assert main(["recipes", "resnt18"]) == 2
+    assert "did you mean 'resnet18'" in capsys.readouterr().err
+
+
+def test_the_list_fits_and_says_everything_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines if " published " in line or " ours " in line) < 165
+    notes = [line for line in lines if "Open:" in line]
+    assert len(notes) == len(set(notes)) == 6
+
+
+@pytest.mark.parametrize(
+    ("recipe", "without", "kept"),
+    [
+        ("standard-resnet18-1222", {"eps", "norm", "steps", "step_size", "beta", "upsample_mode"}, {"lr"}),
+        ("dajat-awp-resnet18-1222", {"steps", "step_size", "tau"}, {"eps", "beta", "awp_gamma", "awp_warmup"}),
+        ("at-resnet18-1222", {"beta", "awp_gamma", "tau", "replays", "helper"}, {"eps", "steps", "step_size"}),
+        ("free-at-resnet8-122-digits", {"steps", "beta"}, {"eps", "replays"}),
+        ("trades-resnet18-up2", {"tau"}, {"upsample_mode", "beta", "steps"}),
+    ],
+)
+def test_only_what_has_an_effect_is_listed(recipe: str, without: set[str], kept: set[str]) -> None:
+    listed = in_effect(read_recipe(recipe))
+    assert not without & set(listed)
+    assert kept <= set(listed)
+
+
+def test_no_none_among_choices_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["train", "--pool", "x"], ["reproduce", "strides", "--scale", "x"], ["evaluate", "r", "--norm", "x"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        text = capsys.readouterr().err
+        assert "Expected one of" in text
+        assert "None" not in text
+    config = from_mapping({"recipe": "at-resnet18-1122", "pool": "max", "strides": None})
+    (note,) = departures(config)
+    assert "pool max instead of default" in note
+    assert "strides default instead of 1122" in note

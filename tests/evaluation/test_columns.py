@@ -155,8 +155,15 @@ def test_mean_distances_are_those_of_the_broken_images_in_every_norm() -> None:
     assert found.perturbations[3] is None
 
 
-def test_a_mean_needs_two_images() -> None:
-    assert evaluate(Threshold(), X[:2], Y[:2], FGSM(eps=EPS)).mean_distances == {}
+def test_a_single_broken_image_has_distances_without_an_interval(tmp_path: Path) -> None:
+    assert evaluate(Threshold(), grey(0.8), torch.tensor([1]), FGSM(eps=EPS)).mean_distances == {}
+    one = evaluate(Threshold(), grey(0.55, 0.8), torch.tensor([1, 1]), FGSM(eps=EPS))
+    sizes = next(each for each in one.perturbations if each is not None)
+    assert tuple(mean.value for mean in one.mean_distances.values()) == pytest.approx(sizes)
+    assert [str(mean) for mean in one.mean_distances.values()] == [f"{size:.3g}" for size in sizes]
+    one.save(tmp_path / "one.json")
+    assert Evaluation.load(tmp_path / "one.json") == one
+    assert one.to_dict()["mean_distances"]["linf"]["interval"] is None
 
 
 def column(name: str, verdicts: list[str], distances: list[float | None], **settings: object) -> Evaluation:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pickle
 from collections import OrderedDict
 
 import pytest
@@ -144,7 +145,8 @@ def test_one_command_evaluates_a_published_checkpoint(tmp_path, monkeypatch, cap
     torch.save(resnet.state_dict(), "paras.pt")
     line = "evaluate resnet8 --weights paras.pt --data digits --attack fgsm --eps 0.1 --samples 20"
     assert main(line.split()) == 2  # digits are grey
-    assert "features.stem.0.weight has the shape (16, 3, 3, 3), expected (16, 1, 3, 3)" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "don't fit resnet8: conv1.weight has the shape (16, 3, 3, 3), expected (16, 1, 3, 3)" in message
     grey = other_programs.ResNet()
     grey.conv1 = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
     torch.save(grey.state_dict(), "paras.pt")
@@ -281,3 +283,38 @@ def test_a_normalisation_that_the_network_lacks_is_refused(resnet, tmp_path):
     torch.save({**resnet.state_dict(), "mean": torch.zeros(3), "std": torch.ones(3)}, tmp_path / "their.pt")
     with pytest.raises(InputError, match=r"2 are unknown to it \(mean, std\)"):
         fill(other_programs.ResNet(), tmp_path / "their.pt", "mine:net")
+
+
+def test_a_misfit_is_named_as_in_the_file(resnet, tmp_path):
+    wrong = {f"module.{name}": tensor for name, tensor in resnet.state_dict().items()}
+    torch.save({"net": {"state_dict": {**wrong, "module.extra.weight": torch.zeros(3)}}}, tmp_path / "their.pt")
+    message = r"under 'net.state_dict' don't fit .* 1 is unknown to it \(module.extra.weight\)"
+    with pytest.raises(InputError, match=message):
+        open_model("resnet8", weights=tmp_path / "their.pt")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"hello", "not a file of weights; expected"),
+        (b"PK\x03\x04 no archive", "damaged, or not written by torch.save"),
+        (pickle.dumps({"weights": 1}, protocol=4)[:-1], "damaged, or not written by torch.save"),
+        (b"", "not a file of weights"),
+    ],
+    ids=["text", "no archive", "a cut pickle", "empty"],
+)
+def test_what_is_no_file_of_weights_is_said_in_a_line(data, message, tmp_path):
+    (tmp_path / "their.pt").write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        open_model("resnet8", weights=tmp_path / "their.pt")
+    assert message in str(caught.value)
+    assert len(str(caught.value).removeprefix(str(tmp_path))) < 120
+
+
+def test_the_key_in_a_file_is_in_the_name_of_its_evaluations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grey = other_programs.ResNet()
+    grey.conv1 = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
+    torch.save({"model": grey.state_dict(), "ema": grey.state_dict()}, "their.pt")
+    names = [open_network("resnet8", f"their.pt{key}", data="digits").name for key in ("", "#ema", "#model")]
+    assert names == ["resnet8-their", "resnet8-their-ema", "resnet8-their-model"]

@@ -16,7 +16,7 @@ from robustmaps.config import AttackConfig, RunConfig, from_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Evaluation
 from robustmaps.networks import open_checkpoint
-from robustmaps.report import report
+from robustmaps.report import Code, report
 from robustmaps.runs import (
     Options,
     Yardstick,
@@ -62,6 +62,45 @@ def test_each_attack_by_itself_is_the_evaluation_of_that_attack(runs):
     assert again.worst[0].path == worst.path
 
 
+@pytest.mark.parametrize(
+    ("attack", "spelled"),
+    [
+        ("pgd-20", {"attack": "pgd", "steps": 20, "relative_step": 0.25, "restarts": 1}),
+        ("pgd-20", {"attack": "pgd", "steps": 20, "step_size": 0.025, "restarts": 1}),
+        ("pgd-100", {"attack": "pgd", "steps": 100, "step_size": 0.025, "restarts": 1, "loss": "ce"}),
+        ("pgd", {"attack": "pgd", "steps": 20, "relative_step": 0.125, "restarts": 5}),
+        ("fgsm,pgd-20", {"attack": "fgsm,pgd", "steps": 20, "step_size": 0.025, "restarts": 1}),
+    ],
+)
+def test_attacks_of_the_same_values_are_one_evaluation_however_they_are_spelled(runs, attack, spelled):
+    options = replace(FEW, samples=20, seed=11)
+    first = evaluate_checkpoint(runs[0], AttackConfig(**spelled, eps=(0.1,)), options)
+    again = evaluate_checkpoint(runs[0], AttackConfig(attack, eps=(0.1,)), options)
+    assert again.before
+    assert again.path == first.path
+    assert Yardstick.of(first.evaluation).label == attack.replace(",", " + ")
+
+
+def test_an_evaluation_that_was_named_by_another_spelling_is_found_and_finished(runs):
+    config, options = AttackConfig("pgd-20", eps=(0.1,)), replace(FEW, samples=20, seed=12)
+    done = evaluate_checkpoint(runs[0], config, options)
+    assert done.path.name.startswith("pgd-20-")
+    earlier = done.path.with_name(done.path.name.replace("pgd-20-", "pgd-", 1))
+    done.path.rename(earlier)
+    assert evaluate_checkpoint(runs[0], config, options).path == earlier
+
+    def stop(progress):
+        if progress.phase == "pgd-20" and progress.done:
+            raise KeyboardInterrupt
+
+    spelled = AttackConfig("pgd", steps=20, step_size=0.025, restarts=1, eps=(0.1,))
+    stopped = replace(FEW, samples=20, seed=13, batch_size=5)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_checkpoint(runs[0], spelled, replace(stopped, watcher=stop))
+    partial = {path.name for path in (runs[0] / "evaluation").glob("*.partial")}
+    assert evaluate_checkpoint(runs[0], config, stopped).path.with_suffix(".partial").name in partial
+
+
 def test_each_with_several_radii_makes_a_curve_of_each_and_their_worst_cases(runs):
     config = AttackConfig("fgsm,pgd-20", eps=(0.2, 0.05))
     done = evaluate_each(runs[0], config, FEW)
@@ -70,6 +109,24 @@ def test_each_with_several_radii_makes_a_curve_of_each_and_their_worst_cases(run
     assert len(list((runs[0] / "evaluation").glob("curve-*.json"))) >= 2
     with pytest.raises(InputError, match="expected one radius"):
         evaluate_each(runs[0], config, FEW, out=runs[0] / "x.json")
+
+
+def test_a_worst_case_of_a_curve_is_not_that_of_one_radius(runs):
+    options = replace(FEW, samples=20, seed=14)
+    curve = evaluate_each(runs[0], AttackConfig("fgsm,pgd-20", eps=(0.2, 0.05)), options)
+    single = evaluate_each(runs[0], AttackConfig("fgsm,pgd-20", eps=(0.2,)), options)
+    assert single.worst[0].path != curve.worst[1].path
+    assert single.columns[0][0].path != curve.columns[0][1].path
+    page = code_of(report(runs[0], runs[0].parent / "page-of-curve", pictures=False).page, "Commands").splitlines()
+    assert len(set(page)) == len(page)
+    mine = [line.partition("--eps ")[2].partition(" --samples")[0] for line in page if line.endswith("--seed 14")]
+    assert {"0.05,0.2 --attack fgsm,pgd-20 --each", "0.2 --attack fgsm,pgd-20 --each"} <= set(mine)
+    assert {"0.05,0.2 --attack pgd-20", "0.2 --attack pgd-20"} <= set(mine)
+
+
+def code_of(page, title: str) -> str:
+    blocks = (block for section in page.sections for block in section.blocks)
+    return next(block.text for block in blocks if isinstance(block, Code) and block.title == title)
 
 
 @pytest.mark.parametrize("attack", ["pgd", "fgsm,fgsm"])
@@ -96,7 +153,7 @@ def test_consistent_accuracy_is_added_to_an_evaluation_and_changes_no_verdict(ru
     phases = []
     options = replace(FEW, consistent=True, watcher=lambda progress: phases.append(progress.phase))
     added = evaluate_checkpoint(runs[0], config, options, out=out)
-    assert {phase for phase in phases if "decoding" not in phase} == {"pgd, misclassified"}
+    assert {phase for phase in phases if "decoding" not in phase} == {"pgd-20, misclassified"}
     assert not added.before
     assert replace(added.evaluation, misclassified=None) == plain
     assert Evaluation.load(out) == added.evaluation
@@ -194,7 +251,7 @@ def test_transfer_attacks_no_network_twice(runs, tmp_path):
 
 def test_a_transfer_that_was_stopped_goes_on_to_the_same_images(runs, tmp_path):
     def stop(progress):
-        if progress.phase == "pgd" and progress.done:
+        if progress.phase == "pgd-20" and progress.done:
             raise KeyboardInterrupt
 
     options = replace(FEW, batch_size=8, seed=3)
@@ -244,8 +301,8 @@ def test_the_report_shows_every_evaluation(runs, tmp_path, capsys):
     assert len(rows) == 1 + len({Yardstick.of(evaluation) for evaluation in record.evaluations.values()})
     for label in (
         "| deepfool (overshoot=0.1) |",
-        "| autoattack (version rapid) |",
-        "| worst case of fgsm, autoattack, deepfool (autoattack.version=rapid,deepfool.overshoot=0.1) |",
+        "| autoattack (version=rapid) |",
+        "| worst case of fgsm + autoattack (version=rapid) + deepfool (overshoot=0.1) |",
         "| l_2 | 0.5 | 40 test images |",
     ):
         assert label in text

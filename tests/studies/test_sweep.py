@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.progress import Progress
 from robustmaps.networks._data import load_data
 from robustmaps.runs import read_run, read_runs, reproduce
-from robustmaps.studies import plan_sweep, sweep
-from robustmaps.studies._processes import TaskOutcome
+from robustmaps.studies import plan_sweep, statistics_of, sweep
+from robustmaps.studies._processes import LocalExecutor, TaskOutcome
 from robustmaps.studies._progress import Board
 from tests.helpers.damages import BOMB
 from tests.helpers.studies import Here
@@ -184,7 +185,10 @@ def test_the_time_left_follows_the_runs_that_are_done(study):
     """Two at once, each as long as was thought: after the first one there is as much left as the second has to go."""
     path = study()
     plan = plan_sweep(read_study(path), path.with_suffix(""), jobs=2, threads=1)
-    runs = [replace(run, estimate=replace(run.estimate, seconds_per_flop=10 / run.estimate.flops)) for run in plan.runs]
+    runs = [
+        replace(run, estimate=replace(run.estimate, seconds_per_flop=10 / run.estimate.flops, start_s=0))
+        for run in plan.runs
+    ]
     states = []
     clock = [0.0]
     with pytest.MonkeyPatch.context() as patch:
@@ -314,3 +318,63 @@ def test_a_study_with_one_attack_has_no_columns(study):
     path = study("axes: {seed: [0]}\nevaluation: {attack: pgd, each: true}\n")
     with pytest.raises(InputError, match=r"study\.yaml: evaluation: attack=pgd with each: expected two or more"):
         read_study(path)
+
+
+def test_a_column_per_attack_beside_the_worst_case(study, monkeypatch, capsys):
+    monkeypatch.setattr("robustmaps.studies._sweep.LocalExecutor", lambda *_: Here())
+    path = study(SEEDS.replace("[0, 1]", "[0]").replace(EVALUATION, "{attack: 'fgsm,pgd-20', samples: 20, each: true}"))
+    assert main(["sweep", str(path)]) == 0
+    out = capsys.readouterr().out
+    (head,) = [line for line in out.splitlines() if "configuration" in line]
+    assert [part.strip() for part in head.split("[95 %]")][1:4] == ["fgsm", "pgd-20", "worst case"]
+    assert "worst case of fgsm + pgd-20" in out
+    (record,) = read_runs(path.with_suffix(""))
+    found = statistics_of([record])
+    assert found.yardstick.alone
+    assert {stick.label for stick in found.columns} == {"fgsm", "pgd-20", "worst case of fgsm + pgd-20"}
+
+
+def test_a_dry_run_downloads_nothing(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTMAPS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("robustmaps.data.sources.hub.Hub.read", lambda *_: pytest.fail("a download"))
+    monkeypatch.setattr("robustmaps.studies._plan.measure_all", _timed)
+    monkeypatch.setattr("robustmaps.studies._plan.time_process_start", lambda: 7.0)
+    path = study("axes: {data: [mnist, 'hf:some/one']}\nfixed: {epochs: 1, defense: standard, validation: 0}\n")
+    plan = plan_sweep(read_study(path), path.with_suffix(""), dry=True)
+    by_data = {run.point.values["data"]: run.estimate for run in plan.runs}
+    assert by_data["mnist"].training_flops == pytest.approx(3 * 60_000 * by_data["mnist"].image_flops, rel=0.02)
+    assert by_data["hf:some/one"].flops == 0
+    assert by_data["mnist"].seconds == pytest.approx(100 + 3)
+    assert plan.seconds is None
+    known = replace(plan, runs=tuple(run for run in plan.runs if run.estimate.flops))
+    assert known.seconds == pytest.approx(100 + 3 + 7)
+    assert [note for note in plan.notes if "hf:some/one: not downloaded" in note and "1 run not counted" in note]
+    assert [note for note in plan.notes if "mnist is not downloaded yet" in note]
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def _timed(estimates, *_, **__):
+    """As if each run took 100 seconds, and three to start."""
+    return {run: replace(one, seconds_per_flop=100 / one.flops, start_s=3) for run, one in estimates.items()}
+
+
+def test_warnings_of_a_process_reach_the_watcher_once(study):
+    (outcome,) = LocalExecutor(1, 1).run(
+        [Warns()], watcher=lambda *_: None, finished=lambda *_: None, should_stop=lambda: False
+    )
+    assert outcome == TaskOutcome(1, warnings=("look out",))
+    path = study()
+    plan, heard = plan_sweep(read_study(path), path.with_suffix(""), threads=1), []
+    Board(plan, heard.append).finished(0, TaskOutcome({}, warnings=("look out",)))
+    assert heard[-1].warnings == (f"{plan.missing[0].title}: look out",)
+
+
+@dataclass(frozen=True)
+class Warns:
+    """A task that warns twice."""
+
+    def __call__(self, worker):
+        for _ in range(2):
+            warnings.warn("look out", stacklevel=1)
+        return 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from robustmaps.attacks._registry import (
         GRADIENT,
         AttackRow,
+        called,
         check_parameters,
         create,
         from_settings,
@@ -45,6 +46,7 @@ __all__ = [
     "NoiseFGSM",
     "Square",
     "WatchedAttack",
+    "called",
     "check_batch",
     "check_labels",
     "check_parameters",

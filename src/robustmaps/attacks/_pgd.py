@@ -99,6 +99,13 @@ class PGD:
         return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
 
     @property
+    def spellings(self) -> tuple["PGD", ...]:
+        """Attacks of the same values: without a length of a step, with it in ``norm``, and with it relative to eps."""
+        ways = ((None, None), (self.step_length, None), (None, self.step_length / self.eps), (None, self.relative_step))
+        each = (replace(self, step_size=size, relative_step=relative) for size, relative in ways)
+        return tuple(dict.fromkeys(one for one in each if one.step_length == self.step_length))
+
+    @property
     def for_validation(self) -> "PGD | None":
         """The attack to validate networks trained against this one; None if that takes another kind of attack.
 

@@ -97,6 +97,22 @@ def from_settings(settings: Mapping[str, Any]) -> "Attack":
     return attack
 
 
+def called(settings: Mapping[str, Any]) -> str:
+    """The name of an attack whose settings an evaluation recorded: that of its preset, if it has the values of one."""
+    for name, row in listed(warn=False).items():
+        preset: Mapping[str, Any] = row.values.get("preset") or {}
+        if preset and row.values["preset_of"] == settings["name"]:
+            given = {**settings, "relative_step": _relative_step(settings)}
+            if all(given.get(key) == value for key, value in preset.items()):
+                return name
+    return str(settings["name"])
+
+
+def _relative_step(settings: Mapping[str, Any]) -> float | None:
+    size, relative = settings.get("step_size"), settings.get("relative_step")
+    return float(size / settings["eps"]) if relative is None and size is not None else relative
+
+
 def takes(name: str) -> frozenset[str]:
     """The parameters of the attack of that name, beside ``norm`` and ``eps``.
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 from robustmaps._version import __version__
 from robustmaps.cli._terminal import _code
-from robustmaps.cli._terminal._streams import finish_output, steady_streams, stop_signals
+from robustmaps.cli._terminal._streams import Warned, finish_output, steady_streams, stop_signals
 from robustmaps.engine.errors import DiskFull, InputError, Interrupted, unknown
 from robustmaps.engine.text import visible
 from robustmaps.engine.trust import trusting
@@ -49,7 +49,7 @@ Exit codes: 0 done, 2 bad input, 1 anything else."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = Warned()
     for number in stop_signals():
         signal.signal(number, _as_interrupt)
     with steady_streams():
@@ -126,10 +126,6 @@ def _usage() -> str:
 def _say(message: str, code: int) -> int:
     print(visible(f"robustmaps: {message}"), file=sys.stderr)
     return code
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(visible(f"robustmaps: warning: {message}"), file=sys.stderr)
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001

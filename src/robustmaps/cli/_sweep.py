@@ -16,7 +16,7 @@ from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import clock, live
 from robustmaps.engine.errors import Interrupted
-from robustmaps.engine.numbers import counted, human
+from robustmaps.engine.numbers import counted, human, in_words
 from robustmaps.engine.tables import percent_cell, table
 from robustmaps.engine.text import shell, visible
 
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
     resolver = Resolver()
     study = read_study(given.study, resolver.complete)
     out = given.out or given.study.with_suffix("")
-    plan = plan_sweep(study, out, jobs=given.jobs, threads=given.threads, resolver=resolver)
+    plan = plan_sweep(study, out, jobs=given.jobs, threads=given.threads, resolver=resolver, dry=given.dry_run)
     output = Output(given.json)
     if given.dry_run:
         output.result(plan.to_dict(), *plan_texts(plan))
@@ -107,26 +107,28 @@ def plan_texts(plan: "SweepPlan") -> list[object]:
         missing = [run.estimate for run in runs if not run.done]
         known = [estimate.seconds for estimate in missing if estimate.seconds is not None]
         cost = (
-            human(sum(estimate.flops for estimate in missing), "FLOP") if missing else "",
+            human(flops, "FLOP") if (flops := sum(estimate.flops for estimate in missing)) else "",
             clock(sum(known)) if known and len(known) == len(missing) else "",
         )
         rows.append((*values, str(len(runs)), str(len(missing)), *cost))
     columns = (*(key.replace("_", " ") for key in keys), "runs", "missing", "operations", "time")
     listed = table(columns, rows, words=len(keys))
-    measured = dict.fromkeys(run.estimate.measured for run in plan.missing)
-    unknown = any(run.estimate.evaluation_flops is None for run in plan.runs)
+    measured = " and ".join(
+        dict.fromkeys(run.estimate.measured for run in plan.missing if run.estimate.seconds is not None)
+    )
+    unknown = any(run.estimate.evaluation_flops is None and run.estimate.image_flops for run in plan.runs)
     return [
         listed,
         plan_line(plan),
         "Operations are counted; evaluations as if every image withstood every attack, so they take less.",
-        *([f"Times are estimated from {' and '.join(measured)}, without start-up."] if measured else []),
+        *([f"Times are estimated from {measured}, with the start of runs and processes."] if measured else []),
         *(["The steps of some attacks are not known; their evaluations are not counted."] if unknown else []),
         *(f"Note: {note}" for note in plan.notes),
     ]
 
 
 def _value(run: "PlannedRun", key: str) -> str:
-    return str(run.point.values.get(key, "-"))
+    return in_words(run.point.values[key]) if key in run.point.values else "-"
 
 
 def plan_line(plan: "SweepPlan") -> str:
@@ -144,22 +146,27 @@ def plan_line(plan: "SweepPlan") -> str:
 
 
 def _statistics_texts(found: "Statistics") -> list[object]:
-    rows = [
-        (
-            each.name,
-            str(len(each.evaluated)),
-            percent_cell(each.clean),
-            percent_cell(each.robust),
-            "" if each.deviations[1] is None else f"{100 * each.deviations[1]:.1f}",
+    """A row per configuration, with a column for each evaluation at the same budget on the same images."""
+    columns = [found.yardstick] if found.yardstick is not None and not found.columns else list(found.columns)
+    rows = []
+    for each in found.compared:
+        rates = found.columns or {columns[0]: {each.name: each.robust}}
+        rows.append(
+            (
+                each.name,
+                str(len(each.evaluated)),
+                percent_cell(each.clean),
+                *(percent_cell(rates[stick][each.name]) if each.name in rates[stick] else "" for stick in columns),
+                "" if each.deviations[1] is None else f"{100 * each.deviations[1]:.1f}",
+            )
         )
-        for each in found.compared
-    ]
-    listed = table(("configuration", "seeds", "clean [95 %]", "robust [95 %]", "sd"), rows, words=1)
-    under = []
-    if found.yardstick is not None:
-        under = [f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."]
+    if not rows or found.yardstick is None:
+        return []
+    titles = [f"{stick.title} [95 %]" for stick in columns] if found.columns else ["robust [95 %]"]
+    listed = table(("configuration", "seeds", "clean [95 %]", *titles, "sd"), rows, words=1)
     above = [found.title] if found.title else []
-    return [*above, listed, *under, *found.sentences(), *(f"Note: {note}" for note in found.notes)] if rows else []
+    under = f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."
+    return [*above, listed, under, *found.sentences(), *(f"Note: {note}" for note in found.notes)]
 
 
 def _result_texts(result: "SweepResult", allowed: Sequence[str]) -> list[object]:
@@ -181,6 +188,9 @@ class SweepDisplay:
 
     def __call__(self, state: "SweepState") -> None:
         """Show the state."""
+        for text in state.warnings:
+            line = f"robustmaps: warning: {text}"
+            tell(line) if self._live is None else self._live.console.print(Text(visible(line)))
         if self._live is None:
             now = time.monotonic()
             if state.event is not None or now - self._last >= _PLAIN_EVERY_S:

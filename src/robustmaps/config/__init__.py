@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     )
     from robustmaps.config._origin import OriginConfig, find_recipe
     from robustmaps.config._ready import READY, ReadyStudy, Scale, find_ready, ready_studies
-    from robustmaps.config._recipe_table import Recipe
-    from robustmaps.config._recipes import departures, describe_recipe, differing, read_recipe, recipe_names
+    from robustmaps.config._recipe_table import FAMILIES, Recipe
+    from robustmaps.config._recipes import (
+        departures,
+        describe_recipe,
+        differing,
+        in_effect,
+        read_recipe,
+        recipe_names,
+    )
     from robustmaps.config._run import (
         AttackConfig,
         DataConfig,
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FAMILIES",
     "READY",
     "STUDY",
     "AttackConfig",
@@ -77,6 +85,7 @@ __all__ = [
     "flat_values",
     "fraction_keys",
     "from_mapping",
+    "in_effect",
     "make_study",
     "needs_trust",
     "parse_surgery",

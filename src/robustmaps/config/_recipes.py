@@ -1,13 +1,16 @@
 """Configurations that come with the package: the paper's experiments, and small ones for a CPU. No PyTorch here."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
+from robustmaps import defenses
 from robustmaps.config._flat_keys import flat_values, to_mapping
 from robustmaps.config._origin import check_origin, find_recipe
 from robustmaps.config._recipe_table import all_recipes
 from robustmaps.config._run import RunConfig, from_mapping
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.numbers import in_words
 from robustmaps.training import INCIDENTAL
 
 _APART = INCIDENTAL | {"seed"}
@@ -44,6 +47,22 @@ def describe_recipe(name: str) -> str:
     return find_recipe(name).description
 
 
+def in_effect(config: RunConfig) -> dict[str, Any]:
+    """The flat values of a run, without those that its defence or its other values leave without effect.
+
+    Raises:
+        InputError: an unknown defence, or its module can't be imported.
+    """
+    defense, flat = config.defense.defense, to_mapping(config)
+    kept = {"defense", "defense_parameters", *defenses.find(defense).parameters}
+    kept |= {"norm", "eps"} if defenses.is_attacked(defense) else set()
+    kept |= {"helper_sha256"} if "helper" in kept else set()
+    idle = {item.name for item in fields(config.defense)} - kept
+    idle |= {"upsample_mode"} if config.model.upsample == 1 else set()
+    idle |= {"extra_share"} if config.data.extra_data is None else set()
+    return {key: value for key, value in flat.items() if key not in idle}
+
+
 def departures(config: RunConfig) -> list[str]:
     """Lines on what a run that begins with a published recipe, or follows the published protocol, has otherwise."""
     return [*_from_recipe(config), *_from_protocol(config)]
@@ -74,7 +93,9 @@ def _from_recipe(config: RunConfig) -> Iterator[str]:
         if of_program and not dict(_unlike(flat, recipe.values)):
             yield f"this is the recipe {name}"
             return
-    listed = ", ".join(f"{key} {mine} instead of {theirs}" for key, (mine, theirs) in changed.items())
+    listed = ", ".join(
+        f"{key} {in_words(mine)} instead of {in_words(theirs)}" for key, (mine, theirs) in changed.items()
+    )
     published = "published " * (find_recipe(str(config.origin.recipe)).family == "published")
     yield f"not the {published}recipe {config.origin.recipe} any more: {listed}"
 

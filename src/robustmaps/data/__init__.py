@@ -12,7 +12,7 @@ from robustmaps.data.copies import occur_in
 from robustmaps.data.corruptions import CorruptedImages, open_corruptions
 from robustmaps.data.extra import load_extra
 from robustmaps.data.known import KNOWN, KnownSet
-from robustmaps.data.load import describe, load, prepare
+from robustmaps.data.load import NotHere, describe, load, prepare
 from robustmaps.data.placement import Placed, place
 from robustmaps.data.sets import Dataset, Extra, ImageSet
 from robustmaps.data.sources import forms
@@ -25,6 +25,7 @@ __all__ = [
     "Extra",
     "ImageSet",
     "KnownSet",
+    "NotHere",
     "Placed",
     "ResizedCrop",
     "batches",

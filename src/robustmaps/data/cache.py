@@ -53,6 +53,14 @@ def fetch(
     return stored
 
 
+def decoded(source: Source, *, cache_dir: Path | None = None, image_size: int | None = None) -> Stored | None:
+    """The decoded source, if it is in the cache; nothing is read of the source itself."""
+    identity = source.identity()
+    if identity is None:
+        return None
+    return store.read(cache_root(cache_dir) / _folder_name(source.name, identity, image_size))
+
+
 def _folder_name(name: str, identity: str, image_size: int | None) -> str:
     key = hashlib.sha256(json.dumps([store.VERSION, identity, image_size]).encode()).hexdigest()[:16]
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{key}"

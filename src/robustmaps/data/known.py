@@ -37,10 +37,16 @@ class KnownSet:
     crop: int | None = None
     published_plain: bool = False
 
+    @property
+    def height_and_width(self) -> tuple[int, int] | None:
+        """Of its images in pixels, as they come; None where images differ."""
+        height, _, width = self.size.partition(" x ")
+        return (int(height), int(width)) if height.isdigit() else None
+
     def pad_at(self, side: int) -> int:
         """The largest shift of an image that was resized to a side: as large a part of it, in whole pixels."""
-        stored, _, _ = self.size.partition(" x ")
-        return round(self.pad * side / int(stored)) if stored.isdigit() else self.pad
+        stored = self.height_and_width
+        return round(self.pad * side / stored[0]) if stored else self.pad
 
 
 @dataclass(frozen=True)

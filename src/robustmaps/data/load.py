@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
-from robustmaps.data.cache import fetch
+from robustmaps.data.cache import decoded, fetch
 from robustmaps.data.class_order import in_order
 from robustmaps.data.known import KNOWN
 from robustmaps.data.sets import Dataset, ImageSet
 from robustmaps.data.source import Progress
+from robustmaps.data.sources.hub import Hub
 from robustmaps.data.sources.registry import resolve
 from robustmaps.data.splits import held_out, part_size
 from robustmaps.data.store import Stored
@@ -61,6 +62,7 @@ def load(
     resized_crop: bool | None = None,
     classes: str | Sequence[str] | None = None,
     progress: Progress | None = None,
+    download: bool = True,
 ) -> Dataset:
     """Load a data set, decoding it into the cache the first time.
 
@@ -80,15 +82,20 @@ def load(
             a line; they may include classes without images. None for the set's own order: that of its labels, or for
             folders that of their names as text, as in torchvision's ``ImageFolder``.
         progress: see :func:`prepare`.
+        download: False for plans, which need counts and shapes: where a set of the hub is not in the cache, as many
+            black images of its size take its place, with no fingerprint.
 
     Raises:
+        NotHere: with ``download`` False, the set is not in the cache and its shape is not known.
         InputError: the spec is unknown or not a usable data set, ``classes`` lacks one of its classes, ``validation``
             is out of range, or crops are asked for without their size.
     """
     name = resolve(spec).name
     crop = _crop(spec, image_size, resized_crop)
-    stored = prepare(spec, cache_dir=cache_dir, image_size=image_size, resized_crop=resized_crop, progress=progress)
-    if classes is not None:
+    stored = None if download else _without_download(spec, cache_dir, image_size if crop is None else stored_size(crop))
+    if stored is None:
+        stored = prepare(spec, cache_dir=cache_dir, image_size=image_size, resized_crop=resized_crop, progress=progress)
+    if classes is not None and stored.fingerprint:
         stored = in_order(stored, classes)
     train, held, notes = _validation(stored, validation, seed)
     known = KNOWN.get(str(spec))
@@ -113,6 +120,32 @@ def load(
         fingerprint=stored.fingerprint,
         notes=(*stored.notes, *notes),
     )
+
+
+class NotHere(InputError):  # noqa: N818 - named after what is so
+    """A set of the hub that is not in the cache, of unknown shape."""
+
+
+def _without_download(spec: str | Path, cache_dir: Path | None, image_size: int | None) -> Stored | None:
+    """A set of the hub as decoded before, or black images in its known shape; None for a set that is no download."""
+    source = resolve(spec)
+    if not isinstance(source, Hub) or Path(source.id.repository).is_dir():
+        return None
+    stored = decoded(source, cache_dir=cache_dir, image_size=image_size)
+    if stored is not None:
+        return stored
+    known = KNOWN.get(str(spec))
+    size = (image_size, image_size) if image_size else known and known.height_and_width
+    if known is None or not size:
+        raise NotHere(f"{spec}: not downloaded yet, and the number and size of its images are not known")
+    splits = {
+        name: ImageSet(
+            torch.zeros(count, known.channels, *size, dtype=torch.uint8), torch.arange(count) % known.classes
+        )
+        for name, count in (("train", known.train), ("test", known.test))
+    }
+    grey = (0.5,) * known.channels
+    return Stored(splits, tuple(map(str, range(known.classes))), grey, grey, (), "")
 
 
 def describe(dataset: Dataset) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """Errors: bad input, unknown names with their nearest match, and interrupted work."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 
 # More choices than this would hide the message.
@@ -55,6 +56,34 @@ class DiskFull(OSError):  # noqa: N818 - named after what happened
         return DiskFull, (self.path, self.reason)
 
 
+def nearest(name: str, choices: Sequence[str]) -> list[str]:
+    """At most 12 similar choices: those that the fewest edits make, then those that begin alike, first.
+
+    >>> nearest("pgd-21", ["pgd-l1", "pgd-100", "pgd-20"])[0]
+    'pgd-20'
+    """
+    near = get_close_matches(name, choices, n=_NEAREST, cutoff=0.5)
+    return sorted(near, key=lambda choice: (_edits(name, choice), -_alike(name, choice)))
+
+
+def _alike(one: str, other: str) -> int:
+    """The number of letters that both begin with."""
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))])
+
+
+def _edits(one: str, other: str) -> int:
+    """Letters to insert, remove, replace or swap with the next (Damerau, CACM 1964)."""
+    before, last = list[int](), list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        line = [row]
+        for column, wanted in enumerate(other, 1):
+            least = min(last[column] + 1, line[-1] + 1, last[column - 1] + (letter != wanted))
+            swapped = row > 1 and column > 1 and letter == other[column - 2] and one[row - 2] == wanted
+            line.append(min(least, before[column - 2] + 1) if swapped else least)
+        before, last = last, line
+    return last[-1]
+
+
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     """The error for a name that is not in a registry: the nearest match, then the choices (the nearest of many).
 
@@ -62,7 +91,7 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     "unknown model 'resnet19'; did you mean 'resnet18'? Choices: resnet18, vgg16"
     """
     names = list(choices)
-    near = get_close_matches(str(name), names, n=_NEAREST, cutoff=0.5)
+    near = nearest(str(name), names)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     shown = names if len(names) <= _MANY else [*near, *(n for n in names if n not in near)][:_NEAREST]
     rest = f", and {len(names) - len(shown)} more" if len(shown) < len(names) else ""

@@ -19,10 +19,12 @@ class Measured:
     0.0293 [0.0271, 0.0314]
     >>> print(Measured.share(81, 263))
     30.8 % [25.5, 36.6]
+    >>> print(Measured(0.0293, -math.inf, math.inf))
+    0.0293
 
     Attributes:
         value: the figure.
-        low, high: bounds of the interval; infinite where unbounded.
+        low, high: bounds of the interval; infinite where there is none, such as for a mean of one value.
         count: number of observations; None if they are not independent or not counted.
         percent: whether the figure is a share in [0, 1], which is printed in percent.
     """
@@ -60,6 +62,11 @@ class Measured:
         return self.low, self.high
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether there is an interval."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
     def successes(self) -> int:
         """The number of samples that make up a share.
 
@@ -76,12 +83,13 @@ class Measured:
 
     def __str__(self) -> str:
         if self.percent:
-            return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+            bounds = f" [{100 * self.low:.1f}, {100 * self.high:.1f}]" * self.is_bounded
+            return f"{100 * self.value:.1f} %{bounds}"
+        return f"{self.value:.3g}" + f" [{self.low:.3g}, {self.high:.3g}]" * self.is_bounded
 
     def to_dict(self) -> dict[str, Any]:
-        """Value, interval and counts, ready for JSON."""
-        values = {"value": self.value, "interval": [self.low, self.high]}
+        """Value, interval (None where there is none) and counts, ready for JSON."""
+        values = {"value": self.value, "interval": [self.low, self.high] if self.is_bounded else None}
         if self.count is None:
             return values
         return values | ({"successes": self.successes, "total": self.count} if self.percent else {"count": self.count})

@@ -65,6 +65,12 @@ def check_whole(name: str, value: int, least: int) -> None:
         raise InputError(f"{name}={value!r}: expected a whole number of at least {least}")
 
 
+def exact(number: float) -> str:
+    """The number as a fraction if that is read back as the same, otherwise with all digits."""
+    fraction = as_fraction(number)
+    return fraction if parse_number(fraction) == number else repr(number)
+
+
 def human(number: float, unit: str = "") -> str:
     """Format a number with three significant digits and an SI prefix.
 
@@ -93,6 +99,19 @@ def as_fraction(value: float) -> str:
     ):
         return f"{round(levels)}/255"
     return short
+
+
+def in_words(value: object) -> str:
+    """A value of an option as a person writes it; that of one that is left out is ``default``.
+
+    >>> in_words(8 / 255), in_words(None), in_words(True), in_words("1122")
+    ('8/255', 'default', 'true', '1122')
+    """
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return as_fraction(value) if isinstance(value, float) else str(value)
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,12 +11,11 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.abc import InspectLoader
 from typing import Any, Generic, Protocol, TypeVar
 
-from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.errors import InputError, nearest, unknown
 from robustmaps.engine.numbers import parse_number
 
 
@@ -215,7 +214,7 @@ def check_taken(
         who = " and ".join(row.name for row in chosen)
         takes = "; ".join(f"{row.name} takes {', '.join([*common, *row.parameters])}" for row in chosen)
         have = "has" if len(chosen) == 1 else "have"
-        near = get_close_matches(key, [name for row in chosen for name in row.parameters], n=1)
+        near = nearest(key, [name for row in chosen for name in row.parameters])
         others = [name for name, options in everywhere().items() if key in options]
         mend = f"did you mean {near[0]}?" if near else "leave it out"
         if others:

@@ -67,12 +67,14 @@ class Table:
         caption: a description of the rows.
         words: the number of first columns that contain words, while the others contain figures; None where a column
             of figures is one that has a `Cell`.
+        whole: the number of first columns whose words are never broken over lines, such as names to be copied.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
     caption: str = ""
     words: int | None = None
+    whole: int = 0
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -142,11 +144,16 @@ class Table:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", *, words: int | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    caption: str = "",
+    *,
+    words: int | None = None,
+    whole: int = 0,
 ) -> Table:
     """A table of any values; cells stay cells, and the others become text."""
     cells = tuple(tuple(cell if isinstance(cell, Cell) else str(cell) for cell in row) for row in rows)
-    return Table(tuple(columns), cells, caption, words)
+    return Table(tuple(columns), cells, caption, words, whole)
 
 
 def percent_cell(figure: "Measured") -> Cell:

@@ -2,11 +2,15 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\ud800-\udfff\U000e0000-\U000e007f]"
 )
+
+# How names of runs end.
+_HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
 def visible(text: str) -> str:
@@ -33,6 +37,20 @@ def shell(*words: object) -> str:
     "robustmaps report 'runs/$(id)'"
     """
     return shlex.join(map(str, words))
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names of runs without their hashes and the parts that all of them begin and end with; whole where that says less.
+
+    >>> told_apart(["digits-resnet8-122-at-seed0-9874610e", "digits-resnet8-112-at-seed0-1bcdef23"])
+    ['122', '112']
+    """
+    parts = [_HASH.sub("", name).split("-") for name in names]
+    shortest = min(map(len, parts), default=0)
+    head = next((n for n in range(shortest) if len({each[n] for each in parts}) > 1), shortest)
+    tail = next((n for n in range(shortest - head) if len({each[-1 - n] for each in parts}) > 1), shortest - head)
+    short = ["-".join(each[head : len(each) - tail]) for each in parts]
+    return short if all(short) and len(set(short)) == len(short) else list(names)
 
 
 def first_line(error: BaseException) -> str:

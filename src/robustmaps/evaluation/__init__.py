@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning, compare
     from robustmaps.evaluation._state import IMAGES_END, STATE_FILES, check_images, claim_state
     from robustmaps.evaluation._transfer import Transfer, for_transfer, right_on
+    from robustmaps.evaluation._verdict_names import shown_names
     from robustmaps.evaluation._worst_case import ALONE, worst_case
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "rate_over_seeds",
     "read_computed",
     "right_on",
+    "shown_names",
     "weights_sha256",
     "with_consistency",
     "worst_case",

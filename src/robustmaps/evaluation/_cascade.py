@@ -3,7 +3,7 @@
 import inspect
 import time
 import warnings as python_warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, cast
@@ -32,7 +32,7 @@ class Cascade:
         plain: the network itself, for the verdicts.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
-        names: the verdicts of the samples that each attack breaks.
+        names: the verdicts of the samples that each attack breaks, in order, and what they are called for people.
         device: the network's device.
         seed: seed of all random draws.
         found: the results so far, kept up to date.
@@ -47,7 +47,7 @@ class Cascade:
     plain: AttackView
     x: Tensor
     y: Tensor
-    names: Sequence[str]
+    names: Mapping[str, str]
     device: torch.device
     seed: int
     found: Found
@@ -89,7 +89,7 @@ class Cascade:
         """Attack the unbroken samples; ``position`` in the order gives the attack its own random draws."""
         if position == len(self.found.stages):
             rows = self._all_but_broken(first=position == 0) if self.every else self._standing()
-            self.found.stages.append(AttackStage(self.names[position], rows))
+            self.found.stages.append(AttackStage(list(self.names)[position], rows))
         stage = self.found.stages[position]
         self._report(stage, 0.0, 0.0)
         while stage.done < len(stage.rows):
@@ -217,7 +217,7 @@ class Cascade:
             "elapsed_s": seconds,
         }
         remaining = 0.0 if done >= total else seconds / done * (total - done) if done else None
-        self.watcher(Progress(stage.name, int(done), total, "images", figures, remaining))
+        self.watcher(Progress(self.names[stage.name], int(done), total, "images", figures, remaining))
 
     def warn(self, message: str, category: type[Warning] = UserWarning) -> None:
         """Record a reason to doubt the figures, and give a Python warning the first time."""

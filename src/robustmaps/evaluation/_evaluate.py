@@ -21,11 +21,12 @@ from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
 from robustmaps.evaluation._doubts import doubts
 from robustmaps.evaluation._eight_bit import check_eight_bit
-from robustmaps.evaluation._fingerprints import attack_settings, caveats, images_sha256, stages, verdict_names
+from robustmaps.evaluation._fingerprints import attack_settings, caveats, images_sha256, stages
 from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning
 from robustmaps.evaluation._state import Found, StateFolder
 from robustmaps.evaluation._trial import try_batches
+from robustmaps.evaluation._verdict_names import shown_names
 
 # Images that passes are timed with, and forward passes that an attack takes of an image where it does not say.
 _USUAL_BATCH, _USUAL_PASSES = 64, 100.0
@@ -100,7 +101,6 @@ def evaluate(
         EvaluationWarning: for each reason to doubt the figures.
     """
     attacks = stages(attack)
-    names = verdict_names([one.name for one in attacks])
     check_batch(x, y)
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
@@ -111,6 +111,7 @@ def evaluate(
     device = device_of(model)
     given = engine
     images, described = images_sha256(x, y), attack_settings(attacks, eight_bit=eight_bit, every=every)
+    names = shown_names(described)
     example = x[:8].float().to(device)
     with torch.no_grad():
         try_batches(model, example[:1] if batch_size == 1 else example)

@@ -1,7 +1,6 @@
 """The inputs of an evaluation as plain values and hashes."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation._result import ROBUST, WRONG
 
 
 def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
@@ -28,22 +26,6 @@ def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
     if len(budgets) > 1:
         raise InputError(f"attacks with budgets {sorted(budgets)}: expected one budget for all")
     return attacks
-
-
-def verdict_names(attacks: Sequence[str]) -> list[str]:
-    """The verdicts of the samples that attacks of these names break: the name, with a number if several share it.
-
-    Raises:
-        InputError: a name means something else as a verdict.
-    """
-    names: list[str] = []
-    for position, attack in enumerate(attacks):
-        if attack in (ROBUST, WRONG):
-            raise InputError(f"attack {attack!r}: the name stands for a verdict; give the attack another name")
-        taken = {*names, *attacks[position + 1 :]} if attack in names else set()
-        numbered = (f"{attack}#{number}" for number in itertools.count(position + 1))
-        names.append(next(name for name in itertools.chain([attack], numbered) if name not in taken))
-    return names
 
 
 def caveats(attack: Attack | Sequence[Attack]) -> list[str]:

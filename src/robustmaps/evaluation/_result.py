@@ -160,13 +160,16 @@ class Evaluation:
     def mean_distances(self) -> dict[str, Measured]:
         """Mean l_inf, l_2 and l_1 distance of the images that broke their samples, with Student's 95 % interval.
 
-        Empty if distances were not recorded, or fewer than two samples were broken.
+        A single image has no interval. Empty if distances were not recorded, or no sample was broken.
         """
         found = [each for each in self.perturbations if each is not None]
-        if len(found) < 2:
+        if not found:
             return {}
         each = (over_seeds(distances) for distances in zip(*found, strict=True))
-        return {norm: replace(mean, low=max(0.0, mean.low)) for norm, mean in zip(NORMS, each, strict=True)}
+        return {
+            norm: replace(mean, low=max(0.0, mean.low)) if mean.is_bounded else mean
+            for norm, mean in zip(NORMS, each, strict=True)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from robustmaps.engine.errors import InputError
-from robustmaps.evaluation._fingerprints import verdict_names
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, Misclassified
+from robustmaps.evaluation._verdict_names import verdict_names
 
 ALONE = "alone"
 """What marks an attack's settings that attacked all images, not those that earlier attacks left."""

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from robustmaps import models
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
 from robustmaps.engine.reading.binary import load_tensors, read_whole
-from robustmaps.engine.text import first_line
 from robustmaps.models import Rename
 from robustmaps.training import read_weights
 
@@ -51,6 +50,7 @@ class _Fit:
         missing, left: names that only the network, and only the file has.
         shapes: names with the file's and the network's shape, where they differ.
         notes: see `Filled`.
+        named: from names of the network to those of the file, where they differ.
     """
 
     weights: Mapping[str, Tensor]
@@ -58,6 +58,7 @@ class _Fit:
     left: Sequence[str]
     shapes: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]]
     notes: tuple[str, ...]
+    named: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def faults(self) -> int:
@@ -80,7 +81,7 @@ def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
     Raises:
         InputError: no such file, it can't be read, or its weights don't fit the network.
     """
-    path, key = _parted(weights)
+    path, key = parted(weights)
     found, digest = _read(path)
     if key is not None:
         if key not in found:
@@ -89,8 +90,9 @@ def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
     fits = {where: _fit(model, tensors, _rename(spec)) for where, tensors in found.items()}
     fitting = [where for where, fit in fits.items() if not fit.faults]
     if not fitting:
-        fewest = min(fits.values(), key=lambda fit: fit.faults)
-        raise InputError(f"{path}: {_misfit(fewest, spec)}{_suggestion(spec, found)}")
+        where, fewest = min(fits.items(), key=lambda item: item[1].faults)
+        under = f" under {where!r}" if where else ""
+        raise InputError(f"{path}: the weights{under} don't fit {spec}: {_misfit(fewest)}{_suggestion(spec, found)}")
     taken = fitting[0]
     copy_values(model, fits[taken].weights, path)
     notes = list(fits[taken].notes)
@@ -139,10 +141,11 @@ def networks_that_fit(weights: str | Path) -> list[str]:
     Raises:
         InputError: see `fill`.
     """
-    return _fitting(_read(_parted(weights)[0])[0])
+    return _fitting(_read(parted(weights)[0])[0])
 
 
-def _parted(weights: str | Path) -> tuple[Path, str | None]:
+def parted(weights: str | Path) -> tuple[Path, str | None]:
+    """The file and the key of ``FILE#KEY``."""
     path, sign, key = str(weights).rpartition("#")
     return (Path(path), key) if sign and not Path(weights).exists() else (Path(weights), None)
 
@@ -159,17 +162,25 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
     try:
         contents = load_tensors(data)
     except Exception as error:  # of many types for files that are damaged or something else
-        held = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it holds {held[1]} objects" if held else f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(
-            f"{path}: can't be read as tensors only ({what}); where you trust the file, save what is needed of it: "
-            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), or model.state_dict()"
-        ) from error
+        raise InputError(f"{path}: {_unreadable(data, error)}") from error
     found = dict(_state_dicts(contents, "", _DEPTH))
     if not found:
         raise InputError(f"{path}: found no weights in it; expected a state dict, or one under a key such as 'model'")
     ordered = sorted(found, key=lambda where: bool(_AVERAGED.search(where.lower())))
     return {where: found[where] for where in ordered}, hashlib.sha256(data).hexdigest()
+
+
+def _unreadable(data: bytes, error: Exception) -> str:
+    """Why a file can't be read as tensors, in a line; PyTorch's own words are long, and advise to run its code."""
+    held = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if held:
+        return (
+            f"it holds {held[1]} objects, and only tensors are read; where you trust the file, save what is needed: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), or model.state_dict()"
+        )
+    if not data.startswith((b"PK", b"\x80")):
+        return "not a file of weights; expected safetensors, or what torch.save wrote of model.state_dict()"
+    return "damaged, or not written by torch.save; expected what it wrote of model.state_dict()"
 
 
 def _state_dicts(value: Any, where: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -215,14 +226,15 @@ def _fit_named(
         ways.append((renamed(theirs), "layer names of the published code or torchvision"))
     fits = []
     for names, how in ways:
-        found = {ours.get(names[core], names[core]): given[name] for core, name in theirs.items()}
+        named = {ours.get(names[core], names[core]): name for core, name in theirs.items()}
+        found = {name: given[full] for name, full in named.items()}
         twice = ("several names of one layer",) * (len(theirs) - len(found))
         for name, tensor in expected.items():  # not counted by old versions of PyTorch
             if name.endswith("num_batches_tracked"):
                 found.setdefault(name, tensor)
         notes = (*_wrapped(given, theirs), *([how] if how else ()), *said)
         fit = _compared(expected, {**values, **found}, notes)
-        fits.append(replace(fit, left=[*fit.left, *left, *twice]))
+        fits.append(replace(fit, left=[*(named.get(name, name) for name in fit.left), *left, *twice], named=named))
     return min(fits, key=lambda fit: fit.faults)
 
 
@@ -295,16 +307,19 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _misfit(fit: _Fit, spec: str) -> str:
+def _misfit(fit: _Fit) -> str:
+    """Why weights don't fit, by the names in the file."""
     if fit.shapes and not fit.missing and not fit.left:
         name, theirs, ours = fit.shapes[-1]
-        return f"the weights don't fit {spec}: {name} has the shape {theirs}, expected {ours}"
-    parts = [
-        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-        for names, what in ((fit.missing, "of its layers' tensors are missing"), (fit.left, "are unknown to it"))
-        if names
-    ]
-    return f"the weights don't fit {spec}: {'; '.join(parts)}"
+        return f"{fit.named.get(name, name)} has the shape {theirs}, expected {ours}"
+    parts = []
+    for names, one, several in (
+        (fit.missing, "of its layers' tensors is missing", "of its layers' tensors are missing"),
+        (fit.left, "is unknown to it", "are unknown to it"),
+    ):
+        listed = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        parts += [f"{len(names)} {one if len(names) == 1 else several} ({listed})"] * bool(names)
+    return "; ".join(parts)
 
 
 def _suggestion(spec: str, found: Mapping[str, Mapping[str, Tensor]]) -> str:

@@ -12,13 +12,16 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.progress import Watcher, decoding, ignore
 
 
-def load_data(config: DataConfig, watcher: Watcher = ignore, *, classes: Sequence[str] | None = None) -> Dataset:
+def load_data(
+    config: DataConfig, watcher: Watcher = ignore, *, classes: Sequence[str] | None = None, download: bool = True
+) -> Dataset:
     """The images that the configuration names.
 
     Args:
         config: the configuration.
         watcher: called while a data set is decoded for the first time.
         classes: the order of the class names, instead of the configuration's.
+        download: see `robustmaps.data.load`.
     """
     data = load(
         config.data,
@@ -27,6 +30,7 @@ def load_data(config: DataConfig, watcher: Watcher = ignore, *, classes: Sequenc
         classes=config.classes if classes is None else classes,
         resized_crop=True if config.augment == "resized-crop" else None,
         progress=decoding(watcher),
+        download=download,
     )
     if config.train_samples is not None:
         if not 1 <= config.train_samples <= len(data.train):

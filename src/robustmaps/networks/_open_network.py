@@ -9,6 +9,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.trust import LIBRARIES
 from robustmaps.evaluation import weights_sha256
+from robustmaps.networks._checkpoints import parted
 from robustmaps.networks._data import load_data
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
@@ -79,7 +80,12 @@ def _assumed(spec: str, strides: str | None) -> tuple[str, ...]:
 
 def _name(spec: str, weights: str | Path | None, strides: str | None, enlarge: str | None) -> str:
     """A name for people and for a folder."""
+    key = None if weights is None else parted(weights)[1]
     if _is_own(spec):
-        return spec.partition(":")[2]
-    parts = [spec, strides, enlarge, Path(weights).stem if weights is not None else None]
-    return re.sub(r"[^\w.=,+-]+", "-", "-".join(part for part in parts if part))
+        return "-".join([spec.partition(":")[2], *([] if key is None else [_for_a_file(key)])])
+    parts = [spec, strides, enlarge, None if weights is None else parted(weights)[0].stem, key]
+    return _for_a_file("-".join(part for part in parts if part))
+
+
+def _for_a_file(text: str) -> str:
+    return re.sub(r"[^\w.=,+-]+", "-", text)

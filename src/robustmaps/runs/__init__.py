@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.runs._attacks import create_attacks
+    from robustmaps.runs._attack_options import attack_options
+    from robustmaps.runs._attacks import create_attacks, same_values
     from robustmaps.runs._corruptions import CorruptedRun, evaluate_corrupted
     from robustmaps.runs._defenses import create_defense
     from robustmaps.runs._diagnosis import DiagnosedRun, diagnose_checkpoint
@@ -36,6 +37,7 @@ __all__ = [
     "TrainedRun",
     "Yardstick",
     "as_row",
+    "attack_options",
     "choose_evaluation",
     "create_attacks",
     "create_defense",
@@ -55,6 +57,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "reproduce",
+    "same_values",
     "train",
 ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from robustmaps.attacks import Attack, takes
+from robustmaps.attacks import Attack, called, takes
 from robustmaps.config import AttackConfig, Split
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
@@ -18,9 +18,16 @@ from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluat
 from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_file
-from robustmaps.runs._attacks import create_attacks
+from robustmaps.runs._attacks import create_attacks, spellings
 from robustmaps.runs._doubts import UNFINISHED, class_order, copied_images, unfinished
-from robustmaps.runs._evaluation_files import EvaluationFiles, claim_curve, is_adversarial, is_verdicts
+from robustmaps.runs._evaluation_files import (
+    EvaluationFiles,
+    claim_curve,
+    is_adversarial,
+    is_begun,
+    is_verdicts,
+    spelled_as_before,
+)
 from robustmaps.runs._identity import place_for, write_present
 from robustmaps.runs._robustbench import model_info
 
@@ -153,10 +160,10 @@ def curve(work: "Work", attack: AttackConfig, out: str | Path | None = None) -> 
     files = [work.files(attack, eps, radii[:number]) for number, eps in enumerate(radii)]
     for each in files:
         each.claim()
-    names = names_of(attack)
+    names = work.names_of(attack, radii[0])
     digest = short_hash([each.path.name for each in files])
     name = f"curve-{names}-{work.checkpoint.norm}-{work.options.split}{len(work.x)}-{digest}.json"
-    path = Path(out) if out is not None else work.folder / name
+    path = Path(out) if out is not None else spelled_as_before(work.folder / name)
     plot = claim_curve(path)
     runs: list[EvaluatedRun] = []
     for eps in radii:
@@ -196,9 +203,9 @@ class Work:
         self, config: AttackConfig, eps: float, *, smaller: Sequence[EvaluatedRun] = (), out: str | Path | None = None
     ) -> EvaluatedRun:
         """Evaluate at one radius, unless done before."""
-        attacks = create_attacks(config, self.checkpoint.norm, eps)
-        described = attack_settings(attacks, eight_bit=self.options.eight_bit)
         radii = [run.evaluation.eps for run in smaller]
+        attacks, named = self._named(config, eps, radii)
+        described = attack_settings(attacks, eight_bit=self.options.eight_bit)
         files = (
             self.files(config, eps, radii)
             if out is None
@@ -208,7 +215,7 @@ class Work:
         if known is None:
             files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
         if out is None:
-            changed = files.path != self._named(config, eps, radii)
+            changed = files.path != named
             write_present(self.folder, self.checkpoint.sha256, self.network, changed=changed)
         if known is not None and not files.begun and self._is_whole(known):
             return known
@@ -254,17 +261,34 @@ class Work:
             eps: the radius.
             smaller: the radii of the curve below it.
         """
-        named = self._named(config, eps, smaller)
+        _, named = self._named(config, eps, smaller)
         path = place_for(named, self.network, lambda file: list(EvaluationFiles(file, with_images=False).states))
         return EvaluationFiles(path, self.options.save_adversarials)
 
-    def _named(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> Path:
-        """A readable name of a file, unique for each combination of settings."""
-        described = attack_settings(create_attacks(config, self.checkpoint.norm, eps), eight_bit=self.options.eight_bit)
-        digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, list(smaller)])
-        budget = as_fraction(described[0]["eps"]).replace("/", "_")
-        name = f"{names_of(config)}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
-        return self.folder / name
+    def called(self, config: AttackConfig, eps: float) -> list[str]:
+        """The names of the attacks, where one with the values of a preset is called like it."""
+        made = {one: create_attacks(config.alone(one), self.checkpoint.norm, eps) for one in config.names}
+        return [one if "version" in takes(one) else called(attack_settings(made[one])[0]) for one in config.names]
+
+    def names_of(self, config: AttackConfig, eps: float) -> str:
+        """The same for file names and titles."""
+        version = "" if config.version in (None, "standard") else f"-{config.version}"
+        return "+".join(one + version if "version" in takes(one) else one for one in self.called(config, eps))
+
+    def _named(self, config: AttackConfig, eps: float, smaller: Sequence[float]) -> tuple[list[Attack], Path]:
+        """The attacks, and a readable name of their file, unique for each combination of settings.
+
+        Both are spelled as where the same values were evaluated before, if anywhere.
+        """
+        names, ways = self.names_of(config, eps), []
+        for attacks in spellings(create_attacks(config, self.checkpoint.norm, eps)):
+            described = attack_settings(attacks, eight_bit=self.options.eight_bit)
+            digest = short_hash([described, self.options.seed, self.images, self.checkpoint.sha256, list(smaller)])
+            budget = as_fraction(described[0]["eps"]).replace("/", "_")
+            name = f"{names}-{described[0]['norm']}-{budget}-{self.options.split}{len(self.x)}-{digest}.json"
+            ways.append((attacks, self.folder / name))
+        places = ((attacks, spelled_as_before(path)) for attacks, path in ways)
+        return next((each for each in places if is_begun(each[1])), ways[0])
 
     def _evaluate(
         self, attacks: Sequence[Attack], files: EvaluationFiles, smaller: EvaluatedRun | None
@@ -342,9 +366,3 @@ class Work:
         if not files.info.exists():  # earlier versions wrote it last
             self._describe(known, files)
         return EvaluatedRun(self._as_of_now(known, files.path), files.path, files.images, before=True)
-
-
-def names_of(config: AttackConfig) -> str:
-    """The names of the attacks, for file names and titles."""
-    version = "" if config.version in (None, "standard") else f"-{config.version}"
-    return "+".join(name + version if "version" in takes(name) else name for name in config.names)

@@ -1,5 +1,6 @@
 """The files of an evaluation and of a curve, and whether others are in their way."""
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,28 @@ from robustmaps.evaluation import STATE_FILES, claim_state
 
 is_verdicts = json_with("format", "verdicts", "attacks")
 is_adversarial = tensors_with("norm", "eps", "images_sha256")
+_INFO = ".model_info.json"
+
+
+def spelled_as_before(path: Path) -> Path:
+    """``path``, or where results of the same settings are, whose attacks were then spelled in another way.
+
+    Names of results end with a hash of all that decides.
+    """
+    ending = f"-{path.stem.rpartition('-')[2]}"
+    stems = {name.partition(ending)[0] + ending for name in _results(path.parent, f"*{ending}*")}
+    return path if path.stem in stems or not stems else path.with_name(f"{min(stems)}{path.suffix}")
+
+
+def is_begun(path: Path) -> bool:
+    """Whether there is an evaluation in this file, or a part of one."""
+    return bool(_results(path.parent, f"{glob.escape(path.stem)}*"))
+
+
+def _results(folder: Path, pattern: str) -> list[str]:
+    """Names of files with results and of folders with parts of them, without what is written beside them."""
+    names = (found.name for found in folder.glob(pattern))
+    return [name for name in names if name.endswith((".json", ".partial")) and not name.endswith(_INFO)]
 
 
 def claim_curve(path: Path) -> Path:
@@ -40,7 +63,7 @@ class EvaluationFiles:
     @property
     def info(self) -> Path:
         """The leaderboard entry."""
-        return self.path.with_name(f"{self.path.stem}.model_info.json")
+        return self.path.with_name(f"{self.path.stem}{_INFO}")
 
     @property
     def states(self) -> tuple[Path, Path]:

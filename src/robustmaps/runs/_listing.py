@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+from robustmaps.attacks import called
 from robustmaps.config import field_names, flat_values
 from robustmaps.engine.errors import unknown
 from robustmaps.evaluation import Evaluation
@@ -59,7 +60,7 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
         "clean": None if found is None else found.clean_accuracy.value,
         "robust": None if found is None else found.robust_accuracy.value,
         "images": None if found is None else len(found.verdicts),
-        "attack": None if found is None else "+".join(str(attack["name"]) for attack in found.attacks),
+        "attack": None if found is None else "+".join(map(called, found.attacks)),
         "validation_clean": best.get("validation_clean_accuracy"),
         "validation_robust": best.get("validation_robust_accuracy"),
         "best_epoch": record.best_epoch,

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from robustmaps._version import __version__
+from robustmaps.config import in_effect
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
@@ -17,7 +18,7 @@ from robustmaps.models import Cost
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._yardstick import Yardstick
-from robustmaps.training import RunFolder
+from robustmaps.training import RunFolder, is_chosen
 
 CARD = "README.md"
 
@@ -180,9 +181,7 @@ def _figures(measured: Sequence[Evaluation]) -> str:
     for evaluation in measured:
         stick = Yardstick.of(evaluation)
         rates = (evaluation.clean_accuracy, evaluation.robust_accuracy)
-        rows.append(
-            (" + ".join(stick.names), stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates)
-        )
+        rows.append((stick.label, stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates))
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
     notes = "".join(f"\n- Caution: {in_markdown(warning)}" for warning in warnings)
@@ -196,10 +195,11 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     lines.append(f"- data: {in_markdown(record.config.data.data)}, seed {config.training.seed}")
     defense = config.defense
     if defense.defense != "standard":
-        attack = f"{defense.norm}, eps {as_fraction(defense.eps)}, {defense.steps} steps"
+        steps = [f"{defense.steps} steps"] if "steps" in in_effect(config) else []
+        attack = ", ".join([defense.norm, f"eps {as_fraction(defense.eps)}", *steps])
         lines.append(f"- defence: {in_markdown(defense.defense)} ({attack})")
     epochs = len(record.history)
-    chosen = any("validation_clean_accuracy" in epoch for epoch in record.history)
+    chosen = is_chosen(record.history)
     kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"
     lines.append(f"- {epochs} epochs of {config.training.epochs}, {kept}")
     lines.append(f"- {human(cost.flops, 'FLOP')} for a forward pass of one image, {human(cost.parameters)} parameters")

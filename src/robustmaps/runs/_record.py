@@ -17,7 +17,7 @@ from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Computed, Evaluation
 from robustmaps.runs._identity import why_outdated
-from robustmaps.training import RUN_WEIGHTS, RunFolder, best_epoch
+from robustmaps.training import RUN_WEIGHTS, RunFolder, best_epoch, is_chosen
 
 Status = Literal["finished", "running", "stopped", "failed"]
 
@@ -62,6 +62,13 @@ class RunRecord:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def kept(self) -> str:
+        """The epoch of the weights, and whether it is the best on validation images or the last; empty if none yet."""
+        if self.best_epoch is None:
+            return ""
+        return f"{self.best_epoch} ({'best' if is_chosen(self.history) else 'last'})"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.evaluation import ALONE, Evaluation
+from robustmaps.runs._attack_options import attack_label
+from robustmaps.runs._attacks import same_values
 
 _KINDS = {"train": "training"}
 _NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
@@ -19,7 +21,6 @@ class Yardstick:
         attacks: settings of the attacks, as JSON.
         images: hash of the images.
         count: number of images.
-        names: names of the attacks.
         split: their split of the data set; None if not known.
         weights: which of a run's weights are evaluated, if not the best.
     """
@@ -29,7 +30,6 @@ class Yardstick:
     attacks: str
     images: str
     count: int
-    names: tuple[str, ...]
     split: str | None = field(default=None, compare=False)
     weights: str | None = None
 
@@ -39,10 +39,9 @@ class Yardstick:
         return cls(
             evaluation.norm,
             evaluation.eps,
-            json.dumps([dict(attack) for attack in evaluation.attacks], sort_keys=True),
+            json.dumps(same_values(evaluation.attacks), sort_keys=True),
             evaluation.images_sha256,
             len(evaluation.verdicts),
-            tuple(str(attack["name"]) for attack in evaluation.attacks),
             evaluation.split,
             evaluation.weights,
         )
@@ -53,11 +52,24 @@ class Yardstick:
         return any(ALONE in attack for attack in json.loads(self.attacks))
 
     @property
+    def label(self) -> str:
+        """Attacks, as on the command line, and weights, if not the best."""
+        return f"{attack_label(self.norm, self.eps, self.attacks)}{self._of_weights}"
+
+    @property
+    def title(self) -> str:
+        """The same beside columns of the attacks by themselves."""
+        return f"worst case{self._of_weights}" if self.alone else self.label
+
+    @property
     def short(self) -> str:
         """Attacks and budget, for axes."""
-        worst = "worst case of " if self.alone else ""
-        others = f", {self.weights} weights" if self.weights else ""
-        return f"{worst}{' + '.join(self.names)}, {_NORMS[self.norm]} {as_fraction(self.eps)}{others}"
+        budget = f"{_NORMS[self.norm]} {as_fraction(self.eps)}"
+        return f"{attack_label(self.norm, self.eps, self.attacks)}, {budget}{self._of_weights}"
+
+    @property
+    def _of_weights(self) -> str:
+        return f", {self.weights} weights" if self.weights else ""
 
     @property
     def text(self) -> str:

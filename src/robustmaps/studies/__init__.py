@@ -6,7 +6,7 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.studies._candidates import Candidate, find_candidates, within
-    from robustmaps.studies._configurations import Variant, bounded, family, only_enlarged
+    from robustmaps.studies._configurations import Variant, bounded, by_yardstick, family, only_enlarged
     from robustmaps.studies._corrupted import corrupted_test_images
     from robustmaps.studies._demo import DemoResult, demo
     from robustmaps.studies._plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
@@ -35,6 +35,7 @@ __all__ = [
     "Trial",
     "Variant",
     "bounded",
+    "by_yardstick",
     "claim_study",
     "compare_runs",
     "corrupted_test_images",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from robustmaps.config import RunConfig, to_mapping
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import in_words
 from robustmaps.evaluation import Evaluation, deviation_over_seeds, over_seeds, rate_over_seeds
 from robustmaps.models import Cost
 from robustmaps.networks import image_cost, load_data, open_checkpoint
@@ -120,11 +121,21 @@ def verdicts(evaluations: Iterable[Evaluation], which: str) -> NDArray[np.bool_]
     return np.stack([getattr(evaluation, which) for evaluation in evaluations])
 
 
+def by_yardstick(runs: Sequence[RunRecord]) -> dict[Yardstick, list[Evaluation]]:
+    """Evaluations by what they share, one per seed."""
+    found: dict[Yardstick, list[Evaluation]] = {}
+    for run in runs:
+        for stick, evaluation in {Yardstick.of(e): e for e in run.evaluations.values()}.items():
+            found.setdefault(stick, []).append(evaluation)
+    return found
+
+
 def choose_yardstick(runs: Sequence[RunRecord], among: Collection[Yardstick] | None = None) -> Yardstick | None:
     """The evaluation that most configurations have, then most runs; None if there are none.
 
     One of other weights than the best, or of training images, is chosen only if there is no other.
-    Ties go to the training budget, then to the most images, then to the attacks that broke the most.
+    Ties go to the training budget, then to the most images, then to the attacks that broke the most, then to the worst
+    case of several attacks.
     """
     found: dict[Yardstick, list[tuple[RunRecord, Evaluation]]] = {}
     for run in runs:
@@ -142,6 +153,7 @@ def choose_yardstick(runs: Sequence[RunRecord], among: Collection[Yardstick] | N
             sum((defense.norm, defense.eps) == (stick.norm, stick.eps) for defense in defenses),
             stick.count,
             -sum(evaluation.robust_accuracy.value for _, evaluation in mine),
+            stick.alone,
             stick.attacks,
             stick.images,
         )
@@ -289,4 +301,4 @@ def _value(key: str, value: object) -> str:
         return str(value)
     if key == "data":
         return Path(str(value)).name
-    return f"{key.replace('_', ' ')} {value}"
+    return f"{key.replace('_', ' ')} {in_words(value)}"

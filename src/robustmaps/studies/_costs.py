@@ -20,6 +20,7 @@ from robustmaps.engine.view import plain_view
 from robustmaps.models import count_flops
 from robustmaps.networks import ResolvedRun, create_network, image_cost
 from robustmaps.runs import create_attacks, create_defense
+from robustmaps.studies._processes import LocalExecutor, Worker
 from robustmaps.training import choose_forms, fit
 
 _QUARTERS = (0.125, 0.375, 0.625, 0.875)
@@ -37,6 +38,7 @@ class RunEstimate:
         evaluation_flops: operations of all evaluations if every image withstood every attack; None if the number of
             passes is not known.
         seconds_per_flop: measured time per operation; None if not measured.
+        start_s: measured time before a run's second step that operations do not explain.
         measured: how the time was measured, in words.
     """
 
@@ -45,6 +47,7 @@ class RunEstimate:
     evaluation_flops: float | None
     seconds_per_flop: float | None = None
     measured: str = "not measured"
+    start_s: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -54,7 +57,7 @@ class RunEstimate:
     @property
     def seconds(self) -> float | None:
         """Time of the run in its own worker; None if not measured."""
-        return None if self.seconds_per_flop is None else self.flops * self.seconds_per_flop
+        return None if self.seconds_per_flop is None else self.start_s + self.flops * self.seconds_per_flop
 
 
 def estimate_run(
@@ -143,8 +146,8 @@ def _evaluation_passes(config: RunConfig, evaluation: EvaluationConfig) -> float
     return total
 
 
-def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> float | None:
-    """Seconds per training operation, from a few timed steps after a warm-up; nothing is kept.
+def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> tuple[float, float] | None:
+    """Seconds per training operation, from a few timed steps after a warm-up, and until that; nothing is kept.
 
     Args:
         run: the run.
@@ -154,7 +157,7 @@ def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> float | None:
     Returns:
         None if a step fails; the run itself will report why.
     """
-    config, moments = run.config, list[float]()
+    config, moments, began = run.config, list[float](), time.perf_counter()
 
     def enough() -> bool:
         moments.append(time.perf_counter())
@@ -181,7 +184,8 @@ def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> float | None:
         return None
     step_s = (moments[-1] - moments[0]) / (len(moments) - 1)
     images = min(config.training.batch_size, len(few))
-    return step_s / (images * training_passes(run, data, (0.0,)) * image_cost(model, data).flops)
+    per_flop = step_s / (images * training_passes(run, data, (0.0,)) * image_cost(model, data).flops)
+    return per_flop, max(0.0, moments[0] - began - step_s)
 
 
 @contextmanager
@@ -207,22 +211,39 @@ def measure_all(
     Kinds that were not timed get the speed of the others, per operation.
     """
     began = time.monotonic()
-    speeds: dict[object, float] = {}
+    speeds: dict[object, tuple[float, float]] = {}
     for config in sorted(estimates, key=lambda c: estimates[c].image_flops):
         if _kind(config) not in speeds and time.monotonic() - began < budget_s:
             speed = time_steps(runs[config], data(config), threads)
             if speed is not None:
                 speeds[_kind(config)] = speed
-    mean = sum(speeds.values()) / max(len(speeds), 1)
+    known = list(speeds.values()) or [(0.0, 0.0)]
+    mean = tuple(sum(each) / len(known) for each in zip(*known, strict=True))
     timed = f"{_TIMED_STEPS} timed steps with {counted(threads, 'thread')}"
     return {
         config: replace(
             estimate,
-            seconds_per_flop=speeds.get(_kind(config), mean) or None,
+            seconds_per_flop=speeds.get(_kind(config), mean)[0] or None,
+            start_s=speeds.get(_kind(config), mean)[1],
             measured=timed if _kind(config) in speeds else "the speed of similar runs",
         )
         for config, estimate in estimates.items()
     }
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """A task that only imports what a run needs."""
+
+    def __call__(self, worker: Worker) -> None:
+        """Do nothing."""
+
+
+def time_process_start() -> float:
+    """Seconds until a worker process can begin with its first run."""
+    began = time.perf_counter()
+    LocalExecutor(1, 1).run([_Nothing()], watcher=lambda *_: None, finished=lambda *_: None, should_stop=lambda: False)
+    return time.perf_counter() - began
 
 
 def _kind(config: RunConfig) -> object:

@@ -1,6 +1,6 @@
 """The plan of a sweep: the runs of a study, which of them are missing, and their cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -8,16 +8,23 @@ from typing import Any
 
 from robustmaps import models
 from robustmaps.config import DataConfig, DefenseConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Split, Study
-from robustmaps.data import Dataset
+from robustmaps.data import Dataset, NotHere
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
-from robustmaps.engine.numbers import counted
+from robustmaps.engine.numbers import counted, in_words
 from robustmaps.engine.trust import allow_code
 from robustmaps.evaluation import ALONE, Identity, attack_settings, images_sha256
 from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data, open_checkpoint
-from robustmaps.runs import RunRecord, create_attacks, read_run
-from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
+from robustmaps.runs import RunRecord, create_attacks, read_run, same_values
+from robustmaps.studies._costs import (
+    RunEstimate,
+    estimate_run,
+    forward_flops,
+    measure_all,
+    time_process_start,
+    training_passes,
+)
 from robustmaps.studies._processes import LocalExecutor, available_cores
 from robustmaps.training import RunFolder, other_weights
 
@@ -59,6 +66,7 @@ class SweepPlan:
         jobs: number of parallel runs.
         threads: threads of each run.
         notes: remarks for the user.
+        start_s: time until the processes of the runs have started; 0 if not measured.
     """
 
     study: Study
@@ -67,6 +75,7 @@ class SweepPlan:
     jobs: int
     threads: int
     notes: tuple[str, ...]
+    start_s: float = 0.0
 
     @property
     def missing(self) -> tuple[PlannedRun, ...]:
@@ -81,7 +90,8 @@ class SweepPlan:
     @property
     def seconds(self) -> float | None:
         """Estimated time for the missing runs; None if not measured."""
-        return remaining_s([run.estimate.seconds for run in self.missing], self.jobs)
+        left = remaining_s([run.estimate.seconds for run in self.missing], self.jobs)
+        return None if left is None else left + self.start_s
 
     def to_dict(self) -> dict[str, Any]:
         """As a dictionary for JSON."""
@@ -122,6 +132,7 @@ def plan_sweep(
     jobs: int | None = None,
     threads: int | None = None,
     resolver: Resolver | None = None,
+    dry: bool = False,
 ) -> SweepPlan:
     """Find the missing runs of a study and estimate their cost; writes nothing.
 
@@ -131,13 +142,15 @@ def plan_sweep(
         jobs: number of parallel runs; by default one per core, at most eight, and a single one on a GPU.
         threads: threads of each run; by default the cores are shared evenly.
         resolver: the resolver that completed the study, so that no weights are opened twice.
+        dry: nothing will be run: nothing is downloaded, and runs whose images are not known here are not counted.
 
     Raises:
         InputError: a configuration can't be run because of its network, strides, data or attack.
     """
     folder = Path(out)
-    loaded = cache(load_data)
+    loaded = cache(lambda config: load_data(config, download=not dry))
     images = cache(lambda *key: _images(loaded(key[0]), *key[1:]))
+    uncounted: dict[RunConfig, str] = {}
     flops: dict[tuple[ModelConfig, DataConfig], int] = {}
     passes: dict[DefenseConfig, float] = {}
     found: dict[RunConfig, PlannedRun] = {}
@@ -151,8 +164,11 @@ def plan_sweep(
             if config.defense not in passes:
                 passes[config.defense] = training_passes(run, data)
             estimate = estimate_run(run, data, study.evaluations, flops[kind], passes[config.defense])
+        except NotHere as error:
+            uncounted[run.config] = str(error)
+            estimate = RunEstimate(0, 0.0, None)
         except InputError as error:
-            values = ", ".join(f"{key}: {value}" for key, value in point.values.items())
+            values = ", ".join(f"{key}: {in_words(value)}" for key, value in point.values.items())
             raise InputError(f"{study.name}: {values}: {error}; fix or exclude it") from error
         if config in found:
             continue
@@ -165,24 +181,43 @@ def plan_sweep(
     if len(found) < len(study.points):
         notes.append(f"{counted(len(study.points) - len(found), 'combination')} left out: the same run as another")
     missing = [config for config, one in found.items() if not one.done]
+    notes += _notes_on_images(missing, uncounted, loaded)
     jobs = jobs or _jobs(missing)
     executor = LocalExecutor(jobs, threads)
     measured = measure_all(
-        {config: found[config].estimate for config in missing},
+        {config: found[config].estimate for config in missing if config not in uncounted},
         resolved,
         lambda config: loaded(config.data),
         threads=executor.threads_each,
     )
     runs = tuple(replace(one, estimate=measured.get(config, one.estimate)) for config, one in found.items())
     return SweepPlan(
-        replace(study, points=tuple(one.point for one in runs)), folder, runs, jobs, executor.threads_each, tuple(notes)
+        replace(study, points=tuple(one.point for one in runs)),
+        folder,
+        runs,
+        jobs,
+        executor.threads_each,
+        tuple(notes),
+        time_process_start() if dry and measured else 0.0,
     )
+
+
+def _notes_on_images(
+    missing: Sequence[RunConfig], uncounted: Mapping[RunConfig, str], loaded: Callable[[DataConfig], Dataset]
+) -> Iterator[str]:
+    """How runs are counted whose images are not here; none where all are."""
+    for text in dict.fromkeys(uncounted.values()):
+        runs = counted(sum(uncounted.get(config) == text for config in missing), "run")
+        yield f"{text}; {runs} not counted"
+    counts = [loaded(config.data) for config in missing if config not in uncounted]
+    for name in dict.fromkeys(data.name for data in counts if not data.fingerprint):
+        yield f"{name} is not downloaded yet; its runs are counted by the known number and size of its images"
 
 
 def _title(point: Point, study: Study) -> str:
     """The values on the axes with several values, or on all axes if there are none."""
     several = [key for key in study.keys if len({str(each.values.get(key)) for each in study.points}) > 1]
-    shown = [f"{key} {point.values[key]}" for key in several or study.keys if key in point.values]
+    shown = [f"{key} {in_words(point.values[key])}" for key in several or study.keys if key in point.values]
     return ", ".join(shown) or point.config.name
 
 
@@ -193,7 +228,8 @@ def _jobs(missing: Sequence[RunConfig]) -> int:
 
 
 def _images(data: Dataset, split: Split, samples: int | None) -> str:
-    return images_sha256(*choose_images(data, split, samples))
+    """The hash of the images; empty for those that take the place of images that are not here."""
+    return data.fingerprint and images_sha256(*choose_images(data, split, samples))
 
 
 def _finished(folder: Path, evaluations: Sequence[EvaluationConfig], images: Images) -> float | None:
@@ -233,16 +269,16 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
     hashed = images or (lambda data, split, samples: _images(load_data(data), split, samples))
     radii = sorted(wanted.attack.eps) or [config.defense.eps]
     weights = RunFolder(record.folder).weights(wanted.weights)
-    identity = (
-        wanted.attack_seed,
-        hashed(config.data, wanted.split, wanted.samples),
-        sha256(weights),
-    )
+    images_sha = hashed(config.data, wanted.split, wanted.samples)
+    identity = (wanted.attack_seed, sha256(weights))
     network = _identity(record, wanted.weights)
 
     def name_of(settings: list[dict[str, Any]]) -> str | None:
+        values = same_values(settings)
         for name, e in record.evaluations.items():
-            if list(e.attacks) != settings or (e.seed, e.images_sha256, e.checkpoint_sha256) != identity:
+            if same_values(e.attacks) != values or (e.seed, e.checkpoint_sha256) != identity:
+                continue
+            if images_sha not in ("", e.images_sha256):
                 continue
             if e.weights != other_weights(weights) or (wanted.consistent and e.misclassified is None):
                 continue

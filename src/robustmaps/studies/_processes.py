@@ -10,6 +10,7 @@ import queue
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -56,10 +57,12 @@ class TaskOutcome(Generic[T]):
     Attributes:
         value: its return value; None if it failed.
         error: its exception; None if it succeeded.
+        warnings: what it warned of, each text once; none of a task that failed.
     """
 
     value: T | None = None
     error: BaseException | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Executor(Protocol):
@@ -168,21 +171,36 @@ class _Slot:
             except queue.Empty:
                 return
 
-    def outcome(self, future: Future[T]) -> TaskOutcome[T]:
+    def outcome(self, future: Future[tuple[T, tuple[str, ...]]]) -> TaskOutcome[T]:
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             self._open()
             error = WorkerDied("the process ended without a result: it was killed, ran out of memory, or crashed")
-        return TaskOutcome(error=error) if error is not None else TaskOutcome(future.result())
+        if error is not None:
+            return TaskOutcome(error=error)
+        value, warned = future.result()
+        return TaskOutcome(value, warnings=warned)
 
 
-_connection: "tuple[Any, Queue[tuple[int, Progress]]] | None" = None
+class _Heard:
+    """Takes the place of the function that prints warnings, since the output belongs to the main process."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, None] = {}
+
+    def __call__(self, message: Warning | str, *_: object, **__: object) -> None:
+        self.texts[str(message)] = None
+
+
+_connection: "tuple[Any, Queue[tuple[int, Progress]], _Heard] | None" = None
 """Set once in each worker process, since the pool offers no other way to pass it."""
 
 
 def _begin(stop: Any, reports: "Queue[tuple[int, Progress]]", threads: int) -> None:
     global _connection
-    _connection = (stop, reports)
+    _connection = (stop, reports, _Heard())
+    warnings.showwarning = _connection[2]
+    warnings.simplefilter("always", UserWarning)  # in each task, not once a process
     # Ctrl-C reaches the whole process group, but only the main process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
@@ -198,7 +216,9 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _run(index: int, task: Task[Any]) -> Any:
+def _run(index: int, task: Task[Any]) -> tuple[Any, tuple[str, ...]]:
     assert _connection is not None  # noqa: S101 - the pool calls _begin first
-    stop, reports = _connection
-    return task(Worker(lambda progress: reports.put((index, progress)), lambda: bool(stop.value)))
+    stop, reports, heard = _connection
+    heard.texts.clear()
+    value = task(Worker(lambda progress: reports.put((index, progress)), lambda: bool(stop.value)))
+    return value, tuple(heard.texts)

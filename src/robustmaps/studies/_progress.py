@@ -22,6 +22,7 @@ class SweepState:
         best: title and robust accuracy of the best run so far, if any.
         remaining_s: estimated seconds until the end; None if unknown.
         event: the latest event, in words; None for mere progress.
+        warnings: what a run that has just ended warned of, with its title.
     """
 
     total: int
@@ -31,6 +32,7 @@ class SweepState:
     best: tuple[str, float] | None = None
     remaining_s: float | None = None
     event: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Board:
@@ -78,10 +80,10 @@ class Board:
                 f"{name.split('_')[0]} {100 * value:.1f} %" for name, value in (outcome.value or {}).items()
             )
             event = f"done: {run.title}: {figures}"
-        self._tell(event)
+        self._tell(event, tuple(f"{run.title}: {text}" for text in outcome.warnings))
 
-    def _tell(self, event: str | None) -> None:
-        self._watcher(replace(self.state, remaining_s=self._remaining_s(), event=event))
+    def _tell(self, event: str | None, warnings: tuple[str, ...] = ()) -> None:
+        self._watcher(replace(self.state, remaining_s=self._remaining_s(), event=event, warnings=warnings))
 
     def _remaining_s(self) -> float | None:
         """The estimate for the remaining runs, corrected by its error on the finished ones."""

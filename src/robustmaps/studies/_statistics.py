@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.engine.measured import Measured
 from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.runs import RunRecord, Yardstick
-from robustmaps.studies._configurations import Variant, choose_yardstick, evaluated_alike, group, only_enlarged
+from robustmaps.studies._configurations import (
+    Variant,
+    bounded,
+    by_yardstick,
+    choose_yardstick,
+    evaluated_alike,
+    group,
+    only_enlarged,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,24 @@ class Statistics:
     def best(self) -> Variant:
         """The most robust configuration, or the first if nothing has been evaluated."""
         return self.variants[0]
+
+    @cached_property
+    def columns(self) -> dict[Yardstick, dict[str, Measured]]:
+        """Robust accuracy by configuration under each evaluation with this budget and these images, a worst case last.
+
+        Empty if there is only one, which is `compared` itself.
+        """
+        of, found = self.yardstick, {variant.name: by_yardstick(variant.runs) for variant in self.variants}
+        if of is None:
+            return {}
+        sticks = {stick: None for each in found.values() for stick in each}
+        same = [stick for stick in sticks if (stick.norm, stick.eps, stick.images) == (of.norm, of.eps, of.images)]
+        if len(same) < 2:
+            return {}
+        return {
+            stick: {name: bounded(each[stick], "robust_correct") for name, each in found.items() if stick in each}
+            for stick in sorted(same, key=lambda stick: (stick.alone, stick.label))
+        }
 
     @cached_property
     def families(self) -> tuple[tuple[Variant, ...], ...]:
@@ -125,6 +152,10 @@ class Statistics:
             **({"part": self.title} if self.title else {}),
             "evaluation": None if self.yardstick is None else self.yardstick.text,
             "configurations": [variant.to_dict() for variant in self.variants],
+            "columns": {
+                stick.label: {name: rate.to_dict() for name, rate in each.items()}
+                for stick, each in self.columns.items()
+            },
             "lead": None if self.lead is None else self.lead.to_dict(),
             "gains": {name: one.to_dict() for name, one in self.gains.items()},
             "sentences": self.sentences(),

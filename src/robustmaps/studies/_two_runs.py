@@ -114,7 +114,7 @@ def _figures(
             before, after = getattr(a.cost, field), getattr(b.cost, field)
             rows.append((name, human(before, unit), human(after, unit), f"x {after / before:.2f}"))
         rows.append(("last map", *("x".join(map(str, v.cost.map_size or ())) for v in (a, b) if v.cost), ""))
-    rows.append(("best epoch", *(str(v.runs[0].best_epoch) for v in (a, b)), ""))
+    rows.append(("epoch of the weights", *(v.runs[0].kept or NONE for v in (a, b)), ""))
     rows.append(("training", *(f"{v.runs[0].seconds:.3g} s" for v in (a, b)), ""))
     return table(("figure", "A", "B", "B - A"), rows)
 

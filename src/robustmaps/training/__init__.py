@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from robustmaps.training._forms import Forms, choose_forms
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
-    from robustmaps.training._run_folder import RUN_WEIGHTS, RunFolder, best_epoch, kept_epochs, other_weights
+    from robustmaps.training._run_folder import (
+        RUN_WEIGHTS,
+        RunFolder,
+        best_epoch,
+        is_chosen,
+        kept_epochs,
+        other_weights,
+    )
     from robustmaps.training._trainee import Trainee
     from robustmaps.training._weights import Weights, load_weights, read_weights, save_weights
 
@@ -29,6 +36,7 @@ __all__ = [
     "best_epoch",
     "choose_forms",
     "fit",
+    "is_chosen",
     "kept_epochs",
     "load_weights",
     "other_weights",

@@ -23,7 +23,7 @@ from robustmaps.engine.random import derive_seed
 from robustmaps.training._forms import Forms, kept_forms
 from robustmaps.training._loop import Loop
 from robustmaps.training._options import TrainOptions
-from robustmaps.training._run_folder import RunFolder
+from robustmaps.training._run_folder import RunFolder, is_chosen
 from robustmaps.training._schedule import parse_schedule
 from robustmaps.training._tensorboard import open_events
 
@@ -143,7 +143,7 @@ def fit(
         loop.run(events)
         model.load_state_dict(loop.best_weights)
         if folder is not None:
-            folder.log_finish(loop.state.best_epoch)
+            folder.log_finish(loop.state.best_epoch, chosen=is_chosen(loop.state.history))
     return FitResult(
         tuple(loop.state.history),
         loop.state.best_epoch,

@@ -28,7 +28,7 @@ RUN_WEIGHTS = ("best", "best-clean", "last")
 # Of a hundred thousand epochs.
 _MOST_METRICS_BYTES = 1 << 26
 _DAMAGED = "damaged.pt"
-_FINISHED = "finished; best epoch "
+_FINISHED = ("finished; best epoch ", "finished; last epoch ")
 _LOG_END_BYTES = 4096
 _AGAIN = "resume the run with --resume to write it again from the checkpoint"
 
@@ -161,9 +161,14 @@ class RunFolder:
         """Add a line to log.txt, with the time."""
         append_line(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
-    def log_finish(self, best_epoch: int) -> None:
-        """Add the last line of a finished run to log.txt."""
-        self.log(f"{_FINISHED}{best_epoch}")
+    def log_finish(self, epoch: int, *, chosen: bool) -> None:
+        """Add the last line of a finished run to log.txt.
+
+        Args:
+            epoch: that of the kept weights.
+            chosen: whether validation images chose it; otherwise it is the last one.
+        """
+        self.log(f"{_FINISHED[not chosen]}{epoch}")
 
     def check_whole(self, history: Sequence[Mapping[str, Any]], epochs: int) -> None:
         """Refuse a history that lacks epochs of a run that was finished, such as one cut off between two lines.
@@ -176,7 +181,7 @@ class RunFolder:
         with self._log.open("rb") as file:
             file.seek(max(0, self._log.stat().st_size - _LOG_END_BYTES))
             end = file.read().decode(errors="replace")
-        if _FINISHED in end:
+        if any(line in end for line in _FINISHED):
             raise Damaged(
                 f"{self.metrics}: {len(history)} of {epochs} epochs, though {self._log.name} says that the run was "
                 f"finished; {_AGAIN}"
@@ -308,6 +313,11 @@ def validation_score(record: Mapping[str, Any]) -> tuple[float, float] | None:
     """The validation figures that select the best epoch, most important first; None without them."""
     clean = record.get("validation_clean_accuracy")
     return None if clean is None else (record.get("validation_robust_accuracy", clean), clean)
+
+
+def is_chosen(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether validation images chose the epoch of the kept weights; otherwise it is the last one."""
+    return any(validation_score(record) is not None for record in history)
 
 
 def other_weights(path: Path) -> str | None:

@@ -1,10 +1,13 @@
 """Evaluations on the terminal: tables, and the same as JSON."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from robustmaps.cli._terminal._shared import Output
+from robustmaps.cli._terminal._streams import Warned
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import table
+from robustmaps.engine.text import told_apart
 
 if TYPE_CHECKING:
     from robustmaps.evaluation import Evaluation
@@ -80,11 +83,12 @@ def show(done: "Done", as_json: bool) -> None:
 def _transfer(done: "EvaluatedTransfer") -> list[Any]:
     """The figures, then a matrix of accuracies and one of shares that transfer."""
     figures = done.figures
-    numbered = [f"{number}: {name}" for number, name in enumerate(done.names, 1)]
-    columns = ("made on", *(f"tried on {number}" for number in range(1, len(numbered) + 1)))
-    accuracy = [(name, *map(_percent, row)) for name, row in zip(numbered, figures["accuracy"], strict=True)]
+    names = told_apart(done.names)
+    columns = ("made on", *(f"tried on {name}" for name in names))
+    accuracy = [(name, *map(_percent, row)) for name, row in zip(names, figures["accuracy"], strict=True)]
     clean = ("not attacked", *map(_percent, figures["clean_accuracy"]))
-    shares = [(name, *map(_percent, row)) for name, row in zip(numbered, figures["transferred"], strict=True)]
+    shares = [(name, *map(_percent, row)) for name, row in zip(names, figures["transferred"], strict=True)]
+    networks = ", ".join(f"{short} is {name}" for short, name in zip(names, done.names, strict=True) if short != name)
     kind = "training" if figures["split"] == "train" else figures["split"]
     return [
         {**figures, "file": str(done.path), "plot": str(done.plot)},
@@ -95,6 +99,7 @@ def _transfer(done: "EvaluatedTransfer") -> list[Any]:
         table(columns, shares, words=1),
         f"{figures['samples']} {kind} images, {figures['norm']}, eps {as_fraction(figures['eps'])}, seed "
         f"{figures['seed']}. Every attack makes all its steps, on every image.",
+        *([f"Networks: {networks}."] if networks else []),
         f"Matrix: {done.path}\nPlot: {done.plot}",
     ]
 
@@ -103,7 +108,7 @@ def _percent(share: dict[str, Any] | None) -> str:
     if share is None:
         return "none"
     low, high = (100 * bound for bound in share["interval"])
-    return f"{100 * share['value']:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{100 * share['value']:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def _values_of_each(done: "EvaluatedColumns") -> dict[str, Any]:
@@ -150,13 +155,17 @@ def _values(done: "EvaluatedRun") -> dict[str, Any]:
 
 def _stages(done: "EvaluatedRun") -> object:
     """A row per attack, with what was left after it."""
+    from robustmaps.evaluation import shown_names
+
     evaluation = done.evaluation
     standing = evaluation.clean_accuracy.successes
+    shown = shown_names(evaluation.attacks)
     rows = [("clean", "", str(standing), str(evaluation.clean_accuracy), "")]
     for stage in evaluation.stages:
         standing -= stage["broken"]
         share = f"{100 * standing / len(evaluation.verdicts):.1f} %"
-        rows.append((stage["name"], str(stage["attacked"]), str(standing), share, f"{stage['seconds']:.1f} s"))
+        name, seconds = shown.get(stage["name"], stage["name"]), f"{stage['seconds']:.1f} s"
+        rows.append((name, str(stage["attacked"]), str(standing), share, seconds))
     robust = evaluation.robust_accuracy
     rows.append(("robust", "", str(robust.successes), str(robust), f"{evaluation.seconds:.1f} s"))
     kept, others = evaluation.consistent_accuracy, evaluation.misclassified
@@ -192,7 +201,9 @@ def _summary(done: "EvaluatedRun") -> list[str]:
 
 
 def _warnings(done: "EvaluatedRun") -> list[str]:
-    return [f"Note: {warning}" for warning in done.evaluation.warnings]
+    """Those that were not printed as they came."""
+    printed = warnings.showwarning.texts if isinstance(warnings.showwarning, Warned) else ()
+    return [f"Note: {text}" for text in done.evaluation.warnings if text not in printed]
 
 
 def _fraction(done: "EvaluatedRun") -> str:

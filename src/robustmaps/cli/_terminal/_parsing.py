@@ -177,6 +177,7 @@ def _registry(hidden: Collection[str]) -> ConstructorRegistry:
     registry = ConstructorRegistry()
     registry.primitive_rule(_float_rule)
     registry.primitive_rule(_floats_rule)
+    registry.primitive_rule(_choice_rule)
     registry.struct_rule(lambda info: _struct(info, hidden))
     return registry
 
@@ -204,6 +205,21 @@ def _floats_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[floa
         instance_from_str=lambda args: tuple(parse_number(part) for part in args[0].split(",")),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(as_fraction, value)) or "none"],
+    )
+
+
+def _choice_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str] | None:
+    """One of several words, or nothing: leaving the option out is the way to give nothing."""
+    several = next((one for one in get_args(info.type) if get_origin(one) is Literal), None)
+    if several is None or type(None) not in get_args(info.type):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(get_args(several))}}}",
+        instance_from_str=lambda args: args[0],
+        is_instance=lambda value: value is None or value in get_args(several),
+        str_from_instance=lambda value: [str(value)],
+        choices=get_args(several),
     )
 
 

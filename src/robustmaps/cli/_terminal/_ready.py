@@ -71,7 +71,7 @@ def make_ready(
 
     if corruptions is not None:
         open_corruptions(corruptions)
-    plan = plan_ready(ready, scale, out, data=data, jobs=jobs)
+    plan = plan_ready(ready, scale, out, data=data, jobs=jobs, dry=dry_run)
     name = f"{ready.name}: {ready.title}"
     about = [name if called == ready.name else f"{called} is {name} (numbered as in robustmaps reproduce --list)"]
     if scale == "cpu":

@@ -102,8 +102,8 @@ def rich_table(table: Table) -> RichTable:
     made = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(table.columns):
         figures = table.is_figures(index)
-        title = Text(visible(column))
-        made.add_column(title, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
+        title, kept = Text(visible(column)), figures or index < table.whole
+        made.add_column(title, justify="right" if figures else "left", no_wrap=kept, overflow="fold")
     for row in table.rows:
         # A line end in a name would look like another row.
         made.add_row(*(Text(visible(str(cell)).replace("\n", r"\n")) for cell in row))

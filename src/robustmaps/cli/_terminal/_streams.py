@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+from robustmaps.engine.text import visible
+
 
 class _Steadfast:
     """A stream whose failures are ignored, since what it shows is less than what the work saves.
@@ -76,6 +78,23 @@ def stop_signals() -> list[int]:
     if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
         numbers.append(hang_up)
     return [int(number) for number in numbers]
+
+
+class Warned:
+    """Prints each warning once, in the program's words.
+
+    Attributes:
+        texts: what was printed.
+    """
+
+    def __init__(self) -> None:
+        self.texts: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: object, **__: object) -> None:
+        text = str(message)
+        if text not in self.texts:
+            self.texts.add(text)
+            print(visible(f"robustmaps: warning: {text}"), file=sys.stderr)
 
 
 def finish_output() -> None:

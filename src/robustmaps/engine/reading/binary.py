@@ -1,6 +1,7 @@
 """Whole files of bytes that may be anything."""
 
 import io
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,4 +46,6 @@ def load_tensors(data: bytes, device: torch.device | str = "cpu") -> Any:
             if (broken := parts.testzip()) is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {broken}")
     file.seek(0)
-    return torch.load(file, map_location=device, weights_only=True)
+    with warnings.catch_warnings():  # of PyTorch's, about files that it then refuses or reads
+        warnings.simplefilter("ignore")
+        return torch.load(file, map_location=device, weights_only=True)

@@ -122,7 +122,7 @@ def depth_chart(
         index = tints[one.name]
         for kind, dash, figures in (
             ("first order", "solid", one.first_order),
-            (f"PGD-{steps}", "dash", one.reached),
+            (f"PGD, {steps} steps", "dash", one.reached),
         ):
             known = [(n, figure) for n, figure in enumerate(figures) if figure is not None]
             if not known:

@@ -11,7 +11,6 @@ from robustmaps.engine.tables import NONE, Cell, percent_cell, table
 from robustmaps.evaluation import Evaluation
 from robustmaps.figures import plot_lines
 from robustmaps.report.ready._made import Made, Rendered
-from robustmaps.report.sections._commands import attack_label
 from robustmaps.report.sections._evaluations import Found
 from robustmaps.runs import Yardstick
 from robustmaps.studies import bounded
@@ -39,12 +38,11 @@ def accuracy(made: Made) -> Rendered:
 
 def _labels(found: Iterable[Found]) -> dict[Yardstick, str]:
     """Evaluations by what they share, each attack by itself before the worst case of them."""
-    firsts = {stick: of[0] for each in found for stick, of in each.items()}
-    several = len({stick.eps for stick in firsts}) > 1
+    sticks = {stick: None for each in found for stick in each}
+    several = len({stick.eps for stick in sticks}) > 1
     return {
-        stick: ("worst case" if stick.alone else attack_label(firsts[stick]))
-        + (f", eps {as_fraction(stick.eps)}" if several else "")
-        for stick in sorted(firsts, key=lambda stick: (stick.alone, stick.eps))
+        stick: stick.title + (f", eps {as_fraction(stick.eps)}" if several else "")
+        for stick in sorted(sticks, key=lambda stick: (stick.alone, stick.eps))
     }
 
 
@@ -125,6 +123,6 @@ def cost(made: Made) -> Rendered:
         )
     columns = (
         *("configuration", "last map", "parameters", "forward (FLOP)", "activations (B)"),
-        *("epoch (s)", f"{attack_label(next(iter(made.study.compared[0].evaluated.values())))} (ms per image)"),
+        *("epoch (s)", f"{Yardstick.of(next(iter(made.study.compared[0].evaluated.values()))).label} (ms per image)"),
     )
     return Rendered(table(columns, rows, f"{made.title}: per image, and relative to the first row of a network"))

@@ -8,9 +8,9 @@ from pathlib import Path
 from robustmaps.config import EvaluationConfig, ReadyStudy, Scale
 from robustmaps.engine.progress import Watcher
 from robustmaps.engine.tables import Table
-from robustmaps.report.sections._evaluations import Found, by_yardstick
+from robustmaps.report.sections._evaluations import Found
 from robustmaps.runs import Options, RunRecord, read_run
-from robustmaps.studies import Statistics, SweepPlan, Variant, evaluation_names, statistics_of
+from robustmaps.studies import Statistics, SweepPlan, Variant, by_yardstick, evaluation_names, statistics_of
 from robustmaps.training import RunFolder
 
 

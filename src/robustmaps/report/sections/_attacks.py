@@ -3,7 +3,7 @@
 import json
 
 from robustmaps.engine.text import shell
-from robustmaps.evaluation import Evaluation
+from robustmaps.evaluation import Evaluation, shown_names
 from robustmaps.report._blocks import Block, Missing
 from robustmaps.report.charts._accuracy import radius_chart
 from robustmaps.report.charts._verdicts import cascade_chart
@@ -16,8 +16,8 @@ from robustmaps.studies import Statistics, bounded
 
 _WRONG = "wrong, clean"
 _MOST_ROWS = 20
-_Series = tuple[str, tuple[str, ...], str, str, str | None]
-"""Norm, attacks, their other settings and images of evaluations that differ in eps."""
+_Series = tuple[str, str, str, str | None]
+"""Norm, settings of the attacks and images of evaluations that differ in eps."""
 
 
 def attacks(material: Material) -> list[Block]:
@@ -40,9 +40,9 @@ def _cascade(study: Statistics, yardstick: Yardstick) -> list[Block]:
     rows = []
     for variant in (v for v in study.shown(_MOST_ROWS) if v.evaluated):
         mine = variant.evaluated.values()
-        every = [verdict for evaluation in mine for verdict in evaluation.verdicts]
-        stages = [str(stage["name"]) for evaluation in mine for stage in evaluation.stages]
-        kinds = ["robust", *dict.fromkeys(stages or yardstick.names), "wrong"]
+        shown = shown_names(json.loads(yardstick.attacks))
+        every = [shown.get(verdict, verdict) for evaluation in mine for verdict in evaluation.verdicts]
+        kinds = ["robust", *shown.values(), "wrong"]
         shares = [(_WRONG if kind == "wrong" else kind, every.count(kind) / len(every)) for kind in kinds]
         rows.append((variant.name, shares))
     return [*some_only(len(rows), len(study.compared)), cascade_chart(rows, yardstick.text, alone=yardstick.alone)]
@@ -55,7 +55,7 @@ def _radius(study: Statistics) -> list[Block]:
         for run in variant.runs:
             for evaluation in run.evaluations.values():
                 stick = Yardstick.of(evaluation)
-                of = (stick.norm, stick.names, _but_eps(evaluation), stick.images, stick.weights)
+                of = (stick.norm, _but_eps(evaluation), stick.images, stick.weights)
                 points = series.setdefault(of, {}).setdefault(variant.name, {})
                 points.setdefault(stick.eps, []).append(evaluation)
     # A curve needs at least two radii and clean accuracy.
@@ -63,7 +63,7 @@ def _radius(study: Statistics) -> list[Block]:
     if not any(curves.values()):
         return []
     key = max(curves, key=lambda key: (len(curves[key]), sum(map(len, curves[key].values())), key))
-    norm, names, *_ = key
+    norm, *_ = key
     lines = []
     found = curves[key]
     mine = [v.name for v in study.shown(MOST_LINES) if v.name in found] or list(found)[:MOST_LINES]
@@ -72,7 +72,7 @@ def _radius(study: Statistics) -> list[Block]:
         line = [(0.0, bounded(first, "clean_correct"))]
         line += [(eps, bounded(points[eps], "robust_correct")) for eps in sorted(points)]
         lines.append((name, line))
-    chart = radius_chart(lines, norm, " + ".join(names), study.tints)
+    chart = radius_chart(lines, norm, Yardstick.of(first[0]).label, study.tints)
     return [*some_only(len(lines), len(found)), chart]
 
 

@@ -1,21 +1,17 @@
 """The commands that repeat runs and evaluations."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
-from robustmaps.attacks import listed, takes
-from robustmaps.config import AttackConfig, needs_trust
-from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import as_fraction, parse_number
-from robustmaps.engine.registry import written
+from robustmaps.config import needs_trust
+from robustmaps.engine.numbers import exact
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.text import shell
-from robustmaps.evaluation import ALONE, Evaluation, attack_settings
-from robustmaps.runs import RunRecord, create_attacks
+from robustmaps.evaluation import ALONE, Evaluation
+from robustmaps.runs import RunRecord, Yardstick, attack_options
 
-# None is the standard one.
-_VERSIONS = (None, *get_args(get_args(get_type_hints(AttackConfig)["version"])[0]))
 AGAIN = Path("again")
 """The folder for repeated runs, separate from the existing ones."""
 
@@ -31,16 +27,17 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
     Args:
         folder: the folder of the report's runs.
         runs: some of the runs in it.
-        evaluations: per run the reported evaluation.
+        evaluations: per run the reported evaluation, which comes first of all its evaluations.
     """
     lines = []
     for run, evaluation in zip(runs, evaluations, strict=True):
         lines.append(
             shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN, *permission(run))
         )
-        if evaluation is not None:
-            # Training names the folder after the configuration, whatever its name here.
-            lines.append(evaluate_command(AGAIN / run.config.name, run, evaluation))
+        # Training names the folder after the configuration, whatever its name here.
+        again, curves = AGAIN / run.config.name, curve_radii(run)
+        mine = sorted(run.evaluations.items(), key=lambda item: item[1] is not evaluation)
+        lines += dict.fromkeys(evaluate_command(again, run, one, _radii(one, name, run, curves)) for name, one in mine)
     plan = folder / "study.yaml"
     if plan.is_file():
         lines.append("# or the whole study:")
@@ -48,12 +45,55 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
     return [*lines, shell("robustmaps", "report", AGAIN, *permission(*runs))]
 
 
-def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> str:
+def curve_radii(run: RunRecord) -> dict[str, tuple[float, ...]]:
+    """By the name of an evaluation the radii of its curve: each goes on with the images that the smaller one left."""
+    found: dict[str, tuple[float, ...]] = {}
+    for path in sorted((run.folder / "evaluation").rglob("curve-*.json")):
+        try:
+            curve = declared(_Curve, read_json(path))
+        except (OSError, ValueError):  # damaged, as lists of runs tell
+            continue
+        found |= {Path(point.file).stem: tuple(each.eps for each in curve.points) for point in curve.points}
+    return found
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A radius of a curve, and the file of its evaluation."""
+
+    eps: float
+    file: str
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """What is read of a curve's file."""
+
+    points: tuple[_Point, ...]
+
+
+def _radii(
+    evaluation: Evaluation, name: str, run: RunRecord, curves: Mapping[str, tuple[float, ...]]
+) -> tuple[float, ...]:
+    """The radii that a command has to give for an evaluation to be the same; a worst case has those of its columns."""
+    names = [name]
+    if Yardstick.of(evaluation).alone:
+        # What a smaller radius broke is not attacked again.
+        if not any(stage["attacked"] < evaluation.clean_accuracy.successes for stage in evaluation.stages[:1]):
+            return (evaluation.eps,)
+        same = (evaluation.eps, evaluation.images_sha256, evaluation.seed, evaluation.weights)
+        columns = ((n, e) for n, e in run.evaluations.items() if (e.eps, e.images_sha256, e.seed, e.weights) == same)
+        parts = [{k: v for k, v in attack.items() if k != ALONE} for attack in evaluation.attacks]
+        names = [n for n, e in columns if all(dict(attack) in parts for attack in e.attacks)]
+    return next((curves[stem] for stem in (n.rpartition("/")[2] for n in names) if stem in curves), (evaluation.eps,))
+
+
+def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation, radii: Sequence[float]) -> str:
     """The command that evaluates the network of a run, made again in ``folder``, in the same way."""
-    attack = _attack_options(evaluation)
+    attack = attack_options(evaluation)
     if attack is None:  # made from Python or by another version
         return "# The command line has no options for this evaluation; its settings are below."
-    options = ["--norm", evaluation.norm, "--eps", _exact(evaluation.eps), *attack]
+    options = ["--norm", evaluation.norm, "--eps", ",".join(map(exact, radii)), *attack]
     if evaluation.split not in (None, "test"):
         options += ["--split", str(evaluation.split)]
     if evaluation.weights is not None:
@@ -66,122 +106,3 @@ def evaluate_command(folder: Path, run: RunRecord, evaluation: Evaluation) -> st
         *(["--seed", str(evaluation.seed)] * (evaluation.seed != 0)),
     ]
     return shell("robustmaps", "evaluate", folder, *options, *permission(run))
-
-
-def attack_label(evaluation: Evaluation) -> str:
-    """The attacks of an evaluation in a few words, as on the command line."""
-    options = _attack_options(evaluation)
-    words = " + ".join(str(attack["name"]) for attack in evaluation.attacks)
-    if options is not None:
-        given = [option.removeprefix("--") for option in options[2:] if option not in ("--each", "--attack-parameters")]
-        words = options[1].replace(",", ", ") + (f" ({' '.join(given)})" if given else "")
-    alone = any(ALONE in attack for attack in evaluation.attacks)
-    words = f"worst case of {words}" if alone else words
-    return words if evaluation.weights is None else f"{words}, {evaluation.weights} weights"
-
-
-def _attack_options(evaluation: Evaluation) -> list[str] | None:
-    """The options for exactly these attacks; None if there are none."""
-    expected = [dict(attack) for attack in evaluation.attacks]
-    marks = {name: [attack.pop(name, False) for attack in expected] for name in ("eight_bit", ALONE)}
-    try:
-        found = next(_matching(expected, evaluation), None)
-        if found is None:
-            return None
-        return [*found, *(["--eight-bit"] * any(marks["eight_bit"])), *(["--each"] * any(marks[ALONE]))]
-    except Exception:  # noqa: BLE001 - an attack that is not installed here, or settings that none has
-        return None
-
-
-def _matching(expected: list[dict[str, Any]], evaluation: Evaluation) -> Iterator[list[str]]:
-    for config in _candidates(expected, evaluation):
-        if _settings_of(config, evaluation) == expected:
-            yield _as_options(config)
-
-
-def _settings_of(config: AttackConfig, evaluation: Evaluation) -> list[dict[str, Any]] | None:
-    """What an evaluation records of a configuration's attacks; None where they can't be made."""
-    try:
-        return attack_settings(create_attacks(config, evaluation.norm, evaluation.eps))
-    except (InputError, ImportError):
-        return None
-
-
-def _whole(evaluation: Evaluation) -> Iterator[tuple[AttackConfig, list[dict[str, Any]]]]:
-    """Attacks that have a name for several settings, or for several attacks, and what they record."""
-    for name, row in listed(warn=False).items():
-        configs = [AttackConfig(name)] if row.values.get("preset_of") else []
-        if "version" in row.parameters:
-            configs += [
-                AttackConfig(name, version=version, exhaustive=exhaustive)
-                for version in _VERSIONS
-                for exhaustive in (False, True)
-            ]
-        for config in configs:
-            if (settings := _settings_of(config, evaluation)) is not None:
-                yield config, settings
-
-
-def _candidates(attacks: Sequence[dict[str, Any]], evaluation: Evaluation) -> Iterator[AttackConfig]:
-    """Possible configurations of some attacks."""
-    whole = list(_whole(evaluation))
-    yield from (config for config, _ in whole)
-    yield (plain := _by_name(attacks, apart=False))
-    yield replace(plain, exhaustive=True)
-    yield (parts := _in_parts(attacks, whole))
-    yield replace(parts, exhaustive=True)
-
-
-def _in_parts(
-    attacks: Sequence[dict[str, Any]], whole: Sequence[tuple[AttackConfig, list[dict[str, Any]]]]
-) -> AttackConfig:
-    """Attacks one after the other, of which some have a name for several."""
-    names, further, at = [], {}, 0
-    while at < len(attacks):
-        found = next(((config, made) for config, made in whole if list(attacks[at : at + len(made)]) == made), None)
-        if found is None:
-            config, length = _by_name(attacks[at : at + 1], apart=True), 1
-            further.update(config.own)
-        else:
-            config, length = found[0], len(found[1])
-            further.update({f"{config.attack}.{key}": value for key, value in config.given.items()})
-        names.append(config.attack)
-        at += length
-    parameters = ",".join(f"{key}={written(value)}" for key, value in further.items()) or None
-    return AttackConfig(",".join(names), attack_parameters=parameters)
-
-
-def _by_name(attacks: Sequence[dict[str, Any]], *, apart: bool) -> AttackConfig:
-    """Attacks with the options that they recorded, which each may have ``apart``."""
-    options = {item.name for item in fields(AttackConfig)}
-    settings: dict[str, Any] = {}
-    further: dict[str, Any] = {}
-    for attack in attacks:
-        recorded = {**attack, **attack.get("options", {})}
-        for key in (name for name in recorded if name in takes(attack["name"]) and recorded[name] is not None):
-            if apart:
-                further[f"{attack['name']}.{key}"] = recorded[key]
-            else:
-                (settings if key in options else further)[key] = recorded[key]
-    return AttackConfig(
-        ",".join(str(attack["name"]) for attack in attacks),
-        **settings,
-        attack_parameters=",".join(f"{key}={written(value)}" for key, value in further.items()) or None,
-    )
-
-
-def _as_options(config: AttackConfig) -> list[str]:
-    """The options that differ from their defaults, and always the attack."""
-    usual, options = AttackConfig(), ["--attack", config.attack]
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.name == "attack" or value == getattr(usual, item.name):
-            continue
-        name = f"--{item.name.replace('_', '-')}"
-        options += [name] if value is True else [name, _exact(value) if isinstance(value, float) else str(value)]
-    return options
-
-
-def _exact(number: float) -> str:
-    fraction = as_fraction(number)
-    return fraction if parse_number(fraction) == number else repr(number)

@@ -7,11 +7,10 @@ from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import NONE, Cell, Table, percent_cell, table
 from robustmaps.evaluation import Evaluation, over_seeds
 from robustmaps.report._blocks import Block, Listing, Text
-from robustmaps.report.sections._commands import attack_label
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
-from robustmaps.runs import RunRecord, Yardstick
-from robustmaps.studies import Statistics, bounded
+from robustmaps.runs import Yardstick
+from robustmaps.studies import Statistics, bounded, by_yardstick
 
 _NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
 Found = dict[Yardstick, list[Evaluation]]
@@ -24,8 +23,8 @@ def evaluations(material: Material) -> list[Block]:
     sticks = list(dict.fromkeys(stick for each in found.values() for stick in each))
     if not sticks:
         return []
-    labels = {stick: attack_label(next(each[stick][0] for each in found.values() if stick in each)) for stick in sticks}
-    columns = _columns(study, found, labels)
+    labels = {stick: stick.label for stick in sticks}
+    columns = _columns(study)
     blocks: list[Block] = [] if columns is None else [Listing("columns", columns)]
     listed = _listed(found, labels)
     blocks.append(Listing("evaluations", listed, sortable=True, filterable=len(listed.rows) > 1))
@@ -34,33 +33,20 @@ def evaluations(material: Material) -> list[Block]:
     return blocks
 
 
-def by_yardstick(runs: Sequence[RunRecord]) -> Found:
-    """Evaluations by what they share, one per seed."""
-    found: Found = {}
-    for run in runs:
-        for stick, evaluation in {Yardstick.of(e): e for e in run.evaluations.values()}.items():
-            found.setdefault(stick, []).append(evaluation)
-    return found
-
-
-def _columns(study: Statistics, found: dict[str, Found], labels: dict[Yardstick, str]) -> Table | None:
+def _columns(study: Statistics) -> Table | None:
     """Robust accuracy under each evaluation with the budget and images of the page; None for fewer than two."""
     of = study.yardstick
-    if of is None:
+    if of is None or not study.columns:
         return None
-    same = [s for s in labels if (s.norm, s.eps, s.images) == (of.norm, of.eps, of.images)]
-    if len(same) < 2:
-        return None
-    same.sort(key=lambda stick: (stick.alone, labels[stick]))
     rows = []
-    for name, each in found.items():
-        clean = next((percent_cell(bounded(each[stick], "clean_correct")) for stick in same if stick in each), NONE)
-        rates = (percent_cell(bounded(each[stick], "robust_correct")) if stick in each else NONE for stick in same)
-        rows.append((name, clean, *rates))
+    for variant in study.variants:
+        mine = [found for stick, found in by_yardstick(variant.runs).items() if stick in study.columns]
+        clean = percent_cell(bounded(mine[0], "clean_correct")) if mine else NONE
+        rates = (percent_cell(each[variant.name]) if variant.name in each else NONE for each in study.columns.values())
+        rows.append((variant.name, clean, *rates))
     budget = f"{_NORMS[of.norm]} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
-    return table(
-        ("configuration", "clean", *(labels[stick] for stick in same)), rows, f"Accuracy under each attack, {budget}"
-    )
+    labels = (stick.title for stick in study.columns)
+    return table(("configuration", "clean", *labels), rows, f"Accuracy under each attack, {budget}")
 
 
 def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
@@ -99,7 +85,7 @@ def _consistent(of: Sequence[Evaluation]) -> Cell | str:
 def _distance(of: Sequence[Evaluation], norm: str) -> Cell | str:
     """The mean over the broken images of one seed, or over the seeds' means."""
     means = [evaluation.mean_distances[norm] for evaluation in of if norm in evaluation.mean_distances]
-    if not means or len(means) < len(of):
+    if not means or not all(evaluation.perturbations for evaluation in of):
         return NONE
     mean: Measured = means[0] if len(means) == 1 else over_seeds([each.value for each in means])
     return Cell(str(mean), mean.value)

@@ -127,11 +127,11 @@ def _runs_table(study: Statistics) -> Table:
                     Cell(str(seed), seed),
                     run.status,
                     *rates,
-                    NONE if best is None else Cell(str(best), best),
+                    NONE if best is None else Cell(run.kept, best),
                     Cell(f"{run.seconds:.3g}", run.seconds),
                 )
             )
-    columns = ("run", "configuration", "seed", "status", "clean", "robust", "best epoch", "training (s)")
+    columns = ("run", "configuration", "seed", "status", "clean", "robust", "epoch of the weights", "training (s)")
     return table(columns, rows, f"All {len(rows)} runs")
 
 

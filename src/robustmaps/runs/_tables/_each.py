@@ -17,9 +17,8 @@ from robustmaps.runs._evaluation import (
     curve,
     evaluate_checkpoint,
     evaluate_curve,
-    names_of,
 )
-from robustmaps.runs._evaluation_files import is_verdicts
+from robustmaps.runs._evaluation_files import is_verdicts, spelled_as_before
 from robustmaps.runs._identity import place_for
 
 
@@ -71,8 +70,8 @@ def evaluate_each(
         for number, eps in enumerate(radii):
             work.files(one, eps, radii[:number]).claim()
     columns = tuple(curve(work, one).runs if len(radii) > 1 else (work.run(one, radii[0]),) for one in configs)
-    worst = tuple(_worst(work, attack, [column[at] for column in columns], out) for at in range(len(radii)))
-    return EvaluatedColumns(tuple(attack.names), columns, worst)
+    worst = tuple(_worst(work, attack, [column[at] for column in columns], radii[:at], out) for at in range(len(radii)))
+    return EvaluatedColumns(tuple(work.called(attack, radii[-1])), columns, worst)
 
 
 def evaluate_wanted(checkpoint: str | Path | Checkpoint, wanted: EvaluationConfig, options: Options) -> Evaluation:
@@ -91,12 +90,17 @@ def evaluate_wanted(checkpoint: str | Path | Checkpoint, wanted: EvaluationConfi
     return evaluate_checkpoint(checkpoint, wanted.attack, options).evaluation
 
 
-def _worst(work: Work, attack: AttackConfig, columns: list[EvaluatedRun], out: str | Path | None) -> EvaluatedRun:
+def _worst(
+    work: Work, attack: AttackConfig, columns: list[EvaluatedRun], smaller: list[float], out: str | Path | None
+) -> EvaluatedRun:
     found = worst_case([column.evaluation for column in columns])
-    digest = short_hash([list(found.attacks), found.seed, found.images_sha256, found.checkpoint_sha256])
+    # Columns of a curve go on from its smaller radii, so that they are others than those of one radius.
+    decisive = [list(found.attacks), found.seed, found.images_sha256, found.checkpoint_sha256]
+    digest = short_hash([*decisive, smaller] if smaller else decisive)
     budget = as_fraction(found.eps).replace("/", "_")
-    name = f"{names_of(attack)}-each-{found.norm}-{budget}-{found.split}{len(found.verdicts)}-{digest}.json"
-    path = Path(out) if out is not None else place_for(work.folder / name, work.network, lambda _: [])
+    name = f"{work.names_of(attack, found.eps)}-each-{found.norm}-{budget}"
+    named = spelled_as_before(work.folder / f"{name}-{found.split}{len(found.verdicts)}-{digest}.json")
+    path = Path(out) if out is not None else place_for(named, work.network, lambda _: [])
     claim(path, ours=is_verdicts)
     known = Evaluation.load(path) if path.exists() else None
     before = known is not None and known.to_dict() == found.to_dict()

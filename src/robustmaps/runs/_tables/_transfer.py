@@ -20,8 +20,8 @@ from robustmaps.figures import plot_transfer
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attacks import create_attacks
-from robustmaps.runs._evaluation import Options, Work, names_of
-from robustmaps.runs._evaluation_files import EvaluationFiles, is_adversarial
+from robustmaps.runs._evaluation import Options, Work
+from robustmaps.runs._evaluation_files import EvaluationFiles, is_adversarial, spelled_as_before
 from robustmaps.runs._identity import place_for
 from robustmaps.training import load_weights
 
@@ -89,16 +89,18 @@ def evaluate_transfer(
     described = attack_settings(attacks, eight_bit=options.eight_bit, every=True)
     weights = [work.checkpoint.sha256 for work in works]
     budget = f"{described[0]['norm']}-{as_fraction(eps).replace('/', '_')}"
-    middle = f"{names_of(attack)}-{budget}-{options.split}{len(first.x)}"
+    names = first.names_of(attack, eps)
+    middle = f"{names}-{budget}-{options.split}{len(first.x)}"
     digest = short_hash([described, options.seed, first.images, weights])
-    path = Path(out) if out is not None else first.folder / f"transfer-of-{len(works)}-{middle}-{digest}.json"
+    named = first.folder / f"transfer-of-{len(works)}-{middle}-{digest}.json"
+    path = Path(out) if out is not None else spelled_as_before(named)
     plot = _claim(path)
     sources = [_Source(work, attacks, described, f"transfer-{middle}") for work in works]
     for source in sources:
         source.make()
     found = _tried(works, sources)
     figures = _figures(found, works, sources, described)
-    plot_transfer(plot, figures["names"], figures["accuracy"], f"{names_of(attack)}, {budget}: accuracy (%)")
+    plot_transfer(plot, figures["names"], figures["accuracy"], f"{names}, {budget}: accuracy (%)")
     write_json(path, figures)
     return EvaluatedTransfer(tuple(figures["names"]), figures, path, plot)
 
@@ -118,7 +120,7 @@ class _Source:
         self._work, self._attacks, self._described = work, attacks, list(described)
         digest = short_hash([self._described, work.options.seed, work.images, work.checkpoint.sha256])
         path = place_for(
-            work.folder / f"{name}-{digest}.json",
+            spelled_as_before(work.folder / f"{name}-{digest}.json"),
             work.network,
             lambda file: list(EvaluationFiles(file, with_images=True).states),
         )

@@ -1,0 +1,108 @@
+"""Attacks made on one network and tried on others."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustmaps.attacks import called
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.plain import read_json
+from robustmaps.engine.tables import NONE, Cell, percent_cell, table
+from robustmaps.engine.text import told_apart
+from robustmaps.report._blocks import Block, Listing, Text
+from robustmaps.report.sections._material import Material
+from robustmaps.report.sections._registry import SectionRow
+from robustmaps.runs import outdated_result
+
+_MOST = 5
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A cell of a matrix."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """What the page shows of a transfer matrix's file."""
+
+    names: tuple[str, ...]
+    norm: str
+    eps: float
+    samples: int
+    seed: int
+    attacks: tuple[Mapping[str, Any], ...]
+    weights_sha256: tuple[str, ...]
+    clean_accuracy: tuple[_Share, ...]
+    accuracy: tuple[tuple[_Share, ...], ...]
+    transferred: tuple[tuple[_Share | None, ...], ...]
+
+
+def transfer(material: Material) -> list[Block]:
+    """Two tables per matrix: accuracy, and the share of broken images that break the other network too."""
+    blocks: list[Block] = []
+    found = material.once(_matrices)
+    for number, (label, matrix) in enumerate(found[:_MOST], 1):
+        names = told_apart(matrix.names)
+        about = f"{label}, {matrix.norm}, eps {as_fraction(matrix.eps)}, {matrix.samples:,} images"
+        columns = ("made on", *(f"tried on {name}" for name in names))
+        clean = ("not attacked", *map(_cell, matrix.clean_accuracy))
+        accuracy = [clean, *((name, *map(_cell, row)) for name, row in zip(names, matrix.accuracy, strict=True))]
+        shares = [(name, *map(_cell, row)) for name, row in zip(names, matrix.transferred, strict=True)]
+        ending = f"-{number}" if len(found) > 1 else ""
+        blocks += [
+            Listing(f"transfer{ending}", table(columns, accuracy, f"Accuracy under {about}")),
+            Listing(
+                f"transferred{ending}",
+                table(columns, shares, "Share that breaks the other network, of the images that broke their own"),
+            ),
+            Text(f"Networks: {', '.join(f'{a} is {b}' for a, b in zip(names, matrix.names, strict=True) if a != b)}."),
+        ]
+    if len(found) > _MOST:
+        blocks.append(Text(f"The first {_MOST} of {len(found)} matrices.", "note"))
+    return blocks
+
+
+def _cell(share: _Share | None) -> Cell | str:
+    return NONE if share is None else percent_cell(Measured(share.value, *share.interval, percent=True))
+
+
+def _matrices(material: Material) -> list[tuple[str, _Matrix]]:
+    return [each for each in material.once(_read) if isinstance(each, tuple)]
+
+
+def _read(material: Material) -> list[tuple[str, _Matrix] | str]:
+    """The matrices in the folders of the runs, or why one can't be shown."""
+    return [
+        _matrix(run.folder, path)
+        for run in material.study.runs
+        for path in sorted((run.folder / "evaluation").glob("transfer-of-*.json"))
+    ]
+
+
+def _matrix(folder: Path, path: Path) -> tuple[str, _Matrix] | str:
+    try:
+        values = read_json(path)
+        found = declared(_Matrix, values)
+        reason = outdated_result(folder, found.weights_sha256[0], None)
+        if reason is not None:
+            return f"{path.name}: {reason}; make the matrix again"
+        if {len(found.names)} != {len(row) for row in (*found.accuracy, *found.transferred, found.clean_accuracy)}:
+            return f"{path}: a matrix whose rows differ in length"
+        return " + ".join(map(called, found.attacks)), found
+    except (OSError, ValueError, InputError, IndexError) as error:
+        return str(error)
+
+
+def _warnings(material: Material) -> Iterator[str]:
+    yield from (each for each in material.once(_read) if isinstance(each, str))
+
+
+ROW = SectionRow(name="transfer", title="Transfer between networks", order=47, blocks=transfer, warnings=_warnings)
