@@ -70,7 +70,7 @@ class Incremental:
         self._modules = dict(traced.named_modules())
         keeper = _Keeper(traced)
         with float32_products(images.device, tf32=False):
-            keeper.run(images.clone())
+            read(keeper.run(images.clone()))
         self._values: dict[fx.Node, Any] = keeper.env
         self._steps: dict[fx.Node, _Step] = {}
         self._dense: list[fx.Node] = []
@@ -241,7 +241,7 @@ def incremental(view: AttackView, images: Tensor) -> Incremental | None:
         return None
     images = images.clone(memory_format=torch.channels_last)
     try:
-        known = Incremental(view.module, images, view.read)
+        known = Incremental(view.module, images, lambda result: view.counted(view.read(result)))
         # An eighth of the image's side, in the middle, where a window reaches furthest.
         side, top, left = max(min(images.shape[2:]) // 8, 1), images.shape[2] // 2, images.shape[3] // 2
         window = Region(top, top + side, left, left + side)
