@@ -89,16 +89,25 @@ def test_images_that_pad_a_batch_do_not_count(make_cnn: MAKE, make_images: MAKE)
     assert view.passes.forward == 19
 
 
-def test_square_counts_a_window_as_an_image(make_cnn: MAKE, make_images: MAKE) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_square_counts_a_window_as_an_image(channels: int, make_images: MAKE) -> None:
     """Only the changed part of the maps is computed, but the network's answer is asked for all the same."""
-    x = make_images(4, size=32)
-    network = nn.Sequential(*[nn.Conv2d(1 if n == 0 else 8, 8, 3, padding=1) for n in range(3)], nn.Flatten())
-    network.append(nn.Linear(8 * 32 * 32, 4))
+    x = make_images(4, channels, size=32)
+    convolutions = [nn.Conv2d(channels if n == 0 else 8, 8, 3, padding=1) for n in range(3)]
+    network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(8 * 32 * 32, 4))
+    network[-1].bias.data[0] = 3.0  # far from the boundary
     y = network(x).argmax(1)
-    with plain_view(network) as view:
-        Square(eps=1e-6, queries=41)(view, x, y, generator=torch.Generator().manual_seed(0))
-        # The clean images, the stripes, 40 windows, and what finds out whether the network can be run in windows.
-        assert view.passes == Passes(4 * (1 + 1 + 40 + 3))
+    attack = Square(eps=0.01, queries=200)
+    found, passes = [], []
+    for one in (network, Counting(network)):  # the second can be run only as a whole
+        with plain_view(one) as view:
+            found.append(attack(view, x, y, generator=torch.Generator().manual_seed(0)))
+            passes.append(view.passes)
+    assert torch.allclose(found[0], found[1], atol=1e-7)
+    assert passes[1] == counted()
+    # Three passes find out whether the network can be run in windows. Windows that change nothing are not asked about.
+    assert passes[0] == passes[1] + Passes(4 * 3)
+    assert passes[1].forward < 4 * 200
 
 
 def test_an_evaluation_counts_attacks_and_verdicts(make_cnn: MAKE, make_images: MAKE) -> None:
