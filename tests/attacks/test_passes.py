@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.attacks import APGD, FAB, FGSM, PGD, Attack, AutoAttack, Foolbox, NoiseFGSM, Square
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.view import AttackEngine, AttackView, ViewOptions, plain_view
 from robustmaps.engine.views.passes import Passes
-from robustmaps.evaluation import evaluate
+from robustmaps.evaluation import Evaluation, evaluate
 
 MAKE = Callable[..., Any]
 
@@ -155,3 +156,23 @@ def test_disputed_images_count_twice(make_cnn: MAKE, make_images: MAKE) -> None:
     assert found.passes is not None
     assert found.passes.backward > 6  # those that the view gets wrong when clean
     assert found.passes == counted() - Passes(len(x) + 3)
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        ({"forward": -1, "backward": 0}, r"stages\.passes\.forward=-1: expected a whole number of at least 0"),
+        ({"forward": 1.5, "backward": 0}, r"stages\.passes\.forward=1\.5: expected a whole number"),
+        ("many", r"stages\.passes='many': expected keys and values"),
+    ],
+)
+def test_counts_of_a_file_are_checked(passes: Any, message: str, make_cnn: MAKE, make_images: MAKE) -> None:
+    network = make_cnn().eval()
+    recorded = evaluate(network, make_images(3), network(make_images(3)).argmax(1), FGSM(), checks=False).to_dict()
+    assert Evaluation.from_dict(recorded).to_dict() == recorded
+    stages = [{**stage, "passes": passes} for stage in recorded["stages"]]
+    with pytest.raises(InputError, match=message):
+        Evaluation.from_dict({**recorded, "stages": stages})
+    # Earlier versions did not count.
+    stages = [{name: value for name, value in stage.items() if name != "passes"} for stage in recorded["stages"]]
+    assert Evaluation.from_dict({**recorded, "stages": stages}).passes is None

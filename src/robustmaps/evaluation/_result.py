@@ -168,8 +168,7 @@ class Evaluation:
 
         Clean accuracy, one forward pass of each image, and the checks before the attacks are not among them.
         """
-        counts = [passes for stage in self.stages if (passes := Passes.of(stage)) is not None]
-        return sum(counts, Passes()) if counts and len(counts) == len(self.stages) else None
+        return Passes.of_all(self.stages)
 
     @cached_property
     def mean_distances(self) -> dict[str, Measured]:
@@ -269,9 +268,8 @@ def _check_values(found: Evaluation) -> None:
         check_eps(found.eps, found.norm)
     check_at_least("seconds", found.seconds, 0)
     check_whole("undecided", found.undecided, 0)
-    for stage in found.stages:
-        if "passes" in stage:
-            counted = declared(Passes, stage["passes"], "stages.passes.")
+    for stage in (*found.stages, *(found.misclassified.stages if found.misclassified else ())):
+        if (counted := Passes.of(stage)) is not None:
             for name, count in asdict(counted).items():
                 check_whole(f"stages.passes.{name}", count, 0)
     for attack in found.attacks:

@@ -168,8 +168,9 @@ def _stages(done: "EvaluatedRun") -> object:
     rows.append(("robust", "", str(robust.successes), str(robust), passes, f"{evaluation.seconds:.1f} s"))
     kept, others = evaluation.consistent_accuracy, evaluation.misclassified
     if kept is not None and others is not None:
-        wrong = str(len(others.verdicts))
-        rows.append(("consistent", wrong, str(kept.successes), str(kept), "", f"{others.seconds:.1f} s"))
+        wrong, counted = str(len(others.verdicts)), Passes.of_all(others.stages)
+        passes = counted.text(others.stages[0]["attacked"]) if counted else ""
+        rows.append(("consistent", wrong, str(kept.successes), str(kept), passes, f"{others.seconds:.1f} s"))
     return table(("attack", "attacked", "survivors", "accuracy [95 %]", "passes", "time"), rows, words=1)
 
 

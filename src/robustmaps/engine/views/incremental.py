@@ -108,9 +108,10 @@ class Incremental:
         """Logits (N, K) of the known images with ``patch`` (N, C, h, w) placed at row ``top`` and column ``left``.
 
         Args:
-            patch: new pixels, of the images ``rows`` in ascending order; None for all images.
-            top, left: where.
-            rows: as above.
+            patch: new pixels, of the images ``rows`` only if those are given.
+            top: first row of the window.
+            left: first column of the window.
+            rows: numbers of images, in ascending order.
         """
         self._rows = rows
         region = Region(top, top + patch.shape[2], left, left + patch.shape[3])

@@ -1,8 +1,10 @@
 """Counts of passes through a network, the measure of an attack's work that no machine changes. No PyTorch here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from robustmaps.engine.reading.declared import declared
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,13 @@ class Passes:
     @classmethod
     def of(cls, stage: Mapping[str, Any]) -> "Passes | None":
         """Those of an attack, as recorded in an evaluation; None if they were not counted."""
-        return cls(**stage["passes"]) if "passes" in stage else None
+        return declared(cls, stage["passes"], "stages.passes.") if "passes" in stage else None
+
+    @classmethod
+    def of_all(cls, stages: Sequence[Mapping[str, Any]]) -> "Passes | None":
+        """Those of several attacks together; None if there are none, or some were not counted."""
+        counts = [passes for stage in stages if (passes := cls.of(stage)) is not None]
+        return sum(counts, cls()) if counts and len(counts) == len(stages) else None
 
     def __add__(self, other: "Passes") -> "Passes":
         """Both."""
