@@ -116,7 +116,7 @@ def test_images_stay_finite_at_black_pixels(attack: Attack, kind: str, make_cnn:
     y = network(x).argmax(1)
     with plain_view(network) as view:
         found = attack(view, x, y, generator=torch.Generator().manual_seed(0))
-        assert view.gradients >= view.mended
+        assert view.passes.backward >= view.mended
         assert view.mended > 0 or attack.name not in ("fgsm", "n-fgsm")
     assert bool(found.isfinite().all())
     assert 0 <= float(found.min()) <= float(found.max()) <= 1

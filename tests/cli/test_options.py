@@ -55,7 +55,6 @@ NEEDS = {
     "--upsample-mode": "--upsample 2",
     "--extra-share": "--extra-data extra.npz",
     "--version": "--attack autoattack",
-    "--exhaustive": "--attack autoattack",
     "--weights": None,  # of a network that is no run; see below
     "--each": "--attack fgsm,pgd",
     "--helper": None,

@@ -49,6 +49,24 @@ def uninterrupted(robust_network: nn.Module, images: tuple[Tensor, Tensor]) -> E
     return evaluate(robust_network, *images, ATTACK, batch_size=16)
 
 
+def test_a_state_without_counted_passes_goes_on_without_them(
+    robust_network: nn.Module, images: tuple[Tensor, Tensor], uninterrupted: Evaluation, tmp_path: Path
+) -> None:
+    """As an earlier version wrote it: a sum of the rest would look like all passes."""
+    with pytest.raises(Killed):
+        evaluate(robust_network, *images, ATTACK, batch_size=16, state=tmp_path, watcher=KillAt(9))
+    file = tmp_path / "state.json"
+    state = {name: value for name, value in json.loads(file.read_text()).items() if name != "checksum"}
+    for stage in state["found"]["stages"]:
+        del stage["passes"]
+    file.write_text(json.dumps(state))
+    resumed = evaluate(robust_network, *images, ATTACK, state=tmp_path)
+    assert resumed.verdicts == uninterrupted.verdicts
+    assert ["passes" in stage for stage in resumed.stages] != [True] * 3
+    assert resumed.passes is None
+    assert "passes" not in resumed.to_dict()
+
+
 @pytest.mark.parametrize("reports", [1, 4, 9, 14, 18])
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(
     robust_network: nn.Module, images: tuple[Tensor, Tensor], uninterrupted: Evaluation, tmp_path: Path, reports: int

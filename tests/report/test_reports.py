@@ -261,6 +261,7 @@ def commands(page):
         AttackConfig("autoattack", version="rapid", exhaustive=True),
         AttackConfig("apgd-ce,square"),
         AttackConfig("pgd-20,fgsm"),
+        AttackConfig("pgd-20,square", exhaustive=True),
         AttackConfig("deepfool,autoattack", version="rapid", steps=9, attack_parameters="deepfool.overshoot=0.1"),
     ],
     ids=lambda attack: attack.attack,

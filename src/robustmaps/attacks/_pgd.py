@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustmaps.attacks._base import check_batch, check_labels
 from robustmaps.attacks._geometry import project, steepest, uniform_in_ball
 from robustmaps.attacks._losses import LOSSES, Value
+from robustmaps.attacks._patience import Circles
 from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import is_right
@@ -46,6 +47,8 @@ class PGD:
         step_noise: uniform noise in [0, ``step_noise``) that is added to every entry of a step's direction; it helps
             friendly adversarial training out of points without a gradient.
         relative_step: the length of a step relative to ``eps``, instead of ``step_size``.
+        exhaustive: make every step. Otherwise an image is finished, with the same result, when its iterates go round
+            in a circle; not with ``l2``, ``tau`` or ``step_noise``.
 
     Raises:
         InputError: a value is out of range.
@@ -63,6 +66,7 @@ class PGD:
     # Left out of the text, with which that of checkpoints and evaluations of before is compared.
     step_noise: float = field(default=0.0, repr=False)
     relative_step: float | None = field(default=None, repr=False)
+    exhaustive: bool = field(default=False, repr=False)
 
     name = "pgd"
 
@@ -135,10 +139,18 @@ class PGD:
                 return self._worst_case(view, loss, x, y, generator)
             target = LOSSES[self.loss].target(view, x, y)
             x_adv = self._start(x, generator)
+            if self._may_circle:
+                return self._walk(view, loss, x, y, target, x_adv, generator)[0]
             for _ in range(self.steps):
                 direction = self._direction(_gradient(view, loss, x_adv, target)[1], self._noise(x, generator))
                 x_adv = self._step(x, x_adv, direction)
             return x_adv
+
+    @property
+    def _may_circle(self) -> bool:
+        """Whether a step depends on nothing but the iterate, and there are enough of them."""
+        fixed = self.norm == "linf" and not (self.tau or self.step_noise)
+        return fixed and self.steps > Circles.first and not self.exhaustive
 
     def _checked_loss(self, y: Tensor) -> Value:
         """The loss with a check of the labels, which are read once, since reading them makes a GPU wait."""
@@ -183,7 +195,12 @@ class PGD:
         for _ in range(self.restarts):
             # Every restart draws for the whole batch, so that a sample's start does not depend on the others' results.
             start = self._start(x, generator)[alive]
-            x_adv, value = self._restart(view, loss, x[alive], y[alive], target[alive], start, generator)
+            x_adv, broken = self._walk(view, loss, x[alive], y[alive], target[alive], start, generator)
+            value = torch.full_like(best_value[alive], torch.inf)
+            whole = (~broken).nonzero().squeeze(1)
+            if len(whole):
+                logits, rows = view(x_adv[whole]), alive[whole]
+                value[whole] = torch.where(is_right(logits, y[rows]), loss(logits, target[rows]), torch.inf)
             better = value > best_value[alive]
             best[alive[better]] = x_adv[better]
             best_value[alive[better]] = value[better]
@@ -192,7 +209,7 @@ class PGD:
                 break
         return best
 
-    def _restart(
+    def _walk(
         self,
         view: AttackView,
         loss: Value,
@@ -202,28 +219,30 @@ class PGD:
         start: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """One restart: the images and their loss, infinite for misclassified ones."""
-        result, result_value = start, torch.full_like(start[:, 0, 0, 0], torch.inf)
-        rows = torch.arange(len(x), device=x.device)
-        current = start
+        """The last iterates, and whether they were stopped early at an error, (N,)."""
+        result, rows, clean, current = start.clone(), torch.arange(len(x), device=x.device), x, start
         wrong_steps = torch.zeros_like(rows)
-        for _ in range(self.steps):
+        circles = Circles(self.steps) if self._may_circle else None
+        for done in range(self.steps):
             logits, gradient = _gradient(view, loss, current, target[rows])
             noise = self._noise(x, generator)
+            ends = None if circles is None else circles.ended(current, logits, done)
             if self.early_stop:
                 wrong_steps[rows] += ~is_right(logits, y[rows])
-                stays = wrong_steps[rows] <= self.tau
-                result[rows[~stays]] = current[~stays]
-                rows, current, gradient = rows[stays], current[stays], gradient[stays]
+                wrong = wrong_steps[rows] > self.tau
+                ends = wrong if ends is None else ends | wrong
+            if ends is not None and ends.any():
+                result[rows[ends]] = current[ends]
+                left = (~ends).nonzero().squeeze(1)
+                rows, clean, current, gradient = rows[left], clean[left], current[left], gradient[left]
                 if len(rows) == 0:
-                    return result, result_value
+                    break
+                if circles is not None:
+                    circles.keep(left)
             direction = self._direction(gradient, None if noise is None else noise[rows])
-            current = self._step(x[rows], current, direction)
-        logits = view(current)
+            current = self._step(clean, current, direction)
         result[rows] = current
-        right = is_right(logits, y[rows])
-        result_value[rows[right]] = loss(logits, target[rows])[right]
-        return result, result_value
+        return result, wrong_steps > self.tau
 
 
 def _gradient(view: AttackView, loss: Value, x_adv: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,6 +255,10 @@ def _for_evaluation(*, steps: int = 20, restarts: int = 5, loss: Any = "ce", **b
     return PGD(**budget, steps=steps, restarts=restarts, loss=loss, start=start, early_stop=True)
 
 
+_ALWAYS = {
+    "loss": "loss to maximise: ce, margin or kl (default: ce)",
+    "exhaustive": "make every step, even of images whose iterates go round in a circle",
+}
 ROWS = (
     AttackRow(
         name="pgd",
@@ -247,7 +270,7 @@ ROWS = (
             "step_size": "length of a step (default: 2.5 * eps / steps)",
             "relative_step": "length of a step, relative to eps",
             "restarts": "independent random starts; the worst case counts (default: 5)",
-            "loss": "loss to maximise: ce, margin or kl (default: ce)",
+            **_ALWAYS,
         },
         passes=lambda attack: GRADIENT * attack.steps * attack.restarts,
     ),
@@ -257,7 +280,7 @@ ROWS = (
         kind=PGD,
         preset_of="pgd",
         preset={"steps": 20, "relative_step": 0.25, "restarts": 1},
-        parameters={"loss": "loss to maximise: ce, margin or kl (default: ce)"},
+        parameters=_ALWAYS,
     ),
     AttackRow(
         name="pgd-100",
@@ -265,6 +288,6 @@ ROWS = (
         kind=PGD,
         preset_of="pgd",
         preset={"steps": 100, "relative_step": 0.25, "restarts": 1},
-        parameters={"loss": "loss to maximise: ce, margin or kl (default: ce)"},
+        parameters=_ALWAYS,
     ),
 )

@@ -163,14 +163,16 @@ class _Linf(_Candidates):
         rows, columns = self._window = window.first
         colour = self.attack.eps * window.signs[:, None, None].to(self.x)
         self._patch = (self.x[:, :, rows, columns] + colour).clamp_(0.0, 1.0)
-        if self._known is not None:
-            self._proposed = self._known.propose(self._patch, rows.start, columns.start)
-            return self._proposed
         changed = (self._patch != self.best[:, :, rows, columns]).flatten(1).any(1).nonzero().squeeze(1)
-        candidates = self.best[changed]
-        candidates[:, :, rows, columns] = self._patch[changed]
         self._proposed = self.logits.clone()
-        if len(changed):
+        if len(changed) == 0:
+            return self._proposed
+        if self._known is not None:
+            patch = self._patch[changed]
+            self._proposed[changed] = self._known.propose(patch, rows.start, columns.start, changed)
+        else:
+            candidates = self.best[changed]
+            candidates[:, :, rows, columns] = self._patch[changed]
             self._proposed[changed] = self.view(candidates)
         return self._proposed
 

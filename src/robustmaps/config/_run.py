@@ -202,7 +202,7 @@ class AttackConfig:
         relative_step: length of a step relative to eps, in place of step_size, e.g. 0.25
         restarts: independent random starts, for pgd; the worst case counts (default: 5)
         loss: loss that pgd maximises (default: ce)
-        exhaustive: make every step of AutoAttack, also in runs that cannot succeed
+        exhaustive: make every step, also where runs cannot succeed (autoattack) or go round in a circle (pgd)
         attack_parameters: parameters of the attacks without an option of their own, as NAME=VALUE with commas, or
             ATTACK.NAME=VALUE for one attack of several, e.g. deepfool.overshoot=0.1,cw.steps=100
     """

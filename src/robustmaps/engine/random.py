@@ -5,7 +5,10 @@ change the order of the data, and a resumed run draws what the uninterrupted run
 """
 
 import hashlib
+import random
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -24,3 +27,10 @@ def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> t
     generator = torch.Generator(device=device)
     generator.manual_seed(derive_seed(seed, *name))
     return generator
+
+
+def global_state(device: torch.device) -> object:
+    """The state of the generators that all code shares, to see whether anything has drawn from them since."""
+    cuda = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
+    numbers: Any = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), cuda, random.getstate(), numbers[1].tobytes(), numbers[2:]

@@ -18,6 +18,7 @@ from robustmaps.engine.finite import is_right, predictions, undecided
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackView
+from robustmaps.engine.views.passes import Passes
 from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
 from robustmaps.evaluation._result import NORMS, ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found, image_checksum
@@ -89,7 +90,7 @@ class Cascade:
         """Attack the unbroken samples; ``position`` in the order gives the attack its own random draws."""
         if position == len(self.found.stages):
             rows = self._all_but_broken(first=position == 0) if self.every else self._standing()
-            self.found.stages.append(AttackStage(list(self.names)[position], rows))
+            self.found.stages.append(AttackStage(list(self.names)[position], rows, passes=Passes()))
         stage = self.found.stages[position]
         self._report(stage, 0.0, 0.0)
         while stage.done < len(stage.rows):
@@ -120,7 +121,7 @@ class Cascade:
         """Attack these samples, and record the broken ones."""
         stage = self.found.stages[position]
         x, y = self._batch(rows)
-        before = self._gradients()
+        passes, mended = self._counted()
         with self._reporting(stage, len(rows)) as watcher:
             x_adv, broken, distance, odd = self._attempt(attack, position, self.view, x, y, rows[0], watcher)
             disputed = broken.new_zeros(len(rows)) if self.view is self.plain else self._disputed(x_adv, y, broken)
@@ -133,8 +134,10 @@ class Cascade:
         fallen, distances = broken.tolist(), distance.tolist()
         sizes = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
         self.found.undecided += int((odd & broken).sum())
-        self.found.gradients += self._gradients()[0] - before[0]
-        self.found.mended += self._gradients()[1] - before[1]
+        passes, mended = self._counted()[0] - passes, self._counted()[1] - mended
+        self.found.gradients, self.found.mended = self.found.gradients + passes.backward, self.found.mended + mended
+        if stage.passes is not None:
+            stage.passes += passes
         wrong = [self.found.verdicts[row] == WRONG for row in rows]
         fallen = [broken and not before for broken, before in zip(fallen, wrong, strict=True)]
         for index, row in enumerate(rows):
@@ -179,10 +182,10 @@ class Cascade:
         inside = project(x_adv.detach().to(x.dtype), x, attack.eps, attack.norm)
         return towards_clean(inside, x) if self.eight_bit else inside
 
-    def _gradients(self) -> tuple[int, int]:
-        """How many images' gradients the attacks have taken, and how many of them were not finite."""
+    def _counted(self) -> tuple[Passes, int]:
+        """The passes so far, and how many images' gradients were not finite."""
         views = {self.view, self.plain}
-        return sum(view.gradients for view in views), sum(view.mended for view in views)
+        return sum((view.passes for view in views), Passes()), sum(view.mended for view in views)
 
     def _standing(self) -> list[int]:
         return [row for row, verdict in enumerate(self.found.verdicts) if verdict == ROBUST]

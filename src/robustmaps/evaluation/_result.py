@@ -1,7 +1,7 @@
 """The result of an evaluation: a verdict per sample, and the rates that follow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
+from robustmaps.engine.views.passes import Passes
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._comparison import Comparison, compare_all
@@ -80,7 +81,7 @@ class Evaluation:
         images_sha256: hash of images and labels; only evaluations on the same images are compared.
         seed: seed of all random draws.
         seconds: wall time.
-        stages: samples attacked and broken by each attack, and its time in seconds.
+        stages: samples attacked and broken by each attack, its time in seconds, and its passes through the network.
         warnings: reasons to doubt the figures, in words.
         checkpoint_sha256: hash of the evaluated weights' file; None for a network in memory.
         split: the split of the images, ``test``, ``validation`` or ``train``; None if unknown.
@@ -156,6 +157,19 @@ class Evaluation:
         kept = self.consistent_correct
         return None if kept is None else Measured.share(int(kept.sum()), len(kept))
 
+    @property
+    def attacked(self) -> int:
+        """The number of samples that the first attack was tried on."""
+        return int(self.stages[0]["attacked"]) if self.stages else 0
+
+    @property
+    def passes(self) -> Passes | None:
+        """Passes through the network of all attacks and of the verdicts on their images; None if not recorded.
+
+        Clean accuracy, one forward pass of each image, and the checks before the attacks are not among them.
+        """
+        return Passes.of_all(self.stages)
+
     @cached_property
     def mean_distances(self) -> dict[str, Measured]:
         """Mean l_inf, l_2 and l_1 distance of the images that broke their samples, with Student's 95 % interval.
@@ -175,6 +189,7 @@ class Evaluation:
         """For JSON."""
         consistent, found = self.consistent_accuracy, self.perturbations
         means = {norm: mean.to_dict() for norm, mean in self.mean_distances.items()}
+        passes = self.passes
         return {
             "format": _FORMAT,
             "clean_accuracy": self.clean_accuracy.to_dict(),
@@ -190,6 +205,7 @@ class Evaluation:
             "split": self.split,
             "seed": self.seed,
             "seconds": self.seconds,
+            **({} if passes is None else passes.to_dict(self.attacked)),
             "warnings": list(self.warnings),
             **({} if self.saved is None else {"saved": dict(self.saved)}),
             "checkpoint_sha256": self.checkpoint_sha256,
@@ -255,6 +271,10 @@ def _check_values(found: Evaluation) -> None:
         check_eps(found.eps, found.norm)
     check_at_least("seconds", found.seconds, 0)
     check_whole("undecided", found.undecided, 0)
+    for stage in (*found.stages, *(found.misclassified.stages if found.misclassified else ())):
+        if (counted := Passes.of(stage)) is not None:
+            for name, count in asdict(counted).items():
+                check_whole(f"stages.passes.{name}", count, 0)
     for attack in found.attacks:
         if not isinstance(attack.get("name"), str):
             raise InputError(f"attacks: name={attack.get('name')!r}: expected text")

@@ -12,6 +12,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
+from robustmaps.engine.views.passes import Passes
 from robustmaps.engine.writing.outputs import claim_folder, json_with
 from robustmaps.evaluation._agreement import Computed
 from robustmaps.evaluation._identity import Identity
@@ -34,6 +35,8 @@ class AttackStage:
         done: number of samples attacked.
         broken: number of samples broken.
         seconds: wall time.
+        passes: through the network, of the attack and of the verdicts on its images; None in a state of an earlier
+            version, which has not counted all of them.
     """
 
     name: str
@@ -41,10 +44,12 @@ class AttackStage:
     done: int = 0
     broken: int = 0
     seconds: float = 0.0
+    passes: Passes | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Counts instead of rows, for people and JSON."""
-        return {"name": self.name, "attacked": self.done, "broken": self.broken, "seconds": self.seconds}
+        counted = {} if self.passes is None else self.passes.to_dict(self.done)
+        return {"name": self.name, "attacked": self.done, "broken": self.broken, "seconds": self.seconds, **counted}
 
 
 @dataclass

@@ -8,6 +8,7 @@ from robustmaps.cli._terminal._streams import Warned
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import table
 from robustmaps.engine.text import told_apart
+from robustmaps.engine.views.passes import Passes
 
 if TYPE_CHECKING:
     from robustmaps.evaluation import Evaluation
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     Done = EvaluatedRun | EvaluatedCurve | EvaluatedColumns | EvaluatedTransfer | CorruptedRun
 
 _NORMS = ("linf", "l2", "l1")
+_PASSES = "Passes: forward + backward per attacked image, with those of the verdicts."
 
 
 def _print_corrupted(done: "CorruptedRun", as_json: bool) -> None:
@@ -126,7 +128,7 @@ def _each(done: "EvaluatedColumns") -> list[object]:
     consistent = first.consistent_accuracy is not None
     rows: list[tuple[str, ...]] = []
     for at, worst in enumerate(done.worst):
-        rows.append(("clean", _fraction(worst), str(first.clean_accuracy), *([""] * consistent), "", "", "", ""))
+        rows.append(("clean", _fraction(worst), str(first.clean_accuracy), *([""] * consistent), *[""] * 5))
         runs = [
             *((name, column[at]) for name, column in zip(done.names, done.columns, strict=True)),
             ("worst case", worst),
@@ -135,15 +137,17 @@ def _each(done: "EvaluatedColumns") -> list[object]:
             found = run.evaluation
             means = (str(found.mean_distances[norm]) if norm in found.mean_distances else "" for norm in _NORMS)
             kept = [str(found.consistent_accuracy)] * consistent
-            rows.append((name, _fraction(run), str(found.robust_accuracy), *kept, *means, f"{found.seconds:.1f} s"))
+            cost = (found.passes.text(found.attacked) if found.passes else "", f"{found.seconds:.1f} s")
+            rows.append((name, _fraction(run), str(found.robust_accuracy), *kept, *means, *cost))
     kept = ["consistent [95 %]"] * consistent
-    columns = ("attack", f"eps, {first.norm}", "accuracy [95 %]", *kept, *(f"mean {norm}" for norm in _NORMS), "time")
+    means = (f"mean {norm}" for norm in _NORMS)
+    columns = ("attack", f"eps, {first.norm}", "accuracy [95 %]", *kept, *means, "passes", "time")
     files = ", ".join(run.path.name for column in done.columns for run in column)
     worst_files = ", ".join(str(run.path) for run in done.worst)
     return [
         table(columns, rows, words=1),
         f"{_images(first)}, seed {first.seed}; each attack by itself on all of them. Means: distances of the images "
-        "that broke their samples. Brackets: 95 % intervals.",
+        f"that broke their samples. {_PASSES} Brackets: 95 % intervals.",
         f"Verdicts: {files}\nWorst case: {worst_files}",
     ]
 
@@ -160,19 +164,22 @@ def _stages(done: "EvaluatedRun") -> object:
     evaluation = done.evaluation
     standing = evaluation.clean_accuracy.successes
     shown = shown_names(evaluation.attacks)
-    rows = [("clean", "", str(standing), str(evaluation.clean_accuracy), "")]
+    rows = [("clean", "", str(standing), str(evaluation.clean_accuracy), "", "")]
     for stage in evaluation.stages:
         standing -= stage["broken"]
         share = f"{100 * standing / len(evaluation.verdicts):.1f} %"
-        name, seconds = shown.get(stage["name"], stage["name"]), f"{stage['seconds']:.1f} s"
-        rows.append((name, str(stage["attacked"]), str(standing), share, seconds))
+        counted, attacked = Passes.of(stage), stage["attacked"]
+        cost = (counted.text(attacked) if counted else "", f"{stage['seconds']:.1f} s")
+        rows.append((shown.get(stage["name"], stage["name"]), str(attacked), str(standing), share, *cost))
     robust = evaluation.robust_accuracy
-    rows.append(("robust", "", str(robust.successes), str(robust), f"{evaluation.seconds:.1f} s"))
+    passes = evaluation.passes.text(evaluation.attacked) if evaluation.passes else ""
+    rows.append(("robust", "", str(robust.successes), str(robust), passes, f"{evaluation.seconds:.1f} s"))
     kept, others = evaluation.consistent_accuracy, evaluation.misclassified
     if kept is not None and others is not None:
-        wrong = str(len(others.verdicts))
-        rows.append(("consistent", wrong, str(kept.successes), str(kept), f"{others.seconds:.1f} s"))
-    return table(("attack", "attacked", "survivors", "accuracy [95 %]", "time"), rows, words=1)
+        wrong, counted = str(len(others.verdicts)), Passes.of_all(others.stages)
+        passes = counted.text(others.stages[0]["attacked"]) if counted else ""
+        rows.append(("consistent", wrong, str(kept.successes), str(kept), passes, f"{others.seconds:.1f} s"))
+    return table(("attack", "attacked", "survivors", "accuracy [95 %]", "passes", "time"), rows, words=1)
 
 
 def _images(evaluation: "Evaluation") -> str:
@@ -184,7 +191,7 @@ def _images(evaluation: "Evaluation") -> str:
 def _summary(done: "EvaluatedRun") -> list[str]:
     evaluation = done.evaluation
     lines = [
-        f"{_images(evaluation)}, {evaluation.norm}, eps {_fraction(done)}, seed {evaluation.seed}.",
+        f"{_images(evaluation)}, {evaluation.norm}, eps {_fraction(done)}, seed {evaluation.seed}. {_PASSES}",
         f"{'Evaluated before' if done.before else 'Verdicts'}: {done.path}",
     ]
     if means := evaluation.mean_distances:

@@ -16,6 +16,7 @@ from robustmaps.engine.errors import InputError, NoGradientError
 from robustmaps.engine.finite import finite_gradient
 from robustmaps.engine.text import first_line
 from robustmaps.engine.views.compiled import Compiled
+from robustmaps.engine.views.passes import Passes
 
 Objective = Callable[[Tensor], Tensor]
 """From logits (N, K) to one value per sample (N,)."""
@@ -60,8 +61,7 @@ class AttackView:
         instead: the view that takes over for good if this one raises where that one does not.
 
     Attributes:
-        gradients: how many images' gradients were computed, over all passes.
-        mended: how many of them had NaN or infinite entries, which `finite_gradient` replaced.
+        mended: how many images' gradients had NaN or infinite entries, which `finite_gradient` replaced.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class AttackView:
         self._around = around
         self._instead, self._replaced = instead, False
         self._largest = 0
-        self.gradients = self.mended = 0
+        self._passes, self.mended = Passes(), 0
         self._way: _Way | None = None
 
     @property
@@ -93,6 +93,11 @@ class AttackView:
         """The network that runs; None if it is compiled, in reduced precision, not a module or used elsewhere too."""
         altered = self._precision != "fp32" or self._fixed_batch or self._around is not None or self._replaced
         return self._forward if isinstance(self._forward, nn.Module) and not altered else None
+
+    @property
+    def passes(self) -> Passes:
+        """All passes so far: each image counts, without those that pad a batch, and whoever asks for its gradient."""
+        return self._passes if self._instead is None else self._passes + self._instead.passes
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in [0, 1], in float32, or float64 from a network in float64.
@@ -127,7 +132,17 @@ class AttackView:
             if self._graphs:
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             result = self._forward(own)
-        return self.read(result, len(x))[:n]
+        return self.counted(self.read(result, len(x))[:n])
+
+    def counted(self, logits: Tensor) -> Tensor:
+        """Logits (N, K) that were just computed, as a forward pass, and a backward pass for each use of their graph."""
+        self._passes += Passes(forward=len(logits))
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self._passes += Passes(backward=len(gradient))
 
     def read(self, result: object, count: int | None = None) -> Tensor:
         """The logits (N, K) in what the network returned, as a view gives them, whatever their type there."""
@@ -148,13 +163,13 @@ class AttackView:
         if self._replaced and self._instead is not None:
             before = self._instead.mended
             found = self._instead.gradient(x, objective)
-            self.gradients, self.mended = self.gradients + len(x), self.mended + self._instead.mended - before
+            self.mended += self._instead.mended - before
             return found
         with outside_inference_mode(), torch.enable_grad(), self._float32_products(x), self._entered():
             x = x.detach().clone() if x.is_inference() else x.detach()
             logits, value, gradient = (self._way or _first_gradient)(self, x, objective)
         gradient, mended = finite_gradient(gradient)
-        self.gradients, self.mended = self.gradients + len(x), self.mended + mended
+        self.mended += mended
         return logits.detach(), value.detach(), gradient.clone() if self._graphs else gradient
 
     def _entered(self) -> AbstractContextManager[None]:

@@ -70,7 +70,7 @@ class Incremental:
         self._modules = dict(traced.named_modules())
         keeper = _Keeper(traced)
         with float32_products(images.device, tf32=False):
-            keeper.run(images.clone())
+            read(keeper.run(images.clone()))
         self._values: dict[fx.Node, Any] = keeper.env
         self._steps: dict[fx.Node, _Step] = {}
         self._dense: list[fx.Node] = []
@@ -89,6 +89,7 @@ class Incremental:
         }
         del self._values
         self._changes: dict[fx.Node, _Change] = {}
+        self._rows: Tensor | None = None
 
     @property
     def bytes(self) -> int:
@@ -103,8 +104,16 @@ class Incremental:
         everything = sum(each * full for each, full in self._outputs.values())
         return float(spent / everything) if everything else 1.0
 
-    def propose(self, patch: Tensor, top: int, left: int) -> Tensor:
-        """Logits (N, K) of the known images with ``patch`` (N, C, h, w) placed at row ``top`` and column ``left``."""
+    def propose(self, patch: Tensor, top: int, left: int, rows: Tensor | None = None) -> Tensor:
+        """Logits (N, K) of the known images with ``patch`` (N, C, h, w) placed at row ``top`` and column ``left``.
+
+        Args:
+            patch: new pixels, of the images ``rows`` only if those are given.
+            top: first row of the window.
+            left: first column of the window.
+            rows: numbers of images, in ascending order.
+        """
+        self._rows = rows
         region = Region(top, top + patch.shape[2], left, left + patch.shape[3])
         self._changes = {}
         dense: dict[fx.Node, Any] = {}
@@ -116,10 +125,11 @@ class Incremental:
         return self._read_logits(dense[node])
 
     def accept(self, rows: Tensor) -> None:
-        """Make the last proposal permanent for these rows."""
+        """Make the last proposal permanent for these rows, which are among those that it was made for."""
+        proposed = rows if self._rows is None else torch.searchsorted(self._rows, rows)
         for node, kept in self._kept.items():
             change = self._changes[node]
-            change.region.of(kept)[rows] = change.values[rows]
+            change.region.of(kept)[rows] = change.values[proposed]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all images except these rows."""
@@ -203,7 +213,8 @@ class Incremental:
             return change.values
         height, width = self._sizes[node]
         inside = region.cut(Region(0, height, 0, width))
-        values = inside.of(self._kept[node]).clone()
+        values = inside.of(self._kept[node])
+        values = values.clone() if self._rows is None else values[self._rows]
         common = inside.cut(change.region)
         if common.top < common.bottom and common.left < common.right:
             common.within(inside).of(values).copy_(common.within(change.region).of(change.values))
@@ -241,7 +252,7 @@ def incremental(view: AttackView, images: Tensor) -> Incremental | None:
         return None
     images = images.clone(memory_format=torch.channels_last)
     try:
-        known = Incremental(view.module, images, view.read)
+        known = Incremental(view.module, images, lambda result: view.counted(view.read(result)))
         # An eighth of the image's side, in the middle, where a window reaches furthest.
         side, top, left = max(min(images.shape[2:]) // 8, 1), images.shape[2] // 2, images.shape[3] // 2
         window = Region(top, top + side, left, left + side)

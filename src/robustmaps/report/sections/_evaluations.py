@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import NONE, Cell, Table, percent_cell, table
+from robustmaps.engine.views.passes import Passes
 from robustmaps.evaluation import Evaluation, over_seeds
 from robustmaps.report._blocks import Block, Listing, Text
 from robustmaps.report.sections._material import Material
@@ -67,12 +68,17 @@ def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
                     percent_cell(bounded(of, "robust_correct")),
                     *kept,
                     *(_distance(of, norm) for norm in _NORMS),
+                    *_cost(of),
                 )
             )
     means = (f"mean {norm}" for norm in _NORMS.values())
     more = ["consistent"] if consistent else []
     columns = ("configuration", "attack", "norm", "eps", "images", "clean", "robust", *more, *means)
-    caption = "All evaluations, with 95 % intervals; distances are those of the images that broke their samples"
+    columns += ("passes", "time (s)")
+    caption = (
+        "All evaluations, with 95 % intervals; distances are those of the images that broke their samples; passes are "
+        "forward + backward per attacked image"
+    )
     return table(columns, rows, caption)
 
 
@@ -89,6 +95,18 @@ def _distance(of: Sequence[Evaluation], norm: str) -> Cell | str:
         return NONE
     mean: Measured = means[0] if len(means) == 1 else over_seeds([each.value for each in means])
     return Cell(str(mean), mean.value)
+
+
+def _cost(of: Sequence[Evaluation]) -> tuple[Cell | str, Cell]:
+    """The mean passes of an attacked image, and the mean time of an evaluation."""
+    counts, attacked = [e.passes for e in of if e.passes is not None], sum(e.attacked for e in of)
+    passes = sum(counts, Passes())
+    counted = len(counts) == len(of) and attacked
+    seconds = sum(evaluation.seconds for evaluation in of) / len(of)
+    return (
+        Cell(passes.text(attacked), sum(passes.per_image(attacked))) if counted else NONE,
+        Cell(f"{seconds:.3g}", seconds),
+    )
 
 
 ROW = SectionRow(name="evaluations", title="All evaluations", order=45, blocks=evaluations)
