@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.calling import network_logits
+from robustmaps.engine.calling import fitting, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import predictions
 from robustmaps.engine.modes import check_values, evaluating
@@ -67,6 +67,7 @@ def enlarge(
 
     Raises:
         InputError: nothing is asked for, nothing can be enlarged, or steps must be named; the message lists them.
+            Or a label is not among the network's classes.
 
     Warns:
         EnlargeWarning: the theory does not apply, or the receptive field no longer covers the image.
@@ -86,7 +87,7 @@ def enlarge(
     after = _side(study, enlarged, rehearsal.view, latency_runs)
     agreement = None
     if dilate or labels is not None:
-        old, new = _decisions(model, example), _decisions(enlarged, example)
+        old, new = _decisions(model, example, labels), _decisions(enlarged, example, labels)
         agreement = _share(old, new)
         if labels is not None:
             before, after = replace(before, accuracy=_share(old, labels)), replace(after, accuracy=_share(new, labels))
@@ -175,10 +176,11 @@ def _side(study: Attempts, model: nn.Module, view: View, latency_runs: int) -> S
 
 
 @torch.no_grad()
-def _decisions(model: nn.Module, images: Tensor) -> Tensor:
+def _decisions(model: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
     check_values(model)
     with evaluating(model):
-        return predictions(network_logits(model, images))
+        logits = network_logits(model, images)
+    return predictions(logits if labels is None else fitting(logits, labels))
 
 
 def _share(a: Tensor, b: Tensor) -> float:
