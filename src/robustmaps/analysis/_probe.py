@@ -88,7 +88,9 @@ class StageProbe:
                 vectors = directions.to(x.device)
                 gains = []
                 for vector in vectors:
-                    (gradient,) = torch.autograd.grad((pooled @ vector).sum(), x, retain_graph=True)
+                    (gradient,) = torch.autograd.grad((pooled @ vector).sum(), x, retain_graph=True, allow_unused=True)
+                    if gradient is None:
+                        raise NoGradientError
                     gains.append(self._eps * dual_norm(finite_gradient(gradient)[0], self._norm))
                 part.gains.append(torch.stack(gains, dim=1).detach())
                 part.values.append((pooled @ vectors.T).detach())

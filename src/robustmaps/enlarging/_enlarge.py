@@ -86,9 +86,15 @@ def enlarge(
     before = _side(study, model, study.view, latency_runs)
     after = _side(study, enlarged, rehearsal.view, latency_runs)
     agreement = None
+    undecided: list[str] = []
     if dilate or labels is not None:
         old, new = _decisions(model, example, labels), _decisions(enlarged, example, labels)
         agreement = _share(old, new)
+        undecided = [
+            f"{int((found < 0).sum())} of {len(example)} images have NaN or infinite logits {when}; they count as wrong"
+            for when, found in (("before", old), ("after", new))
+            if (found < 0).any()
+        ]
         if labels is not None:
             before, after = replace(before, accuracy=_share(old, labels)), replace(after, accuracy=_share(new, labels))
     enlargement = Enlargement(
@@ -106,9 +112,8 @@ def enlarge(
         resized=rehearsal.fitting.resized,
         agreement=agreement,
     )
-    enlargement = replace(
-        enlargement, warnings=tuple(advise(enlargement, study.not_spread(chosen, factor) if dilate else ()))
-    )
+    texts = advise(enlargement, study.not_spread(chosen, factor) if dilate else ())
+    enlargement = replace(enlargement, warnings=(*texts, *undecided))
     for text in enlargement.warnings:
         warnings.warn(text, EnlargeWarning, stacklevel=2)
     return enlarged, enlargement

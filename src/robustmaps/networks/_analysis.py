@@ -1,5 +1,6 @@
 """From the name of a network to its analysis, as values and as files."""
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,6 +147,10 @@ def analyze_network(
         notes += enlargement.warnings
         result = analyze_both(network, twin, subject.x, subject.y, **options)
         notes.append(result.note)
+    before = result if isinstance(result, Analysis) else result.before
+    undecided = before.margin.margin.count(-math.inf)
+    if undecided:
+        notes.append(f"{undecided} of {len(subject.x)} images have NaN or infinite logits; they count as wrong")
     result = _named(result, model)
     files: tuple[Path, ...] = ()
     if out is not None:

@@ -12,7 +12,7 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import move
+from robustmaps.engine.modes import check_values, move
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.models import Pool
@@ -114,6 +114,7 @@ def open_subject(
     norm, eps = norm or known[0], known[1] if eps is None else eps
     check_eps(eps, norm)
     at = resolve_device(device)
+    check_values(network.model)
     move(network.model, at)
     return Subject(network, x.to(at), y.to(at), loaded, norm, eps)
 
