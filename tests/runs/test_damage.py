@@ -72,6 +72,9 @@ def test_an_edited_configuration_is_noticed_by_whatever_opens_the_weights(run, t
                 opens(str(path))
     with pytest.raises(Damaged, match=r"config.yaml: damaged or edited"):
         evaluate_checkpoint(run, QUICK, SAVING)
+    config.write_text("{")
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        open_checkpoint(run)
     moved = Path(shutil.copy(run / "best.safetensors", tmp_path))
     (tmp_path / "config.yaml").write_text("somebody: else\n")
     assert open_checkpoint(moved).eps == 0.1

@@ -130,15 +130,15 @@ class Cascade:
                     attack, position, self.plain, x[again], y[again], rows[0], watcher
                 )
         # Read at once: each value by itself would make a GPU wait.
-        fallen, distances = broken.tolist(), distance.tolist()
+        fallen, distances, nameless = broken.tolist(), distance.tolist(), odd.tolist()
         sizes = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
-        self.found.undecided += int((odd & broken).sum())
         self.found.gradients += self._gradients()[0] - before[0]
         self.found.mended += self._gradients()[1] - before[1]
         wrong = [self.found.verdicts[row] == WRONG for row in rows]
         fallen = [broken and not before for broken, before in zip(fallen, wrong, strict=True)]
         for index, row in enumerate(rows):
             if fallen[index]:
+                self.found.undecided += nameless[index]
                 self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
                 if self.found.perturbations is not None:
                     self.found.perturbations[row] = tuple(sizes[index])

@@ -1,5 +1,6 @@
 """Whether weights belong to the run folder that they are in."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,20 @@ def check_same_run(weights: Path, opened: OpenedNetwork) -> None:
         opened: the network that their header describes.
 
     Raises:
-        Damaged: the configuration is damaged, or that of another run.
+        InputError: the configuration is damaged, or that of another run.
     """
-    path = RunFolder(weights.parent).config
+    folder = RunFolder(weights.parent)
+    path = folder.config
+    if not os.path.lexists(path):
+        return
     try:
         config = read_run_config(path)
     except Damaged:
         raise
-    except InputError:  # missing, or somebody's own beside a copy of the weights
-        return
+    except InputError:
+        if folder.begun:
+            raise
+        return  # somebody's own beside a copy of the weights
     recorded = {} if opened.data is None else _without_paths(opened.data)
     if opened.budget is not None:
         recorded |= dict(zip(("norm", "eps"), opened.budget, strict=True))

@@ -96,6 +96,7 @@ def _transfer(done: "EvaluatedTransfer") -> list[Any]:
         f"{figures['samples']} {kind} images, {figures['norm']}, eps {as_fraction(figures['eps'])}, seed "
         f"{figures['seed']}. Every attack makes all its steps, on every image.",
         f"Matrix: {done.path}\nPlot: {done.plot}",
+        *(f"Note: {warning}" for warning in figures["warnings"]),
     ]
 
 
