@@ -42,6 +42,15 @@ def test_examples_that_are_no_images() -> None:
         enlarge(nn.Conv2d(3, 8, 3), IMAGE, upsample=2)
 
 
+@pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
+def test_labels_that_the_network_does_not_have() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images, labels = IMAGE.expand(2, -1, -1, -1), torch.tensor([1, 4])
+    enlarge(network, images, factor=2, labels=labels, latency_runs=0)
+    with pytest.raises(InputError, match="labels go up to 5: the network has 5 classes, 0 to 4"):
+        enlarge(network, images, factor=2, labels=labels + 1, latency_runs=0)
+
+
 @pytest.mark.filterwarnings("ignore:the receptive field")
 def test_a_merge_at_a_fixed_scale_is_found_by_trying() -> None:
     _, enlargement = enlarge(FixedMerge(), IMAGE, factor=2, where="last", latency_runs=0)

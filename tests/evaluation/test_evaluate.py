@@ -405,6 +405,8 @@ def test_logits_without_a_prediction_are_wrong_and_counted(value: float) -> None
     x, y = grey(0.1, 0.2, 0.3, 0.8), torch.zeros(4, dtype=torch.int64)
     with pytest.warns(UserWarning, match="3 of 4 images have logits without a prediction"):
         evaluation = evaluate(Spoilt(value, 0.4), x, y, [FGSM(eps=0.01)])
+    with pytest.warns(UserWarning, match="3 of 4 images have logits without a prediction"):  # attacked, too
+        assert evaluate(Spoilt(value, 0.4), x, y, [FGSM(eps=0.01)], every=True).undecided == 3
     assert evaluation.verdicts == (WRONG, WRONG, WRONG, ROBUST)
     assert evaluation.undecided == evaluation.to_dict()["undecided"] == 3
     assert any("without a prediction" in warning for warning in evaluation.warnings)

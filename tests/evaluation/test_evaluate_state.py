@@ -183,9 +183,8 @@ def test_other_errors_halve_nothing(robust_network: nn.Module, images: tuple[Ten
 
 
 def test_a_network_for_other_images_says_so(images: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(InputError, match=r"can't take 1 image of shape \(1, 8, 8\): RuntimeError: .* channels"):
         evaluate(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), *images, PGD(eps=0.12))
-    assert "1 image of shape (1, 8, 8)" in caught.value.__notes__[0]
 
 
 @pytest.mark.filterwarnings("ignore:attacks run on the network itself")

@@ -3,16 +3,21 @@
 import functools
 import importlib.util
 import json
+import shutil
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig, Surgery
 from robustmaps.data import load
 from robustmaps.engine.errors import InputError
+from robustmaps.enlarging import EnlargeWarning
 from robustmaps.networks import (
+    EnlargedNetwork,
     Fit,
     OpenedNetwork,
     analyze_network,
@@ -231,6 +236,48 @@ def test_labels_follow_the_classes_that_the_network_was_trained_on(run_folder, d
     np.savez(tmp_path / "fewer.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     with pytest.warns(UserWarning, match=r"has 9 classes .* was trained on 10 classes .* says nothing"):
         enlarge_network(str(run_folder), Surgery(where="last"), data=str(tmp_path / "fewer.npz"), samples=20)
+
+
+@pytest.fixture
+def imported(run_folder, tmp_path):
+    """The run's weights as another program's file, and images whose class numbers are in the order of text."""
+    torch.save(load_weights(run_folder / "best.safetensors")[0], tmp_path / "plain.pt")
+    data = load("digits")
+    names = [str(number) for number in range(5, 15)]
+    x, y = data.test.images.permute(0, 2, 3, 1).numpy(), data.test.labels.numpy()
+    for label in range(10):
+        for number, image in enumerate(x[y == label][:12]):
+            path = tmp_path / "images" / "test" / names[label] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(path)
+    shutil.copytree(tmp_path / "images" / "test", tmp_path / "images" / "train")
+    return {"data": str(tmp_path / "images"), "weights": str(tmp_path / "plain.pt"), "strides": "122"}, ",".join(names)
+
+
+@pytest.mark.parametrize("verb", [analyze_network, plan_network, functools.partial(enlarge_network, samples=None)])
+def test_labels_follow_the_order_that_is_given_for_imported_weights(verb, imported):
+    options, names = imported
+    if verb is not plan_network:
+        options["surgery"] = Surgery(where="last")
+
+    def found(**more):
+        done = verb("resnet8", **options, **more)
+        return done.enlargement.before.accuracy if isinstance(done, EnlargedNetwork) else done.to_dict()
+
+    with pytest.warns(UserWarning, match=r"numbers in the order of text \(10, 11, 12, ...\).* with --classes"):
+        unknown = found()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", EnlargeWarning)
+        known = found(classes=names)
+    assert known != unknown or verb is plan_network  # most images are classified wrong, which gives no gain
+    with pytest.raises(InputError, match="classes: '10' of the data is missing"):
+        found(classes="5,6,7")
+
+
+def test_classes_without_images_are_refused():
+    with pytest.raises(InputError, match=r"classes=a,b: no images are classified; give data, or leave classes out"):
+        enlarge_network("resnet8", Surgery(where="last"), classes="a,b")
 
 
 def test_plans_measure_what_fits(run_folder):

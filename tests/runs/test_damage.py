@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from robustmaps import data
-from robustmaps.config import AttackConfig, RunConfig, from_mapping, read_config
+from robustmaps.config import AttackConfig, RunConfig, from_mapping, read_config, write_run_config
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Evaluation
-from robustmaps.networks import open_checkpoint
+from robustmaps.networks import open_checkpoint, open_model
 from robustmaps.runs import Options, evaluate_checkpoint, read_run, train
 
 QUICK = AttackConfig(steps=3, restarts=1)
@@ -59,6 +59,43 @@ def test_an_edited_evaluation_is_refused_by_name(before, after, run):
     assert "damaged or edited" in skipped[0]
     with pytest.raises(Damaged):
         evaluate_checkpoint(run, QUICK, SAVING)
+
+
+def test_an_edited_configuration_is_noticed_by_whatever_opens_the_weights(run, tmp_path):
+    config = run / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("eps: 0.1", "eps: 0.3"))
+    assert config.read_text() != text
+    for path in (run, run / "best.safetensors"):
+        for opens in (open_checkpoint, open_model):
+            with pytest.raises(Damaged, match=r"config.yaml: damaged or edited"):
+                opens(str(path))
+    with pytest.raises(Damaged, match=r"config.yaml: damaged or edited"):
+        evaluate_checkpoint(run, QUICK, SAVING)
+    config.write_text("{")
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        open_checkpoint(run)
+    moved = Path(shutil.copy(run / "best.safetensors", tmp_path))
+    (tmp_path / "config.yaml").write_text("somebody: else\n")
+    assert open_checkpoint(moved).eps == 0.1
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"eps": 0.3}, "which records eps 0.1 and not 0.3; put the files of each run back"),
+        ({"norm": "l2"}, "which records norm linf and not l2"),
+        ({"data": "mnist", "image_size": 9}, "which records data digits and not mnist, image_size None and not 9"),
+    ],
+)
+def test_the_configuration_of_another_run_is_noticed(other, message, run):
+    path = run / "config.yaml"
+    config = read_config(path)
+    write_run_config(path, from_mapping(other, config))
+    with pytest.raises(Damaged, match=f"not the configuration of best.safetensors beside it, {message}"):
+        open_checkpoint(run)
+    write_run_config(path, config)
+    assert open_checkpoint(run).eps == 0.1
 
 
 @pytest.mark.parametrize(

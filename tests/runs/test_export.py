@@ -16,6 +16,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.networks import enlarge_network, open_checkpoint, save_enlarged
 from robustmaps.runs import Options, evaluate_checkpoint, export, train
 from robustmaps.runs._export import ExportMismatch
+from robustmaps.training import load_weights, save_weights
 from tests.helpers.studies import configuration
 
 
@@ -55,14 +56,24 @@ def test_outputs_for_any_number_of_images(run, form, count, tmp_path):
     torch.testing.assert_close(outputs(form, done.path, x), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "evaluation/fgsm*.json"])
-def test_figures_that_the_card_leaves_out_are_named(run, name, tmp_path):
+def test_figures_that_the_card_leaves_out_are_named(run, tmp_path):
     folder = shutil.copytree(run[0].folder, tmp_path / run[0].folder.name)
-    (damaged,) = (path for path in folder.glob(name) if "model_info" not in path.name)
+    (damaged,) = (path for path in folder.glob("evaluation/fgsm*.json") if "model_info" not in path.name)
     damaged.write_text("{")
     with pytest.warns(UserWarning, match=damaged.name):
         done = export(folder, "safetensors", tmp_path / "out")
     assert "Robust accuracy (fgsm" not in (done.folder / "README.md").read_text()
+
+
+def test_logits_that_predict_nothing_are_said(run, tmp_path, capsys):
+    ignored = shutil.ignore_patterns("evaluation")
+    folder = shutil.copytree(run[0].folder, tmp_path / run[0].folder.name, ignore=ignored)
+    weights, header = load_weights(folder / "best.safetensors")
+    name = next(name for name in reversed(weights) if name.endswith("bias"))
+    save_weights(folder / "best.safetensors", {**weights, name: weights[name] * float("nan")}, header)
+    assert main(["export", str(folder), "--format", "safetensors"]) == 0
+    assert "Note: 64 of them have NaN or infinite logits, so that nothing is predicted." in capsys.readouterr().out
+    assert export(folder, "safetensors").undecided == 64
 
 
 def test_the_card_in_the_form_of_the_hub(run, tmp_path):

@@ -15,7 +15,7 @@ from robustmaps.engine.writing.outputs import LOCK, alone
 from robustmaps.evaluation import Evaluation
 from robustmaps.networks import claim_enlarged, enlarge_network, save_enlarged
 from robustmaps.report import report
-from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, export, train
+from robustmaps.runs import Options, evaluate_checkpoint, evaluate_curve, export, reproduce, train
 from robustmaps.studies import sweep
 from robustmaps.training import RunFolder
 
@@ -161,6 +161,16 @@ def test_a_run_replaces_nothing(run, copied, tmp_path):
     with pytest.raises(InputError, match="exists and is not a run folder"):
         train(CONFIG, other.parent)
     assert contents(other) == {"best.safetensors": b"mine"}
+
+
+@pytest.mark.parametrize("where", ["", "evaluation", "some/folder"])
+def test_a_run_is_not_put_into_another(copied, where):
+    before = contents(copied)
+    with pytest.raises(InputError, match=rf"seed1-\w+: is inside the run \S+{copied.name}; choose a folder of its"):
+        train(from_mapping({"seed": 1}, CONFIG), copied / where)
+    with pytest.raises(InputError, match="is inside the run"):
+        reproduce(copied, copied / where)
+    assert contents(copied) == before
 
 
 @pytest.mark.parametrize("name", ["study.yaml", "study.json"])

@@ -27,6 +27,7 @@ from robustmaps.runs import (
     train,
 )
 from robustmaps.studies import compare_runs
+from robustmaps.training import load_weights, save_weights
 
 FEW = Options(samples=40, device="cpu", precision="fp32")
 SEVERAL = AttackConfig("fgsm, pgd-20, pgd", steps=3, restarts=1)
@@ -264,6 +265,25 @@ def test_a_transfer_that_was_stopped_goes_on_to_the_same_images(runs, tmp_path):
         Path(file).with_suffix(".safetensors").unlink()
     assert evaluate_transfer(runs, AttackConfig("pgd-20"), options, out=tmp_path / "t.json").figures == found
     assert not list(runs[0].glob("evaluation/*.partial"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_doubtful_about_an_evaluation_is_said_of_matrices_and_comparisons(runs, tmp_path, capsys):
+    nan = Path(shutil.copytree(runs[0], tmp_path / runs[0].name, ignore=shutil.ignore_patterns("evaluation")))
+    weights, header = load_weights(nan / "best.safetensors")
+    name = next(name for name in reversed(weights) if name.endswith("bias"))
+    save_weights(nan / "best.safetensors", {**weights, name: weights[name] * float("nan")}, header)
+    said = f"{nan.name}: 20 of 20 images have logits without a prediction"
+    line = f"evaluate {nan} --attack fgsm --samples 20 --device cpu --transfer {runs[1]} --out {tmp_path / 't.json'}"
+    assert main(line.split()) == 0
+    assert f"Note: {said}" in capsys.readouterr().out
+    assert any(text.startswith(said) for text in json.loads((tmp_path / "t.json").read_text())["warnings"])
+    for run in (nan, runs[1]):
+        evaluate_checkpoint(run, AttackConfig("fgsm"), replace(FEW, samples=20))
+    (found,) = (text for text in compare_runs(runs[1], nan).warnings if "prediction" in text)
+    assert found.startswith("B: 20 of 20 images")
+    assert main(["compare", str(nan), str(runs[1])]) == 0
+    assert "Note: A: 20 of 20 images have logits without a prediction" in capsys.readouterr().out
 
 
 def test_what_does_not_transfer(runs, tmp_path):

@@ -95,6 +95,16 @@ def windows(x: Tensor) -> Tensor:
         ((Apply(lambda x: x.softmax(1)), again()), (5, 5)),
         ((Apply(lambda x: F.conv3d(x[:, None], torch.ones(1, 1, 1, 3, 5), padding=(0, 1, 2))[:, 0]),), (5, 7)),
         ((nn.ConvTranspose2d(8, 8, 4, 2, 1), again()), (5, 5)),
+        ((Apply(lambda x: x.cummax(2)[0]),), (ALL, 3)),
+        ((Apply(lambda x: x.cummin(dim=3).values),), (3, ALL)),
+        ((Apply(lambda x: torch.msort(x.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)),), (ALL, 3)),
+        ((Apply(lambda x: x + x.median(3, keepdim=True)[0]),), (3, ALL)),
+        ((Apply(lambda x: x + x.quantile(0.7, 2, keepdim=True)),), (ALL, 3)),
+        ((Apply(lambda x: x + x.kthvalue(2, 3, keepdim=True).values),), (3, ALL)),
+        ((Apply(lambda x: x.topk(x.shape[3], 3)[0]),), (3, ALL)),
+        ((Apply(lambda x: F.unfold(x, 3, padding=1).view(len(x), 8, 9, *x.shape[2:]).median(2)[0]),), (5, 5)),
+        ((Apply(lambda x: torch.where(x > 1, x, x.roll(2, 3))),), (3, 5)),
+        ((Apply(lambda x: F.max_pool1d(x.flatten(2), 3, 1, 1).view_as(x)),), (3, 5)),
     ],
 )
 def test_what_no_rule_sees_is_measured(layers: tuple[nn.Module, ...], expected: tuple[float, float]) -> None:

@@ -12,8 +12,8 @@ from robustmaps.analysis._receptive import gradient_energy
 from robustmaps.analysis._stage_costs import maps_of
 from robustmaps.analysis._stages import Stage
 from robustmaps.attacks import logit_margin
-from robustmaps.engine.calling import network_logits
-from robustmaps.engine.errors import InputError, NoGradientError
+from robustmaps.engine.calling import fitting, network_logits
+from robustmaps.engine.errors import NoGradientError
 from robustmaps.engine.finite import finite_gradient
 from robustmaps.engine.random import stream
 
@@ -62,7 +62,7 @@ class StageProbe:
         """All gains of a batch, and the effective receptive fields of the maps' middle pixels."""
 
         def wrong(images: Tensor) -> Tensor:
-            return logit_margin(checked(network_logits(self._model, images), y), y)
+            return logit_margin(fitting(network_logits(self._model, images), y), y)
 
         part = self.measure_features(x, fields=True)
         with torch.no_grad():
@@ -88,7 +88,9 @@ class StageProbe:
                 vectors = directions.to(x.device)
                 gains = []
                 for vector in vectors:
-                    (gradient,) = torch.autograd.grad((pooled @ vector).sum(), x, retain_graph=True)
+                    (gradient,) = torch.autograd.grad((pooled @ vector).sum(), x, retain_graph=True, allow_unused=True)
+                    if gradient is None:
+                        raise NoGradientError
                     gains.append(self._eps * dual_norm(finite_gradient(gradient)[0], self._norm))
                 part.gains.append(torch.stack(gains, dim=1).detach())
                 part.values.append((pooled @ vectors.T).detach())
@@ -127,16 +129,3 @@ def gain_of(parts: Sequence[BatchGains], number: int) -> FeatureGain:
     # Mean square over directions, as for independent ones.
     spread = float(values.var(0).mean().sqrt()) if len(values) > 1 else None
     return FeatureGain(estimate(gains.cpu()), reached, spread)
-
-
-def checked(given: Tensor, y: Tensor) -> Tensor:
-    """Return logits (N, classes) unchanged.
-
-    Raises:
-        InputError: a label is not among their classes.
-    """
-    if int(y.max()) >= given.shape[1]:
-        raise InputError(
-            f"labels go up to {int(y.max())}: the network has {given.shape[1]} classes, 0 to {given.shape[1] - 1}"
-        )
-    return given

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from robustmaps.analysis._analysis import MarginGain
 from robustmaps.analysis._gain import first_order_gain, reached_gain
-from robustmaps.analysis._probe import StageProbe, checked, gain_of
+from robustmaps.analysis._probe import StageProbe, gain_of
 from robustmaps.analysis._stages import find_stages
 from robustmaps.attacks import logit_margin
+from robustmaps.engine.calling import fitting
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import no_shortcuts
 from robustmaps.engine.view import AttackView, plain_view
@@ -92,4 +93,4 @@ def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255,
 
 
 def _wrong(view: AttackView, y: Tensor, x: Tensor) -> Tensor:
-    return logit_margin(checked(view(x), y), y)
+    return logit_margin(fitting(view(x), y), y)

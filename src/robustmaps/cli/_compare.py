@@ -41,4 +41,5 @@ def run(arguments: Sequence[str]) -> None:
     ]
     if done.settings.rows:
         texts.append(done.settings)
+    texts += [f"Note: {warning}" for warning in done.warnings]
     Output(given.json).result(done.to_dict(), *texts)

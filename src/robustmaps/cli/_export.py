@@ -47,8 +47,11 @@ def run(arguments: Sequence[str]) -> None:
             "images": done.images,
             "difference": done.difference,
             "largest_logit": done.largest,
+            "undecided": done.undecided,
         },
         f"On {done.images} test images its logits, of up to {done.largest:.3g}, differ by at most "
         f"{done.difference:.2g} from the original's.",
+        *[f"Note: {done.undecided} of them have NaN or infinite logits, so that nothing is predicted."]
+        * (done.undecided > 0),
         f"{'Exported before: ' if done.before else 'Network: '}{done.path}\nModel card: {done.folder / 'README.md'}",
     )

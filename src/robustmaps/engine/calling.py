@@ -100,6 +100,19 @@ def logits_of(result: object, count: int | None = None) -> Tensor:
     return found
 
 
+def fitting(logits: Tensor, y: Tensor) -> Tensor:
+    """Logits (N, classes), unchanged, for labels (N,) that are among their classes.
+
+    Raises:
+        InputError: a label is not.
+    """
+    if int(y.max()) >= logits.shape[1]:
+        raise InputError(
+            f"labels go up to {int(y.max())}: the network has {logits.shape[1]} classes, 0 to {logits.shape[1] - 1}"
+        )
+    return logits
+
+
 class LogitsNetwork(Caller):
     """A network as one that takes float images in [0, 1] and returns only logits, in float32."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.calling import network_logits
+from robustmaps.engine.calling import fitting, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import predictions
 from robustmaps.engine.modes import check_values, evaluating
@@ -67,6 +67,7 @@ def enlarge(
 
     Raises:
         InputError: nothing is asked for, nothing can be enlarged, or steps must be named; the message lists them.
+            Or a label is not among the network's classes.
 
     Warns:
         EnlargeWarning: the theory does not apply, or the receptive field no longer covers the image.
@@ -85,9 +86,15 @@ def enlarge(
     before = _side(study, model, study.view, latency_runs)
     after = _side(study, enlarged, rehearsal.view, latency_runs)
     agreement = None
+    undecided: list[str] = []
     if dilate or labels is not None:
-        old, new = _decisions(model, example), _decisions(enlarged, example)
+        old, new = _decisions(model, example, labels), _decisions(enlarged, example, labels)
         agreement = _share(old, new)
+        undecided = [
+            f"{int((found < 0).sum())} of {len(example)} images have NaN or infinite logits {when}; they count as wrong"
+            for when, found in (("before", old), ("after", new))
+            if (found < 0).any()
+        ]
         if labels is not None:
             before, after = replace(before, accuracy=_share(old, labels)), replace(after, accuracy=_share(new, labels))
     enlargement = Enlargement(
@@ -105,9 +112,8 @@ def enlarge(
         resized=rehearsal.fitting.resized,
         agreement=agreement,
     )
-    enlargement = replace(
-        enlargement, warnings=tuple(advise(enlargement, study.not_spread(chosen, factor) if dilate else ()))
-    )
+    texts = advise(enlargement, study.not_spread(chosen, factor) if dilate else ())
+    enlargement = replace(enlargement, warnings=(*texts, *undecided))
     for text in enlargement.warnings:
         warnings.warn(text, EnlargeWarning, stacklevel=2)
     return enlarged, enlargement
@@ -175,10 +181,11 @@ def _side(study: Attempts, model: nn.Module, view: View, latency_runs: int) -> S
 
 
 @torch.no_grad()
-def _decisions(model: nn.Module, images: Tensor) -> Tensor:
+def _decisions(model: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
     check_values(model)
     with evaluating(model):
-        return predictions(network_logits(model, images))
+        logits = network_logits(model, images)
+    return predictions(logits if labels is None else fitting(logits, labels))
 
 
 def _share(a: Tensor, b: Tensor) -> float:

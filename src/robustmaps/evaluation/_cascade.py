@@ -131,9 +131,8 @@ class Cascade:
                     attack, position, self.plain, x[again], y[again], rows[0], watcher
                 )
         # Read at once: each value by itself would make a GPU wait.
-        fallen, distances = broken.tolist(), distance.tolist()
+        fallen, distances, nameless = broken.tolist(), distance.tolist(), odd.tolist()
         sizes = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
-        self.found.undecided += int((odd & broken).sum())
         passes, mended = self._counted()[0] - passes, self._counted()[1] - mended
         self.found.gradients, self.found.mended = self.found.gradients + passes.backward, self.found.mended + mended
         if stage.passes is not None:
@@ -142,6 +141,7 @@ class Cascade:
         fallen = [broken and not before for broken, before in zip(fallen, wrong, strict=True)]
         for index, row in enumerate(rows):
             if fallen[index]:
+                self.found.undecided += nameless[index]
                 self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
                 if self.found.perturbations is not None:
                     self.found.perturbations[row] = tuple(sizes[index])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustmaps.attacks import Attack
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.modes import check_values
 
 
 def stages(attack: Attack | Sequence[Attack]) -> list[Attack]:
@@ -69,9 +70,16 @@ def images_sha256(x: Tensor, y: Tensor) -> str:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """The hash of a network's parameters and buffers, in hexadecimal."""
+    """The hash of a network's parameters and buffers, in hexadecimal.
+
+    Raises:
+        InputError: one has no values yet.
+    """
+    check_values(model)
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        plain = tensor.detach().cpu()
+        plain = plain if plain.layout is torch.strided else plain.to_dense()
+        digest.update(plain.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,9 +1,13 @@
 """A first look at whether a network can be evaluated at all."""
 
+import traceback
 from contextlib import suppress
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.text import first_line
@@ -22,8 +26,7 @@ def try_batches(model: nn.Module, example: Tensor, *, alone: bool = True) -> Non
         alone: whether batches of one image are a way out.
 
     Raises:
-        InputError: it takes batches of one size only, or returns fewer than two classes.
-        Exception: what the network raises itself, with a note.
+        InputError: it raises, takes batches of one size only, or returns fewer than two classes.
     """
     with plain_view(model) as plain:
         for size in (1, 2)[: len(example)]:
@@ -33,16 +36,25 @@ def try_batches(model: nn.Module, example: Tensor, *, alone: bool = True) -> Non
                 fitting = _sizes_taken(plain, example[:1])
                 if fitting:
                     raise _one_size(fitting, size, error, alone) from error
-                shape = tuple(example.shape[1:])
-                error.add_note(
-                    f"The network raised this on {counted(size, 'image')} of shape {shape}; attacks pass any number."
-                )
-                raise
+                if isinstance(error, InputError) or is_out_of_memory(error):
+                    raise
+                raise InputError(
+                    f"{type(model).__name__} can't take {counted(size, 'image')} of shape {tuple(example.shape[1:])}: "
+                    f"{type(error).__name__}: {first_line(error)}{_place(error)}"
+                ) from error
             if logits.shape[1] < 2:
                 raise InputError(
                     f"the network returned logits of shape {tuple(logits.shape)}; expected at least two classes: of a "
                     "single logit z for yes and no, return torch.cat([torch.zeros_like(z), z], 1)"
                 )
+
+
+def _place(error: BaseException) -> str:
+    """The line of the network's own code, outside this package and PyTorch, that raised an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def _sizes_taken(plain: AttackView, image: Tensor) -> list[int]:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from robustmaps.networks._planning import PlannedNetwork, plan_network
     from robustmaps.networks._weights import (
         DESCRIPTION,
+        NAME_ORDER,
         Checkpoint,
         data_for,
         open_checkpoint,
+        unknown_order,
         weights_file,
     )
 
 __all__ = [
     "DESCRIPTION",
+    "NAME_ORDER",
     "AnalyzedNetwork",
     "Checkpoint",
     "EnlargedNetwork",
@@ -51,6 +54,7 @@ __all__ = [
     "resolve",
     "save_enlarged",
     "starting_from",
+    "unknown_order",
     "weights_file",
 ]
 

@@ -1,5 +1,6 @@
 """From the name of a network to its analysis, as values and as files."""
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,7 @@ def analyze_network(
     weights: str | None = None,
     strides: str | None = None,
     pool: Pool | None = None,
+    classes: str | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -93,6 +95,7 @@ def analyze_network(
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
         pool: likewise.
+        classes: names of the network's outputs in their order, as in `DataConfig`; the recorded order if left out.
         seed: of an untrained network's weights and of the directions.
         device: where to compute.
         out: a folder for ``analysis.json``, ``gain.png`` and ``maps.png``; nothing is written where None.
@@ -116,6 +119,7 @@ def analyze_network(
         weights=weights,
         strides=strides,
         pool=pool,
+        classes=classes,
         seed=seed,
         device=device,
         watcher=watcher,
@@ -143,6 +147,10 @@ def analyze_network(
         notes += enlargement.warnings
         result = analyze_both(network, twin, subject.x, subject.y, **options)
         notes.append(result.note)
+    before = result if isinstance(result, Analysis) else result.before
+    undecided = before.margin.margin.count(-math.inf)
+    if undecided:
+        notes.append(f"{undecided} of {len(subject.x)} images have NaN or infinite logits; they count as wrong")
     result = _named(result, model)
     files: tuple[Path, ...] = ()
     if out is not None:

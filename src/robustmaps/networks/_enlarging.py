@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from robustmaps.config import Surgery
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import claim_published, json_with, publish, tensors_with
@@ -48,6 +49,7 @@ def enlarge_network(
     weights: str | None = None,
     strides: str | None = None,
     pool: Pool | None = None,
+    classes: str | None = None,
     seed: int = 0,
     latency_runs: int = 5,
     watcher: Watcher = ignore,
@@ -64,6 +66,7 @@ def enlarge_network(
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
         pool: likewise.
+        classes: names of the network's outputs in their order, as in `DataConfig`; the recorded order if left out.
         seed: of the weights of an untrained network.
         latency_runs: passes to time.
         watcher: called while a data set is decoded for the first time.
@@ -86,12 +89,15 @@ def enlarge_network(
             weights=weights,
             strides=strides,
             pool=pool,
+            classes=classes,
             seed=seed,
             device="cpu",
             watcher=watcher,
         )
         network, example = subject.network, subject.x
         labels = subject.y if network.trained else None
+    elif classes is not None:
+        raise InputError(f"classes={classes}: no images are classified; give data, or leave classes out")
     else:
         example = blank_image(network, image_size)
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network

@@ -211,7 +211,7 @@ def _held(model: ModelConfig, opened: OpenedNetwork) -> ModelConfig:
 def _check_fit(opened: OpenedNetwork, image: torch.Tensor, data: Dataset) -> None:
     try:
         given = network_logits(opened.model, image)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever a network of somebody else raises
         raise InputError(
             f"{opened.recipe.spec} can't take images of {tuple(image.shape[1:])} from {data.name}: "
             f"{first_line(error)}; another --image-size may help"

@@ -15,6 +15,7 @@ from robustmaps import models
 from robustmaps.data import Dataset
 from robustmaps.engine.calling import logits_of, parameter_dtype
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.modes import set_evaluating
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.text import first_line
 
@@ -103,7 +104,7 @@ def make_architecture(spec: str, fit: Fit) -> MadeNetwork:
             made = _LIBRARIES[kind](name, fit)
         else:
             made = MadeNetwork(make_network(spec), spec, trained=True)
-    made.model.eval()
+    set_evaluating(made.model)
     return made
 
 

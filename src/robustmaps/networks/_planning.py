@@ -61,6 +61,7 @@ def plan_network(
     weights: str | None = None,
     strides: str | None = None,
     pool: Pool | None = None,
+    classes: str | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -84,6 +85,7 @@ def plan_network(
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
         pool: likewise.
+        classes: names of the network's outputs in their order, as in `DataConfig`; the recorded order if left out.
         seed: of an untrained network's weights, and of the directions of features.
         device: where to compute.
         out: a PNG to write; none where None.
@@ -110,6 +112,7 @@ def plan_network(
         weights=weights,
         strides=strides,
         pool=pool,
+        classes=classes,
         seed=seed,
         device=device,
         watcher=watcher,

@@ -12,7 +12,7 @@ from robustmaps.config import DataConfig
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import move
+from robustmaps.engine.modes import check_values, move
 from robustmaps.engine.numbers import check_eps
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.models import Pool
@@ -20,7 +20,7 @@ from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._weights import UNKNOWN_BUDGET, listed, same_classes
+from robustmaps.networks._weights import NAME_ORDER, UNKNOWN_BUDGET, listed, same_classes, unknown_order
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def open_subject(
     weights: str | None = None,
     strides: str | None = None,
     pool: Pool | None = None,
+    classes: str | None = None,
     seed: int = 0,
     device: str = "auto",
     watcher: Watcher = ignore,
@@ -74,6 +75,7 @@ def open_subject(
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
         pool: likewise.
+        classes: names of the network's outputs in their order, as in `DataConfig`; the recorded order if left out.
         seed: of the weights of an untrained network.
         device: where to compute.
         watcher: called while a data set is decoded for the first time.
@@ -85,10 +87,15 @@ def open_subject(
     if opened is None and Path(model).exists():
         opened = open_model(model, weights=weights)
     config = (opened.data if opened is not None else None) or DataConfig()
-    config = replace(config, data=data or config.data, image_size=image_size or config.image_size)
+    config = replace(
+        config,
+        data=data or config.data,
+        image_size=image_size or config.image_size,
+        classes=config.classes if classes is None else classes,
+    )
     loaded = load_data(config, watcher)
     if opened is not None and opened.classes is not None and opened.classes != loaded.classes:
-        if sorted(opened.classes) == sorted(loaded.classes):  # labels agree with the outputs
+        if classes is None and sorted(opened.classes) == sorted(loaded.classes):  # labels agree with the outputs
             loaded = load_data(config, watcher, classes=opened.classes)
         elif not same_classes(opened.classes, loaded.classes):
             warnings.warn(
@@ -99,10 +106,15 @@ def open_subject(
     x, y = choose_images(loaded, split, samples)
     fit = Fit.to_data(loaded, strides=strides, pool=pool, seed=seed)
     network = opened or open_model(model, fit, weights)
+    if network.trained and config.classes is None and network.classes is None:
+        why = unknown_order(loaded, network.data)
+        if why is not None:
+            warnings.warn(f"{why}: what depends on labels (accuracy, margin) says nothing; {NAME_ORDER}", stacklevel=2)
     known = network.budget or UNKNOWN_BUDGET
     norm, eps = norm or known[0], known[1] if eps is None else eps
     check_eps(eps, norm)
     at = resolve_device(device)
+    check_values(network.model)
     move(network.model, at)
     return Subject(network, x.to(at), y.to(at), loaded, norm, eps)
 

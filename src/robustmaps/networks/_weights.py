@@ -17,6 +17,7 @@ from robustmaps.engine.reading.plain import loads
 from robustmaps.networks._checkpoints import copy_values, networks_that_fit
 from robustmaps.networks._data import load_data
 from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.networks._same_run import check_same_run
 from robustmaps.training import RUN_WEIGHTS, RunFolder, other_weights, read_weights
 
 DESCRIPTION = "robustmaps"
@@ -25,6 +26,8 @@ WEIGHTS = "weights.safetensors"
 """The weights' file of a saved enlargement."""
 UNKNOWN_BUDGET = ("linf", 8 / 255)
 """What is attacked with where nobody says, and where nobody knows what the network was trained for."""
+NAME_ORDER = "name the classes in the order of the outputs with --classes"
+"""What to do about an order of outputs that is not recorded."""
 _MOST_WITHOUT_WEIGHTS = 1000
 _LONGEST_SIDE_PX = 1 << 14
 
@@ -124,6 +127,22 @@ def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     ]
 
 
+def unknown_order(data: Dataset, trained_on: DataConfig | None) -> str | None:
+    """Why labels may not agree with the outputs of trained weights that do not record their order; None if they do.
+
+    Args:
+        data: the images, in no given order of classes.
+        trained_on: those that the network was trained on, if that is known.
+    """
+    numbers = [name for name in data.classes if name.isdecimal()]
+    if numbers == sorted(numbers, key=int) or (trained_on is not None and trained_on.data == data.spec):
+        return None
+    return (
+        f"the classes of {data.name} are numbers in the order of text ({', '.join(data.classes[:3])}, ...), and the "
+        "weights do not record the order of the network's outputs"
+    )
+
+
 def listed(classes: Sequence[str]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
@@ -165,7 +184,8 @@ def open_weights(path: str | Path, which: str = RUN_WEIGHTS[0]) -> tuple[OpenedN
         The network, the weights' file, and the hash of the bytes that were read from it.
 
     Raises:
-        InputError: no such file, it does not describe its network, or the weights don't fit that.
+        InputError: no such file, it does not describe its network, the weights don't fit that, or the configuration
+            beside them is damaged or another run's.
     """
     weights_path = weights_file(path, which)
     if weights_path.suffix != ".safetensors":
@@ -182,6 +202,8 @@ def open_weights(path: str | Path, which: str = RUN_WEIGHTS[0]) -> tuple[OpenedN
             f"{weights_path}: its header does not describe a network written by robustmaps{_of_a_network(weights_path)}"
         ) from error
     _fill(opened.model, loaded.tensors, weights_path, opened.recipe.spec)
+    if weights_path.stem in RUN_WEIGHTS:
+        check_same_run(weights_path, opened)
     return opened, weights_path, loaded.sha256
 
 

@@ -9,7 +9,7 @@ from robustmaps.config import read_run_config
 from robustmaps.data import Dataset, occur_in
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import Doubt
-from robustmaps.networks import Checkpoint, load_data
+from robustmaps.networks import NAME_ORDER, Checkpoint, load_data, unknown_order
 from robustmaps.training import RunFolder
 
 UNFINISHED = "unfinished-run"
@@ -41,18 +41,10 @@ def unfinished(checkpoint: Checkpoint) -> Doubt | None:
 
 def class_order(checkpoint: Checkpoint, data: Dataset) -> Doubt | None:
     """Is the order of the network's outputs unknown, and are the data's classes numbers in the order of text?"""
-    known = checkpoint.classes is not None or checkpoint.trained_classes is not None
-    numbers = [name for name in data.classes if name.isdecimal()]
-    if known or numbers == sorted(numbers, key=int):
+    if checkpoint.classes is not None or checkpoint.trained_classes is not None:
         return None
-    if checkpoint.data is not None and checkpoint.data.data == data.spec:  # on which it was trained, in the same order
-        return None
-    return Doubt(
-        "label-order",
-        f"the classes of {data.name} are numbers in the order of text ({', '.join(data.classes[:3])}, ...), and the "
-        "weights do not record the order of the network's outputs",
-        "name the classes in the order of the outputs with --classes",
-    )
+    why = unknown_order(data, checkpoint.data)
+    return None if why is None else Doubt("label-order", why, NAME_ORDER)
 
 
 def copied_images(checkpoint: Checkpoint, data: Dataset, x: Tensor, split: str) -> Doubt | None:

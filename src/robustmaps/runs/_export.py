@@ -17,7 +17,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.calling import LogitsNetwork, call, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import atomic, write_json, write_text
-from robustmaps.engine.finite import largest_difference, largest_finite
+from robustmaps.engine.finite import largest_difference, largest_finite, undecided
 from robustmaps.engine.reading.plain import loads
 from robustmaps.engine.writing.outputs import Ours, claim_published, json_with, publish
 from robustmaps.engine.writing.temporaries import temporary
@@ -48,7 +48,8 @@ class ExportedRun:
         path: the network's file.
         images: number of test images on which the outputs were compared.
         difference: the largest difference between logits.
-        largest: the largest absolute logit of the original.
+        largest: the largest absolute logit of the original that is finite.
+        undecided: number of these images with logits that are NaN or infinite, so that nothing is predicted.
         before: whether the folder already existed, with the same contents.
     """
 
@@ -57,6 +58,7 @@ class ExportedRun:
     images: int
     difference: float
     largest: float
+    undecided: int = 0
     before: bool = False
 
 
@@ -96,18 +98,18 @@ def export(
     with temporary(folder, folder=True) as made:
         file = made / FILES[form]
         _WRITE[form](_of_logits(model, x), x, file, checkpoint)
-        difference, largest = _check(model, _READ[form](file), x, form)
+        difference, largest, nameless = _check(model, _READ[form](file), x, form)
         about = loads(_header(checkpoint))
         write_json(made / CONFIG, _description(checkpoint, loaded, about))
-        exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest)
+        exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest, nameless)
         check, cost = Check(len(x), difference, largest), image_cost(model, loaded)
         write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check, cost))
         new = publish(made, folder)
     return replace(exported, before=not new)
 
 
-def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form: str) -> tuple[float, float]:
-    """The largest difference between logits, for the whole batch and for one image, and the largest logit."""
+def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form: str) -> tuple[float, float, int]:
+    """The largest difference between logits, for a batch and for one image, the largest logit, and `undecided` ones."""
     with torch.no_grad():
         expected = network_logits(model, x).float()
         found = other(x.clone())
@@ -121,7 +123,7 @@ def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form:
             f"{form}: on {len(x)} test images, logits differ by up to {difference:.3g} from the original's, of at most "
             f"{largest:.3g}; nothing was kept"
         )
-    return difference, largest
+    return difference, largest, int(undecided(expected).sum())
 
 
 def _of_logits(model: nn.Module, x: Tensor) -> nn.Module:

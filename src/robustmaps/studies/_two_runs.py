@@ -27,6 +27,7 @@ class ComparedRuns:
         consistent: the same of consistent accuracy; None if one of them lacks it.
         table: the figures of both.
         settings: the configuration keys that differ, with both values.
+        warnings: reasons not to trust the evaluations, each with its run, ``A`` or ``B``.
     """
 
     runs: tuple[RunRecord, RunRecord]
@@ -36,6 +37,7 @@ class ComparedRuns:
     consistent: Comparison | None
     table: Table
     settings: Table
+    warnings: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
@@ -52,6 +54,7 @@ class ComparedRuns:
             "robust_difference": self.robust.to_dict(),
             **({} if self.consistent is None else {"consistent_difference": self.consistent.to_dict()}),
             "figures": [dict(zip(self.table.columns, map(str, row), strict=True)) for row in self.table.rows],
+            "warnings": list(self.warnings),
             "settings": {str(row[0]): [str(cell) for cell in row[1:]] for row in self.settings.rows},
         }
 
@@ -79,7 +82,8 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
     each = [{Yardstick.of(e): e for e in run.evaluations.values()} for run in runs]
     rest = [(stick, each[0][stick], each[1][stick]) for stick in sorted(common - {yardstick}, key=lambda s: s.text)]
     figures = _figures(a, b, clean, robust, consistent, rest)
-    return ComparedRuns(runs, yardstick, clean, robust, consistent, figures, _settings(runs))
+    warnings = tuple(f"{name}: {text}" for name, of in (("A", one), ("B", other)) for text in of.warnings)
+    return ComparedRuns(runs, yardstick, clean, robust, consistent, figures, _settings(runs), warnings)
 
 
 def _compare(a: Evaluation, b: Evaluation, which: str) -> Comparison:

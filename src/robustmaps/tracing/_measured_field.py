@@ -12,26 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from robustmaps.engine.finite import largest_finite
 from robustmaps.engine.modes import no_shortcuts
+from robustmaps.tracing._linear import linear
 from robustmaps.tracing._receptive_field import Sight, sights
 from robustmaps.tracing._trace import READ, RUN_ERRORS, Trace, function_name
 
-# Activations, norms and functions without a derivative: the identity has the same field.
-_POINTWISE = {
-    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "threshold"),
-    *("hardswish", "hardsigmoid", "hardtanh", "hardshrink", "softshrink", "sigmoid", "logsigmoid", "tanh", "erf"),
-    *("softplus", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "nan_to_num"),
-    *("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "local_response_norm", "normalize"),
-    *("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_dropout"),
-    *("round", "floor", "ceil", "trunc", "sign", "detach"),
-}
-_LARGEST = ("max", "amax", "min", "amin")
 _EXPANDING = ("expand", "expand_as", "repeat", "tile", "interpolate")
 
 # Choices among pixels and random draws: a gradient shows the pixels chosen, not all that could be.
@@ -86,7 +75,7 @@ class _Linear(TorchFunctionMode):
             return tree_map(_double, func(*args, **kwargs))
         self.position += 1
         self.chooses |= name in _CHOOSING
-        result = tree_map(_double, _linear(name, func, _without_gates(args), kwargs))
+        result = tree_map(_double, linear(name, func, _without_gates(args), kwargs))
         self.largest = max(self.largest, *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), 0)
         if name in _EXPANDING and isinstance(result, Tensor) and args and _is_gate(args[0].shape, result.shape):
             result = result.detach()
@@ -239,59 +228,6 @@ def _positive(model: nn.Module, generator: torch.Generator) -> nn.Module:
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
             parameter.copy_((0.5 + torch.rand(parameter.shape, generator=generator, dtype=torch.float64)) / fan_in)
     return subject
-
-
-def _linear(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    base = name.removesuffix("_") if not name.startswith("__") else name
-    first = args[0] if args else kwargs.get("input")
-    if not isinstance(first, Tensor) or not first.is_floating_point():
-        return func(*args, **kwargs)
-    if base in _POINTWISE:
-        return first
-    if name in _LARGEST:
-        return _mean(name, first, args[1:], kwargs)
-    if name in ("maximum", "minimum", "fmax", "fmin"):
-        return first + args[1]
-    if name == "max_pool2d":
-        return _pooled(func, args, kwargs)
-    if name == "adaptive_max_pool2d":
-        return F.adaptive_avg_pool2d(first, args[1] if len(args) > 1 else kwargs["output_size"])
-    if base in ("softmax", "log_softmax"):
-        return func(_tempered(first), *args[1:], **kwargs)
-    if name == "scaled_dot_product_attention":
-        return func(_tempered(first), _tempered(args[1]), *args[2:], **kwargs)
-    return func(*args, **kwargs)
-
-
-def _mean(name: str, x: Tensor, more: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A mean in place of a maximum, with the result's structure."""
-    other = more[0] if more else kwargs.get("dim", kwargs.get("other"))
-    if isinstance(other, Tensor):
-        return x + other
-    keep = more[1] if len(more) > 1 else kwargs.get("keepdim", False)
-    mean = x.mean() if other is None else x.mean(other, keepdim=keep)
-    if name in ("amax", "amin") or other is None:
-        return mean
-    return getattr(torch.return_types, name)((mean, x.argmax(other, keepdim=keep)))
-
-
-def _pooled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The sum of a window's four corners, in place of its maximum, whatever its stride, padding and dilation."""
-    x = args[0] if args else kwargs["input"]
-    pixels = torch.arange(x.shape[2] * x.shape[3], dtype=x.dtype).view(1, 1, *x.shape[2:])
-    total: Any = 0.0
-    # Numbered in four orders, the pixels' maximum is each corner in turn, and tells the corner's place.
-    for axes in ((), (3,), (2,), (2, 3)):
-        order = pixels.flip(axes)
-        corner = func(order, *args[1:], **{name: value for name, value in kwargs.items() if name != "input"})
-        place = order.flatten().argsort()[corner.flatten().long()]
-        total = total + x.flatten(2)[:, :, place].view(*x.shape[:2], *corner.shape[2:])
-    return total
-
-
-def _tempered(x: Tensor) -> Tensor:
-    """Scores of moderate size, so that no weight of a softmax vanishes; minus infinity still masks."""
-    return x / (1.0 + largest_finite(x.detach()) * math.sqrt(x.shape[-1]))
 
 
 def _without_gates(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -142,16 +142,23 @@ class RunFolder:
             yield
 
     def claim(self) -> None:
-        """Refuse a folder with other people's files, before the work, and a run whose checkpoint was deleted.
+        """Refuse a folder with other people's files or in another run, and a run whose checkpoint was deleted.
 
         Raises:
-            InputError: the folder contains something else.
+            InputError: the folder contains something else, or is in another run.
         """
+        outer = None if self.begun else next((f for f in self.path.absolute().parents if RunFolder(f)._is_run), None)
+        if outer is not None:
+            raise InputError(f"{self.path}: is inside the run {outer}; choose a folder of its own for the new run")
         claim_folder(
             self.path, self._is_ours, "a run folder", beside=("log.txt", self.error.name, self.reproduction.name)
         )
         if not self.begun:
             claim(self.metrics)  # written after the checkpoint, so that a killed run never has it alone
+
+    @property
+    def _is_run(self) -> bool:
+        return self.config.exists() and (self.begun or self.best.exists())
 
     def _is_ours(self, _: Path) -> bool:
         known = json_with("robustmaps", "torch")

@@ -103,6 +103,7 @@ def _transfer(done: "EvaluatedTransfer") -> list[Any]:
         f"{figures['seed']}. Every attack makes all its steps, on every image.",
         *([f"Networks: {networks}."] if networks else []),
         f"Matrix: {done.path}\nPlot: {done.plot}",
+        *(f"Note: {warning}" for warning in figures["warnings"]),
     ]
 
 

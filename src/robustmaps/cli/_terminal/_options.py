@@ -22,6 +22,8 @@ class AnyNetwork:
         strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
         pool: pooling of a built-in network's last map; max is what the theory compares avg with (default:
             avg)
+        classes: names of the network's outputs in their order, with commas, or a text file with one a line (default:
+            the recorded order, or the data set's)
         seed: seed of an untrained network's weights, and of the measurement's random draws
     """
 
@@ -29,6 +31,7 @@ class AnyNetwork:
     weights: str | None = None
     strides: str | None = None
     pool: Pool | None = None
+    classes: str | None = None
     seed: int = 0
 
 

@@ -35,7 +35,7 @@ class EvaluatedTransfer:
     Attributes:
         names: the networks, in order.
         figures: for JSON: ``clean_accuracy`` per network, and ``accuracy`` and ``transferred`` by source and target,
-            each with its interval; see `Transfer`.
+            each with its interval, see `Transfer`; and the ``warnings`` of the attacks on each.
         path: the JSON file.
         plot: the PNG file.
     """
@@ -132,6 +132,11 @@ class _Source:
         assert self.files.images is not None  # noqa: S101 - they are always saved
         return load_weights(self.files.images)[0]["image"]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons not to trust the attacks on this network."""
+        return Evaluation.load(self.files.path).warnings
+
     def make(self) -> None:
         """Attack the network, unless done before."""
         settings = {"norm": str(self._described[0]["norm"]), "eps": str(self._described[0]["eps"])}
@@ -220,4 +225,7 @@ def _figures(
         "accuracy": [[found.accuracy(source, target).to_dict() for target in each] for source in each],
         "transferred": [[cell(source, target) for target in each] for source in each],
         "made_on": [str(source.files.path) for source in sources],
+        "warnings": [
+            f"{name}: {text}" for name, source in zip(names, sources, strict=True) for text in source.warnings
+        ],
     }
