@@ -218,7 +218,7 @@ def _evaluate(setting: Setting, record: Record, run: Run, images: int) -> dict[s
     x, y = setting.dataset.test.subset(images).tensors()
     attacks: dict[str, Any] = {
         "pgd": PGD("linf", setting.eps, 20, setting.eps / 4, early_stop=True),
-        "autoattack": AutoAttack(eps=setting.eps, version="rapid" if setting.smoke else "standard"),
+        "autoattack": AutoAttack(eps=setting.eps, version="a3" if setting.smoke else "standard"),
     }
     values: dict[str, Any] = {"run": run.label, "images": len(x)}
     for which, weights in (("best", state["best_weights"]), ("last", state["average"] or state["model"])):

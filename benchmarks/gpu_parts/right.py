@@ -336,7 +336,7 @@ def _verdicts(setting: Setting) -> dict[str, Any]:
     x, y = setting.dataset.test.subset(setting.verdicts).tensors()
     attacks: dict[str, Attack] = {
         "pgd-20 from the image": PGD(eps=setting.eps, steps=20, start="none"),
-        "autoattack rapid": AutoAttack(eps=setting.eps, version="rapid"),
+        "autoattack a3": AutoAttack(eps=setting.eps, version="a3"),
     }
     rows: dict[str, dict[str, Any]] = {}
     for name, attack in attacks.items():

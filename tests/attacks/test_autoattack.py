@@ -73,18 +73,15 @@ def test_few_classes(classes, make_cnn, make_images):
     with pytest.warns(UserWarning, match=f"apgd-t.*has {classes}"):
         x_adv = AutoAttack(eps=0.01)(network, x, y, generator=generator())
     assert norms(x_adv - x, "linf").max() <= 0.01 + 1e-6
-    x_adv = AutoAttack(eps=0.5, version="rapid")(network, x, y, generator=generator())
+    x_adv = AutoAttack(eps=0.5, version="a3")(network, x, y, generator=generator())
     assert broken(network, x_adv, y).all()
 
 
-def test_rapid_comes_close_to_standard(robust_network, digits_test):
-    x, y = digits_test[0][:100], digits_test[1][:100]
-    rapid, whole = (
-        broken(robust_network, AutoAttack(eps=0.12, version=version)(robust_network, x, y, generator=generator()), y)
-        for version in ("rapid", ("apgd-ce", "apgd-t"))
-    )
-    assert rapid.sum() <= whole.sum() + 1
-    assert whole.sum() - rapid.sum() <= 3
+def test_the_version_that_a3_replaced_is_named():
+    with pytest.raises(InputError, match="version='rapid': a3 has taken its place"):
+        AutoAttack(version="rapid")
+    assert "no attack without gradients" in AutoAttack(version="a3").caveat
+    assert AutoAttack().caveat is None
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ exclude:
   - {eps: 4/255}
 evaluation:
   - {attack: pgd, steps: 3, samples: 50}
-  - {attack: autoattack, version: rapid, eps: "4/255, 8/255", split: validation}
+  - {attack: a3, eps: "4/255, 8/255", split: validation}
 """)
     assert found.name == "study"
     assert found.keys == ("strides", "upsample", "epochs", "defense", "seed")
@@ -44,7 +44,7 @@ evaluation:
     assert found.points[0].values == {"strides": 122, "defense": "standard", "seed": 0}
     first, second = found.evaluations
     assert (first.attack.steps, first.samples, first.split) == (3, 50, "test")
-    assert (second.attack.eps, second.attack.version, second.split) == ((4 / 255, 8 / 255), "rapid", "validation")
+    assert (second.attack.eps, second.attack.version, second.split) == ((4 / 255, 8 / 255), None, "validation")
     assert found.notes == ("2 combinations excluded", "exclude: {'eps': '4/255'} matches no combination")
 
 

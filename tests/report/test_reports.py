@@ -258,11 +258,11 @@ def commands(page):
     [
         AttackConfig("pgd", eps=(0.05,), steps=2, restarts=1, loss="kl"),
         AttackConfig("fgsm", norm="l2"),
-        AttackConfig("autoattack", version="rapid", exhaustive=True),
+        AttackConfig("autoattack", version="plus", exhaustive=True),
         AttackConfig("apgd-ce,square"),
         AttackConfig("pgd-20,fgsm"),
         AttackConfig("pgd-20,square", exhaustive=True),
-        AttackConfig("deepfool,autoattack", version="rapid", steps=9, attack_parameters="deepfool.overshoot=0.1"),
+        AttackConfig("deepfool,autoattack", version="plus", steps=9, attack_parameters="deepfool.overshoot=0.1"),
     ],
     ids=lambda attack: attack.attack,
 )

@@ -110,12 +110,12 @@ def test_images_are_complete_where_a_stopped_evaluation_kept_none(run, tmp_path)
 
 
 def test_model_info_has_the_fields_of_a_leaderboard(run):
-    done = evaluate_checkpoint(run, AttackConfig("autoattack", version="rapid"), FEW)
+    done = evaluate_checkpoint(run, AttackConfig("autoattack", version="a3"), FEW)
     about = json.loads(done.path.with_name(f"{done.path.stem}.model_info.json").read_text())
     assert about["clean_acc"] == f"{100 * done.evaluation.clean_accuracy.value:.2f}"
     assert about["autoattack_acc"] is None
     assert about["unreliable"] is True
-    assert "rapid" in about["footnote"]
+    assert "a3" in about["footnote"]
     assert (about["eps"], about["dataset"], about["architecture"]) == ("0.1", "digits", "resnet8")
     full = evaluate_checkpoint(run, AttackConfig("autoattack", eps=(0.3,)), Options(samples=10, device="cpu"))
     about = json.loads(full.path.with_name(f"{full.path.stem}.model_info.json").read_text())

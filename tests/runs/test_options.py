@@ -12,7 +12,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.runs import create_attacks, create_defense
 
 ATTACK_OPTIONS = {
-    "version": "rapid",
+    "version": "a3",
     "steps": 7,
     "step_size": 0.01,
     "relative_step": 0.3,
@@ -105,7 +105,7 @@ def test_what_one_of_several_attacks_takes_is_taken():
     ("arguments", "message"),
     [
         (
-            "evaluate RUN --attack fgsm --restarts 9 --loss kl --version rapid --exhaustive",
+            "evaluate RUN --attack fgsm --restarts 9 --loss kl --version a3 --exhaustive",
             "fgsm has no such parameter",
         ),
         ("evaluate RUN --attack fgsm --restarts 5", "restarts=5: fgsm has no such parameter"),

@@ -309,7 +309,7 @@ def test_options_without_use_beside_transfer(runs, option, capsys):
 
 
 def test_the_report_shows_every_evaluation(runs, tmp_path, capsys):
-    words = ["evaluate", str(runs[0]), "--attack", "fgsm,autoattack,deepfool", "--version", "rapid", "--each"]
+    words = ["evaluate", str(runs[0]), "--attack", "fgsm,autoattack,deepfool", "--version", "a3", "--each"]
     words += ["--consistent", "--samples", "20", "--device", "cpu", "--attack-parameters", "deepfool.overshoot=0.1"]
     assert main([*words, "--json"]) == 0
     done = json.loads(capsys.readouterr().out)
@@ -321,8 +321,8 @@ def test_the_report_shows_every_evaluation(runs, tmp_path, capsys):
     assert len(rows) == 1 + len({Yardstick.of(evaluation) for evaluation in record.evaluations.values()})
     for label in (
         "| deepfool (overshoot=0.1) |",
-        "| autoattack (version=rapid) |",
-        "| worst case of fgsm + autoattack (version=rapid) + deepfool (overshoot=0.1) |",
+        "| a3 |",
+        "| worst case of fgsm + a3 + deepfool (overshoot=0.1) |",
         "| l_2 | 0.5 | 40 test images |",
     ):
         assert label in text

@@ -146,7 +146,7 @@ def make_study(
     if not points:
         raise InputError(f"{file}: every combination is excluded; nothing is left to run")
     text = yaml.safe_dump(values, sort_keys=False) if text is None else text
-    return Study(file.stem, text, keys, points, evaluations or (EvaluationConfig(),), tuple(notes))
+    return Study(file.stem, text, keys, points, evaluations or (EvaluationConfig(AttackConfig("a3")),), tuple(notes))
 
 
 def _points(

@@ -31,7 +31,7 @@ def attack_options(evaluation: Evaluation) -> list[str] | None:
 
 
 def attack_label(norm: str, eps: float, attacks: str) -> str:
-    """Attacks in a few words, as on the command line: ``worst case of pgd-20 + autoattack (version=rapid)``.
+    """Attacks in a few words, as on the command line: ``worst case of pgd-20 + autoattack (version=plus)``.
 
     Args:
         norm: the norm of their budget.
