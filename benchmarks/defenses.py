@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from robustmaps import models
 from robustmaps.defenses import Defense, create, listed
 from robustmaps.defenses._augment import strongly_augmented
-from robustmaps.engine.device import device_name, has_fast_bf16, resolve_device
+from robustmaps.engine.device import device_name, resolve_device
+from robustmaps.engine.speed import attack_pass, choose
 from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.training import Trainee, TrainOptions
 from robustmaps.training._state import Sums
@@ -244,7 +245,8 @@ def main() -> None:
     with torch.no_grad():
         y = base.eval()(x).argmax(1)
     base.train()
-    view = ViewOptions(precision="bf16" if has_fast_bf16(device) else "fp32", compile=arguments.compile)
+    form = choose("auto", arguments.compile, base, x, y, 1e3, what="attack", make=attack_pass(base)).form
+    view = ViewOptions(precision=form.precision, compile=form.compile)
     helper = copy.deepcopy(base).eval()
     defenses = ours(helper)
     if arguments.only:

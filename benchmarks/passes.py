@@ -5,7 +5,8 @@
 
 AutoAttack as we run it (``standard``) beside the published one (``--exhaustive``, every step made), in passes per
 robust image and per image that an attack broke: the images are divided by the verdicts of the first, and each part is
-evaluated by itself. Then PGD with a fixed step, with and without finishing images whose iterates go round in a circle.
+evaluated by itself. Then ``a3`` beside both on all images, and PGD with a fixed step, with and without finishing images
+whose iterates go round in a circle.
 Without ``--run`` a ResNet-8 is trained adversarially first.
 """
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps import TrainOptions, data, fit, models
-from robustmaps.attacks import PGD, Attack, AutoAttack
+from robustmaps.attacks import A3, PGD, Attack, AutoAttack
 from robustmaps.defenses import AT
 from robustmaps.engine.device import device_name
 from robustmaps.engine.numbers import as_fraction, parse_number
@@ -25,6 +26,7 @@ from robustmaps.engine.views.passes import Passes
 from robustmaps.evaluation import ROBUST, WRONG, Evaluation, evaluate
 from robustmaps.networks import open_checkpoint
 
+PARTS = ("autoattack", "a3", "pgd")
 STEPS = ((20, 0.125), (20, 0.25), (100, 0.025), (100, 0.1), (100, 0.25), (100, 0.5))
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf")
     parser.add_argument("--eps", type=parse_number, default=0.15)
-    parser.add_argument("--part", choices=("autoattack", "pgd"), nargs="+", default=["autoattack", "pgd"])
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -51,6 +53,8 @@ def main() -> None:
     )
     if "autoattack" in options.part:
         autoattack(network, x, y, options)
+    if "a3" in options.part:
+        everyday(network, x, y, options)
     if "pgd" in options.part:
         circles(network, x, y, options)
 
@@ -95,6 +99,22 @@ def autoattack(network: nn.Module, x: Tensor, y: Tensor, options: argparse.Names
         robust = [side.verdicts.count(ROBUST) for side in sides]
         rows.append((name, str(len(chosen)), "robust in the end", *map(str, robust)))
     print(table(("images", "number", "passes per image", "standard", "exhaustive"), rows).to_markdown(), flush=True)
+
+
+def everyday(network: nn.Module, x: Tensor, y: Tensor, options: argparse.Namespace) -> None:
+    """a3 beside the standard version: verdicts, passes and time."""
+    attacks = {"standard": AutoAttack(options.norm, options.eps), "a3": A3(options.norm, options.eps)}
+    made = {name: evaluated(network, x, y, attack, options) for name, attack in attacks.items()}
+    whole, rows = made["standard"], []
+    for name, one in made.items():
+        robust = [verdict == ROBUST for verdict in one.verdicts]
+        differ = [a != (b == ROBUST) for a, b in zip(robust, whole.verdicts, strict=True)]
+        more = sum(a and d for a, d in zip(robust, differ, strict=True))
+        passes = sum(one.passes.per_image(one.attacked)) if one.passes else 0.0
+        shown = (str(one.robust_accuracy), f"{more} more, {sum(differ) - more} fewer")
+        rows.append((name, *shown, f"{passes:.0f}", f"{one.seconds:.0f} s"))
+    columns = ("attack", "robust accuracy", "robust images", "passes per attacked image", "time")
+    print(table(columns, rows).to_markdown(), flush=True)
 
 
 def circles(network: nn.Module, x: Tensor, y: Tensor, options: argparse.Namespace) -> None:

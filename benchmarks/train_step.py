@@ -22,9 +22,11 @@ from robustmaps import models
 from robustmaps.analysis import measure_cost
 from robustmaps.attacks import PGD
 from robustmaps.defenses import AT
-from robustmaps.engine.device import device_name, float32_products, has_fast_bf16, resolve_device
+from robustmaps.engine.device import device_name, float32_products, resolve_device
+from robustmaps.engine.speed import Form, attack_pass, choose
 from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.training import Trainee
+from robustmaps.training._forms import TrainingPass
 
 EPS, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 
@@ -55,13 +57,16 @@ def published(model: nn.Module, x: Tensor, y: Tensor, *, steps: int = STEPS) -> 
     return step
 
 
-def ours(model: nn.Module, x: Tensor, y: Tensor, options: ViewOptions, *, steps: int = STEPS) -> Callable[[], None]:
-    """The step as `robustmaps.fit` does it."""
+def ours(
+    model: nn.Module, x: Tensor, y: Tensor, options: ViewOptions, training: Form | None = None, *, steps: int = STEPS
+) -> Callable[[], None]:
+    """The step as `robustmaps.fit` does it, with training passes in the form of the attack if none is given."""
+    training = training or Form(options.precision, options.compile)
     if options.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     engine = AttackEngine(model, options)
-    trainee = Trainee(model, options.precision, options.compile, len(x))
+    trainee = Trainee(model, training.precision, training.compile, len(x))
     defense = AT(PGD(eps=EPS, steps=steps, step_size=STEP_SIZE))
 
     def step() -> None:
@@ -102,7 +107,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--bf16", action="store_true", help="also where the hardware has no bf16")
+    parser.add_argument("--bf16", action="store_true", help="also where bf16 is not the faster form")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -119,13 +124,20 @@ def main() -> None:
         "+ folded batch-norm": ViewOptions(),
     }
     variants = dict(fp32)
-    bf16 = arguments.bf16 or has_fast_bf16(device)
+    # As for a long run.
+    passes = 1e3 if arguments.no_compile else 1e6
+    asked = ("auto", False, base, x, y, passes)
+    attack = choose(*asked, what="attack", make=attack_pass(base))
+    training = choose(*asked, what="training", make=TrainingPass(base))
+    bf16 = arguments.bf16 or attack.form.precision == "bf16"
     if bf16:
         variants["+ bf16"] = ViewOptions(precision="bf16")
     if not arguments.no_compile:
         variants["+ torch.compile"] = ViewOptions(precision="bf16" if bf16 else "fp32", compile=True)
     steps = {"published procedure": published(copy.deepcopy(base), x, y)}
     steps |= {name: ours(copy.deepcopy(base), x, y, options) for name, options in variants.items()}
+    options = ViewOptions(precision=attack.form.precision, compile=attack.form.compile)
+    steps["`--precision auto`"] = ours(copy.deepcopy(base), x, y, options, training.form)
 
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():  # compilation and caches
@@ -154,6 +166,7 @@ def main() -> None:
         return
     setting = f"{arguments.model}, batch {arguments.batch_size}, {arguments.rounds} rounds, {device_name(device)}"
     print(f"{setting}, torch {torch.__version__}; {'bf16' if bf16 else 'fp32'} matmul peak {peak / 1e9:.0f} GFLOP/s\n")
+    print(f"auto takes for attacks {attack}, for training passes {training}\n")
     print("| step | median | images/s | times published | share of peak |\n| --- | --- | --- | --- | --- |")
     for name, row in rows.items():
         print(

@@ -88,7 +88,7 @@ def choose_forms(
     asked = (options.precision, options.compile, model, x, y)
     return Forms(
         choose(*asked, attacked / len(x), what="attack", make=attack_pass(model)),
-        choose(*asked, trained / len(x), what="training", make=_TrainingPass(model)),
+        choose(*asked, trained / len(x), what="training", make=TrainingPass(model)),
     )
 
 
@@ -101,7 +101,7 @@ def _gradients(attack: Attack | None) -> float:
 
 
 @dataclass(frozen=True)
-class _TrainingPass:
+class TrainingPass:
     """Makes a training pass of a copy of a network."""
 
     model: nn.Module
