@@ -44,11 +44,12 @@ def first_order_gain(function: Function, x: Tensor, *, eps: float, norm: str = "
         value = function(x).sum()
         if not value.requires_grad:
             raise NoGradientError
+        gradient: torch.Tensor | None
         try:
             (gradient,) = torch.autograd.grad(value, x, allow_unused=True)
         except RuntimeError:  # as reentrant checkpoints raise, which take part in backward passes to all leaves only
             x = x.detach().requires_grad_()
-            function(x).sum().backward()
+            function(x).sum().backward()  # type: ignore[no-untyped-call]
             gradient = x.grad
         if gradient is None:
             raise NoGradientError
