@@ -119,8 +119,8 @@ def _draw(
     budget = f"{norm}, eps {as_fraction(eps)}"
     pictures: list[Block] = [
         Text(
-            f"The first test image of each class under PGD with {_STEPS} steps, {budget}. Perturbation: grey is no change, "
-            "black and white are the whole budget down and up."
+            f"The first test image of each class under PGD with {_STEPS} steps, {budget}. Perturbation: grey is no "
+            "change, black and white are the whole budget down and up."
         )
     ]
     for number, one in enumerate(opened):
