@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from robustmaps.training import RunFolder, best_epoch
+from robustmaps.engine.checked import Damaged
+from robustmaps.training import RunFolder, best_epoch, is_chosen
 
 
 def epoch(clean: float, robust: float | None = None) -> dict[str, float]:
@@ -55,3 +57,15 @@ def test_the_environment_of_earlier_sessions_is_kept(tmp_path):
     found = json.loads(folder.environment.read_text())
     assert found["threads"] == 4
     assert [each["threads"] for each in found["before"]] == [1, 2]
+
+
+@pytest.mark.parametrize(("chosen", "word"), [(True, "best"), (False, "last")])
+def test_the_last_line_says_how_the_epoch_of_the_weights_was_chosen(tmp_path: Path, chosen: bool, word: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.log_finish(3, chosen=chosen)
+    assert (tmp_path / "log.txt").read_text().endswith(f"finished; {word} epoch 3\n")
+    folder.best.write_bytes(b"")
+    with pytest.raises(Damaged):
+        folder.check_whole([{}], 3)
+    record = {"validation_clean_accuracy": 0.5} if chosen else {}
+    assert is_chosen([record, {}]) is chosen

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
+    from robustmaps.config._attack import AttackConfig
+    from robustmaps.config._data import DataConfig
+    from robustmaps.config._defense import DefenseConfig
     from robustmaps.config._enlarge_option import Surgery, parse_surgery
     from robustmaps.config._flat_keys import (
         Fraction,
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
         section_from_mapping,
         to_mapping,
     )
+    from robustmaps.config._model import ModelConfig
     from robustmaps.config._origin import OriginConfig, find_recipe
     from robustmaps.config._ready import READY, ReadyStudy, Scale, find_ready, ready_studies
     from robustmaps.config._recipe_table import FAMILIES, Recipe
@@ -26,11 +30,7 @@ if TYPE_CHECKING:
         recipe_names,
     )
     from robustmaps.config._run import (
-        AttackConfig,
-        DataConfig,
-        DefenseConfig,
         FromMapping,
-        ModelConfig,
         RunConfig,
         check_trusted,
         field_names,

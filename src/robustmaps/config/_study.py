@@ -10,9 +10,10 @@ from typing import Any, Literal
 import yaml
 
 from robustmaps import defenses
+from robustmaps.config._attack import AttackConfig
 from robustmaps.config._flat_keys import parse_mapping, read_mapping, read_yaml, section_from_mapping, to_mapping
 from robustmaps.config._recipes import differing
-from robustmaps.config._run import AttackConfig, FromMapping, RunConfig, field_names, from_mapping, trusted
+from robustmaps.config._run import FromMapping, RunConfig, field_names, from_mapping, trusted
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
@@ -57,13 +57,14 @@ class DiskFull(OSError):  # noqa: N818 - named after what happened
 
 
 def nearest(name: str, choices: Sequence[str]) -> list[str]:
-    """At most 12 similar choices: those that the fewest edits make, then those that begin alike, first.
+    """At most 12 similar choices: those that the fewest edits make, share the most, and begin alike, first.
 
     >>> nearest("pgd-21", ["pgd-l1", "pgd-100", "pgd-20"])[0]
     'pgd-20'
     """
     near = get_close_matches(name, choices, n=_NEAREST, cutoff=0.5)
-    return sorted(near, key=lambda choice: (_edits(name, choice), -_alike(name, choice)))
+    shared = {choice: SequenceMatcher(None, choice, name).ratio() for choice in near}
+    return sorted(near, key=lambda choice: (_edits(name, choice), -shared[choice], -_alike(name, choice)))
 
 
 def _alike(one: str, other: str) -> int:

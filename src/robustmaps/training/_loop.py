@@ -300,6 +300,8 @@ class Loop:
             checks=False,
             watcher=watch,
         )
+        for doubt in evaluation.warnings:  # such as logits that are NaN
+            self.log(f"validation: {doubt}")
         clean, robust = evaluation.clean_accuracy.value, evaluation.robust_accuracy.value
         record["validation_clean_accuracy"] = clean
         if attacks:
