@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from robustmaps.attacks._autoattack import PARTS, AutoAttack
     from robustmaps.attacks._base import Attack, check_batch, check_labels
     from robustmaps.attacks._fab import FAB
-    from robustmaps.attacks._fgsm import FGSM
+    from robustmaps.attacks._fgsm import FGSM, NoiseFGSM
     from robustmaps.attacks._foolbox import Foolbox
     from robustmaps.attacks._geometry import norms, project, shrink, steepest, uniform_in_ball
     from robustmaps.attacks._losses import kl_divergence, logit_margin
-    from robustmaps.attacks._noise_fgsm import NoiseFGSM
     from robustmaps.attacks._pgd import PGD
     from robustmaps.attacks._registry import (
         GRADIENT,
