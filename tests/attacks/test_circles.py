@@ -91,6 +91,21 @@ def test_most_passes_of_a_long_walk_are_saved(early_stop: bool) -> None:
     assert quick.backward < 0.5 * whole.backward
 
 
+def test_the_batch_of_a_plain_walk_stays_whole() -> None:
+    """What is attacked may be bound to its images, as the margins of an analysis are to their labels."""
+    network, x = ByRow(1), images()
+    y = network(x).argmax(1)
+
+    class Bound(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return network(images) * (1 + torch.arange(12))[:, None]
+
+    attack = PGD(eps=0.05, steps=100, relative_step=0.25)
+    found = attack(Bound(), x, y, generator=torch.Generator().manual_seed(0))
+    all_steps = replace(attack, exhaustive=True)
+    assert torch.equal(found, all_steps(Bound(), x, y, generator=torch.Generator().manual_seed(0)))
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("steps", range(60, 66))
 def test_the_last_iterate_of_a_circle_of_any_length_is_that_of_the_walk(length: int, steps: int) -> None:

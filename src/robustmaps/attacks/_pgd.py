@@ -221,7 +221,9 @@ class PGD:
     ) -> tuple[Tensor, Tensor]:
         """The last iterates, and whether they were stopped early at an error, (N,)."""
         result, rows, clean, current = start.clone(), torch.arange(len(x), device=x.device), x, start
-        wrong_steps = torch.zeros_like(rows)
+        wrong_steps, finished = torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.bool)
+        # Only where images are dropped anyway: whoever asks for last iterates may count on batches that stay whole.
+        whole = self.restarts == 1 and not self.early_stop
         circles = Circles(self.steps) if self._may_circle else None
         for done in range(self.steps):
             logits, gradient = _gradient(view, loss, current, target[rows])
@@ -231,14 +233,16 @@ class PGD:
                 wrong_steps[rows] += ~is_right(logits, y[rows])
                 wrong = wrong_steps[rows] > self.tau
                 ends = wrong if ends is None else ends | wrong
-            if ends is not None and ends.any():
+            if ends is not None and bool(ends.any()):
                 result[rows[ends]] = current[ends]
-                left = (~ends).nonzero().squeeze(1)
-                rows, clean, current, gradient = rows[left], clean[left], current[left], gradient[left]
-                if len(rows) == 0:
-                    break
-                if circles is not None:
-                    circles.keep(left)
+                finished[rows[ends]] = True
+                if bool(finished.all()):
+                    return result, wrong_steps > self.tau
+                if not whole:
+                    left = (~ends).nonzero().squeeze(1)
+                    rows, clean, current, gradient = rows[left], clean[left], current[left], gradient[left]
+                    if circles is not None:
+                        circles.keep(left)
             direction = self._direction(gradient, None if noise is None else noise[rows])
             current = self._step(clean, current, direction)
         result[rows] = current
