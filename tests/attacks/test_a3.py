@@ -45,7 +45,7 @@ def test_it_finds_what_the_standard_version_finds(
     x, y = (part[:60] for part in digits_test)
     with plain_view(robust_network) as view:
         short = broken(robust_network, A3(norm, eps)(view, x, y, generator=generator()), y)
-        gradients = view.gradients
+        gradients = view.passes.backward
     whole = broken(robust_network, AutoAttack(norm, eps)(robust_network, x, y, generator=generator()), y)
     assert abs(int(short.sum()) - int(whole.sum())) <= 2
     assert gradients < 352 * int((~short).sum()) + 100 * int(short.sum())
@@ -76,7 +76,7 @@ def test_every_round_for_every_image(robust_network: nn.Module, digits_test: tup
     for discard in (True, False):
         with plain_view(robust_network) as view:
             A3(eps=0.1, discard=discard)(view, x, y, generator=generator())
-            counts.append(view.gradients)
+            counts.append(view.passes.backward)
     assert counts[0] < counts[1]
     assert AutoAttack(version="a3", patience=None).stages == (A3(discard=False),)
     assert AutoAttack(version="a3").stages == (A3(),)

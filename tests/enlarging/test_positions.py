@@ -221,7 +221,9 @@ def test_a_saved_network_is_opened_again(tmp_path: object, monkeypatch: pytest.M
 
 
 def make_grey() -> nn.Module:
-    return Transformer(image_size=8, channels=1)
+    grey = Transformer(image_size=8, channels=1)
+    grey.head = nn.Linear(6, 10)
+    return grey
 
 
 def test_a_users_network_for_grey_images_is_opened_again(tmp_path: object) -> None:

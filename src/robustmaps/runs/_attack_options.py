@@ -62,7 +62,7 @@ def _found(norm: str, eps: float, attacks: str) -> tuple[AttackConfig | None, tu
     expected = [{key: value for key, value in attack.items() if key not in _MARKS} for attack in expected]
     try:
         matching = _matching(expected, (norm, eps))
-        config = min(matching, key=lambda one: len(one.names), default=None)
+        config = min(matching, key=lambda one: (len(one.names), len(list(_given(one)))), default=None)
     except Exception:  # noqa: BLE001 - an attack that is not installed here, or settings that none has
         config = None
     return config, (marks[0], marks[1])
