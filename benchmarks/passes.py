@@ -67,7 +67,7 @@ def trained(dataset: data.Dataset, options: argparse.Namespace) -> nn.Module:
         options.model, in_channels=channels, num_classes=dataset.num_classes, mean=dataset.mean, std=dataset.std
     )
     settings = TrainOptions(epochs=options.epochs, batch_size=64, lr=0.05, schedule="one-cycle", precision="fp32")
-    fit(network, dataset, AT(PGD(eps=options.eps, steps=5)), settings)
+    fit(network, dataset, AT(PGD(options.norm, options.eps, steps=5)), settings)
     return network.eval()
 
 

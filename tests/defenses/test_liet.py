@@ -110,7 +110,7 @@ def test_masked_classes_and_rare_labels() -> None:
 
 @pytest.mark.slow
 def test_it_trains_without_collapse(make_cnn: Callable[..., nn.Module]) -> None:
-    """At a budget where a plain single step collapses."""
+    """A plain single step does not collapse here either: this shows that it trains, and no more."""
     digits = data.load("digits")
     options = TrainOptions(epochs=15, batch_size=64, lr=0.2, schedule="one-cycle", device="cpu", precision="fp32")
     history = fit(make_cnn(), digits, LIET(FGSM(eps=0.15)), options).history

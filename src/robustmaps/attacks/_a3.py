@@ -54,7 +54,8 @@ class A3(WatchedAttack):
     wrong class and not the true one (steps of ``eps``), and then raises the logit margin with steps that shrink along a
     cosine. A sample is finished as soon as it is misclassified. Where the paper ranks the images of a batch and drops a
     share, here an image takes part in later rounds if its margin has come near zero compared with the clean one, so
-    that its verdict does not depend on its batch; and the favoured classes are the likeliest wrong ones in turn.
+    that its verdict does not depend on how the others fare; and the favoured classes are the likeliest wrong ones in
+    turn.
 
     Attributes:
         norm: ``linf`` or ``l2``.

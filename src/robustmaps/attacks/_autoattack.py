@@ -111,7 +111,7 @@ class AutoAttack(WatchedAttack):
         norm: ``linf``, ``l2`` or ``l1``.
         eps: the radius, in units of images in [0, 1].
         version: ``standard``; ``plus``, which takes several times as long; ``rand``, for randomised networks;
-            ``a3``, about a tenth of the work for everyday use, see `A3`; or names of attacks:
+            ``a3``, about an eighth of the passes for everyday use, see `A3`; or names of attacks:
             ``("apgd-ce", "square")``.
         batch_size: parallel runs over samples, targets and restarts; None: 64 on a CPU, 512 on a GPU.
         patience: stop runs early that cannot succeed, see `APGD`; None makes every step of the published attack.
@@ -190,7 +190,7 @@ ROW = AttackRow(
     kind=AutoAttack,
     create=_for_evaluation,
     parameters={
-        "version": "standard, plus, rand (for randomised networks) or a3, which takes about a tenth of the passes",
+        "version": "standard, plus, rand (for randomised networks) or a3, which takes about an eighth of the passes",
         "exhaustive": "make every step, even in runs that cannot succeed",
     },
     passes=_passes,

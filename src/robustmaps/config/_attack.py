@@ -16,7 +16,7 @@ class AttackConfig:
 
     Attributes:
         attack: name of the attack, see the list above; or several with commas, each on what the ones before left
-        version: version of AutoAttack; a3 takes about a tenth of the passes (default: standard)
+        version: version of AutoAttack; a3 takes about an eighth of the passes (default: standard)
         norm: norm of the budget (default: the run's own)
         eps: radius of the budget, for images in [0, 1]; several with commas for a curve (default: the run's own)
         steps: gradient steps per restart, for pgd and foolbox's attacks (default: 20)

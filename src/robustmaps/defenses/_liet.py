@@ -25,8 +25,8 @@ class LIET(Minimax[tuple[Tensor, Tensor]]):
     A step of ``eps`` from a start that is the sign of the gradient at a grey image with the same label, plus or minus,
     of which a random part is replaced by noise. The loss is the cross-entropy with smoothed labels at the image after
     the step, plus a weight times the Jensen-Shannon divergence between the answers before and after it. The weight
-    grows linearly during training. So the network cannot read the label off the perturbation, by which single-step
-    training collapses.
+    grows linearly during training. That is to keep the network from reading the label off the perturbation, by which,
+    according to the paper, single-step training collapses.
 
     As in the released code, budgets above 8/255 have starts with more noise and steps that are not projected. Other
     than there, the step is computed in evaluation mode, the grey image's gradient in every step, and labels are

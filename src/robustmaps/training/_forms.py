@@ -56,7 +56,7 @@ class Forms:
 
 
 def kept_forms(checkpoint: Mapping[str, Any], environment: Mapping[str, Any], options: TrainOptions) -> Forms:
-    """The forms of a run that is resumed; those before 0.1 stand in its environment alone."""
+    """The forms of a run that is resumed; checkpoints of before have none, and the precision stands beside them."""
     if "forms" in checkpoint:
         return Forms.of(checkpoint["forms"])
     precision = options.precision if options.precision != "auto" else environment.get("precision", "fp32")

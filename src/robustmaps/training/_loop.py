@@ -314,7 +314,8 @@ class Loop:
         if not math.isfinite(figures["loss"]):
             place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
             self.log(f"diverged at {place}")
-            hint = " or precision fp32" if "bf16" in str(self.forms.to_dict()) else ""
+            forms = (self.forms.attack.form, self.forms.training.form)
+            hint = " or precision fp32" if any(form.precision == "bf16" for form in forms) else ""
             raise Diverged(
                 f"the loss became {figures['loss']} at {place}; try a smaller lr than {self.options.lr:g}{hint}"
             )

@@ -1,14 +1,13 @@
 """Checks of the network itself in a few passes: randomness, other images of the batch, outputs, gradients."""
 
-import random
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustmaps.engine.finite import predictions
 from robustmaps.engine.progress import ignore
+from robustmaps.engine.random import global_state
 from robustmaps.evaluation._checks._doubt import Doubt, Seen, evenly
 from robustmaps.evaluation._checks._finding import SkippedError, percent
 from robustmaps.evaluation._checks._gradients import (
@@ -40,10 +39,10 @@ def passes(seen: Seen) -> Iterator[Doubt]:
     """The checks that need passes, from those that others rest on."""
     rows = seen.few()
     x = seen.images(rows)
-    before, states = _random_states(seen.device), _versions(seen.model)
+    before, states = global_state(seen.device), _versions(seen.model)
     with GradientCount() as gradients:
         together = seen.plain(x)
-    drawn = before != _random_states(seen.device)
+    drawn = before != global_state(seen.device)
     changed = [name for name, version in _versions(seen.model).items() if states.get(name) != version]
     yield from _adapting(gradients.count, changed, len(states))
     yield from _outputs(seen.logits)
@@ -199,13 +198,6 @@ def _still_training(model: nn.Module) -> str:
     """A hint at layers that `eval` does not reach."""
     count = sum(module.training for module in model.modules() if not any(module.children()))
     return f" ({count} layers stay in training mode after model.eval())" if count else ""
-
-
-def _random_states(device: torch.device) -> tuple[object, ...]:
-    """The states of the usual sources of random numbers; drawing changes them."""
-    _, keys, position, *_ = np.random.get_state()
-    gpu = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
-    return torch.get_rng_state().numpy().tobytes(), gpu, np.asarray(keys).tobytes(), position, random.getstate()
 
 
 def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
