@@ -35,7 +35,8 @@ TRAIN = (
 ATTACK = "--attack pgd --steps 3 --restarts 2 --samples 40 --batch-size 8"
 STUDY = """\
 axes: {upsample: [1, 2]}
-fixed: {model: resnet8, data: images.npz, train-samples: 96, batch-size: 48, epochs: 1, eps: 0.1, steps: 1, device: cpu}
+fixed: {model: resnet8, data: images.npz, train-samples: 96, batch-size: 48, epochs: 1, eps: 0.1, steps: 1, device: cpu,
+  precision: fp32}
 evaluation: {attack: fgsm, samples: 20}
 """
 SEARCH = """\
@@ -46,6 +47,7 @@ epochs: 2
 eps: 0.1
 steps: 1
 device: cpu
+precision: fp32
 """
 
 
@@ -157,11 +159,12 @@ class World:
 def contents(folder: Path) -> dict[str, Any]:
     """What the files in a folder say, by relative path, without times; locks and logs are left out.
 
-    So is the checkpoint before the newest, which may be from any time before.
+    So are the checkpoint before the newest, which may be from any time before, and how fast passes were found to be.
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".lock" and path.name not in (".lock", "log.txt", "before.pt"):
+        left_out = path.suffix == ".lock" or path.name in (".lock", "log.txt", "before.pt")
+        if path.is_file() and not left_out and path.parent.name != "speeds":
             found[str(path.relative_to(folder))] = _meaning(path)
     return found
 
