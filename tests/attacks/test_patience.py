@@ -79,7 +79,7 @@ def test_it_saves_passes_and_changes_hardly_a_verdict(
         passes.append(network.images)
         verdicts.append(broken(robust_network, x_adv, y).tolist())
     # A run draws the same numbers whether others go on or not, so none is won. The network depends on the processor,
-    # and on some a sample of 40 is lost to Square in l2 (benchmarks/RESULTS.md).
+    # and on some a sample of 40 is lost to Square in l2 (benchmarks/DETAILS.md).
     assert all(whole or not cut for whole, cut in zip(*verdicts, strict=True))
     assert sum(verdicts[0]) - sum(verdicts[1]) <= 1
     assert 0 < sum(verdicts[0]) < 40

@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "attack a trained network and write a verdict per image",
     "sweep": "make all runs of a study: a YAML file of axes, exclusions and evaluations",
     "search": "find the enlargements worth their cost, by successive halving under a budget",
+    "advise": "say what to spend a budget on: train longer, or on larger maps, at the same operations",
     "runs": "list, filter and sort runs",
     "diagnose": "look for signs that a network's robustness is not real",
     "enlarge": "enlarge the maps of any network, and save it",

@@ -5,6 +5,16 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
+    from robustmaps.studies._advice import (
+        Advice,
+        AdvicePlan,
+        Confirmed,
+        TrainingBudget,
+        Way,
+        advice_table,
+        advise,
+        plan_advice,
+    )
     from robustmaps.studies._candidates import Candidate, find_candidates, within
     from robustmaps.studies._configurations import Variant, bounded, by_yardstick, family, only_enlarged
     from robustmaps.studies._corrupted import corrupted_test_images
@@ -20,8 +30,11 @@ if TYPE_CHECKING:
     from robustmaps.studies._two_runs import ComparedRuns, compare_runs
 
 __all__ = [
+    "Advice",
+    "AdvicePlan",
     "Candidate",
     "ComparedRuns",
+    "Confirmed",
     "DemoResult",
     "Plane",
     "PlannedRun",
@@ -32,8 +45,12 @@ __all__ = [
     "SweepResult",
     "SweepState",
     "TheoryResult",
+    "TrainingBudget",
     "Trial",
     "Variant",
+    "Way",
+    "advice_table",
+    "advise",
     "bounded",
     "by_yardstick",
     "claim_study",
@@ -45,6 +62,7 @@ __all__ = [
     "features_in_plane",
     "find_candidates",
     "only_enlarged",
+    "plan_advice",
     "plan_ready",
     "plan_sweep",
     "search",

@@ -72,14 +72,27 @@ def find_candidates(
         InputError: the budget is invalid, or the configuration can't be trained.
     """
     resolver = resolver or Resolver()
-    run = resolver.resolve(base)
+    configs = enlarged(base, data, budget=budget, measure=measure, upsamples=upsamples, resolver=resolver)
+    given = resolver.resolve(base).config
+    return within([given, *configs], data, budget=budget, measure=measure, resolver=resolver)
+
+
+def enlarged(
+    base: RunConfig,
+    data: Dataset,
+    *,
+    budget: float,
+    measure: Measure = "flops",
+    upsamples: Sequence[float] = (1.0, 2.0),
+    resolver: Resolver | None = None,
+) -> list[RunConfig]:
+    """The configurations of the network's enlargements within the budget; arguments as for `find_candidates`."""
+    run = (resolver or Resolver()).resolve(base)
     model = create_network(run, data).model
     device = "cpu" if measure == "latency" else "meta"
     image = torch.zeros(1, data.in_channels, *data.image_size, device=device)
     found = plan(model.to(device), image, budget=budget, measure=measure, upsamples=tuple(upsamples))
-    given = run.config
-    configs = [replace(given, model=_changed(given.model, option)) for option in found.options]
-    return within([given, *configs], data, budget=budget, measure=measure, resolver=resolver)
+    return [replace(run.config, model=_changed(run.config.model, option)) for option in found.options]
 
 
 def _changed(base: ModelConfig, option: Option) -> ModelConfig:

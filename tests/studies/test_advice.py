@@ -1,0 +1,126 @@
+"""What to spend a budget on: equal cost, choice by validation images, and a sentence no stronger than the data."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from robustmaps.cli import main
+from robustmaps.config import DefenseConfig, RunConfig, read_study
+from robustmaps.engine.errors import InputError
+from robustmaps.evaluation import compare_all
+from robustmaps.runs import read_run
+from robustmaps.studies import Advice, Confirmed, TrainingBudget, Way, plan_advice
+from robustmaps.training import TrainOptions
+
+BASE = RunConfig(
+    defense=DefenseConfig(defense="fast-at", eps=0.1),
+    training=TrainOptions(epochs=4, batch_size=256, device="cpu", precision="fp32"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [
+        *(("4x", 4, "x"), ("2.5X", 2.5, "x"), ("1e15flop", 1e15, "flop"), ("3 PFLOP", 3e15, "flop")),
+        *(("2h", 7200, "s"), ("30min", 1800, "s"), ("90s", 90, "s"), ("1.5d", 129600, "s")),
+    ],
+)
+def test_a_budget_is_a_multiple_operations_or_a_time(text, amount, unit):
+    assert TrainingBudget.of(text) == TrainingBudget(amount, unit)
+
+
+@pytest.mark.parametrize("text", ["4", "", "x", "-1x", "0h", "four x", "2 weeks", "nan x", "infs"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(InputError, match="budget"):
+        TrainingBudget.of(text)
+
+
+def test_every_way_spends_the_same(digits, tmp_path):
+    plan = plan_advice(BASE, digits, tmp_path, budget=TrainingBudget.of("4x"), networks=("resnet20",), seeds=3)
+    given, longer, *others = plan.ways
+    assert given.spent == 1
+    assert given.config.training.epochs == 4
+    assert longer.config.training.epochs == 16
+    assert longer.spent == 4
+    names = [way.name for way in others]
+    assert any("x2" in name for name in names)
+    assert any("112" in name for name in names)
+    assert any("resnet20" in name for name in names)
+    for way in others:
+        assert way.spent == pytest.approx(way.relative * way.config.training.epochs / 4)
+        assert 4 - way.relative / 4 < way.spent <= 1.05 * 4
+    assert len(plan.screening.runs) == len(plan.ways) - 1
+    assert all(run.estimate.training_flops < 0.6 * 4 * plan.training_flops for run in plan.screening.runs)
+    assert not list(tmp_path.iterdir())
+    counted = plan_advice(
+        BASE, digits, tmp_path, budget=TrainingBudget(4 * plan.training_flops, "flop"), networks=("resnet20",), seeds=3
+    )
+    assert counted.times == pytest.approx(4)
+    assert counted.ways == plan.ways
+
+
+def test_what_cannot_be_advised_is_refused(digits, tmp_path):
+    with pytest.raises(InputError, match="does not pay for one epoch more"):
+        plan_advice(BASE, digits, tmp_path, budget=TrainingBudget(1.1, "x"))
+    with pytest.raises(InputError, match="seeds=2"):
+        plan_advice(BASE, digits, tmp_path, budget=TrainingBudget(4, "x"), seeds=2)
+    unsplit = replace(digits, validation=digits.validation.subset(torch.arange(0)))
+    with pytest.raises(InputError, match="validation above 0"):
+        plan_advice(BASE, unsplit, tmp_path, budget=TrainingBudget(4, "x"))
+
+
+def advice(**rates):
+    """Advice about ways of which a share of 400 images withstands the attack, with five seeds."""
+    draw = np.random.default_rng(0)
+    luck = draw.random((5, 400))
+    verdicts = {name: (luck + 0.02 * draw.standard_normal((5, 400))) < rate for name, rate in rates.items()}
+    names = list(rates)
+    pairs = [(names[1], name) for name in names[2:]] + [(names[0], name) for name in names[1:]]
+    confirmed = tuple(Confirmed(Way(name, BASE, 1, 4), (), ()) for name in names)
+    return Advice(SimpleNamespace(times=4), {}, confirmed, compare_all(verdicts, pairs=pairs))
+
+
+@pytest.mark.parametrize(
+    ("rates", "winner", "says"),
+    [
+        ({"given": 0.4, "longer": 0.5, "larger": 0.6}, "larger", "Spend it on larger: larger is 1"),
+        ({"given": 0.4, "longer": 0.5, "larger": 0.45}, "longer", "longer is 9.8 points more robust than given"),
+        ({"given": 0.4, "longer": 0.5, "larger": 0.501}, "longer", "No other way is shown to be better at this cost"),
+        ({"given": 0.5, "longer": 0.501, "larger": 0.499}, "given", "nothing is shown to be worth 4 x"),
+        ({"given": 0.5, "longer": 0.3, "larger": 0.3}, "given", "nothing is shown to be worth 4 x"),
+        ({"given": 0.4, "longer": 0.5, "larger": 0.6, "wider": 0.7}, "wider", "Spend it on wider"),
+    ],
+)
+def test_the_sentence_says_what_is_shown_and_no_more(rates, winner, says):
+    found = advice(**rates)
+    assert found.winner.way.name == winner
+    assert says in found.sentence()
+
+
+@pytest.mark.slow
+def test_advice_from_the_command_to_the_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = "advise resnet8 --defense fast-at --eps 0.1 --epochs 2 --budget 3x --seeds 3 --finalists 1 --samples 60"
+    line += " --upsamples 1 --device cpu"
+    assert main(line.split()) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "runs/advise-resnet8"
+    saved = json.loads((folder / "advice.json").read_text())
+    assert saved["sentence"] in " ".join(out.split())
+    assert (folder / "advice.png").read_bytes()[:4] == b"\x89PNG"
+    given, longer, other = saved["confirmed"]
+    assert (given["name"], longer["name"]) == ("as given, 2 epochs", "longer, 6 epochs")
+    assert len(other["folders"]) == 3
+    for run in longer["folders"]:
+        (evaluation,) = read_run(run).evaluations.values()
+        assert len(evaluation.robust_correct) == 60
+    # Chosen by validation images, one seed each, on a study that can be swept and reported.
+    for name, runs in (("screening", 3), ("confirmed", 9)):
+        assert len(read_study(folder / name / "study.yaml").points) == runs
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("last.pt")}
+    assert main(line.split()) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("last.pt")} == before
