@@ -8,9 +8,9 @@
 >>> robustmaps.fit(model, data, robustmaps.defenses.AT(attack), options)  # doctest: +SKIP
 >>> robustmaps.evaluate(model, *data.test.tensors(), attack).robust_accuracy  # doctest: +SKIP
 
-Most programs need only the names here: `enlarge`, `plan`, `Enlargement` and `EnlargeWarning`; `fit` and `TrainOptions`;
-`evaluate`, `compare`, `diagnose` and `Evaluation`; and `InputError`, the error for any invalid input. The rest
-is in the packages, lowest layer first:
+Most programs need only the names here: `load`, for a run, a file or any named network; `enlarge`, `plan`,
+`Enlargement` and `EnlargeWarning`; `fit` and `TrainOptions`; `evaluate`, `compare`, `diagnose` and `Evaluation`; and
+`InputError`, the error for any invalid input. The rest is in the packages, lowest layer first:
 
 - `engine`: devices, precision, the attack view, numbers, files.
 - `tracing`: records of a forward pass of any network.
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from robustmaps.engine.errors import InputError
     from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge, plan
     from robustmaps.evaluation import Evaluation, compare, diagnose, evaluate
+    from robustmaps.runs import load
     from robustmaps.training import TrainOptions, fit
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "evaluation",
     "figures",
     "fit",
+    "load",
     "models",
     "networks",
     "plan",

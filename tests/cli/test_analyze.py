@@ -83,7 +83,7 @@ def test_theory_writes_figure_and_numbers(capsys, tmp_path):
     ("line", "message"),
     [
         ("analyze resnt8", "did you mean 'resnet8'"),
-        ("analyze nowhere:fun", "no module"),
+        ("analyze nowhere:fun --data digits", "no module"),
         ("analyze resnet8 --eps 8", "did you mean 8/255"),
         ("analyze resnet8 --where middle", "expected first, last, or numbers"),
         ("enlarge resnet8", "nothing to do: set upsample=2"),

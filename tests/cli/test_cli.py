@@ -62,7 +62,7 @@ def test_every_verb_explains_itself(verb, capsys):
         (["train", "--config", "missing.yaml"], "missing.yaml: can't be read"),
         (["train", "--resume", "nowhere"], "not a run folder"),
         (["train", "--init-from", "nowhere"], "unknown model 'nowhere'"),
-        (["train", "--model", "timm:resnet18", "--strides", "1122"], "are for built-in networks"),
+        (["train", "--model", "timm:resnet18", "--strides", "1122", "--data", "digits"], "are for built-in networks"),
         (["evaluate", "nowhere"], "unknown model 'nowhere'"),
         (["evaluate", "runs/nowhere"], "no such file"),
         (["report", "nowhere"], "no such folder"),

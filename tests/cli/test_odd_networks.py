@@ -81,7 +81,7 @@ VERBS = {
     "analyze": "analyze NET --data digits --samples 10 --steps 0 --device cpu",
     "plan": "plan NET --data digits --samples 10 --upsamples 1 --device cpu",
     "enlarge": "enlarge NET --data digits --samples 10 --upsample 2",
-    "train": "train --model NET --epochs 1 --train-samples 100 --steps 1 --device cpu",
+    "train": "train --model NET --data digits --epochs 1 --train-samples 100 --steps 1 --device cpu",
 }
 LOOKING = ("analyze", "plan", "enlarge")
 LAZY = "first.weight is lazy and has no shape yet: call the network once on an image"

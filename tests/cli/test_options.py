@@ -19,12 +19,12 @@ VERBS = {
     "evaluate": (
         "RUN",
         [
-            *("networks.open_checkpoint", "networks.open_network"),
+            *("networks.open_trained", "networks.open_checkpoint"),
             *("runs.evaluate_checkpoint", "runs.evaluate_curve", "runs.evaluate_corrupted"),
             *("runs.evaluate_each", "runs.evaluate_transfer"),
         ],
     ),
-    "diagnose": ("RUN", ["networks.open_checkpoint", "networks.open_network", "runs.diagnose_checkpoint"]),
+    "diagnose": ("RUN", ["networks.open_trained", "runs.diagnose_checkpoint"]),
     "analyze": ("resnet8", ["networks.analyze_network"]),
     "plan": ("resnet8", ["networks.plan_network"]),
     "enlarge": ("resnet8", ["networks.enlarge_network", "networks.save_enlarged"]),

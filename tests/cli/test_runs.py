@@ -33,7 +33,7 @@ def test_a_table(folder, capsys):
     assert main(["runs", str(folder), "--where", "validation_robust>0.35", "--sort", "-seed"]) == 0
     captured = capsys.readouterr()
     lines = [line.split() for line in captured.out.splitlines() if "finished" in line]
-    assert [line[0] for line in lines] == ["2", "1"]
+    assert [line[1] for line in lines] == ["2", "1"]
     assert "2 of 3 runs" in captured.out
     assert "notes: skipped" in captured.err
 

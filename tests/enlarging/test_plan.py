@@ -80,3 +80,13 @@ def test_a_plan_says_where_the_last_map_sees_too_little():
     assert not any(o.sees_enough for o in found.options if o.where == (0,))
     assert "the last map does not see the whole image" in str(found)
     assert "does not see" not in str(plan(network, torch.rand(1, 1, 4, 4), budget=1, upsamples=(1,)))
+
+
+def test_a_larger_map_is_no_merit_beside_a_measured_gain() -> None:
+    """Nothing is marked that is worse in cost and in gain than something else."""
+    gains = iter(range(100))
+    found = plan(models.create("resnet8"), IMAGE, budget=4.5, gain=lambda _: float(next(gains)))
+    assert len(found.options) > 2
+    for option in found.front:
+        assert not any(o.relative < option.relative and o.gain < option.gain for o in found.options)
+    assert found.front == (found.options[0],)

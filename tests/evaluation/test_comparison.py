@@ -72,6 +72,14 @@ def test_a_clear_difference_in_words():
     assert json.loads(json.dumps(one.to_dict()))["shown"] is True
 
 
+def test_an_interval_over_everything_says_that_the_seeds_are_too_few():
+    rows = {0: [True] * 10 + [False] * 10, 1: [False] * 10 + [True] * 10}
+    (one,) = compare_all({"plain": {0: [False] * 20, 1: [True] * 20}, "large": rows})
+    assert one.interval == (-1.0, 1.0)
+    assert "2 seeds are too few for an interval, 20 images each" in one.sentence()
+    assert "-100" not in one.sentence()
+
+
 def test_the_error_is_at_least_students_over_seeds():
     verdicts = drawn({"a": 0.4, "b": 0.43}, seeds=4, images=4000, between=0.05)
     (one,) = compare_all(verdicts)

@@ -198,3 +198,10 @@ def test_a_function_of_ones_own_is_trained(tmp_path, monkeypatch, digits):
 def test_a_hash_without_weights():
     with pytest.raises(InputError, match="needs init_from"):
         resolve(RunConfig(ModelConfig(init_sha256="0" * 64), DataConfig()))
+
+
+def test_strides_that_leave_less_than_a_pixel_are_refused(digits):
+    run = resolve(RunConfig(ModelConfig(strides="999")))
+    with pytest.raises(InputError, match="strides=999: divide a side by 729, and the images of digits have 8 pixels"):
+        create_network(run, digits)
+    create_network(resolve(RunConfig(ModelConfig(strides="222"))), digits)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from robustmaps import models
 from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig, Surgery
 from robustmaps.data import load
 from robustmaps.engine.errors import InputError
@@ -144,6 +146,31 @@ def test_transformers_from_a_folder(torchvision, tmp_path):
         assert torch.allclose(opened.model(IMAGE), network((IMAGE - 0.5) / 0.25).logits, atol=1e-6)
     with pytest.raises(InputError, match="the network could not be made"):
         open_model(f"hf:{tmp_path / 'nowhere'}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "board"),
+    [
+        ("robustbench:Wong2020Fast", ("Wong2020Fast", "cifar10", "Linf")),
+        ("robustbench:cifar100/L2/Wong2020Fast", ("Wong2020Fast", "cifar100", "L2")),
+    ],
+)
+def test_robustbench_makes_its_networks_by_its_own_loader(spec, board, monkeypatch):
+    """Its package is large; what is called is `robustbench.utils.load_model`, by name."""
+    made, asked = models.create("resnet8"), []
+
+    def load_model(*, model_name, dataset, threat_model):
+        asked.append((model_name, dataset, threat_model))
+        return made
+
+    module = types.ModuleType("robustbench.utils")
+    module.load_model = load_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "robustbench", types.ModuleType("robustbench"))
+    monkeypatch.setitem(sys.modules, "robustbench.utils", module)
+    opened = open_model(spec)
+    assert (opened.model, opened.trained, asked) == (made, True, [board])
+    with pytest.raises(InputError, match="expected robustbench:NAME"):
+        open_model("robustbench:cifar10/Wong2020Fast")
 
 
 def test_a_function_from_here(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ ESTIMATE = RunEstimate(1, 1.0, 1.0)
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """There are no weights to open."""
-    monkeypatch.setattr("robustmaps.report.sections._pictures.open_checkpoint", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("robustmaps.report.sections._pictures.open_evaluated", lambda *_: pytest.fail("opened"))
 
 
 def made(name: str, out: Path, scale: str = "cpu", notes: tuple[str, ...] = ()) -> SweepPlan:

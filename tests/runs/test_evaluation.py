@@ -195,7 +195,7 @@ def test_a_network_of_ones_own(own):
         assert torch.equal(value, checkpoint.model.state_dict()[name])
     done = evaluate_checkpoint(checkpoint, QUICK, Options(data="digits", samples=20, device="cpu"))
     assert (done.evaluation.norm, done.evaluation.eps) == ("linf", 8 / 255)
-    assert done.path.parent == Path("evaluation/small")
+    assert done.path.parent == Path("evaluation/small-weights")
 
 
 @pytest.mark.parametrize(

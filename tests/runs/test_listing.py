@@ -24,6 +24,9 @@ ROW = {"defense": "at", "robust": 0.45, "eps": 8 / 255, "seed": 1, "strides": "1
     [
         ("defense=at and robust>0.4", True),
         ("defense = AT and robust >= 0.46", False),
+        ("robust>40%", True),
+        ("robust>45.5%", False),
+        ("robust=45%", True),
         ("eps=8/255", True),
         ("eps!=8/255 or seed==1", True),
         ("seed=0 or seed=1 and defense=standard", False),
@@ -50,6 +53,7 @@ def test_conditions(text, kept):
         ("(robust>0.4", "a bracket is not closed"),
         ("robust>'x", "can't be parsed from"),
         ("robust>high", "robust='high': expected a finite number or a fraction"),
+        ("robust>40", "a share lies in .0, 1.; did you mean robust>40%"),
         ("defense<at", "defense is not a number; use = or !="),
         ("__import__('os')", "is missing before"),
     ],

@@ -171,6 +171,17 @@ def test_a_last_batch_of_one_image_does_no_harm(train: int, defense: Defense, ma
     assert len(result.history) == 2
 
 
+def test_a_trained_network_is_ready_for_single_images(make_dataset: MakeData) -> None:
+    """In training mode a batch-norm would predict each image from its own statistics."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(64, 2))
+    model.train()
+    data = make_dataset()
+    fit(model, data, Standard(), OPTIONS)
+    assert not any(module.training for module in model.modules())
+    x, _ = data.test.tensors()
+    torch.testing.assert_close(torch.cat([model(one[None]) for one in x]), model(x))
+
+
 def test_the_surroundings_are_left_as_they_were(net: nn.Sequential, make_dataset: MakeData) -> None:
     net.eval()
     random_state = torch.get_rng_state()

@@ -9,7 +9,8 @@ import tyro
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 
-DESCRIPTION = """Compare two runs, paired by image, by the strongest evaluation that both have."""
+DESCRIPTION = """Compare two networks, paired by image, by the strongest evaluation that both have: runs, evaluated
+networks of your own (evaluation/NAME), folders that `robustmaps enlarge` saved, or two evaluations."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Arguments:
     """Options of the comparison.
 
     Attributes:
-        a: run folder
-        b: another run folder; differences are B minus A
+        a: run folder, folder of evaluations, saved enlargement, or file of an evaluation
+        b: another one; differences are B minus A
         json: print the comparison as one JSON object
     """
 

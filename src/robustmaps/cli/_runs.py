@@ -16,9 +16,14 @@ from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.tables import table
 
 DESCRIPTION = """List runs, such as those of a study, by name. Conditions compare columns:
---where 'defense=at and robust>0.4'. Columns are the options of train and: name, status (finished, running, stopped,
-failed), clean, robust, images, attack, validation_clean, validation_robust, best_epoch, epochs_done, seconds, flops,
-parameters, evaluation, folder. The table shows the options that differ between the runs."""
+--where 'defense=at and robust>40%'. Columns are the options of train and: name, status (finished, running, stopped,
+failed, evaluated), clean, robust, and their 95 % intervals clean_low, clean_high, robust_low, robust_high; images,
+attack, validation_clean, validation_robust, best_epoch, epochs_done, seconds, flops, parameters, evaluation, folder.
+The table shows the options that differ between the runs."""
+
+
+_HASH = 12
+"""The characters of a hash that a table shows."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,7 @@ def run(arguments: Sequence[str]) -> None:
         print(table(RUN_COLUMNS, cells).to_csv(), end="")
         return
     figures = [] if chosen else ["clean", "robust", "seconds", "flops"]
-    # The name says most of the configuration again.
-    lead = "name" if chosen or not keys else None
-    columns = list(dict.fromkeys([*([lead] if lead else []), *keys, "status", *figures]))
+    columns = list(dict.fromkeys(["name", *keys, "status", *figures]))
     cells = [[_cell(name, row[name]) for name in columns] for row in rows]
     count = f"{len(rows)} of {len(records)} runs" if given.where else f"{len(rows)} runs"
     listed = table(columns, cells, words=len(columns) - len(figures))
@@ -98,9 +101,13 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _cell(name: str, value: Any) -> str:
+    from robustmaps.runs import SHARES
+
     if value is None:
         return ""
-    if name in ("clean", "robust", "validation_clean", "validation_robust"):
+    if name.endswith("_sha256"):
+        return str(value)[:_HASH]
+    if name in SHARES:
         return f"{100 * value:.1f} %"
     if name in fraction_keys(RunConfig):
         return as_fraction(value)

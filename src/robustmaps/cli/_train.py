@@ -8,7 +8,15 @@ from robustmaps.cli._terminal._begin import Begun, Sources, begin
 from robustmaps.cli._terminal._parsing import DEFENCES, OptionalValue, parse, parse_known
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import RunConfig, check_trusted, departures, needs_trust, read_run_config, to_mapping
+from robustmaps.config import (
+    RunConfig,
+    check_trusted,
+    departures,
+    needs_trust,
+    read_mapping,
+    read_run_config,
+    to_mapping,
+)
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.text import shell
 
@@ -67,7 +75,24 @@ def run(arguments: Sequence[str]) -> None:
     default = replace(default, run=begun.run)
     given = parse(Arguments, arguments, "train", DESCRIPTION, default, rows=DEFENCES)
     given.run.check(default.run)
+    if not sources.resume:
+        _check_data_named(given.run, sources)
     _train(given, begun)
+
+
+def _check_data_named(run: RunConfig, sources: Sources) -> None:
+    """Refuse to train a network that is not ours on the default images, which nobody asked for.
+
+    Raises:
+        InputError: no images were named.
+    """
+    named = sources.data is not None or sources.init_from is not None
+    if sources.config is not None:
+        named = named or bool({"data", "init_from", "init-from"} & set(read_mapping(sources.config)))
+    if ":" in run.model.model and not named and run.data.data == RunConfig().data.data:
+        raise InputError(
+            f"data: needed for {run.model.model}, such as --data photos, a folder with one folder per class"
+        )
 
 
 def _train(given: Arguments, begun: Begun) -> None:

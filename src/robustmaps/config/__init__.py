@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from robustmaps.config._data import DataConfig
     from robustmaps.config._defense import DefenseConfig
     from robustmaps.config._enlarge_option import Surgery, parse_surgery
+    from robustmaps.config._evaluated import EVALUATED, EvaluatedNetwork, folder_of_evaluated, read_evaluated
     from robustmaps.config._flat_keys import (
         Fraction,
         flat_values,
@@ -55,12 +56,14 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "EVALUATED",
     "FAMILIES",
     "READY",
     "STUDY",
     "AttackConfig",
     "DataConfig",
     "DefenseConfig",
+    "EvaluatedNetwork",
     "EvaluationConfig",
     "Fraction",
     "FromMapping",
@@ -83,6 +86,7 @@ __all__ = [
     "find_ready",
     "find_recipe",
     "flat_values",
+    "folder_of_evaluated",
     "fraction_keys",
     "from_mapping",
     "in_effect",
@@ -90,6 +94,7 @@ __all__ = [
     "needs_trust",
     "parse_surgery",
     "read_config",
+    "read_evaluated",
     "read_mapping",
     "read_recipe",
     "read_run_config",

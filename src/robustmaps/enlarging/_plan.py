@@ -37,7 +37,8 @@ class Option:
         field_share: the share of the image's side that a pixel of the last map sees, on the worse axis; at least 1 if
             it sees the whole image, None if unknown.
         gain: the gain of a perturbation; None if not measured.
-        best: whether no other option is at least as good in cost, map size and gain and better in one of them.
+        best: whether no other option is at least as good in cost and gain and better in one of them; in cost and map
+            size where no gain was measured.
     """
 
     upsample: float
@@ -223,7 +224,7 @@ def _beats(a: Option, b: Option) -> bool:
     return ours != theirs and all(x <= y for x, y in zip(ours, theirs, strict=True))
 
 
-def _merits(option: Option) -> tuple[float, float, float]:
-    """Cost, size of the map, gain: the smaller the better."""
+def _merits(option: Option) -> tuple[float, float]:
+    """Cost, and what it is spent for: the smaller the better."""
     height, width = option.cost.map_size or (0, 0)
-    return option.relative, -height * width, option.gain or 0.0
+    return option.relative, -height * width if option.gain is None else option.gain

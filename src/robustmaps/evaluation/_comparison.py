@@ -94,6 +94,8 @@ class Comparison:
         size = f"{counted(one.seeds, 'seed')} x {one.images:,} images"
         corrected = f", corrected for {one.family} comparisons" if one.family > 1 else ""
         extent = f"95 % interval {low:.1f} to {high:.1f}, {size}{corrected}"
+        if one.seeds > 1 and low <= -100 and high >= 100:
+            extent = f"{counted(one.seeds, 'seed')} are too few for an interval, {one.images:,} images each"
         text = f"{one.b} is {100 * one.value:.1f} points more {quality} than {one.a}"
         if not one.value:
             text = f"{one.a} and {one.b} are equally {quality}"

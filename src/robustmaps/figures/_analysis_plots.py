@@ -168,7 +168,7 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
             axes.annotate(f"{name}\n{size}", at, (5, 3), textcoords="offset points", fontsize=7)
         axes.set(xlabel=f"{plan.measure}, times the given network", ylabel=gain)
         axes.set_title(title, fontsize=9, wrap=True)
-        axes.plot([], [], "o", color=_COLOURS[0], label="beaten by no other in cost, map size and gain")
+        axes.plot([], [], "o", color=_COLOURS[0], label="beaten by no other in cost and gain")
         axes.plot([], [], "o", color=_COLOURS[0], markerfacecolor="none", label="beaten")
         axes.legend(fontsize=7)
         axes.margins(x=0.15, y=0.15)

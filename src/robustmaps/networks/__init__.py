@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from robustmaps.networks._cost import image_cost
     from robustmaps.networks._data import choose_images, load_data
     from robustmaps.networks._enlarging import EnlargedNetwork, claim_enlarged, enlarge_network, save_enlarged
+    from robustmaps.networks._evaluated import open_evaluated, open_trained, write_evaluated
     from robustmaps.networks._initial import ResolvedRun, Resolver, complete, create_network, resolve, starting_from
     from robustmaps.networks._libraries import Fit
     from robustmaps.networks._open_model import open_model
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from robustmaps.networks._opened import OpenedNetwork
     from robustmaps.networks._planning import PlannedNetwork, plan_network
     from robustmaps.networks._weights import (
-        DESCRIPTION,
         NAME_ORDER,
         Checkpoint,
         data_for,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         unknown_order,
         weights_file,
     )
+    from robustmaps.training import DESCRIPTION
 
 __all__ = [
     "DESCRIPTION",
@@ -48,14 +49,17 @@ __all__ = [
     "image_cost",
     "load_data",
     "open_checkpoint",
+    "open_evaluated",
     "open_model",
     "open_network",
+    "open_trained",
     "plan_network",
     "resolve",
     "save_enlarged",
     "starting_from",
     "unknown_order",
     "weights_file",
+    "write_evaluated",
 ]
 
 __getattr__, __dir__ = lazy(__name__, __file__)

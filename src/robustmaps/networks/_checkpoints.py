@@ -16,7 +16,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
 from robustmaps.engine.reading.binary import load_tensors, read_whole
 from robustmaps.models import Rename
-from robustmaps.training import read_weights
+from robustmaps.training import enlargements, read_weights
 
 _DEPTH = 3
 _SHOWN = 3
@@ -157,6 +157,11 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
     check_regular(path, "a weights file")
     if path.suffix == ".safetensors":
         loaded = read_weights(path)
+        if enlargements(loaded.description):
+            raise InputError(
+                f"{path}: weights of an enlarged network, which compute something else in the plain one; give {path} "
+                "itself as the network, without the name of another"
+            )
         return {"": loaded.tensors}, loaded.sha256
     data = read_whole(path, "a weights file")
     try:

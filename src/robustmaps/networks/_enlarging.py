@@ -18,8 +18,8 @@ from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.networks._subject import blank_image, check_built_in, open_subject
-from robustmaps.networks._weights import DESCRIPTION, WEIGHTS
-from robustmaps.training import save_weights
+from robustmaps.networks._weights import WEIGHTS
+from robustmaps.training import DESCRIPTION, save_weights
 
 RECIPE = "recipe.json"
 

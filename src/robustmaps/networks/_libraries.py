@@ -21,7 +21,8 @@ from robustmaps.engine.text import first_line
 
 FORMS = (
     "a network's name (robustmaps models), a run folder, a weights file, a folder that robustmaps enlarge saved, "
-    "torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], pytorchcv:NAME, hf:OWNER/NAME or hf:FOLDER, or MODULE:FUNCTION"
+    "torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], pytorchcv:NAME, hf:OWNER/NAME, hf:FOLDER, robustbench:NAME, "
+    "or MODULE:FUNCTION"
 )
 
 # What most networks for ImageNet are made for and trained with.
@@ -87,8 +88,8 @@ def make_architecture(spec: str, fit: Fit) -> MadeNetwork:
 
     Args:
         spec: a name of ours, ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@pretrained]``, ``pytorchcv:NAME``,
-            ``hf:OWNER/NAME``, ``hf:FOLDER``, or ``module:function``, which is called: whoever passes on a name from a
-            file calls `check_from_file` first.
+            ``hf:OWNER/NAME``, ``hf:FOLDER``, ``robustbench:NAME``, or ``module:function``. The last two run code of
+            others: whoever passes on a name from a file calls `check_from_file` first.
         fit: what a network without weights is made for.
 
     Raises:
@@ -241,6 +242,20 @@ def _transformers(name: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has
     return MadeNetwork(pixels, f"hf:{name}", trained=True, image_px=side)
 
 
+def _robustbench(given: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has its own weights
+    """``NAME``, or ``DATASET/THREAT/NAME`` for another leaderboard than that of CIFAR-10 and l_inf."""
+    spec = f"robustbench:{given}"
+    *board, name = given.split("/")
+    if len(board) not in (0, 2):
+        raise InputError(
+            f"{spec}: expected robustbench:NAME or robustbench:DATASET/THREAT/NAME, as in cifar100/L2/NAME"
+        )
+    dataset, threat = board or ("cifar10", "Linf")
+    library = _library("robustbench.utils", "robustbench", spec)
+    network = _made(spec, lambda: library.load_model(model_name=name, dataset=dataset, threat_model=threat))
+    return MadeNetwork(network, spec, trained=True, image_px=_IMAGENET_PX if dataset == "imagenet" else 32)
+
+
 def _unlisted(library: str, name: str, names: Sequence[str]) -> InputError:
     """The error for a name that a library does not have; it has too many to list."""
     near = ", ".join(get_close_matches(name, names, n=5, cutoff=0.4)) or "none of a similar name"
@@ -273,4 +288,5 @@ _LIBRARIES: dict[str, Callable[[str, Fit], MadeNetwork]] = {
     "timm": _timm,
     "hf": _transformers,
     "pytorchcv": _pytorchcv,
+    "robustbench": _robustbench,
 }

@@ -16,8 +16,9 @@ def open_model(spec: str, fit: Fit | None = None, weights: str | Path | None = N
     Args:
         spec: a name of ours, the folder of a run or its weights file, a folder that `robustmaps enlarge` saved,
             ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@pretrained]``, ``pytorchcv:NAME``, ``hf:OWNER/NAME``,
-            ``hf:FOLDER``, or ``module:function``, where the function takes no arguments and returns the network. It is
-            called, since the caller typed it; one that only a file names is not, see `allow_code`.
+            ``hf:FOLDER``, ``robustbench:NAME``, or ``module:function``, where the function takes no arguments and
+            returns the network. It is called, since the caller typed it; one that only a file names is not, see
+            `allow_code`.
         fit: what a network without weights is made for.
         weights: a file with weights for it, of any program (see `fill`), instead of those that it may have.
 

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 from robustmaps import models
-from robustmaps.config import DataConfig, parse_surgery
+from robustmaps.config import DataConfig, parse_surgery, read_evaluated
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.trust import LIBRARIES
+from robustmaps.engine.reading.plain import read_json
+from robustmaps.engine.trust import names_code
 from robustmaps.evaluation import weights_sha256
 from robustmaps.networks._checkpoints import parted
 from robustmaps.networks._data import load_data
@@ -25,6 +26,7 @@ def open_network(
     enlarge: str | None = None,
     data: str | None = None,
     classes: str | None = None,
+    random: bool = False,
     watcher: Watcher = ignore,
 ) -> Checkpoint:
     """A network that is no run, with weights from a file of any program.
@@ -38,37 +40,58 @@ def open_network(
         enlarge: what to change once the weights are filled in, as ``train --enlarge``.
         data: the images; all but a function of the user's are made for their classes, channels and statistics.
         classes: see `Checkpoint`.
+        random: whether random weights will do; without ``data`` the network is then made for no particular images.
         watcher: called while a data set is decoded for the first time.
 
     Raises:
         InputError: no such network, it has no weights, or they don't fit it.
     """
     check_built_in(spec, strides, None)
-    size = None
-    if _is_own(spec) and enlarge is None:
-        opened = open_model(spec, weights=weights)
+    if data is None and (random or (names_code(spec) and enlarge is None)):
+        opened = open_model(spec, Fit(strides=strides), weights)
+        size = (opened.image_px, opened.image_px)
     else:
         if data is None:
             raise InputError(f"data: needed for {spec}, such as --data cifar10")
         loaded = load_data(DataConfig(data=data, classes=classes), watcher)
         opened, size = open_model(spec, Fit.to_data(loaded, strides=strides), weights), loaded.image_size
-    if not opened.trained:
+    if not opened.trained and not random:
         raise InputError(f"{spec}: its weights would be random; give --weights FILE, or train it first")
     digest = weights_sha256(opened.model) if opened.filled is None else opened.filled.sha256
     notes = () if opened.filled is None else (*opened.filled.notes, *_assumed(spec, strides))
-    if enlarge is not None and size is not None:
+    if enlarge is not None:
         opened = opened.enlarged(parse_surgery(enlarge), size)
     name = _name(spec, weights, strides, enlarge)
     path = None if weights is None else Path(weights)
-    architecture = spec.partition(":")[2] if _is_own(spec) else spec
+    architecture = spec.partition(":")[2] if names_code(spec) else spec
     about = (architecture, opened.model, None, *UNKNOWN_BUDGET, digest, classes)
-    return Checkpoint(path, Path("evaluation") / name, name, *about, notes=notes)
+    folder = _place(Path("evaluation") / name, (spec, opened.fit.strides, opened.enlarge), digest)
+    if names_code(spec) and not folder.exists() and enlarge is None:
+        folder = _earlier(folder.with_name(_name(spec, None, None, None)), digest) or folder
+    return Checkpoint(path, folder, folder.name, *about, notes=notes, opened=opened)
 
 
-def _is_own(spec: str) -> bool:
-    """Whether it names a user's function, whatever the images."""
-    kind, colon, _ = spec.partition(":")
-    return bool(colon) and kind not in LIBRARIES
+def _place(folder: Path, mine: tuple[str, str | None, str | None], digest: str) -> Path:
+    """The folder for its results, or one with a number at its end if that has those of another network.
+
+    The same network may have other weights since, and the same weights may have code of another name.
+    """
+    number, place = 1, folder
+    while (found := read_evaluated(place)) is not None:
+        if found.checkpoint_sha256 == digest or (found.model, found.strides, found.enlarge) == mine:
+            break
+        number += 1
+        place = folder.with_name(f"{folder.name}-{number}")
+    return place
+
+
+def _earlier(folder: Path, digest: str) -> Path | None:
+    """The folder of results of these weights by earlier versions, which did not name the file of weights in it."""
+    try:
+        present = read_json(folder / ".network.json").get("checkpoint_sha256")
+    except (OSError, ValueError):
+        return None
+    return folder if present == digest else None
 
 
 def _assumed(spec: str, strides: str | None) -> tuple[str, ...]:
@@ -81,9 +104,8 @@ def _assumed(spec: str, strides: str | None) -> tuple[str, ...]:
 def _name(spec: str, weights: str | Path | None, strides: str | None, enlarge: str | None) -> str:
     """A name for people and for a folder."""
     key = None if weights is None else parted(weights)[1]
-    if _is_own(spec):
-        return "-".join([spec.partition(":")[2], *([] if key is None else [_for_a_file(key)])])
-    parts = [spec, strides, enlarge, None if weights is None else parted(weights)[0].stem, key]
+    stem = None if weights is None else parted(weights)[0].stem
+    parts = [spec.partition(":")[2] if names_code(spec) else spec, strides, enlarge, stem, key]
     return _for_a_file("-".join(part for part in parts if part))
 
 

@@ -83,6 +83,16 @@ class OpenedNetwork:
         """What its architecture was made for."""
         return self.recipe.fit
 
+    @property
+    def enlarge(self) -> str | None:
+        """Its enlargement as ``train --enlarge`` takes it; None for none, and for several, which `recipe` has."""
+        if len(self.recipe.enlargements) != 1:
+            return None
+        given = {key: value for key, value in self.recipe.enlargements[0].items() if key != "image_size"}
+        if isinstance(given.get("where"), list | tuple):
+            given["where"] = ",".join(map(str, given["where"]))
+        return str(Surgery(**given))
+
     def changed(self, model: nn.Module, enlargement: Enlargement) -> "OpenedNetwork":
         """What the enlarged network is."""
         change = {**enlargement.recipe, "image_size": list(enlargement.image_size)}

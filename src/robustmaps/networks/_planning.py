@@ -77,7 +77,8 @@ def plan_network(
         dilate: whether later windows are spread.
         gain: of the pooled ``features`` of the last map in units of their spread, which needs no training; of the
             ``margin`` relative to it, which needs trained weights; ``auto`` takes the one that fits; or ``none``.
-        data: the images; those that the network was trained on if left out, the digits where none are known.
+        data: the images; those that the network was trained on if left out, the digits for a network of ours where
+            none are known.
         image_size: resize images to this many pixels a side.
         samples: images to measure the gain on.
         eps: the budget of the perturbation; the network's own if left out, 8/255 where none is known.

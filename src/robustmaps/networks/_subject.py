@@ -65,7 +65,8 @@ def open_subject(
     Args:
         model: what `open_model` takes.
         opened: the network, where the caller has opened it and it does not depend on the images.
-        data: the images; those that the network was trained on if left out, the digits where none are known. Labels
+        data: the images; those that the network was trained on if left out, the digits for a network of ours where
+            none are known. Labels
             follow the order of the classes that the network was trained on, where it records one.
         image_size: resize images to this many pixels a side.
         split: which images.
@@ -86,7 +87,11 @@ def open_subject(
     check_built_in(model, strides, pool)
     if opened is None and Path(model).exists():
         opened = open_model(model, weights=weights)
-    config = (opened.data if opened is not None else None) or DataConfig()
+    known = None if opened is None else opened.data
+    spec = model if opened is None else opened.recipe.spec
+    if data is None and known is None and ":" in spec:
+        raise InputError(f"data: needed for {model}, such as --data photos, a folder with one folder per class")
+    config = known or DataConfig()
     config = replace(
         config,
         data=data or config.data,
@@ -110,8 +115,8 @@ def open_subject(
         why = unknown_order(loaded, network.data)
         if why is not None:
             warnings.warn(f"{why}: what depends on labels (accuracy, margin) says nothing; {NAME_ORDER}", stacklevel=2)
-    known = network.budget or UNKNOWN_BUDGET
-    norm, eps = norm or known[0], known[1] if eps is None else eps
+    budget = network.budget or UNKNOWN_BUDGET
+    norm, eps = norm or budget[0], budget[1] if eps is None else eps
     check_eps(eps, norm)
     at = resolve_device(device)
     check_values(network.model)

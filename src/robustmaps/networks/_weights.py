@@ -18,10 +18,8 @@ from robustmaps.networks._checkpoints import copy_values, networks_that_fit
 from robustmaps.networks._data import load_data
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.networks._same_run import check_same_run
-from robustmaps.training import RUN_WEIGHTS, RunFolder, other_weights, read_weights
+from robustmaps.training import DESCRIPTION, RUN_WEIGHTS, RunFolder, other_weights, read_weights
 
-DESCRIPTION = "robustmaps"
-"""The key of a weights file's header under which the network and its data are described."""
 WEIGHTS = "weights.safetensors"
 """The weights' file of a saved enlargement."""
 UNKNOWN_BUDGET = ("linf", 8 / 255)
@@ -50,6 +48,7 @@ class Checkpoint:
             on; None where unknown.
         notes: what was recognised or assumed of another program's weights.
         weights: which of a run's weights, if not the best.
+        opened: the network as it was opened, with how it is made again; None for one made by hand.
     """
 
     path: Path | None
@@ -66,6 +65,12 @@ class Checkpoint:
     trained_size: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
     weights: str | None = None
+    opened: OpenedNetwork | None = None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run folder contains it, with its configuration."""
+        return self.path is not None and RunFolder(self.path.parent).config.exists()
 
     def __str__(self) -> str:
         """Its weights' file, for messages."""
@@ -245,7 +250,7 @@ def open_checkpoint(path: str | Path, which: str = RUN_WEIGHTS[0], *, classes: s
     other = other_weights(weights_path)
     name = run.name if other is None else f"{run.name}, {other} weights"
     known = (weights_path, folder, name, spec, opened.model, opened.data, norm, eps, digest, *about)
-    return Checkpoint(*known, weights=other)
+    return Checkpoint(*known, weights=other, opened=opened)
 
 
 def _weights_in(folder: Path, which: str) -> Path:

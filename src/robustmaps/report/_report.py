@@ -1,6 +1,5 @@
 """Write the report of a run, or of a folder of runs."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from robustmaps.report._blocks import Chart, Fact, Facts, Listing, Page, Part, S
 from robustmaps.report._writing import claim_report, write_report
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import sections
-from robustmaps.runs import RunRecord, read_run, read_runs
+from robustmaps.runs import RunRecord, is_result_folder, read_run, read_runs
 from robustmaps.studies import Statistics, Variant, statistics_by_part
 
 _FAILURES = 5
@@ -63,7 +62,7 @@ def report(
         root = root.with_suffix("")  # the folder of that study's runs
     target = Path(out) if out is not None else root / "report"
     claim_report(target)
-    single = os.path.lexists(root / "config.yaml")
+    single = is_result_folder(root)
     notes: list[str] = []
 
     def note(path: Path, reason: str) -> None:

@@ -13,16 +13,25 @@ if TYPE_CHECKING:
     from robustmaps.runs._evaluation import EvaluatedCurve, EvaluatedRun, Options, evaluate_checkpoint, evaluate_curve
     from robustmaps.runs._export import ExportedRun, export
     from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
-    from robustmaps.runs._record import RunRecord, outdated_result, read_run, read_runs
+    from robustmaps.runs._loaded._load import LoadedNetwork, load
+    from robustmaps.runs._loaded._result import read_result
+    from robustmaps.runs._record import (
+        RunRecord,
+        is_result_folder,
+        outdated_result,
+        read_run,
+        read_runs,
+    )
     from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
     from robustmaps.runs._tables._each import EvaluatedColumns, evaluate_each, evaluate_wanted
     from robustmaps.runs._tables._transfer import EvaluatedTransfer, evaluate_transfer
     from robustmaps.runs._train import TrainedRun, folder_of, train
-    from robustmaps.runs._where import parse_condition
+    from robustmaps.runs._where import SHARES, parse_condition
     from robustmaps.runs._yardstick import Yardstick
 
 __all__ = [
     "RUN_COLUMNS",
+    "SHARES",
     "CorruptedRun",
     "DiagnosedRun",
     "EvaluatedColumns",
@@ -30,6 +39,7 @@ __all__ = [
     "EvaluatedRun",
     "EvaluatedTransfer",
     "ExportedRun",
+    "LoadedNetwork",
     "NotReproduced",
     "Options",
     "Reproduction",
@@ -51,9 +61,12 @@ __all__ = [
     "evaluate_wanted",
     "export",
     "folder_of",
+    "is_result_folder",
     "list_runs",
+    "load",
     "outdated_result",
     "parse_condition",
+    "read_result",
     "read_run",
     "read_runs",
     "reproduce",

@@ -16,7 +16,7 @@ from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import alone
 from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256, with_consistency
 from robustmaps.figures import plot_eps_curve
-from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint, write_evaluated
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attacks import create_attacks, spellings
 from robustmaps.runs._doubts import UNFINISHED, class_order, copied_images, unfinished
@@ -217,6 +217,7 @@ class Work:
         if out is None:
             changed = files.path != named
             write_present(self.folder, self.checkpoint.sha256, self.network, changed=changed)
+            write_evaluated(self.checkpoint, self.data)
         if known is not None and not files.begun and self._is_whole(known):
             return known
         before = smaller[-1] if smaller else None

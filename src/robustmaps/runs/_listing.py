@@ -5,14 +5,16 @@ from fnmatch import fnmatch
 from typing import Any
 
 from robustmaps.attacks import called
-from robustmaps.config import field_names, flat_values
+from robustmaps.config import field_names
 from robustmaps.engine.errors import unknown
+from robustmaps.engine.measured import Measured
 from robustmaps.evaluation import Evaluation
 from robustmaps.runs._record import RunRecord
 from robustmaps.runs._where import parse_condition
 
 FIGURES = (
-    *("name", "status", "clean", "robust", "images", "attack", "validation_clean", "validation_robust"),
+    *("name", "status", "clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high"),
+    *("images", "attack", "validation_clean", "validation_robust"),
     *("best_epoch", "epochs_done", "seconds", "flops", "parameters", "evaluation", "folder"),
 )
 RUN_COLUMNS = (*FIGURES, *field_names())
@@ -57,21 +59,27 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
     return {
         "name": record.name,
         "status": record.status,
-        "clean": None if found is None else found.clean_accuracy.value,
-        "robust": None if found is None else found.robust_accuracy.value,
+        **_with_bounds("clean", None if found is None else found.clean_accuracy),
+        **_with_bounds("robust", None if found is None else found.robust_accuracy),
         "images": None if found is None else len(found.verdicts),
         "attack": None if found is None else "+".join(map(called, found.attacks)),
         "validation_clean": best.get("validation_clean_accuracy"),
         "validation_robust": best.get("validation_robust_accuracy"),
         "best_epoch": record.best_epoch,
         "epochs_done": len(record.history),
-        "seconds": record.seconds,
+        "seconds": None if record.status == "evaluated" else record.seconds,
         "flops": cost.get("flops"),
         "parameters": cost.get("parameters"),
         "evaluation": name,
         "folder": str(record.folder),
-        **flat_values(record.config),
+        **record.settings,
     }
+
+
+def _with_bounds(name: str, rate: Measured | None) -> dict[str, float | None]:
+    """An accuracy and its 95 % interval."""
+    values = (None, None, None) if rate is None else (rate.value, *rate.interval)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 def choose_evaluation(record: RunRecord, pattern: str | None = None) -> str | None:

@@ -3,13 +3,22 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from robustmaps.config import RunConfig, read_run_config
+from robustmaps.config import (
+    EVALUATED,
+    EvaluatedNetwork,
+    RunConfig,
+    flat_values,
+    folder_of_evaluated,
+    read_evaluated,
+    read_run_config,
+)
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular, sha256
 from robustmaps.engine.numbers import check_whole
@@ -19,11 +28,13 @@ from robustmaps.evaluation import Computed, Evaluation
 from robustmaps.runs._identity import why_outdated
 from robustmaps.training import RUN_WEIGHTS, RunFolder, best_epoch, is_chosen
 
-Status = Literal["finished", "running", "stopped", "failed"]
+Status = Literal["finished", "running", "stopped", "failed", "evaluated"]
 
 # Other files among the evaluations.
 _OTHER_KINDS = ("diagnosis-", "curve-", "transfer-")
 _DEPTH = 3
+# Of a network that was not trained here.
+_KNOWN = ("model", "strides", "enlarge", "init_from", "data", "classes")
 _MOST_BYTES = 1 << 20
 _MOST_ERROR_BYTES = 1 << 16
 
@@ -38,7 +49,8 @@ class RunRecord:
         history: the figures of each finished epoch, from ``metrics.jsonl``.
         best_epoch: the epoch, from 1, of the best weights so far; None if there are none yet.
         status: ``finished``, ``running`` (a process has locked the folder), ``stopped``, or ``failed``, in training or,
-            in a sweep, in evaluation.
+            in a sweep, in evaluation; ``evaluated`` for a network that was not trained here, of which only the network,
+            the data and the budget in ``config`` are known.
         error: the error, if it failed.
         seconds: time spent training and validating in finished epochs.
         evaluations: evaluations by file name without ``.json``, sorted; those of other weights than the best come last
@@ -62,6 +74,20 @@ class RunRecord:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The flat keys of the configuration; None for those that are not known of an evaluated network."""
+        return {key: value if self.knows(key) else None for key, value in flat_values(self.config).items()}
+
+    def knows(self, key: str) -> bool:
+        """Whether a flat key of the configuration is known: all of a run, few of a network that was only evaluated."""
+        return self.status != "evaluated" or key in _KNOWN
+
+    @property
+    def results(self) -> Path:
+        """The folder of its evaluations, diagnoses and curves."""
+        return self.folder if os.path.lexists(self.folder / EVALUATED) else self.folder / "evaluation"
 
     @property
     def kept(self) -> str:
@@ -118,6 +144,11 @@ def read_runs(
     return tuple(records)
 
 
+def is_result_folder(folder: Path) -> bool:
+    """Whether it is a run folder, or has the results of a network that was not trained here."""
+    return os.path.lexists(folder / "config.yaml") or folder_of_evaluated(folder) is not None
+
+
 def read_run(folder: str | Path, *, skipped: Skipped = _warn, unreadable: Skipped | None = None) -> RunRecord:
     """Read one run folder.
 
@@ -141,6 +172,8 @@ def read_run(folder: str | Path, *, skipped: Skipped = _warn, unreadable: Skippe
 def _read_run(path: Path, skipped: Skipped, unreadable: Skipped) -> RunRecord:
     files = RunFolder(path)
     if not os.path.lexists(files.config):
+        if (place := folder_of_evaluated(path)) is not None:
+            return _read_evaluated(path, place, skipped, unreadable)
         raise InputError(f"{path}: not a run folder, it has no config.yaml")
     config = read_run_config(files.config)
     history = _history(files, config.training.epochs, unreadable)
@@ -159,8 +192,33 @@ def _read_run(path: Path, skipped: Skipped, unreadable: Skipped) -> RunRecord:
     )
 
 
+def _read_evaluated(path: Path, place: Path, skipped: Skipped, unreadable: Skipped) -> RunRecord:
+    known = read_evaluated(place)
+    assert known is not None  # noqa: S101 - the folder has its record
+    evaluations = _evaluations_of(lambda: known.checkpoint_sha256, place, skipped, unreadable)
+    record = record_of(path, known, evaluations)
+    cost = None if known.cost is None else _checked_cost(known.cost, place / EVALUATED, unreadable)
+    return replace(record, recorded_cost=cost)
+
+
+def record_of(path: Path, known: EvaluatedNetwork, evaluations: Mapping[str, Evaluation]) -> RunRecord:
+    """The record of a network that was not trained here."""
+    return RunRecord(
+        folder=path,
+        config=known.config,
+        history=(),
+        best_epoch=None,
+        status="evaluated",
+        error=None,
+        seconds=0.0,
+        evaluations=evaluations,
+        environment=next((one.environment for one in evaluations.values()), {}),
+        recorded_cost=None,
+    )
+
+
 def _run_folders(folder: Path, skipped: Skipped, unreadable: Skipped, depth: int) -> Iterator[Path]:
-    if os.path.lexists(folder / "config.yaml"):
+    if is_result_folder(folder):
         yield folder
         return
     for child in _children(folder, unreadable):
@@ -227,27 +285,44 @@ def _is_held(path: Path) -> bool:
 
 def _evaluations(files: RunFolder, skipped: Skipped, unreadable: Skipped) -> dict[str, Evaluation]:
     """The evaluations of the current weights, without those from before further training."""
-    found = _evaluations_of(files.best, files.evaluations, skipped, unreadable)
+    found = _evaluations_of(lambda: _hash_of(files.best), files.evaluations, skipped, unreadable)
     for which in RUN_WEIGHTS[1:]:
         weights = files.path / f"{which}.safetensors"
-        others = _evaluations_of(weights, files.evaluations_of(weights), skipped, unreadable)
+        others = _evaluations_of(partial(_hash_of, weights), files.evaluations_of(weights), skipped, unreadable)
         found |= {f"{which}/{name}": evaluation for name, evaluation in others.items()}
     return found
 
 
-def _evaluations_of(weights: Path, folder: Path, skipped: Skipped, unreadable: Skipped) -> dict[str, Evaluation]:
+def evaluations_of(weights_sha256: str, folder: Path) -> dict[str, Evaluation]:
+    """The evaluations in a folder of the weights with a hash, by name; the others are left out without a word.
+
+    Args:
+        weights_sha256: see `Checkpoint.sha256`.
+        folder: the folder of results.
+    """
+    return _evaluations_of(lambda: weights_sha256, folder, lambda *_: None, _warn)
+
+
+def _hash_of(weights: Path) -> str | None:
+    return sha256(weights) if weights.is_file() else None
+
+
+def _evaluations_of(
+    present_weights: Callable[[], str | None], folder: Path, skipped: Skipped, unreadable: Skipped
+) -> dict[str, Evaluation]:
+    """The evaluations in a folder by name, but for those of other weights than the present ones, which have a hash."""
     found: dict[Path, Evaluation] = {}
     for path in _children(folder, unreadable) if os.path.lexists(folder) else []:
         if path.suffix != ".json" or path.name.startswith((".", *_OTHER_KINDS)):
             continue
-        if path.name.endswith(".model_info.json"):
+        if path.name == EVALUATED or path.name.endswith(".model_info.json"):
             continue
         try:
             found[path] = Evaluation.load(path)
         except InputError as error:
             unreadable(path, str(error))
     # Times tell nothing: a copy or a restored file has any.
-    present = sha256(weights) if found and weights.is_file() else None
+    present = present_weights() if found else None
     for path, evaluation in list(found.items()):
         reason = why_outdated(folder, present, evaluation.checkpoint_sha256, evaluation.computes)
         if reason is not None:
@@ -259,8 +334,11 @@ def _evaluations_of(weights: Path, folder: Path, skipped: Skipped, unreadable: S
 def outdated_result(folder: Path, checkpoint_sha256: str | None, computes: Computed | None) -> str | None:
     """Why a result in a run folder is not of its present network, by what was recorded of it; None if it is."""
     files = RunFolder(folder)
-    present = sha256(files.best) if files.best.is_file() else None
-    return why_outdated(files.evaluations, present, checkpoint_sha256, computes)
+    place = folder_of_evaluated(folder)
+    known = None if place is None else read_evaluated(place)
+    if known is not None and place is not None:
+        return why_outdated(place, known.checkpoint_sha256, checkpoint_sha256, computes)
+    return why_outdated(files.evaluations, _hash_of(files.best), checkpoint_sha256, computes)
 
 
 def _error(path: Path, unreadable: Skipped) -> str | None:
@@ -289,8 +367,10 @@ def _mapping(path: Path, unreadable: Skipped) -> dict[str, Any] | None:
 def _cost(path: Path, unreadable: Skipped) -> dict[str, Any] | None:
     """The cost of a network that was trained, which has parameters and operations."""
     values = _mapping(path, unreadable)
-    if values is None:
-        return None
+    return None if values is None else _checked_cost(values, path, unreadable)
+
+
+def _checked_cost(values: Mapping[str, Any], path: Path, unreadable: Skipped) -> dict[str, Any] | None:
     try:
         found = declared(_RecordedCost, values)
         for name in ("flops", "parameters", "activation_bytes"):

@@ -10,6 +10,13 @@ from robustmaps.config import parse_surgery
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
 
+SHARES = frozenset(
+    f"{part}{name}{bound}"
+    for part in ("", "validation_")
+    for name in ("clean", "robust")
+    for bound in ("", "_low", "_high")
+)
+"""The columns that are accuracies."""
 Row = Mapping[str, Any]
 Condition = Callable[[Row], bool]
 
@@ -24,8 +31,9 @@ _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.
 def parse_condition(text: str, columns: Collection[str]) -> Condition:
     """Parse comparisons (``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``) joined by ``and`` and ``or``, with brackets.
 
-    A value is a number, a fraction, a word, or quoted text; ``and`` binds tighter than ``or``. A missing value is
-    unequal to every value, and neither smaller nor larger.
+    A value is a number, a fraction, a word, or quoted text; that of an accuracy is a share, such as 0.4, or a
+    percentage, such as 40%. ``and`` binds tighter than ``or``. A missing value is unequal to every value, and neither
+    smaller nor larger.
 
     >>> keep = parse_condition("eps=8/255 and robust>0.4", ["eps", "robust"])
     >>> keep({"eps": 8 / 255, "robust": 0.5}), keep({"eps": 8 / 255, "robust": None})
@@ -105,6 +113,20 @@ class _Parser:
         return self.rest.pop(0)[1] if self.rest and self.rest[0][0] == "text" else self._next("word", "a value")
 
 
+def _share(name: str, sign: str, value: str) -> float:
+    """A share in [0, 1], or a percentage with its sign.
+
+    Raises:
+        InputError: a number above 1 without the sign.
+    """
+    if value.endswith("%"):
+        return parse_number(value.removesuffix("%"), name) / 100
+    number = parse_number(value, name)
+    if number > 1:
+        raise InputError(f"{name}{sign}{value}: a share lies in [0, 1]; did you mean {name}{sign}{value}%?")
+    return number
+
+
 def _compare(name: str, found: Any, sign: str, value: str) -> bool:
     if found is None:
         return sign == "!="
@@ -112,7 +134,7 @@ def _compare(name: str, found: Any, sign: str, value: str) -> bool:
         if sign in _ORDER:
             raise InputError(f"{name}{sign}{value}: {name} is not a number; use = or !=")
         return (str(found).lower() == value.lower()) == (sign != "!=")
-    number = parse_number(value, name)
+    number = _share(name, sign, value) if name in SHARES else parse_number(value, name)
     if sign in _ORDER:
         return bool(_ORDER[sign](found, number))
     return math.isclose(found, number, rel_tol=1e-9, abs_tol=1e-12) == (sign != "!=")

@@ -16,7 +16,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import in_words
 from robustmaps.evaluation import Evaluation, deviation_over_seeds, over_seeds, rate_over_seeds
 from robustmaps.models import Cost
-from robustmaps.networks import image_cost, load_data, open_checkpoint
+from robustmaps.networks import image_cost, load_data, open_evaluated
 from robustmaps.runs import RunRecord, Yardstick
 from robustmaps.training import INCIDENTAL
 
@@ -278,7 +278,7 @@ def _cost(runs: Sequence[RunRecord]) -> Cost | None:
             return Cost.from_dict(run.recorded_cost)
     for run in runs:
         try:
-            return image_cost(open_checkpoint(run.folder).model, load_data(run.config.data))
+            return image_cost(open_evaluated(run.folder).model, load_data(run.config.data))
         except InputError:
             continue  # no weights yet
     return None

@@ -11,7 +11,7 @@ from robustmaps.engine.numbers import human
 from robustmaps.engine.tables import NONE, Table, percent_cell, points_cell, table
 from robustmaps.engine.text import shell
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
-from robustmaps.runs import RunRecord, Yardstick, read_run
+from robustmaps.runs import RunRecord, Yardstick, read_result
 from robustmaps.studies._configurations import Variant, bounded, choose_yardstick, group
 from robustmaps.training import INCIDENTAL
 
@@ -60,12 +60,17 @@ class ComparedRuns:
 
 
 def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
-    """Compare two runs by the strongest evaluation that both have.
+    """Compare two networks by the strongest evaluation that both have.
+
+    Args:
+        first: a run, a folder of evaluations of a network that was not trained here, a folder that `robustmaps
+            enlarge` saved, or the file of one evaluation.
+        second: another one.
 
     Raises:
-        InputError: a folder is not a run folder, or they have no evaluation in common.
+        InputError: one is none of these, or they have no evaluation in common.
     """
-    runs = (read_run(first), read_run(second))
+    runs = (read_result(first), read_result(second))
     common = set.intersection(*({Yardstick.of(e) for e in run.evaluations.values()} for run in runs))
     yardstick = choose_yardstick(runs, common)
     if yardstick is None:
@@ -118,14 +123,16 @@ def _figures(
             before, after = getattr(a.cost, field), getattr(b.cost, field)
             rows.append((name, human(before, unit), human(after, unit), f"x {after / before:.2f}"))
         rows.append(("last map", *("x".join(map(str, v.cost.map_size or ())) for v in (a, b) if v.cost), ""))
-    rows.append(("epoch of the weights", *(v.runs[0].kept or NONE for v in (a, b)), ""))
-    rows.append(("training", *(f"{v.runs[0].seconds:.3g} s" for v in (a, b)), ""))
+    if any(v.runs[0].history for v in (a, b)):
+        rows.append(("epoch of the weights", *(v.runs[0].kept or NONE for v in (a, b)), ""))
+        rows.append(("training", *(f"{v.runs[0].seconds:.3g} s" if v.runs[0].history else NONE for v in (a, b)), ""))
     return table(("figure", "A", "B", "B - A"), rows)
 
 
 def _settings(runs: tuple[RunRecord, RunRecord]) -> Table:
     one, other = (to_mapping(run.config) for run in runs)
-    keys = [key for key in one if key not in INCIDENTAL and one[key] != other[key]]
+    known = [key for key in one if key not in INCIDENTAL and all(run.knows(key) for run in runs)]
+    keys = [key for key in known if one[key] != other[key]]
     return table(("setting", "A", "B"), [(key, _shown(one[key]), _shown(other[key])) for key in keys])
 
 

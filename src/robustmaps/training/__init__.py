@@ -19,9 +19,19 @@ if TYPE_CHECKING:
         other_weights,
     )
     from robustmaps.training._trainee import Trainee
-    from robustmaps.training._weights import Weights, load_weights, read_weights, save_weights
+    from robustmaps.training._weights import (
+        DESCRIPTION,
+        ENLARGED,
+        Weights,
+        enlargements,
+        load_weights,
+        read_weights,
+        save_weights,
+    )
 
 __all__ = [
+    "DESCRIPTION",
+    "ENLARGED",
     "INCIDENTAL",
     "RUN_WEIGHTS",
     "CatastrophicOverfitting",
@@ -35,6 +45,7 @@ __all__ = [
     "Weights",
     "best_epoch",
     "choose_forms",
+    "enlargements",
     "fit",
     "is_chosen",
     "kept_epochs",

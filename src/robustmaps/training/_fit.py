@@ -17,7 +17,7 @@ from robustmaps.defenses import Defense
 from robustmaps.defenses import validation_attack as recommended_validation_attack
 from robustmaps.engine.device import describe_environment, resolve_device
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import check_values, modes_restored
+from robustmaps.engine.modes import check_values, modes_restored, set_evaluating
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.training._forms import Forms, kept_forms
@@ -61,7 +61,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     forms: Forms | None = None,
 ) -> FitResult:
-    """Train a network in place; it ends with the weights of the best epoch.
+    """Train a network in place; it ends with the weights of the best epoch, in evaluation mode.
 
     The best epoch has the highest accuracy on the validation images, under the validation attack if there is one; the
     earliest wins a tie. Without validation images it is the last. The test images are never used.
@@ -144,6 +144,8 @@ def fit(
         model.load_state_dict(loop.best_weights)
         if folder is not None:
             folder.log_finish(loop.state.best_epoch, chosen=is_chosen(loop.state.history))
+    # In training mode batch-norms would predict a single image from its own statistics.
+    set_evaluating(model)
     return FitResult(
         tuple(loop.state.history),
         loop.state.best_epoch,

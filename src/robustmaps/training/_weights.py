@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from robustmaps.engine.checked import CHECKSUM, checksum, compare_checksums, take_checksum
@@ -17,6 +18,11 @@ from robustmaps.engine.files import atomic
 from robustmaps.engine.reading.binary import read_whole
 from robustmaps.engine.reading.plain import loads
 
+DESCRIPTION = "robustmaps"
+"""The key of a weights file's header under which the network and its data are described."""
+ENLARGED = "enlarged_by_robustmaps"
+"""An empty tensor in the weights of enlarged networks, which no network has: PyTorch then refuses to load them into the
+plain network, in which the same names and shapes compute something else."""
 _ABOUT = "__metadata__"
 _MEND = (
     "restore it from a copy or make it again (a run's weights: delete the file and resume the run); if it was changed "
@@ -66,13 +72,26 @@ def _check_tensors(weights: Mapping[str, object]) -> None:
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], description: Mapping[str, str]) -> None:
     """Write a state dict as safetensors, atomically, with a description and a checksum in the file's header.
 
+    Those of an enlarged network get the tensor `ENLARGED`, so that nobody takes them for the plain network's.
+
     Raises:
         InputError: an entry is not a tensor.
     """
     _check_tensors(weights)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    if enlargements(description):
+        plain[ENLARGED] = torch.empty(0)
     with atomic(path) as file:
         file.write(_checked(safetensors.torch.save(plain, metadata=dict(description))))
+
+
+def enlargements(description: Mapping[str, str]) -> list[Any]:
+    """What was changed on the network that a header describes, as `networks.OpenedNetwork.describe` has it."""
+    try:
+        found = loads(description.get(DESCRIPTION, "{}")).get("enlarge", [])
+    except (ValueError, AttributeError):  # nothing that this package wrote
+        return []
+    return found if isinstance(found, list) else []
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -104,6 +123,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], bytes]:
         header, contents = _parts(data)
     except Exception as error:  # the library raises many types for types and shapes that it does not know
         raise InputError(f"{path}: can't be read as safetensors ({error})") from error
+    tensors.pop(ENLARGED, None)
     description = header.pop(_ABOUT, None) or {}
     written = take_checksum(description)
     if written is not None:

@@ -38,12 +38,14 @@ class Sources:
         recipe: the name of a recipe.
         init_from: the weights to begin with.
         protocol: the protocol of publication.
+        data: the images.
     """
 
     config: Path | None = None
     recipe: str | None = None
     init_from: str | None = None
     protocol: str | None = None
+    data: str | None = None
 
 
 def begin(sources: Sources, base: RunConfig) -> Begun:

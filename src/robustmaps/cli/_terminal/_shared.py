@@ -33,20 +33,11 @@ def open_given(given: "TrainedNetwork", data: str | None) -> "Checkpoint":
     Raises:
         InputError: none or two are given, or what is given can't be opened.
     """
-    from robustmaps.networks import open_checkpoint, open_network
-    from robustmaps.training import RUN_WEIGHTS
+    from robustmaps.networks import open_trained
 
-    model = given.model
-    if model is None:
+    if given.model is None:
         raise InputError("expected a run folder, or a network such as resnet18 or MODULE:FUNCTION with --data")
-    if Path(model).exists() or ("/" in model and ":" not in model):
-        for option, value in (("--strides", given.strides), ("--enlarge", given.enlarge)):
-            if value is not None:
-                raise InputError(f"{option} {value}: {model} is trained as it is; leave {option} out")
-        return open_checkpoint(model, given.weights or RUN_WEIGHTS[0], classes=given.classes)
-    checkpoint = open_network(
-        model, given.weights, strides=given.strides, enlarge=given.enlarge, data=data, classes=given.classes
-    )
+    checkpoint = open_trained(**{**vars(given), "model": given.model}, data=data)
     for note in checkpoint.notes:
         tell(f"{given.weights}: {note}")
     return checkpoint

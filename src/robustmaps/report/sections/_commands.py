@@ -31,24 +31,27 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
     """
     lines = []
     for run, evaluation in zip(runs, evaluations, strict=True):
-        lines.append(
-            shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN, *permission(run))
-        )
-        # Training names the folder after the configuration, whatever its name here.
-        again, curves = AGAIN / run.config.name, curve_radii(run)
+        again, curves = run.folder, curve_radii(run)
+        if run.status != "evaluated":
+            lines.append(
+                shell("robustmaps", "train", "--config", run.folder / "config.yaml", "--out", AGAIN, *permission(run))
+            )
+            # Training names the folder after the configuration, whatever its name here.
+            again = AGAIN / run.config.name
         mine = sorted(run.evaluations.items(), key=lambda item: item[1] is not evaluation)
         lines += dict.fromkeys(evaluate_command(again, run, one, _radii(one, name, run, curves)) for name, one in mine)
     plan = folder / "study.yaml"
     if plan.is_file():
         lines.append("# or the whole study:")
         lines.append(shell("robustmaps", "sweep", plan, "--out", AGAIN, *permission(*runs)))
-    return [*lines, shell("robustmaps", "report", AGAIN, *permission(*runs))]
+    trained = any(run.status != "evaluated" for run in runs)
+    return [*lines, shell("robustmaps", "report", AGAIN if trained else folder, *permission(*runs))]
 
 
 def curve_radii(run: RunRecord) -> dict[str, tuple[float, ...]]:
     """By the name of an evaluation the radii of its curve: each goes on with the images that the smaller one left."""
     found: dict[str, tuple[float, ...]] = {}
-    for path in sorted((run.folder / "evaluation").rglob("curve-*.json")):
+    for path in sorted(run.results.rglob("curve-*.json")):
         try:
             curve = declared(_Curve, read_json(path))
         except (OSError, ValueError):  # damaged, as lists of runs tell

@@ -47,7 +47,7 @@ def _diagnoses(material: Material) -> list[tuple[Variant, RunRecord, list[dict[s
         (variant, run, _diagnosis(run.folder, path))
         for variant in material.study.variants
         for run in variant.runs
-        for path in sorted((run.folder / "evaluation").glob("diagnosis-*.json"))
+        for path in sorted(run.results.glob("diagnosis-*.json"))
     ]
 
 

@@ -89,7 +89,7 @@ def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
         *gains,
         *((_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3),
         _map(cost.map_size if cost else None),
-        Cell(f"{seconds:.3g}", seconds),
+        Cell(f"{seconds:.3g}", seconds) if any(run.history for run in variant.runs) else NONE,
     )
 
 

@@ -18,7 +18,7 @@ from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.text import shell
 from robustmaps.engine.view import plain_view
 from robustmaps.figures import png_of_change, png_of_image, png_of_map
-from robustmaps.networks import open_checkpoint
+from robustmaps.networks import open_evaluated
 from robustmaps.report._blocks import Block, Gallery, Missing, Text, Tile
 from robustmaps.report.charts._depth import DepthSeries, depth_chart
 from robustmaps.report.sections._commands import permission
@@ -104,13 +104,13 @@ def _drawn(material: Material) -> _Pictures | str:
 
 
 def _finished(variant: Variant) -> RunRecord | None:
-    return next((run for run in variant.runs if run.status == "finished"), None)
+    return next((run for run in variant.runs if run.status in ("finished", "evaluated")), None)
 
 
 def _draw(
     runs: Sequence[tuple[str, Path]], data: Dataset, tints: Mapping[str, int], device: str, watcher: Watcher
 ) -> _Pictures:
-    checkpoints = [(name, open_checkpoint(path)) for name, path in runs]
+    checkpoints = [(name, open_evaluated(path)) for name, path in runs]
     at = resolve_device(device)
     # The budget of the last for all, so that they can be compared.
     norm, eps = checkpoints[-1][1].norm, checkpoints[-1][1].eps

@@ -18,15 +18,13 @@ def repeating(material: Material) -> list[Block]:
     """The configuration, the commands and the environment."""
     study = material.study
     run = study.best.runs[0]
-    blocks: list[Block] = [
-        Text("Repeat a run from its configuration; on a CPU with the same versions, the weights are identical."),
-        Code("Commands", _commands(study)),
-        Code(
-            f"Configuration of {study.best.name}, seed {run.config.training.seed}",
-            write_config(run.config),
-            folded=True,
-        ),
-    ]
+    blocks: list[Block] = [Code("Commands", _commands(study))]
+    if run.status != "evaluated":
+        blocks.insert(
+            0, Text("Repeat a run from its configuration; on a CPU with the same versions, the weights are identical.")
+        )
+        title = f"Configuration of {study.best.name}, seed {run.config.training.seed}"
+        blocks.append(Code(title, write_config(run.config), folded=True))
     try:
         text = study_text(study.folder)
     except InputError as error:

@@ -33,6 +33,8 @@ def training(material: Material) -> list[Block]:
                 curves.append(curve)
     falls, sentence = _overfitting(study.variants)
     if not curves:
+        if all(run.status == "evaluated" for run in study.runs):
+            return []
         run = material.study.runs[0]
         command = shell("robustmaps", "train", "--resume", run.folder, *permission(run))
         return [Missing("No epoch has been finished yet. To continue a run:", command)]

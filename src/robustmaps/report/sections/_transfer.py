@@ -83,7 +83,7 @@ def _read(material: Material) -> list[tuple[str, _Matrix] | str]:
     return [
         _matrix(run.folder, path)
         for run in material.study.runs
-        for path in sorted((run.folder / "evaluation").glob("transfer-of-*.json"))
+        for path in sorted(run.results.glob("transfer-of-*.json"))
     ]
 
 

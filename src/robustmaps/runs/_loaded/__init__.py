@@ -1,0 +1,1 @@
+"""Networks and results by what a user calls them."""
