@@ -36,7 +36,7 @@ class Arguments:
 
     Attributes:
         model: name of a network, e.g. resnet8
-        budget: what the training of one network may cost: 4x the given one, operations (1e15flop) or a time (2h)
+        budget: cost of training one network: 4x the given training, operations (1e15flop) or a time (2h)
         upsamples: factors of upsampling to try, with commas
         networks: other networks to try, with commas, such as a deeper one
         seeds: seeds of every way that is confirmed

@@ -5,16 +5,7 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.studies._advice import (
-        Advice,
-        AdvicePlan,
-        Confirmed,
-        TrainingBudget,
-        Way,
-        advice_table,
-        advise,
-        plan_advice,
-    )
+    from robustmaps.studies._advice import Advice, Confirmed, advice_table, advise
     from robustmaps.studies._candidates import Candidate, find_candidates, within
     from robustmaps.studies._configurations import Variant, bounded, by_yardstick, family, only_enlarged
     from robustmaps.studies._corrupted import corrupted_test_images
@@ -28,6 +19,7 @@ if TYPE_CHECKING:
     from robustmaps.studies._sweep import RunsFailed, SweepResult, claim_study, sweep
     from robustmaps.studies._theory import TheoryResult, theory
     from robustmaps.studies._two_runs import ComparedRuns, compare_runs
+    from robustmaps.studies._ways import AdvicePlan, TrainingBudget, Way, plan_advice
 
 __all__ = [
     "Advice",

@@ -2,156 +2,29 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import yaml
 
 from robustmaps.config import (
     AttackConfig,
     EvaluationConfig,
-    ModelConfig,
-    Point,
-    RunConfig,
-    Study,
-    to_mapping,
 )
-from robustmaps.data import Dataset
-from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import check_at_least, check_whole, counted, human, parse_number
+from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation import Comparison, Evaluation, compare_all, over_seeds
 from robustmaps.figures import plot_lines
 from robustmaps.networks import Resolver
 from robustmaps.runs import read_run
-from robustmaps.studies._candidates import Candidate, enlarged, within
 from robustmaps.studies._configurations import bounded
-from robustmaps.studies._costs import RunEstimate
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 from robustmaps.studies._progress import SweepState
 from robustmaps.studies._sweep import RunsFailed, sweep
+from robustmaps.studies._ways import AdvicePlan, Way, shortened, study_of
 from robustmaps.training import RunFolder
-
-_SCREENED = 1 / 3  # of the budget, for every way; the most promising ones get all of it
-_TOLERANCE = 1.05  # how far whole epochs may exceed the budget
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_OF_FLOP = {"flop": 1.0, "gflop": 1e9, "tflop": 1e12, "pflop": 1e15}
-
-
-@dataclass(frozen=True)
-class TrainingBudget:
-    """What the training of one network may cost.
-
-    Attributes:
-        amount: how much.
-        unit: ``x``: times the given training; ``flop``: operations; ``s``: seconds on this machine.
-    """
-
-    amount: float
-    unit: Literal["x", "flop", "s"]
-
-    @classmethod
-    def of(cls, text: str) -> "TrainingBudget":
-        """Read a budget.
-
-        >>> TrainingBudget.of("2h")
-        TrainingBudget(amount=7200.0, unit='s')
-        >>> TrainingBudget.of("1e15flop").unit, TrainingBudget.of("4x").unit
-        ('flop', 'x')
-
-        Raises:
-            InputError: it is neither a multiple, nor operations, nor a time.
-        """
-        low = text.strip().lower()
-        scales = {**{name: (scale, "flop") for name, scale in _OF_FLOP.items()}, "x": (1.0, "x")}
-        scales |= {name: (scale, "s") for name, scale in _SECONDS.items()}
-        for name in sorted(scales, key=len, reverse=True):
-            if low.endswith(name):
-                scale, unit = scales[name]
-                amount = parse_number(low.removesuffix(name).strip(), "budget") * scale
-                check_at_least("budget", amount, 0, exclusive=True)
-                return cls(amount, unit)  # type: ignore[arg-type]
-        raise InputError(
-            f"budget={text!r}: expected a multiple of the given training such as 4x, operations such as 1e15flop, or a "
-            "time such as 2h or 30min"
-        )
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way of spending the budget.
-
-    Attributes:
-        name: what is done.
-        config: the configuration to train, with its epochs.
-        relative: the cost of an epoch, relative to one of the given network.
-        spent: the cost of its training, as a multiple of the given training.
-    """
-
-    name: str
-    config: RunConfig
-    relative: float
-    spent: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        epochs = self.config.training.epochs
-        return {"name": self.name, "epochs": epochs, "relative_cost": self.relative, "spent": self.spent}
-
-
-GIVEN, LONGER = "as given", "longer"
-
-
-@dataclass(frozen=True)
-class AdvicePlan:
-    """What `advise` is going to do.
-
-    Attributes:
-        ways: the given training, training it for longer, and the others; all but the first spend the budget.
-        times: the budget, as a multiple of the given training.
-        training_flops: operations of the given training.
-        screening: the study that finds the most promising ways, on validation images.
-        out: the folder.
-        seeds: of each way that is confirmed.
-        finalists: how many ways are confirmed beside training longer.
-        samples: how many test images judge; all where None.
-        validation: the number of validation images.
-    """
-
-    ways: tuple[Way, ...]
-    times: float
-    training_flops: float
-    screening: SweepPlan
-    out: Path
-    seeds: int
-    finalists: int
-    samples: int | None
-    validation: int
-
-    @property
-    def others(self) -> tuple[Way, ...]:
-        """The ways beside training for longer."""
-        return self.ways[2:]
-
-    @property
-    def total(self) -> float:
-        """Training for the whole advice, as a multiple of the given one; at most, since finalists are not known."""
-        screened = sum(_shortened(way).spent for way in self.ways[1:])
-        dearest = sorted((way.spent for way in self.others), reverse=True)[: self.finalists]
-        return screened + self.seeds * (self.ways[0].spent + self.ways[1].spent + sum(dearest))
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "budget": {"times": self.times, "training_flops": self.times * self.training_flops},
-            "ways": [way.to_dict() for way in self.ways],
-            "total": self.total,
-            "screening": self.screening.to_dict(),
-        }
 
 
 @dataclass(frozen=True)
@@ -283,69 +156,6 @@ class Advice:
         }
 
 
-def plan_advice(
-    base: RunConfig,
-    data: Dataset,
-    out: str | Path,
-    *,
-    budget: TrainingBudget,
-    upsamples: Sequence[float] = (1.0, 2.0),
-    networks: Sequence[str] = (),
-    seeds: int = 5,
-    finalists: int = 2,
-    samples: int | None = None,
-    jobs: int | None = None,
-    resolver: Resolver | None = None,
-) -> AdvicePlan:
-    """Plan how to find what to spend a budget on; trains nothing and writes nothing.
-
-    Each way gets as many epochs as the budget pays for, in whole epochs that exceed it by at most 5 %: enlarging a
-    network four times leaves it a quarter of the epochs that training longer gets.
-
-    Args:
-        base: the training to improve on, with its epochs.
-        data: its images; validation images are needed.
-        out: the folder for the runs, ``advice.json`` and ``advice.png``.
-        budget: what the training of one network may cost.
-        upsamples: factors of upsampling to try, with every enlargement by strides.
-        networks: other networks to try, by name, such as a deeper one.
-        seeds: of each way that is confirmed.
-        finalists: how many ways are confirmed beside training longer.
-        samples: how many test images judge; all where None.
-        jobs: runs at once; as for `plan_sweep` where None.
-        resolver: the resolver that completed the configuration.
-
-    Raises:
-        InputError: a value is out of range, the budget does not pay for one more epoch, or nothing could be enlarged.
-    """
-    check_whole("seeds", seeds, 3)  # Student's interval of two says nothing
-    check_whole("finalists", finalists, 1)
-    if len(data.validation) == 0:
-        raise InputError(f"{data.name}: advise chooses by validation images; set validation above 0")
-    resolver, folder = resolver or Resolver(), Path(out)
-    run = resolver.resolve(base)
-    given = run.config
-    estimate = _given_estimate(given, folder, jobs, resolver)
-    times = _times(budget, estimate)
-    if int(times * given.training.epochs) <= given.training.epochs:
-        raise InputError(
-            f"budget: {times:.2f} x the training of {counted(given.training.epochs, 'epoch')} does not pay for one "
-            "epoch more; give a larger one, or fewer epochs"
-        )
-    others = [replace(given, model=ModelConfig(model=name)) for name in networks]
-    configs = [given, *enlarged(given, data, budget=times, upsamples=upsamples, resolver=resolver), *others]
-    measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
-    found = within(configs, data, budget=times, measure=measure, resolver=resolver)
-    ways = _ways(found, times)
-    screening = _study(
-        [_shortened(way) for way in ways[1:]], 1, EvaluationConfig(AttackConfig("a3"), split="validation"), "screening"
-    )
-    plan = plan_sweep(screening, folder / "screening", jobs=jobs, resolver=resolver)
-    return AdvicePlan(
-        tuple(ways), times, estimate.training_flops, plan, folder, seeds, finalists, samples, len(data.validation)
-    )
-
-
 def advise(
     plan: AdvicePlan,
     *,
@@ -376,11 +186,11 @@ def advise(
     claim(path, ours=json_with("budget", "sentence", "ways"))
     claim(plan.out / "advice.png", ours=lambda _: path.exists())
     _made(plan.screening, watcher, should_stop)
-    screened = {way.name: _evaluations(plan.screening, _shortened(way))[1][0].robust_accuracy for way in plan.ways[1:]}
+    screened = {way.name: _evaluations(plan.screening, shortened(way))[1][0].robust_accuracy for way in plan.ways[1:]}
     best = sorted(plan.others, key=lambda way: -screened[way.name].value)[: plan.finalists]
     finals = (plan.ways[0], plan.ways[1], *best)
     judged = EvaluationConfig(AttackConfig("a3"), samples=plan.samples)
-    study = _study(finals, plan.seeds, judged, "confirmed")
+    study = study_of(finals, plan.seeds, judged, "confirmed")
     confirming = plan_sweep(study, plan.out / "confirmed", jobs=jobs, resolver=resolver)
     _made(confirming, watcher, should_stop)
     confirmed = tuple(Confirmed(way, *_evaluations(confirming, way)) for way in finals)
@@ -399,79 +209,6 @@ def advise(
     return advice
 
 
-def _given_estimate(given: RunConfig, out: Path, jobs: int | None, resolver: Resolver) -> RunEstimate:
-    """The cost of the given training."""
-    point = Point(given, {})
-    study = Study("given", "", (), (point,), (EvaluationConfig(AttackConfig("fgsm")),))
-    return plan_sweep(study, out / "given", jobs=jobs, resolver=resolver).runs[0].estimate
-
-
-def _times(budget: TrainingBudget, given: RunEstimate) -> float:
-    """The budget as a multiple of the given training."""
-    if budget.unit == "x":
-        return budget.amount
-    if budget.unit == "flop":
-        return budget.amount / given.training_flops
-    if given.seconds_per_flop is None:
-        raise InputError("budget: the time of training could not be measured here; give a multiple such as 4x")
-    return budget.amount / (given.start_s + given.training_flops * given.seconds_per_flop)
-
-
-def _ways(candidates: Sequence[Candidate], times: float) -> list[Way]:
-    """The given training, the same for longer, and each other candidate for as long as the budget lasts."""
-    given, *others = candidates
-    epochs = given.config.training.epochs
-
-    def way(name: str, candidate: Candidate, count: int) -> Way:
-        config = replace(candidate.config, training=replace(candidate.config.training, epochs=count))
-        title = f"{name}, {counted(count, 'epoch')}"
-        return Way(title, config, candidate.relative, candidate.relative * count / epochs)
-
-    ways = [way(GIVEN, given, epochs), way(LONGER, given, int(times * epochs))]
-    for one in others:
-        count = round(times * epochs / one.relative)
-        if one.relative * count > _TOLERANCE * times * epochs:
-            count -= 1
-        if count:
-            ways.append(way(one.title, one, count))
-    return ways
-
-
-def _shortened(way: Way) -> Way:
-    """The way with a third of its epochs, and the same schedule over them."""
-    epochs = way.config.training.epochs
-    count = max(1, round(_SCREENED * epochs))
-    config = replace(way.config, training=replace(way.config.training, epochs=count))
-    return replace(way, config=config, spent=way.spent * count / epochs)
-
-
-def _study(ways: Sequence[Way], seeds: int, evaluation: EvaluationConfig, name: str) -> Study:
-    """The study that trains these ways; its file can be swept and reported like any other."""
-    flat, usual = [to_mapping(way.config) for way in ways], to_mapping(RunConfig())
-    differ = [key for key in flat[0] if len({repr(values[key]) for values in flat}) > 1]
-    fixed = {
-        key: value for key, value in flat[0].items() if key not in differ and value != usual[key] and key != "seed"
-    }
-    first = ways[0].config.training.seed
-    values = {
-        "axes": {
-            "way": [{key: values[key] for key in differ} for values in flat],
-            "seed": list(range(first, first + seeds)),
-        },
-        "fixed": fixed,
-        "evaluation": {key: value for key, value in evaluation.to_dict().items() if value is not None},
-    }
-    text = yaml.safe_dump(values, sort_keys=False)
-    points = [
-        Point(
-            replace(way.config, training=replace(way.config.training, seed=seed)),
-            {**{key: values[key] for key in differ}, "seed": seed},
-        )
-        for (way, values), seed in product(zip(ways, flat, strict=True), range(first, first + seeds))
-    ]
-    return Study(name, text, (*differ, "seed"), tuple(points), (evaluation,))
-
-
 def _made(plan: SweepPlan, watcher: Callable[[SweepState], None], should_stop: Callable[[], bool]) -> None:
     result = sweep(plan, watcher=watcher, should_stop=should_stop)
     if result.failed:
@@ -487,7 +224,7 @@ def _evaluations(plan: SweepPlan, way: Way) -> tuple[tuple[Path, ...], tuple[Eva
     return folders, tuple(next(iter(read_run(folder).evaluations.values())) for folder in folders)
 
 
-def advice_table(advice: Advice) -> list[tuple[str, ...]]:
+def advice_table(advice: Advice) -> Sequence[tuple[str, ...]]:
     """A row per way: name, epochs, cost, accuracy on validation images, on test images, and against training longer."""
     of = {one.way.name: one for one in advice.confirmed}
     longer = advice.confirmed[1].way.name
