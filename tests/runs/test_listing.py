@@ -147,6 +147,21 @@ def test_configurations_over_seeds_and_in_words(records):
     assert json.loads(json.dumps(found.to_dict()))["sentences"] == [sentence]
 
 
+def test_statistics_in_a_notebook_and_in_pandas(records):
+    pytest.importorskip("pandas")
+    found = statistics_of(records)
+    frame = found.to_pandas().set_index("configuration")
+    assert list(frame.index) == [each.name for each in found.variants]
+    row = frame.loc["resnet8 112"]
+    assert (row["robust"], row["seeds"]) == (pytest.approx(0.63), 2)
+    assert row["robust_low"] < 0.63 < row["robust_high"]
+    assert frame.loc["resnet8 111"].isna()["robust"]  # not evaluated
+    assert "3 configurations, 5 runs, best resnet8 112: 63.0 %" in repr(found)
+    page = found._repr_html_()
+    assert page.count("<tr>") == 4
+    assert "<td>resnet8 112</td><td>2</td>" in page
+
+
 def test_what_was_not_evaluated_alike_is_not_compared(tmp_path):
     made = [
         record(tmp_path, "122", 0, {"pgd": evaluation([True, False])}),

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import counted
+from robustmaps.engine.text import visible
 from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.runs import RunRecord, Yardstick
 from robustmaps.studies._configurations import (
@@ -145,6 +149,51 @@ class Statistics:
         if len({tuple(variant.evaluated) for variant in self.compared}) > 1:
             notes.append("configurations have different seeds; each pair is compared over its common seeds")
         return tuple(notes)
+
+    def __repr__(self) -> str:
+        counts = f"{counted(len(self.variants), 'configuration')}, {counted(len(self.runs), 'run')}"
+        best = f", best {self.best.name}: {self.best.robust} robust" if self.compared else ""
+        return f"Statistics({self.folder}: {counts}{best})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = [
+            [variant.name, str(len(variant.seeds)), *(str(one) if one is not None else "" for one in figures)]
+            for variant in self.variants
+            for figures in [(variant.clean, variant.robust) if variant.evaluated else (None, None)]
+        ]
+        lines = [["configuration", "seeds", "clean [95 %]", "robust [95 %]"], *rows]
+        cells = [
+            "".join(f"<{tag}>{escape(visible(text))}</{tag}>" for text in line)
+            for line, tag in zip(lines, ["th", *["td"] * len(rows)], strict=True)
+        ]
+        caption = "" if self.yardstick is None else f"<caption>{escape(visible(self.yardstick.text))}</caption>"
+        return f"<table>{caption}{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with a row per configuration and columns for the bounds of every interval.
+
+        Shares are in [0, 1]; what was not evaluated or not measured is missing.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise InputError("to_pandas: needs pandas; pip install pandas") from None
+        rows = []
+        for variant in self.variants:
+            row: dict[str, Any] = {"configuration": variant.name, "seeds": len(variant.seeds)}
+            if variant.evaluated:
+                for name, one, deviation in zip(
+                    ("clean", "robust"), (variant.clean, variant.robust), variant.deviations, strict=True
+                ):
+                    row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_sd": deviation}
+            if variant.cost is not None:
+                row |= {"flops": variant.cost.flops, "parameters": variant.cost.parameters}
+            rows.append(row)
+        return pd.DataFrame(rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As a dictionary for JSON."""
