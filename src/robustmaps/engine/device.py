@@ -1,10 +1,8 @@
-"""The machine: devices and their precisions, its description, its cache, and whether its memory ran out."""
+"""The machine: devices and their precisions, its description, and whether its memory ran out."""
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -126,8 +124,3 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
         "device": device_name(device),
         "threads": torch.get_num_threads(),
     }
-
-
-def cache_root(cache_dir: Path | None = None) -> Path:
-    """The given folder, or ``$ROBUSTMAPS_CACHE``, or ``~/.cache/robustmaps``."""
-    return Path(cache_dir or os.environ.get("ROBUSTMAPS_CACHE") or "~/.cache/robustmaps").expanduser()
