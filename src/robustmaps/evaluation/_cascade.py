@@ -47,7 +47,7 @@ class _Attacked:
     fallen: list[bool]
     distances: list[float]
     undecided: list[bool]
-    sizes: list[list[float]]
+    sizes: list[tuple[float, float, float]]
     images: dict[int, Tensor]
     passes: Passes
     mended: int
@@ -191,7 +191,8 @@ class Cascade:
                 )
         # Read at once: each value by itself would make a GPU wait.
         fallen, distances, nameless = broken.tolist(), distance.tolist(), odd.tolist()
-        sizes = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
+        each = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
+        sizes = [(linf, l2, l1) for linf, l2, l1 in each]
         wrong = [self.found.verdicts[row] == WRONG for row in rows]
         fallen = [broken and not before for broken, before in zip(fallen, wrong, strict=True)]
         images = {
@@ -214,7 +215,7 @@ class Cascade:
                 self.found.undecided += attacked.undecided[index]
                 self.found.verdicts[row], self.found.distances[row] = stage.name, attacked.distances[index]
                 if self.found.perturbations is not None:
-                    self.found.perturbations[row] = tuple(attacked.sizes[index])
+                    self.found.perturbations[row] = attacked.sizes[index]
             if self.adversarials is not None and index in attacked.images:
                 self.adversarials[row] = attacked.images[index]
                 self.found.images[str(row)] = image_checksum(self.adversarials[row])
