@@ -16,6 +16,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.ranks.joining import joined
 from tests.helpers.ranks import APART, finish, start
 
+DOCS = Path(__file__).parents[2] / "docs"
 TRAIN = (
     "robustmaps",
     "train",
@@ -46,11 +47,14 @@ def test_a_hung_and_a_killed_rank_end_the_run_which_goes_on_with_two_and_with_on
         folder = begun(tmp_path, processes, number + 1)
         os.kill(processes[1].pid, hurt)
         began = time.monotonic()
-        _, told = processes[0].communicate(timeout=15)
+        try:
+            _, told = processes[0].communicate(timeout=15)
+        finally:
+            processes[1].kill()
+            processes[1].communicate()
         assert time.monotonic() - began < 10
         assert processes[0].returncode == 1
         assert "rank 0: lost another rank" in told
-        finish(processes)
     ((code, printed, told),) = finish(start(1, train))
     assert code == 0, told
     assert "Best epoch" in printed
@@ -95,8 +99,9 @@ def test_bad_input_of_ranks(tmp_path: Path) -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_shared_verdicts_and_images_are_those_of_one_process(tmp_path: Path) -> None:
-    """AutoAttack at two budgets; the killed evaluation goes on with another number of processes."""
+    """A curve of two budgets; the killed evaluation goes on with another number of processes."""
     ((code, _, told),) = finish(start(1, [*TRAIN, "--epochs", "1", "--out", str(tmp_path / "one")]))
     assert code == 0, told
     shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -104,14 +109,15 @@ def test_shared_verdicts_and_images_are_those_of_one_process(tmp_path: Path) -> 
     found = {}
     for name, sizes in (("one", (1,)), ("two", (2,)), ("killed", (2, 1))):
         (run,) = (tmp_path / name).iterdir()
-        options = ["--attack", "autoattack", "--eps", "4/255,8/255", "--samples", "24", "--batch-size", "5"]
+        options = ["--attack", "pgd", "--eps", "4/255,8/255", "--restarts", "2", "--samples", "24", "--batch-size", "5"]
         for number, size in enumerate(sizes, 1):
             processes = start(size, ["robustmaps", "evaluate", str(run), *options, "--save-adversarials"])
             if number < len(sizes):
-                while not list(run.glob("evaluation/*/state.json")):
-                    time.sleep(0.05)
+                while not list(run.glob("evaluation/*/state.json")) and processes[0].poll() is None:
+                    time.sleep(0.02)
                 for process in processes:
                     process.kill()
+                    process.communicate()
             else:
                 for code, _, told in finish(processes):
                     assert code == 0, told
@@ -121,3 +127,11 @@ def test_shared_verdicts_and_images_are_those_of_one_process(tmp_path: Path) -> 
         found[name] = kept, [file.name for file in files], [f.read_bytes() for f in files if f.suffix == ".safetensors"]
     assert found["one"] == found["two"] == found["killed"]
     assert len(found["one"][2]) == 2
+
+
+def test_the_slurm_recipe_is_correct_bash(tmp_path: Path) -> None:
+    recipe = (DOCS / "cluster.md").read_text().partition("```sh\n")[2].partition("```")[0]
+    assert recipe.startswith("#!/usr/bin/env bash\n#SBATCH")
+    file = tmp_path / "robustmaps.sbatch"
+    file.write_text(recipe)
+    subprocess.run(["bash", "-n", file], check=True)
