@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -125,17 +126,20 @@ def _run_verb(verb: str, rest: list[str]) -> None:
         module.run(rest)
 
 
+class _Nowhere(io.StringIO):
+    """Forgets what is printed."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 @contextlib.contextmanager
 def _heard() -> Iterator[None]:
     """Only rank 0 prints results and progress."""
     if ranks.is_main():
         yield
         return
-    with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
+    with contextlib.redirect_stdout(_Nowhere()), contextlib.redirect_stderr(_Nowhere()):
         yield
 
 
