@@ -1,7 +1,11 @@
 """Norms, balls and steps of batches (N, C, H, W), sample by sample."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from robustmaps.engine.ranks.sharing import by_image
 
 # Below this length a float32 vector has no direction; such samples get no step instead of NaN.
 _TINY = 1e-12
@@ -47,19 +51,23 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
 def uniform_in_ball(like: Tensor, eps: float, norm: str, generator: torch.Generator | None) -> Tensor:
     """Perturbations drawn uniformly from the ball of radius ``eps``, in the shape of ``like``."""
     if norm == "linf":
-        return torch.empty_like(like).uniform_(-eps, eps, generator=generator)
-    direction = torch.empty_like(like).normal_(generator=generator)
+        return by_image(like, lambda whole: torch.empty_like(whole).uniform_(-eps, eps, generator=generator), generator)
+    direction = by_image(like, lambda whole: torch.empty_like(whole).normal_(generator=generator), generator)
     dimensions = direction[0].numel()
-    radius = torch.rand(len(like), device=like.device, dtype=like.dtype, generator=generator) ** (1 / dimensions)
+    kind: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+    radius = by_image(like[:, 0, 0, 0], lambda whole: torch.rand(whole.shape, **kind, generator=generator), generator)
+    radius = radius ** (1 / dimensions)
     return direction * per_image(eps * radius / norms(direction, "l2").clamp(min=_TINY))
 
 
 def on_sphere(like: Tensor, eps: float, norm: str, generator: torch.Generator | None) -> Tensor:
     """Random perturbations of norm ``eps``: uniform noise for l_inf, Gaussian for l2 and l1."""
     if norm == "linf":
-        noise = torch.empty_like(like).uniform_(-1.0, 1.0, generator=generator)
+        noise = by_image(
+            like, lambda whole: torch.empty_like(whole).uniform_(-1.0, 1.0, generator=generator), generator
+        )
     else:
-        noise = torch.empty_like(like).normal_(generator=generator)
+        noise = by_image(like, lambda whole: torch.empty_like(whole).normal_(generator=generator), generator)
     return noise * per_image(eps / norms(noise, norm).clamp(min=_TINY))
 
 

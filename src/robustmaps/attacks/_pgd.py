@@ -14,6 +14,7 @@ from robustmaps.attacks._registry import GRADIENT, AttackRow
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import is_right
 from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
+from robustmaps.engine.ranks.sharing import by_image
 from robustmaps.engine.view import AttackView, plain_view
 
 Start = Literal["uniform", "normal", "none"]
@@ -167,7 +168,11 @@ class PGD:
         if self.start == "none":
             return x.clone()
         if self.start == "normal":
-            noise = torch.empty_like(x).normal_(std=_NORMAL_START_STD, generator=generator)
+            noise = by_image(
+                x,
+                lambda whole: torch.empty_like(whole).normal_(std=_NORMAL_START_STD, generator=generator),
+                generator,
+            )
         else:
             noise = uniform_in_ball(x, self.eps, self.norm, generator)
         return project(x + noise, x, self.eps, self.norm)
@@ -175,7 +180,9 @@ class PGD:
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
         if not self.step_noise:
             return None
-        return torch.empty_like(x).uniform_(0.0, self.step_noise, generator=generator)
+        return by_image(
+            x, lambda whole: torch.empty_like(whole).uniform_(0.0, self.step_noise, generator=generator), generator
+        )
 
     def _direction(self, gradient: Tensor, noise: Tensor | None) -> Tensor:
         direction = steepest(gradient, self.norm)
@@ -237,6 +244,8 @@ class PGD:
                 result[rows[ends]] = current[ends]
                 finished[rows[ends]] = True
                 if bool(finished.all()):
+                    for _ in range(done + 1, self.steps):  # others may go on, and draw the same afterwards
+                        self._noise(x, generator)
                     return result, wrong_steps > self.tau
                 if not whole:
                     left = (~ends).nonzero().squeeze(1)

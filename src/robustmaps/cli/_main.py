@@ -3,20 +3,28 @@
 import contextlib
 import errno
 import importlib
+import io
+import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from robustmaps._version import __version__
 from robustmaps.cli._terminal import _code
 from robustmaps.cli._terminal._streams import Warned, finish_output, steady_streams, stop_signals
+from robustmaps.engine import ranks
 from robustmaps.engine.errors import DiskFull, InputError, Interrupted, unknown
-from robustmaps.engine.text import visible
+from robustmaps.engine.ranks.agreeing import compare
+from robustmaps.engine.ranks.joining import joined
+from robustmaps.engine.text import shell, visible
 from robustmaps.engine.trust import trusting
 from robustmaps.engine.writing.temporaries import why_full
+
+SHARED = ("train", "evaluate", "diagnose")
+"""The verbs whose work processes started by torchrun share."""
 
 OK, FAILURE, BAD_INPUT = 0, 1, 2
 
@@ -101,11 +109,39 @@ def _run(arguments: list[str]) -> int:
     verb, *rest = arguments
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
+    with joined():
+        _run_verb(verb, rest)
+    return OK
+
+
+def _run_verb(verb: str, rest: list[str]) -> None:
+    if ranks.size() > 1:
+        if verb not in SHARED:
+            raise InputError(f"{verb}: can't be shared by {ranks.size()} processes, only {', '.join(SHARED)} can")
+        compare("command line or version", {"command": shell(verb, *rest), "robustmaps": __version__})
+        if not ranks.is_main():
+            warnings.simplefilter("ignore")
     module = importlib.import_module(f"robustmaps.cli._{verb}")
     rest, trust = _code.split(verb, rest)
-    with trusting(trust):
+    with trusting(trust), _heard():
         module.run(rest)
-    return OK
+
+
+class _Nowhere(io.StringIO):
+    """Forgets what is printed."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Only rank 0 prints results and progress."""
+    if ranks.is_main():
+        yield
+        return
+    with contextlib.redirect_stdout(_Nowhere()), contextlib.redirect_stderr(_Nowhere()):
+        yield
 
 
 def _usage() -> str:
@@ -125,7 +161,9 @@ def _usage() -> str:
 
 
 def _say(message: str, code: int) -> int:
-    print(visible(f"robustmaps: {message}"), file=sys.stderr)
+    number = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+    who = "robustmaps" if number == "0" else f"robustmaps: rank {number}"
+    print(visible(f"{who}: {message}"), file=sys.stderr)
     return code
 
 

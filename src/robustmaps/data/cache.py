@@ -9,10 +9,10 @@ from pathlib import Path
 from robustmaps.data import store
 from robustmaps.data.source import Progress, Source
 from robustmaps.data.store import Stored
-from robustmaps.engine.device import cache_root
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.outputs import alone, publish, remove_folder
 from robustmaps.engine.writing.temporaries import temporary
+from robustmaps.engine.writing.writer import cache_root
 
 
 def fetch(

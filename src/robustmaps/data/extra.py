@@ -18,10 +18,10 @@ from robustmaps.data.sources.arrays import check_labels
 from robustmaps.data.sources.npy import DAMAGE, check_announced, read_header, read_member
 from robustmaps.data.store import quick_checksum
 from robustmaps.engine.checked import Damaged
-from robustmaps.engine.device import cache_root
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import atomic, short_hash
 from robustmaps.engine.writing.outputs import alone
+from robustmaps.engine.writing.writer import cache_root
 
 # The names in published sets, and in this package's own files.
 _KEYS = (("image", "label"), ("images", "labels"))

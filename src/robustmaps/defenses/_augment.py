@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustmaps.engine.ranks.sharing import by_image
+
 # The ranges of TrivialAugment's "wide" space that keep small images recognisable (arXiv 2103.10158, table 5).
 _ROTATION = math.radians(30)
 _SHEAR = 0.3
@@ -29,8 +31,12 @@ def strongly_augmented(x: Tensor, generator: torch.Generator | None) -> Tensor:
         Images of the same shape in [0, 1].
     """
     n = len(x)
-    choice = torch.randint(0, len(_GEOMETRY) + len(_COLOUR) + 1, (n,), generator=generator, device=x.device)
-    strength = 2 * torch.rand(n, generator=generator, device=x.device) - 1
+    kinds, each = len(_GEOMETRY) + len(_COLOUR) + 1, x[:, 0, 0, 0]
+    choice = by_image(
+        each, lambda whole: torch.randint(0, kinds, whole.shape, generator=generator, device=x.device), generator
+    )
+    drawn = by_image(each, lambda whole: torch.rand(whole.shape, generator=generator, device=x.device), generator)
+    strength = 2 * drawn - 1
     moves = torch.eye(2, 3, device=x.device).repeat(n, 1, 1)
     for index, matrix in enumerate(_GEOMETRY):
         moves = torch.where((choice == index)[:, None, None], matrix(strength), moves)

@@ -14,6 +14,7 @@ from robustmaps.defenses._schedule import at
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.ranks.sharing import averaged
 from robustmaps.engine.view import AttackView
 
 _TINY = 1e-20
@@ -93,7 +94,9 @@ class AWP:
             )
         with statistics_kept(model):
             first = self.defense.climbed(model, x, examples, y, targets)
-        moves = _moves(weights, torch.autograd.grad(first, weights, allow_unused=True), self.gamma)
+        # Ranks move their weights alike, by the gradient of the whole batch.
+        uphill = averaged(torch.autograd.grad(first, weights, allow_unused=True), generator)
+        moves = _moves(weights, uphill, self.gamma)
         with _moved(weights, moves):
             second = self.defense.outer(model, x, examples, y, targets)
             gradients = torch.autograd.grad(second.value, parameters, allow_unused=True)

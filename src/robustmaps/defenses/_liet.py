@@ -12,6 +12,7 @@ from robustmaps.defenses._registry import DefenseRow
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least
+from robustmaps.engine.ranks.sharing import by_image
 from robustmaps.engine.view import AttackView, plain_view
 
 # Above it, the released settings have more noise and less weight, and don't project the step; that of l_2 is ours.
@@ -79,7 +80,8 @@ class LIET(Minimax[tuple[Tensor, Tensor]]):
             noise = uniform_in_ball(x, 2 * eps if self._large else eps, norm, generator)
             least, most = (0.0, 1.0) if self._large else (0.1, 0.5)
             share, side = torch.rand(2, generator=generator, device=x.device)
-            replaced = torch.empty_like(x).uniform_(generator=generator) < least + (most - least) * share
+            where = by_image(x, lambda whole: torch.empty_like(whole).uniform_(generator=generator), generator)
+            replaced = where < least + (most - least) * share
             start = torch.where(replaced, noise, telling) * torch.where(side < 0.5, -1.0, 1.0)
             start = (x + start).clamp(0.0, 1.0)
             after = start + eps * steepest(self._gradient(view, start, y), norm)

@@ -1,10 +1,8 @@
-"""The machine: devices and their precisions, its description, its cache, and whether its memory ran out."""
+"""The machine: devices and their precisions, its description, and whether its memory ran out."""
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -12,6 +10,7 @@ import torch
 from robustmaps._version import __version__
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
+from robustmaps.engine.ranks.present import Place
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
@@ -26,6 +25,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
+            _check_one_each(name)
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -36,11 +36,25 @@ def resolve_device(name: str = "auto") -> torch.device:
         raise InputError(
             f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use 'cpu' or 'auto'"
         )
+    if device.type == "cuda":
+        _check_one_each(name)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device={name!r}: not available on this machine; use 'cpu' or 'auto'")
     if device.type not in ("cpu", "cuda", "mps"):
         raise unknown("device", name, _DEVICES)
     return device
+
+
+def _check_one_each(name: str) -> None:
+    """Refuse more processes of a run on this machine than GPUs; each has its own, the current one."""
+    processes, devices = Place.here.local_size, torch.cuda.device_count()
+    if processes > devices:
+        raise InputError(
+            f"device={name!r}: {processes} processes on a machine with {counted(devices, 'GPU')}; start one for each, "
+            "or use --device cpu"
+        )
+    if processes > 1 and torch.device("cuda" if name == "auto" else name).index is not None:
+        raise InputError(f"device={name!r}: {processes} processes can't share a GPU; use 'cuda' or 'auto'")
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
@@ -126,8 +140,3 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
         "device": device_name(device),
         "threads": torch.get_num_threads(),
     }
-
-
-def cache_root(cache_dir: Path | None = None) -> Path:
-    """The given folder, or ``$ROBUSTMAPS_CACHE``, or ``~/.cache/robustmaps``."""
-    return Path(cache_dir or os.environ.get("ROBUSTMAPS_CACHE") or "~/.cache/robustmaps").expanduser()

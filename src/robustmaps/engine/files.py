@@ -13,6 +13,7 @@ from robustmaps.engine.checked import sealed
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.durable import sync_folder
 from robustmaps.engine.writing.temporaries import full_disk_named, temporary
+from robustmaps.engine.writing.writer import is_silent
 
 # More than the largest vision network, and less than a file of holes may have.
 _LARGEST_HASHED_BYTES = 1 << 36
@@ -28,6 +29,10 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         DiskFull: there is no space left.
     """
     target = Path(path)
+    if is_silent(target):
+        with open(os.devnull, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        return
     with temporary(target) as made:
         with open(made, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -73,6 +78,8 @@ def sha256(path: str | Path) -> str:
 def append_line(path: str | Path, line: str) -> None:
     """Add a line to a text file."""
     target = Path(path)
+    if is_silent(target):
+        return
     with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "a", encoding="utf-8") as file:
@@ -81,6 +88,8 @@ def append_line(path: str | Path, line: str) -> None:
 
 def keep(path: Path, name: Path) -> None:
     """Keep a file under another name of its folder, which replaces what had it, until ``path`` is written anew."""
+    if is_silent(name):
+        return
     with temporary(name, folder=True) as made:
         try:
             os.link(path, made / name.name)
@@ -93,13 +102,16 @@ def keep(path: Path, name: Path) -> None:
 
 def rename_file(path: Path, name: Path) -> None:
     """Give a file of ours another name in its folder, which replaces what had it."""
+    if is_silent(name):
+        return
     os.replace(path, name)
     sync_folder(name.parent)
 
 
 def remove(path: Path) -> None:
     """Remove a file of ours, if it is there."""
-    path.unlink(missing_ok=True)
+    if not is_silent(path):
+        path.unlink(missing_ok=True)
 
 
 def check_regular(path: str | Path, expected: str = "a file") -> None:

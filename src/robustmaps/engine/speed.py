@@ -20,11 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustmaps.engine.device import Precision, cache_root, device_name, resolve_precision
+from robustmaps.engine.device import Precision, device_name, resolve_precision
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
+from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.view import AttackEngine, ViewOptions, require_compiler
+from robustmaps.engine.writing.writer import cache_root
 
 # Work in float32 that is worth measuring for, and work that is worth compiling for, which takes about a minute.
 _WORTH_MEASURING_S, _WORTH_COMPILING_S = 20.0, 1200.0
@@ -121,6 +123,19 @@ def choose(
     plain = Form("fp32", compile)
     if passes * len(x) < _FEW:
         return Choice(plain, "too little work to measure")
+    return from_main(lambda: _measured(model, x, y, passes, what, make, compile))
+
+
+def _measured(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    passes: float,
+    what: str,
+    make: Callable[[Form], Pass],
+    compile: bool,  # noqa: A002
+) -> Choice:
+    plain = Form("fp32", compile)
     speeds = _Speeds(model, x, y, what, make)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of forms that are not taken

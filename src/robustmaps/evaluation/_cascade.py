@@ -12,16 +12,45 @@ import torch
 from torch import Tensor
 
 from robustmaps.attacks import Attack, check_labels, norms, project
+from robustmaps.engine import ranks
 from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.finite import is_right, predictions, undecided
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import stream
+from robustmaps.engine.ranks.agreeing import gather
 from robustmaps.engine.view import AttackView
 from robustmaps.engine.views.passes import Passes
 from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
 from robustmaps.evaluation._result import NORMS, ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found, image_checksum
+
+
+@dataclass(frozen=True)
+class _Attacked:
+    """What became of a batch, as plain values that ranks send to each other.
+
+    Attributes:
+        position: the attack's place in the order.
+        rows: the samples.
+        fallen: whether it was broken, of each.
+        distances: how far its image is away, of each.
+        undecided: whether the network had no answer to it, of each.
+        sizes: its distances in all of `NORMS`, of each.
+        images: those to keep, by index.
+        passes: through the network.
+        mended: gradients that were not finite.
+    """
+
+    position: int
+    rows: list[int]
+    fallen: list[bool]
+    distances: list[float]
+    undecided: list[bool]
+    sizes: list[tuple[float, float, float]]
+    images: dict[int, Tensor]
+    passes: Passes
+    mended: int
 
 
 @dataclass
@@ -95,11 +124,44 @@ class Cascade:
         self._report(stage, 0.0, 0.0)
         while stage.done < len(stage.rows):
             began = time.perf_counter()
-            attacked = self._as_fits(lambda rows: self._attack(attack, position, rows), stage.rows[stage.done :])
-            stage.done += attacked
+            stage.done += self._round(attack, position, stage.rows[stage.done :])
             stage.seconds += time.perf_counter() - began
             self._report(stage, 0.0, 0.0)
             self.keep()
+
+    def _round(self, attack: Attack, position: int, rows: list[int]) -> int:
+        """Attack a batch on each rank, and return how many of the rows all have done together.
+
+        Draws belong to a batch, so that whole ones are shared out, which are those that a single process would make.
+        """
+        if ranks.size() == 1:
+            return self._as_fits(lambda part: self._record(self._attack(attack, position, part)), rows)
+        size = self.found.batch_size
+        part = rows[ranks.rank() * size : (ranks.rank() + 1) * size]
+        here: list[_Attacked] = []
+        failed = False
+        try:
+            here += [self._attack(attack, position, part)] if part else []
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            failed = True
+        told = gather((failed, here, self.found.warnings))
+        for _, _, warnings in told:
+            self.found.warnings += [text for text in warnings if text not in self.found.warnings]
+        if any(failed for failed, _, _ in told):
+            self._halve(min(size, len(rows)))
+            return 0
+        for _, attacked, _ in told:
+            for each in attacked:
+                self._record(each)
+        return min(len(rows), ranks.size() * size)
+
+    def _halve(self, size: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.found.batch_size = size // 2 or 1
+        self.warn(f"out of memory: batch size halved to {self.found.batch_size}")
 
     def _as_fits(self, work: Callable[[list[int]], None], rows: list[int]) -> int:
         """Work on as many of the rows as memory allows, and return their number."""
@@ -112,13 +174,10 @@ class Cascade:
                     raise
             else:
                 return len(part)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.found.batch_size = min(self.found.batch_size, len(part)) // 2 or 1
-            self.warn(f"out of memory: batch size halved to {self.found.batch_size}")
+            self._halve(min(self.found.batch_size, len(part)))
 
-    def _attack(self, attack: Attack, position: int, rows: list[int]) -> None:
-        """Attack these samples, and record the broken ones."""
+    def _attack(self, attack: Attack, position: int, rows: list[int]) -> "_Attacked":
+        """Attack these samples."""
         stage = self.found.stages[position]
         x, y = self._batch(rows)
         passes, mended = self._counted()
@@ -132,21 +191,33 @@ class Cascade:
                 )
         # Read at once: each value by itself would make a GPU wait.
         fallen, distances, nameless = broken.tolist(), distance.tolist(), odd.tolist()
-        sizes = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
-        passes, mended = self._counted()[0] - passes, self._counted()[1] - mended
-        self.found.gradients, self.found.mended = self.found.gradients + passes.backward, self.found.mended + mended
-        if stage.passes is not None:
-            stage.passes += passes
+        each = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
+        sizes = [(linf, l2, l1) for linf, l2, l1 in each]
         wrong = [self.found.verdicts[row] == WRONG for row in rows]
         fallen = [broken and not before for broken, before in zip(fallen, wrong, strict=True)]
+        images = {
+            index: x_adv[index].to(self.adversarials)
+            for index in range(len(rows) if self.adversarials is not None else 0)
+            if fallen[index] or self.every
+        }
+        passes, mended = self._counted()[0] - passes, self._counted()[1] - mended
+        return _Attacked(position, rows, fallen, distances, nameless, sizes, images, passes, mended)
+
+    def _record(self, attacked: "_Attacked") -> None:
+        """Record what became of a batch."""
+        stage, rows, fallen = self.found.stages[attacked.position], attacked.rows, attacked.fallen
+        self.found.gradients += attacked.passes.backward
+        self.found.mended += attacked.mended
+        if stage.passes is not None:
+            stage.passes += attacked.passes
         for index, row in enumerate(rows):
             if fallen[index]:
-                self.found.undecided += nameless[index]
-                self.found.verdicts[row], self.found.distances[row] = stage.name, distances[index]
+                self.found.undecided += attacked.undecided[index]
+                self.found.verdicts[row], self.found.distances[row] = stage.name, attacked.distances[index]
                 if self.found.perturbations is not None:
-                    self.found.perturbations[row] = tuple(sizes[index])
-            if self.adversarials is not None and (fallen[index] or self.every):
-                self.adversarials[row] = x_adv[index].to(self.adversarials)
+                    self.found.perturbations[row] = attacked.sizes[index]
+            if self.adversarials is not None and index in attacked.images:
+                self.adversarials[row] = attacked.images[index]
                 self.found.images[str(row)] = image_checksum(self.adversarials[row])
         stage.broken += sum(fallen)
 

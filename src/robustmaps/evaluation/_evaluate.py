@@ -16,6 +16,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import fitting_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.speed import Form, attack_pass, choose
 from robustmaps.engine.view import AttackEngine, ViewOptions, plain_view
 from robustmaps.evaluation._cascade import Cascade
@@ -121,7 +122,7 @@ def evaluate(
     folder = None
     if state is not None and network is not None:
         folder = StateFolder(state, network, {"set of images": images, "attack": described, "seed": seed})
-    found = folder.load() if folder else None
+    found = from_main(lambda: folder.load() if folder else None)
     begun = found is not None
     if engine is None:
         few = slice(batch_size or _USUAL_BATCH)
@@ -133,7 +134,9 @@ def evaluate(
         view = stack.enter_context(engine.view(example))
         plain = stack.enter_context(plain_view(model))
         if found is None:
-            found = _begin(len(x), batch_size or fitting_batch(plain, example), smaller, images, network)
+            found = _begin(
+                len(x), batch_size or from_main(lambda: fitting_batch(plain, example)), smaller, images, network
+            )
         elif batch_size is not None:
             found.batch_size = batch_size
         found.begin(
@@ -153,6 +156,7 @@ def evaluate(
             if checks:
                 for doubt in doubts(model, plain, modes, x, y, answers, logits, attacks, seed):
                     cascade.warn(doubt, EvaluationWarning)
+            vars(found).update(from_main(lambda: vars(found)))  # verdicts that hang on the last bit are rank 0's
             keep()
         for position, one in enumerate(attacks):
             cascade.run(one, position)

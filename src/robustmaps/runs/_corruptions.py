@@ -9,6 +9,7 @@ from robustmaps.engine.checked import Damaged
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
+from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.writing.outputs import LOCK, alone, claim, claim_folder, discard
 from robustmaps.evaluation import Identity, corruption_files, evaluate_corruptions, read_computed
@@ -53,7 +54,13 @@ def evaluate_corrupted(
         InputError: the checkpoint or folder is invalid, the images don't fit the network, or another file is in the
             way.
     """
-    options = options or Options()
+    # Not worth sharing: a pass per image. The other processes of the run, if any, wait for rank 0.
+    return from_main(lambda: _evaluated(checkpoint, folder, options or Options(), out))
+
+
+def _evaluated(
+    checkpoint: str | Path | Checkpoint, folder: str | Path, options: Options, out: str | Path | None
+) -> CorruptedRun:
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     corrupted = open_corruptions(folder)
     _check_size(opened, corrupted)

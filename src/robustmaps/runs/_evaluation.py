@@ -8,11 +8,13 @@ from typing import Any
 from robustmaps.attacks import Attack, called, takes
 from robustmaps.config import AttackConfig, Split
 from robustmaps.data import Dataset
+from robustmaps.engine import ranks
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.writing.outputs import alone
 from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256, with_consistency
 from robustmaps.figures import plot_eps_curve
@@ -211,19 +213,19 @@ class Work:
             if out is None
             else EvaluationFiles(Path(out), self.options.save_adversarials)
         )
-        known = self._known(files, described)
+        known = from_main(lambda: self._known(files, described))
         if known is None:
             files.claim(norm=attacks[0].norm, eps=str(attacks[0].eps), images_sha256=self.images)
         if out is None:
             changed = files.path != named
             write_present(self.folder, self.checkpoint.sha256, self.network, changed=changed)
             write_evaluated(self.checkpoint, self.data)
-        if known is not None and not files.begun and self._is_whole(known):
+        if known is not None and from_main(lambda: not files.begun) and self._is_whole(known):
             return known
         before = smaller[-1] if smaller else None
         with alone(files.lock, "at this evaluation"):
             # Another process may have finished it meanwhile.
-            if (known := self._known(files, described)) is None:
+            if (known := from_main(lambda: self._known(files, described))) is None:
                 known = self._evaluate(attacks, files, before)
             if not self._is_whole(known):
                 known = self._with_consistency(attacks, files, known, before)
@@ -297,7 +299,10 @@ class Work:
         options = self.options
         state = files.states[files.with_images]
         before = None if smaller is None else smaller.adversarials
-        kept = None if files.images is None else KeptImages(state, self.x, before)
+        kept: KeptImages | None = None
+        if files.images is not None and ranks.is_main():
+            kept = KeptImages(state, self.x, before)
+        others = None if files.images is None or kept is not None else self.x.clone()
         evaluation = evaluate(
             self.model,
             self.x,
@@ -308,7 +313,7 @@ class Work:
             precision=options.precision,
             compile=options.compile,
             state=state,
-            adversarials=None if kept is None else kept.images,
+            adversarials=others if kept is None else kept.images,
             flush=(lambda: None) if kept is None else kept.flush,
             eight_bit=options.eight_bit,
             smaller=None if smaller is None else smaller.evaluation,

@@ -15,16 +15,21 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
 from robustmaps.defenses import validation_attack as recommended_validation_attack
+from robustmaps.engine import ranks
 from robustmaps.engine.device import describe_environment, resolve_device
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import short_hash
 from robustmaps.engine.modes import check_values, modes_restored, set_evaluating
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
+from robustmaps.engine.ranks.agreeing import compare, from_main
+from robustmaps.evaluation import weights_sha256
 from robustmaps.training._forms import Forms, kept_forms
 from robustmaps.training._loop import Loop
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder, is_chosen
 from robustmaps.training._schedule import parse_schedule
+from robustmaps.training._state import settings
 from robustmaps.training._tensorboard import open_events
 
 
@@ -99,6 +104,11 @@ def fit(
             "the network is an exported program, whose mode is fixed: it can be evaluated, not trained; pass the "
             "network that was exported"
         ) from error
+    attack = validation_attack or recommended_validation_attack(defense.attack)
+    if ranks.size() > 1:
+        texts = settings(model, data, defense, options, attack)
+        others = {"weights": weights_sha256(model), "labels": short_hash(data.train.labels.tolist())}
+        compare("configuration, network or data", {**texts, **others})
     for what in _without_effect(defense, options):
         warnings.warn(what, stacklevel=2)
     folder = None if out is None else RunFolder(out)
@@ -108,10 +118,9 @@ def fit(
             stack.enter_context(folder.locked())
             if folder.begun and not resume:
                 raise InputError(f"{folder.path} already contains a run; resume it or choose another folder")
-        checkpoint = None
-        if folder is not None and folder.begun:
-            checkpoint = folder.load_last(resolve_device(options.device))
-            forms = kept_forms(checkpoint, folder.read_environment(), options)
+        checkpoint, environment = _begun(folder, resolve_device(options.device))
+        if checkpoint is not None:
+            forms = kept_forms(checkpoint, environment, options)
         # Undo the loop's channels-last order and gradients.
         stack.callback(model.zero_grad, set_to_none=True)
         stack.callback(_make_contiguous, model)
@@ -120,7 +129,7 @@ def fit(
             data,
             defense,
             options,
-            validation_attack or recommended_validation_attack(defense.attack),
+            attack,
             folder,
             description or {},
             watcher,
@@ -129,13 +138,17 @@ def fit(
         )
         stack.enter_context(torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []))
         stack.enter_context(modes_restored(model))
-        torch.manual_seed(derive_seed(options.seed, "fit"))
+        own = (ranks.rank(),) if ranks.rank() else ()  # such as of dropout, which draws for the images that it sees
+        torch.manual_seed(derive_seed(options.seed, "fit", *own))
         events = stack.enter_context(
             open_events(folder.path / "tensorboard" if folder is not None and options.tensorboard else None)
         )
         if folder is not None:
             if checkpoint is not None:
                 loop.load(folder, checkpoint)
+                if own:
+                    place = (loop.state.epoch, loop.state.step)
+                    torch.manual_seed(derive_seed(options.seed, "fit", *own, *place))
             kinds = {"precision": loop.forms.attack.form.precision, "forms": loop.forms.to_dict()}
             folder.write_environment({**describe_environment(loop.device), **kinds})
             loop.log(f"computing in {loop.forms}")
@@ -153,6 +166,17 @@ def fit(
         None if folder is None else folder.path,
         loop.forms,
     )
+
+
+def _begun(folder: RunFolder | None, device: torch.device) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The checkpoint to resume from, if any, and the run's environment, as rank 0 reads them."""
+
+    def read() -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        if folder is None or not folder.begun:
+            return None, {}
+        return folder.load_last(device), folder.read_environment()
+
+    return from_main(read)
 
 
 def _without_effect(defense: Defense, options: TrainOptions) -> Iterator[str]:

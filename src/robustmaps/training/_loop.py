@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
+from robustmaps.engine import ranks
 from robustmaps.engine.calling import to_channels_last
 from robustmaps.engine.device import float32_products, resolve_device
-from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.modes import hidden_modules, modes_restored, move
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.random import derive_seed, stream
+from robustmaps.engine.ranks.agreeing import any_rank
+from robustmaps.engine.ranks.sharing import share_buffers
 from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
@@ -75,7 +78,13 @@ class Loop:
         self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
         # The usual batch size, for which the network is compiled.
         self.part = math.ceil(options.batch_size / options.accumulate)
-        usual = data.train.subset(torch.arange(min(self.part, len(data.train)))).tensors()[0].to(self.device)
+        if options.batch_size < ranks.size():
+            raise InputError(
+                f"batch_size={options.batch_size}: smaller than the number of processes, {ranks.size()}, which share "
+                "each batch; start fewer, or choose larger batches"
+            )
+        own = math.ceil(self.part / ranks.size())
+        usual = data.train.subset(torch.arange(min(own, len(data.train)))).tensors()[0].to(self.device)
         self.validation_attack = _stopping_early(validation_attack)
         self.forms = forms or choose_forms(model, data, defense, options, self.validation_attack, usual)
         form = self.forms.attack.form
@@ -87,7 +96,7 @@ class Loop:
                 to_channels_last(self.average.model)
         self.model = model
         form = self.forms.training.form
-        self.trainee = Trainee(model, form.precision, form.compile, self.part, channels_last=channels_last)
+        self.trainee = Trainee(model, form.precision, form.compile, own, channels_last=channels_last)
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train
@@ -100,6 +109,7 @@ class Loop:
         )
         each_step = self.average if options.ema else None
         self.stepper = BatchTrainer(self.trainee, self.engine, defense, options, data.num_classes, each_step)
+        self.stepper.votes = self._votes
         self.optimizer = self.stepper.optimizer
         # A last batch of one image has no batch statistics if the map is a single pixel.
         self.drop_last = len(self.train) > 1 and len(self.train) % options.batch_size == 1
@@ -110,6 +120,7 @@ class Loop:
         self.clean_weights: dict[str, Tensor] = {}  # the same tensors, where the same epoch is the best
         self.saved, self.save_s, self.best_saved = time.monotonic(), 0.0, True
         self.saved_at: tuple[int, int] | None = None  # epoch and step of the checkpoint
+        self.reported = self.saved
         self.settings = settings(model, data, defense, options, validation_attack)
 
     def run(self, events: NoEvents | TensorBoardEvents) -> None:
@@ -117,7 +128,7 @@ class Loop:
         with float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
             while self.state.epoch < self.options.epochs:
                 if self.state.epoch:  # before a step, so that who stops here stops at the same step after a kill
-                    self._stop_if_asked()
+                    self._stop(any_rank(self.should_stop()))
                 self._train_epoch()
                 record = self._close_epoch()
                 events.write(record)
@@ -127,7 +138,7 @@ class Loop:
         self.trainee.train()
         began, before, first = time.perf_counter(), state.epoch_seconds, state.step
         waited_before = state.data_s
-        reported = time.monotonic()
+        self.reported = time.monotonic()
         remaining = Waiting(
             batches(
                 self.train,
@@ -147,13 +158,19 @@ class Loop:
             state.step += 1
             elapsed = time.perf_counter() - began
             state.epoch_seconds, state.data_s = before + elapsed, waited_before + remaining.seconds
-            now = time.monotonic()
-            if now - reported >= _REPORT_EVERY_S or state.step == self.steps:
-                reported = now
+            stop, report, save = self.stepper.elected if ranks.size() > 1 else self._votes()
+            if report or state.step == self.steps:
+                self.reported = time.monotonic()
                 self.watcher(self._progress(elapsed / (state.step - first)))
-            if now - self.saved >= options.checkpoint_every_s:
+            if save:
                 self.save()
-            self._stop_if_asked()
+            self._stop(stop)
+
+    def _votes(self) -> tuple[bool, bool, bool]:
+        """Whether to stop, to report, and to save; which any of the ranks can cause."""
+        now = time.monotonic()
+        report, save = now - self.reported >= _REPORT_EVERY_S, now - self.saved >= self.options.checkpoint_every_s
+        return self.should_stop(), report and ranks.is_main(), save and ranks.is_main()
 
     def _progress(self, step_s: float) -> Progress:
         state, options = self.state, self.options
@@ -183,6 +200,9 @@ class Loop:
             "data_share": state.data_share,
         }
         self._average_epoch()
+        share_buffers(self.model)
+        if self.average is not None:
+            share_buffers(self.average.model)
         if getattr(self.defense, "single_step", False):
             record.update(self._look_for_overfitting(record))
         score: list[float] = []
@@ -287,7 +307,8 @@ class Loop:
 
         def watch(progress: Progress) -> None:
             self.watcher(replace(progress, phase=f"epoch {self.state.epoch + 1}/{self.options.epochs} validation"))
-            self._stop_if_asked()
+            if ranks.size() == 1:
+                self._stop(self.should_stop())
 
         attacks = [] if self.validation_attack is None else [self.validation_attack]
         evaluation = evaluate(
@@ -321,8 +342,8 @@ class Loop:
             )
         return figures
 
-    def _stop_if_asked(self) -> None:
-        if self.should_stop():
+    def _stop(self, asked: bool) -> None:
+        if asked:
             if self.saved_at != (self.state.epoch, self.state.step):
                 self.save()
             place = f"epoch {self.state.epoch + 1} of {self.options.epochs}, step {self.state.step} of {self.steps}"
@@ -352,6 +373,10 @@ class Loop:
             return
         self._finite_figures()
         began, average = time.monotonic(), self.average
+        self.saved_at = (self.state.epoch, self.state.step)
+        if not ranks.is_main():
+            self.saved = began
+            return
         if not self.best_saved or self.state.epoch == self.options.epochs:
             self.save_best()
         self.folder.save_last(
@@ -372,7 +397,6 @@ class Loop:
             }
         )
         self.folder.write_history(self.state.history)
-        self.saved_at = (self.state.epoch, self.state.step)
         self.saved = time.monotonic()
         self.save_s = self.saved - began
 

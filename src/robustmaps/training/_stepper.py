@@ -1,13 +1,18 @@
 """The optimizer step, for any defence."""
 
+import math
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from robustmaps.defenses import Defense, Loss, ReplayingDefense, at, scaled
+from robustmaps.engine import ranks
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.random import stream
+from robustmaps.engine.ranks.sharing import Share, add_up
 from robustmaps.engine.view import AttackEngine
 from robustmaps.training._average import AveragedWeights
 from robustmaps.training._options import TrainOptions
@@ -24,7 +29,9 @@ class BatchTrainer:
         average: averaged weights to update after each step, if any.
 
     Attributes:
-        carried: the perturbations that free adversarial training carries from batch to batch.
+        carried: the perturbations that free adversarial training carries from batch to batch, of all ranks.
+        votes: what this rank is for; called at each step if there are other ranks.
+        elected: for each of these, whether any rank was for it at the last step.
     """
 
     def __init__(
@@ -42,6 +49,9 @@ class BatchTrainer:
         self.schedule = parse_schedule(options.schedule, options.epochs)
         self.num_classes = num_classes
         self.carried: Tensor | None = None
+        self.votes: Callable[[], Sequence[bool]] = tuple
+        self.elected: list[bool] = []
+        self._waiting: list[tuple[int, Loss]] = []
 
     def __call__(self, x: Tensor, y: Tensor, epoch: int, step: int, steps: int, sums: Sums) -> None:
         """Train on a batch, step ``step`` of ``steps`` in its epoch, both counted from 0."""
@@ -55,13 +65,18 @@ class BatchTrainer:
             self._replay(defense, x, y, targets, sums)
             return
         self.optimizer.zero_grad(set_to_none=True)
-        with self.engine.view(x) if defense.attack is not None else nullcontext() as view:
-            for rows in self.parts(x):
+        if ranks.size() > 1:
+            generator = Share.of(generator)
+        usual = x[: math.ceil(len(x) / ranks.size())]
+        with self.engine.view(usual) if defense.attack is not None else nullcontext() as view:
+            for part in self.parts(x):
+                own, images = _own(len(part), generator)
+                rows = part[own]
                 some = None if targets is None else targets[rows]
                 loss = defense.loss(self.trainee, x[rows], y[rows], targets=some, view=view, generator=generator)
-                (loss.value * (len(rows) / len(x))).backward()  # type: ignore[no-untyped-call]
-                _add(sums, len(rows), loss)
-        self._descend()
+                (loss.value * (images / len(x))).backward()  # type: ignore[no-untyped-call]
+                self._add(sums, images, loss)
+        self._descend(sums, len(x))
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """The rows of each part of a batch."""
@@ -94,7 +109,11 @@ class BatchTrainer:
         return self.options.cutmix > float(drawn)
 
     def _replay(self, defense: ReplayingDefense, x: Tensor, y: Tensor, targets: Tensor | None, sums: Sums) -> None:
-        replays_left = defense.replays
+        replays_left, total = defense.replays, len(x)
+        share = Share.of(torch.Generator(x.device)) if ranks.size() > 1 else None
+        own, images = _own(total, share)
+        weight = images / len(x[own])
+        x, y, targets = x[own], y[own], None if targets is None else targets[own]
 
         def step(x_adv: Tensor) -> None:
             nonlocal replays_left
@@ -103,14 +122,58 @@ class BatchTrainer:
             for rows in self.parts(x):
                 some = None if targets is None else targets[rows]
                 loss = defense.outer(self.trainee, x[rows], x_adv[rows], y[rows], some)
-                (loss.value * (len(rows) / len(x))).backward()  # type: ignore[no-untyped-call]
+                (loss.value * (weight * len(rows) / total)).backward()  # type: ignore[no-untyped-call]
                 if not replays_left:
-                    _add(sums, len(rows), loss)
-            self._descend()
+                    self._add(sums, round(weight * len(rows)), loss)
+            self._descend(sums, total)
 
-        self.carried = defense.replay(x, self.carried, step)
+        if share is None:
+            self.carried = defense.replay(x, self.carried, step)
+            return
+        before = None if self.carried is None or len(self.carried) < total else self.carried
+        moved = defense.replay(x, None if before is None else before[own], step)
+        after = moved.new_zeros(total, *moved.shape[1:])
+        if images:
+            after[own] = moved
+        add_up([after])
+        # A smaller last batch updates only the first rows.
+        self.carried = after if before is None else torch.cat([after, before[total:]])
 
-    def _descend(self) -> None:
+    def _add(self, sums: Sums, images: int, loss: Loss) -> None:
+        """Count a part, after the reduction of the step if there are other ranks."""
+        loss = replace(loss, value=loss.value.detach())
+        if ranks.size() > 1:
+            self._waiting.append((images, loss))
+        else:
+            sums.add(images, loss.value, loss.clean_correct, loss.robust_correct)
+
+    def _reduce(self, sums: Sums, total: int) -> None:
+        """Add up gradients, figures and votes of all ranks, in one reduction."""
+        parameters = [p for p in self.trainee.network.parameters() if p.requires_grad]
+        unused = [p for p in parameters if p.grad is None]
+        for p in unused:
+            p.grad = torch.zeros_like(p)
+        device = parameters[0].device
+        loss, clean, robust = figures = torch.zeros(3, device=device)
+        for images, part in self._waiting:
+            loss += part.value * images
+            clean += 0 if part.clean_correct is None or not images else part.clean_correct
+            robust += 0 if part.robust_correct is None or not images else part.robust_correct
+        votes = torch.tensor(self.votes(), dtype=torch.float32, device=device)
+        add_up([*(p.grad for p in parameters if p.grad is not None), figures, votes])
+        for p in unused:
+            if p.grad is not None and not p.grad.any():  # unused on all ranks
+                p.grad = None
+        if self._waiting:
+            last = self._waiting[-1][1]
+            seen = (None if last.clean_correct is None else clean, None if last.robust_correct is None else robust)
+            sums.add(total, loss / total, *seen)
+        self._waiting.clear()
+        self.elected = [vote > 0 for vote in votes.tolist()]
+
+    def _descend(self, sums: Sums, total: int) -> None:
+        if ranks.size() > 1:
+            self._reduce(sums, total)
         if self.options.clip_grad:
             nn.utils.clip_grad_norm_(self.trainee.network.parameters(), self.options.clip_grad)
         self.optimizer.step()
@@ -118,8 +181,12 @@ class BatchTrainer:
             self.average.update(self.trainee.network)
 
 
-def _add(sums: Sums, images: int, loss: Loss) -> None:
-    sums.add(images, loss.value.detach(), loss.clean_correct, loss.robust_correct)
+def _own(images: int, generator: torch.Generator | None) -> tuple[slice, int]:
+    """This rank's rows of so many images, and how many of them count."""
+    if not isinstance(generator, Share):
+        return slice(images), images
+    generator.aim(images)
+    return generator.rows, generator.images
 
 
 def _optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:

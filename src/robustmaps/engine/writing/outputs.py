@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.durable import sync_folder
 from robustmaps.engine.writing.temporaries import full_disk_named, is_leftover, remove_leftovers, why_full
+from robustmaps.engine.writing.writer import is_silent
 
 Ours = Callable[[Path], bool]
 
@@ -44,7 +45,7 @@ def claim(*outputs: str | Path, ours: Ours | None = None) -> None:
     Raises:
         InputError: one of the paths exists and is not ours, two are the same, or nothing can be written there.
     """
-    paths = [Path(output) for output in outputs]
+    paths = [Path(output) for output in outputs if not is_silent(output)]
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise InputError(f"{path}: would be the name of two outputs; choose a name with another suffix")
@@ -67,6 +68,8 @@ def claim_folder(folder: str | Path, ours: Ours | None = None, what: str = "", *
         InputError: the folder contains something else, or nothing can be written there.
     """
     path = Path(folder)
+    if is_silent(path):
+        return
     if os.path.lexists(path):
         if not path.is_dir():
             raise InputError(f"{path} already exists and is not a folder; choose another one or remove it")
@@ -152,6 +155,9 @@ def alone(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     Raises:
         InputError: another process has the lock.
     """
+    if is_silent(lock):
+        yield
+        return
     held = FileLock(lock)
     while not held.is_locked:
         with full_disk_named(lock), contextlib.suppress(FileNotFoundError):  # the folder was discarded just now
@@ -233,6 +239,8 @@ def remove_folder(folder: Path) -> None:
 
 def discard(folder: Path, names: Collection[str]) -> None:
     """Remove these files of ours and what dead processes left, and the folder if nothing else is in it."""
+    if is_silent(folder):
+        return
     for name in names:
         (folder / name).unlink(missing_ok=True)
     remove_leftovers(folder)
