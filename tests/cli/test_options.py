@@ -95,7 +95,7 @@ def handed_on(monkeypatch, tmp_path):
     (tmp_path / "file.yaml").write_text("epochs: 7\neps: 0.2\n")
     (tmp_path / "study.yaml").write_text("axes: {seed: [0, 1]}\n")
     (tmp_path / "runs").mkdir()
-    for module in ("_sweep", "_terminal._ready"):
+    for module in ("_verbs._sweep", "_terminal._ready"):
         monkeypatch.setattr(f"robustmaps.cli.{module}.plan_texts", lambda _: [])
         monkeypatch.setattr(f"robustmaps.cli.{module}.plan_line", lambda _: "")
 

@@ -40,6 +40,7 @@ def begun(out: Path, processes: Sequence[subprocess.Popen[str]], epochs: int) ->
     raise AssertionError("the run did not begin")
 
 
+@pytest.mark.slow
 def test_a_hung_and_a_killed_rank_end_the_run_which_goes_on_with_two_and_with_one(tmp_path: Path) -> None:
     train = [*TRAIN, "--epochs", "5", "--out", str(tmp_path), "--resume"]
     for number, hurt in enumerate((signal.SIGSTOP, signal.SIGKILL)):
@@ -64,7 +65,7 @@ def test_a_hung_and_a_killed_rank_end_the_run_which_goes_on_with_two_and_with_on
 
 def test_ranks_that_differ_end_at_once_and_one_says_in_what(tmp_path: Path) -> None:
     train = [*TRAIN, "--epochs", "1", "--out", str(tmp_path)]
-    (code, _, told), (other, *_) = finish(start(2, train, [*train, "--seed", "1"]), 30)
+    (code, _, told), (other, *_) = finish(start(2, train, [*train, "--seed", "1"]), 180)
     assert code == 2
     assert other != 0
     assert "the ranks of this run differ in command line or version (command: train " in told
@@ -73,7 +74,7 @@ def test_ranks_that_differ_end_at_once_and_one_says_in_what(tmp_path: Path) -> N
 
 
 def test_differences_that_the_command_line_does_not_show_are_found_too(tmp_path: Path) -> None:
-    (code, _, told), (other, *_) = finish(start(2, ["tests.helpers.ranks", str(tmp_path), APART]), 30)
+    (code, _, told), (other, *_) = finish(start(2, ["tests.helpers.ranks", str(tmp_path), APART]), 180)
     assert code != 0
     assert other != 0
     assert "differ in configuration, network or data (lr: 0.1 on rank 0, 1.1 on rank 1)" in told
@@ -85,7 +86,7 @@ def test_bad_input_of_ranks(tmp_path: Path) -> None:
         (["robustmaps", "models"], "models: can't be shared by 2 processes, only train, evaluate, diagnose can"),
         ([*train, "--batch-size", "1"], "batch_size=1: smaller than the number of processes, 2"),
     ):
-        for rank, (code, _, told) in enumerate(finish(start(2, arguments), 30)):
+        for rank, (code, _, told) in enumerate(finish(start(2, arguments), 180)):
             assert code == 2, told
             assert ("robustmaps: rank 1: error: " if rank else "robustmaps: error: ") + expected in told
     for variables, expected in (

@@ -90,7 +90,7 @@ def test_a_path_that_exists_is_a_run(tmp_path, monkeypatch, capsys):
 def tiny(monkeypatch):
     """A ready study of one run that takes a second, and a page without pictures of the network."""
     study = declared(ReadyStudy, {**yaml.safe_load(TINY), "name": "strides"})
-    monkeypatch.setattr("robustmaps.cli._reproduce.find_ready", lambda _: study)
+    monkeypatch.setattr("robustmaps.cli._verbs._reproduce.find_ready", lambda _: study)
     monkeypatch.setattr("robustmaps.studies._sweep.LocalExecutor", lambda *_: Here())
     monkeypatch.setattr("robustmaps.studies._plan.measure_all", lambda estimates, *_, **__: estimates)
     monkeypatch.setattr("robustmaps.report._ready.report", partial(report, pictures=False))

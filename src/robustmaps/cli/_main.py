@@ -121,7 +121,7 @@ def _run_verb(verb: str, rest: list[str]) -> None:
         compare("command line or version", {"command": shell(verb, *rest), "robustmaps": __version__})
         if not ranks.is_main():
             warnings.simplefilter("ignore")
-    module = importlib.import_module(f"robustmaps.cli._{verb}")
+    module = importlib.import_module(f"robustmaps.cli._verbs._{verb}")
     rest, trust = _code.split(verb, rest)
     with trusting(trust), _heard():
         module.run(rest)

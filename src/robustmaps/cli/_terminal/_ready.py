@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from robustmaps.cli._sweep import plan_line, plan_texts, runs_failed, showing
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import watching
+from robustmaps.cli._verbs._sweep import plan_line, plan_texts, runs_failed, showing
 from robustmaps.config import ReadyStudy, Scale, ready_studies
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmaps.cli._sweep import showing
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, stop_on_signal
+from robustmaps.cli._verbs._sweep import showing
 from robustmaps.engine.errors import Interrupted
 
 DESCRIPTION = """Train ResNet-8 and its twin with inputs upsampled by 2 on the embedded digits, by adversarial training

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, cast
 
 import tyro
 
-from robustmaps.cli._search import SHOWN
-from robustmaps.cli._sweep import plan_line, showing
 from robustmaps.cli._terminal._begin import Sources, begin
 from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
+from robustmaps.cli._verbs._search import SHOWN
+from robustmaps.cli._verbs._sweep import plan_line, showing
 from robustmaps.config import RunConfig, flat_values
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted, human

@@ -1,0 +1,1 @@
+"""The verbs, a file each: options, and what is printed."""
