@@ -8,7 +8,7 @@ from robustmaps.engine.trust import Trust, names_code
 ALLOW_CODE = "--allow-code"
 OPENING = frozenset(
     {
-        *("train", "reproduce", "evaluate", "diagnose", "sweep", "search", "export"),
+        *("train", "reproduce", "evaluate", "diagnose", "sweep", "search", "advise", "export"),
         *("analyze", "plan", "enlarge", "report", "compare", "runs"),
     }
 )
