@@ -3,7 +3,7 @@
 import pytest
 
 from robustmaps.cli._terminal import _watch
-from robustmaps.cli._terminal._watch import Watch
+from robustmaps.cli._terminal._watch import Watch, clock
 from robustmaps.engine.progress import Progress
 
 
@@ -19,3 +19,18 @@ def test_every_phase_is_told_when_it_ends(seconds, capsys, monkeypatch):
     for phase in ("epoch 1/2", "epoch 2/2"):
         assert f"{phase}: 2/2 steps" in lines
         assert (f"{phase}: 1/2 steps" in lines) == (seconds > 10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (59.6, "1:00"),
+        (3661, "1:01:01"),
+        (200_000, "55:33:20"),
+        (259_200, "3 days"),
+        (11_221_406, "130 days"),
+    ],
+)
+def test_long_times_are_days(seconds, text):
+    assert clock(seconds) == text

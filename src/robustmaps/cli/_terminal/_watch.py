@@ -166,10 +166,15 @@ def _eta(remaining_s: float | None) -> str:
     return "" if remaining_s is None else f"{clock(remaining_s)} left"
 
 
+DAYS_FROM_S = 3 * 86400
+
+
 def clock(seconds: float | None) -> str:
-    """Hours, minutes and seconds; nothing where unknown."""
+    """Hours, minutes and seconds, or days from three on; nothing where unknown."""
     if seconds is None:
         return ""
+    if seconds >= DAYS_FROM_S:
+        return f"{seconds / 86400:,.0f} days"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal, tell
-from robustmaps.cli._terminal._watch import clock, live
+from robustmaps.cli._terminal._watch import DAYS_FROM_S, clock, live
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted, human, in_words
 from robustmaps.engine.tables import percent_cell, table
@@ -138,7 +138,8 @@ def plan_line(plan: "SweepPlan") -> str:
         return f"All {len(plan.runs)} runs are in {plan.out}."
     hours = ""
     if plan.seconds is not None:
-        hours = f", about {clock(plan.seconds) if plan.seconds < 3600 else f'{plan.seconds / 3600:.1f} h'}"
+        short = plan.seconds < 3600 or plan.seconds >= DAYS_FROM_S
+        hours = f", about {clock(plan.seconds) if short else f'{plan.seconds / 3600:.1f} h'}"
     return (
         f"{missing} of {len(plan.runs)} runs to make in {plan.out}: {human(plan.flops, 'FLOP')}{hours}, "
         f"{plan.jobs} at once with {counted(plan.threads, 'thread')} each."
@@ -148,6 +149,7 @@ def plan_line(plan: "SweepPlan") -> str:
 def _statistics_texts(found: "Statistics") -> list[object]:
     """A row per configuration, with a column for each evaluation at the same budget on the same images."""
     columns = [found.yardstick] if found.yardstick is not None and not found.columns else list(found.columns)
+    lone = all(each.deviations[1] is None for each in found.compared)
     rows = []
     for each in found.compared:
         rates = found.columns or {columns[0]: {each.name: each.robust}}
@@ -157,15 +159,16 @@ def _statistics_texts(found: "Statistics") -> list[object]:
                 str(len(each.evaluated)),
                 percent_cell(each.clean),
                 *(percent_cell(rates[stick][each.name]) if each.name in rates[stick] else "" for stick in columns),
-                "" if each.deviations[1] is None else f"{100 * each.deviations[1]:.1f}",
+                *([] if lone else ["" if each.deviations[1] is None else f"{100 * each.deviations[1]:.1f}"]),
             )
         )
     if not rows or found.yardstick is None:
         return []
     titles = [f"{stick.title} [95 %]" for stick in columns] if found.columns else ["robust [95 %]"]
-    listed = table(("configuration", "seeds", "clean [95 %]", *titles, "sd"), rows, words=1)
+    listed = table(("configuration", "seeds", "clean [95 %]", *titles, *([] if lone else ["sd"])), rows, words=1)
     above = [found.title] if found.title else []
-    under = f"Robust accuracy: {found.yardstick.text}; sd: its standard deviation between seeds, in points."
+    deviation = "" if lone else "; sd: its standard deviation between seeds, in points"
+    under = f"Robust accuracy: {found.yardstick.text}{deviation}."
     return [*above, listed, under, *found.sentences(), *(f"Note: {note}" for note in found.notes)]
 
 
