@@ -11,6 +11,7 @@ import torch
 from robustmaps.cli import main
 from robustmaps.config import DefenseConfig, RunConfig, read_study
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import write_json
 from robustmaps.evaluation import compare_all
 from robustmaps.runs import read_run
 from robustmaps.studies import Advice, Confirmed, TrainingBudget, Way, plan_advice
@@ -61,6 +62,22 @@ def test_every_way_spends_the_same(digits, tmp_path):
     )
     assert counted.times == pytest.approx(4)
     assert counted.ways == plan.ways
+
+
+@pytest.mark.slow
+def test_a_time_is_measured_once(digits, tmp_path):
+    budget = TrainingBudget.of("200s")
+    base = replace(BASE, training=replace(BASE.training, epochs=1))
+    first = plan_advice(base, digits, tmp_path, budget=budget, upsamples=(1,), seeds=3)
+    assert first.times > 1
+    assert first.ways[1].config.training.epochs == int(first.times)
+    changed = {**first.measured.to_dict(), "times": 5.0}
+    changed["relative"] = {name: 1 + number for number, name in enumerate(changed["relative"])}
+    write_json(tmp_path / "measured.json", changed)
+    again = plan_advice(base, digits, tmp_path, budget=budget, upsamples=(1,), seeds=3)
+    assert (again.times, [way.relative for way in again.ways[2:]]) == (5, [2, 3])
+    other = plan_advice(base, digits, tmp_path, budget=TrainingBudget.of("201s"), upsamples=(1,), seeds=3)
+    assert other.times != 5
 
 
 def test_what_cannot_be_advised_is_refused(digits, tmp_path):

@@ -23,7 +23,7 @@ from robustmaps.studies._configurations import bounded
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 from robustmaps.studies._progress import SweepState
 from robustmaps.studies._sweep import RunsFailed, sweep
-from robustmaps.studies._ways import AdvicePlan, Way, shortened, study_of
+from robustmaps.studies._ways import MEASURED, AdvicePlan, Way, shortened, study_of
 from robustmaps.training import RunFolder
 
 
@@ -185,6 +185,9 @@ def advise(
     path = plan.out / "advice.json"
     claim(path, ours=json_with("budget", "sentence", "ways"))
     claim(plan.out / "advice.png", ours=lambda _: path.exists())
+    measured = plan.out / MEASURED
+    claim(measured, ours=json_with("times", "relative", "given"))
+    write_json(measured, plan.measured.to_dict())
     _made(plan.screening, watcher, should_stop)
     screened = {way.name: _evaluations(plan.screening, shortened(way))[1][0].robust_accuracy for way in plan.ways[1:]}
     best = sorted(plan.others, key=lambda way: -screened[way.name].value)[: plan.finalists]

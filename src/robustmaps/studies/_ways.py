@@ -1,20 +1,22 @@
 """The ways of spending a budget of training, each at the same cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 
 from robustmaps.config import AttackConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Study, to_mapping
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
-from robustmaps.networks import Resolver
+from robustmaps.engine.reading.plain import read_json
+from robustmaps.networks import ResolvedRun, Resolver
 from robustmaps.studies._candidates import Candidate, enlarged, within
-from robustmaps.studies._costs import RunEstimate
+from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 
 _SCREENED = 1 / 3  # of the budget, for every way; the most promising ones get all of it
@@ -85,6 +87,28 @@ class Way:
 
 
 GIVEN, LONGER = "as given", "longer"
+MEASURED = "measured.json"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What decides the epochs of all ways. Times are other ones at each measurement, so that the first is kept.
+
+    Attributes:
+        times: the budget, as a multiple of the given training.
+        relative: the cost of an epoch relative to the given network, by the hash of the configuration.
+        budget: the budget as it was asked for.
+        given: the hash of the given configuration.
+    """
+
+    times: float
+    relative: Mapping[str, float]
+    budget: TrainingBudget
+    given: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "relative": dict(self.relative), "budget": vars(self.budget)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +117,7 @@ class AdvicePlan:
 
     Attributes:
         ways: the given training, training it for longer, and the others; all but the first spend the budget.
-        times: the budget, as a multiple of the given training.
+        measured: the budget and the cost of each network, relative to the given one.
         training_flops: operations of the given training.
         screening: the study that finds the most promising ways, on validation images.
         out: the folder.
@@ -104,7 +128,7 @@ class AdvicePlan:
     """
 
     ways: tuple[Way, ...]
-    times: float
+    measured: "Measurements"
     training_flops: float
     screening: SweepPlan
     out: Path
@@ -112,6 +136,11 @@ class AdvicePlan:
     finalists: int
     samples: int | None
     validation: int
+
+    @property
+    def times(self) -> float:
+        """The budget, as a multiple of the given training."""
+        return self.measured.times
 
     @property
     def others(self) -> tuple[Way, ...]:
@@ -177,8 +206,9 @@ def plan_advice(
     resolver, folder = resolver or Resolver(), Path(out)
     run = resolver.resolve(base)
     given = run.config
-    estimate = _given_estimate(given, folder, jobs, resolver)
-    times = _times(budget, estimate)
+    estimate = estimate_run(run, data, (), forward_flops(run, data), training_passes(run, data))
+    before = _measured_before(folder, budget, given)
+    times = before.times if before is not None else _times(budget, estimate, run, data)
     if int(times * given.training.epochs) <= given.training.epochs:
         raise InputError(
             f"budget: {times:.2f} x the training of {counted(given.training.epochs, 'epoch')} does not pay for one "
@@ -186,34 +216,50 @@ def plan_advice(
         )
     others = [replace(given, model=ModelConfig(model=name)) for name in networks]
     configs = [given, *enlarged(given, data, budget=times, upsamples=upsamples, resolver=resolver), *others]
-    measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
-    found = within(configs, data, budget=times, measure=measure, resolver=resolver)
+    if before is not None:
+        found = [
+            one for one in within(configs, data, budget=None, resolver=resolver) if one.config.hash in before.relative
+        ]
+        found = [replace(one, relative=before.relative[one.config.hash]) for one in found]
+    else:
+        measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
+        found = within(configs, data, budget=times, measure=measure, resolver=resolver)
+    measured = Measurements(times, {one.config.hash: one.relative for one in found}, budget, given.hash)
     ways = _ways(found, times)
     screening = study_of(
         [shortened(way) for way in ways[1:]], 1, EvaluationConfig(AttackConfig("a3"), split="validation"), "screening"
     )
     plan = plan_sweep(screening, folder / "screening", jobs=jobs, resolver=resolver)
     return AdvicePlan(
-        tuple(ways), times, estimate.training_flops, plan, folder, seeds, finalists, samples, len(data.validation)
+        tuple(ways), measured, estimate.training_flops, plan, folder, seeds, finalists, samples, len(data.validation)
     )
 
 
-def _given_estimate(given: RunConfig, out: Path, jobs: int | None, resolver: Resolver) -> RunEstimate:
-    """The cost of the given training."""
-    point = Point(given, {})
-    study = Study("given", "", (), (point,), (EvaluationConfig(AttackConfig("fgsm")),))
-    return plan_sweep(study, out / "given", jobs=jobs, resolver=resolver).runs[0].estimate
+def _measured_before(out: Path, budget: TrainingBudget, given: RunConfig) -> Measurements | None:
+    """The measurements of an earlier call with this time as its budget; None if there was none."""
+    if budget.unit != "s" or not (out / MEASURED).exists():
+        return None
+    found = read_json(out / MEASURED, "delete it; times are measured again")
+    if (found.get("budget"), found.get("given")) != (vars(budget), given.hash):
+        return None
+    try:
+        relative = {str(name): float(value) for name, value in found["relative"].items()}
+        return Measurements(float(found["times"]), relative, budget, given.hash)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{out / MEASURED}: not what advise writes; delete it, and times are measured again") from None
 
 
-def _times(budget: TrainingBudget, given: RunEstimate) -> float:
+def _times(budget: TrainingBudget, estimate: RunEstimate, run: ResolvedRun, data: Dataset) -> float:
     """The budget as a multiple of the given training."""
     if budget.unit == "x":
         return budget.amount
     if budget.unit == "flop":
-        return budget.amount / given.training_flops
-    if given.seconds_per_flop is None:
+        return budget.amount / estimate.training_flops
+    timed = measure_all({run.config: estimate}, {run.config: run}, lambda _: data, threads=torch.get_num_threads())
+    seconds = timed[run.config].seconds
+    if not seconds:
         raise InputError("budget: the time of training could not be measured here; give a multiple such as 4x")
-    return budget.amount / (given.start_s + given.training_flops * given.seconds_per_flop)
+    return budget.amount / seconds
 
 
 def _ways(candidates: Sequence[Candidate], times: float) -> list[Way]:
