@@ -109,7 +109,14 @@ def test_a_torchvision_network_to_be_trained(torchvision):
 @pytest.mark.slow
 def test_a_torchvision_network_before_and_after(torchvision):
     done = analyze_network(
-        "torchvision:resnet50", Surgery(where="last"), image_size=64, samples=2, steps=1, directions=1, device="cpu"
+        "torchvision:resnet50",
+        Surgery(where="last"),
+        data="digits",
+        image_size=64,
+        samples=2,
+        steps=1,
+        directions=1,
+        device="cpu",
     )
     before, after = done.result.before, done.result.after
     assert [report.stage.name.rpartition(".")[2] for report in before.stages] == [

@@ -103,6 +103,8 @@ def test_a_saved_enlargement_is_compared(here, capsys):
     assert main(["evaluate", "larger", "--allow-code", "--data", "photos", *QUICK]) == 0
     assert main(["compare", "evaluation/network-weights", "larger"]) == 0
     assert read_result("larger").name == "larger"
+    Path("larger").rename("moved")  # with its weights
+    assert main(["evaluate", "moved", "--allow-code", "--data", "photos", *QUICK]) == 0
 
 
 def test_results_of_other_weights_and_of_other_networks_are_kept_apart(here):

@@ -109,6 +109,8 @@ def advice(**rates):
         ({"given": 0.4, "longer": 0.5, "larger": 0.501}, "longer", "No other way is shown to be better at this cost"),
         ({"given": 0.5, "longer": 0.501, "larger": 0.499}, "given", "nothing is shown to be worth 4 x"),
         ({"given": 0.5, "longer": 0.3, "larger": 0.3}, "given", "nothing is shown to be worth 4 x"),
+        ({"given": 0.5, "longer": 0.3, "larger": 0.4}, "given", "nothing is shown to be worth 4 x"),
+        ({"given": 0.4, "longer": 0.3, "larger": 0.6}, "larger", "Spend it on larger"),
         ({"given": 0.4, "longer": 0.5, "larger": 0.6, "wider": 0.7}, "wider", "Spend it on wider"),
     ],
 )

@@ -61,7 +61,8 @@ def test_a_step_makes_one_reduction_however_many_attack_steps(
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_every_defence_trains_alike_on_several_processes(size: int, tmp_path: Path) -> None:
-    for name, results in shared(tmp_path, size, *EVERY).items():
+    names = [name for name in EVERY if name != "tiny" or size < 4]  # batches of three images
+    for name, results in shared(tmp_path, size, *names).items():
         check_same(trained(name), results[0])
 
 

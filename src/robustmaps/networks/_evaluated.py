@@ -103,7 +103,11 @@ def open_evaluated(folder: Path) -> Checkpoint:
     where = place / EVALUATED
     data = None if record.data is None else section_from_mapping(DataConfig(), record.data, str(where))
     if record.saved is not None:
-        opened = open_checkpoint(record.saved, classes=None if data is None else data.classes)
+        # The folder may have been moved since, with its weights.
+        beside = place.parent / Path(record.saved).name
+        opened = open_checkpoint(
+            beside if beside.exists() else record.saved, classes=None if data is None else data.classes
+        )
     else:
         check_from_file(record.model, where)
         opened = open_network(

@@ -11,6 +11,7 @@ from robustmaps.config import (
     AttackConfig,
     EvaluationConfig,
 )
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import counted, human
@@ -18,9 +19,9 @@ from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation import Comparison, Evaluation, compare_all, over_seeds
 from robustmaps.figures import plot_lines
 from robustmaps.networks import Resolver
-from robustmaps.runs import read_run
+from robustmaps.runs import RunRecord, read_run
 from robustmaps.studies._configurations import bounded
-from robustmaps.studies._plan import SweepPlan, plan_sweep
+from robustmaps.studies._plan import SweepPlan, evaluation_names, plan_sweep
 from robustmaps.studies._progress import SweepState
 from robustmaps.studies._sweep import RunsFailed, sweep
 from robustmaps.studies._ways import MEASURED, AdvicePlan, Way, shortened, study_of
@@ -69,6 +70,10 @@ def _mean(rates: Sequence[float], images: int) -> Measured:
     return Measured(mean.value, max(0.0, mean.low), min(1.0, mean.high), percent=True)
 
 
+def _beats(difference: Comparison) -> bool:
+    return difference.shown and difference.value > 0
+
+
 @dataclass(frozen=True)
 class Advice:
     """What to spend the budget on.
@@ -92,17 +97,20 @@ class Advice:
 
     @property
     def winner(self) -> Confirmed:
-        """What is shown to be better than training longer; else that, if shown to be better than what was given.
+        """The best that is shown to beat both others: training longer, and what was given, which costs less.
 
-        The given training itself if nothing is shown to be worth the budget.
+        Else training longer, if shown to be better than what was given; else the best that is; else what was given.
         """
         given, longer, *others = self.confirmed
-        for against, ways in ((longer, others), (given, [longer]), (given, others)):
-            shown = [(self.difference(against.way.name, one.way.name), one) for one in ways]
-            better = [(comparison.value, one) for comparison, one in shown if comparison.shown and comparison.value > 0]
-            if better:
-                return max(better, key=lambda pair: pair[0])[1]
-        return given
+
+        def gain(one: Confirmed) -> float:
+            return self.difference(given.way.name, one.way.name).value
+
+        better = [one for one in (longer, *others) if _beats(self.difference(given.way.name, one.way.name))]
+        best = [one for one in better if one is not longer and _beats(self.difference(longer.way.name, one.way.name))]
+        if not best and longer in better:
+            return longer
+        return max(best or better, key=gain, default=given)
 
     def sentence(self) -> str:
         """The answer, its figure, and the doubt."""
@@ -184,13 +192,14 @@ def advise(
     """
     path = plan.out / "advice.json"
     claim(path, ours=json_with("budget", "sentence", "ways"))
-    claim(plan.out / "advice.png", ours=lambda _: path.exists())
     measured = plan.out / MEASURED
     claim(measured, ours=json_with("times", "relative", "given"))
+    # Written before all else, so that the picture of a call that was killed is known as ours.
+    claim(plan.out / "advice.png", ours=lambda _: measured.exists())
     write_json(measured, plan.measured.to_dict())
     _made(plan.screening, watcher, should_stop)
     screened = {way.name: _evaluations(plan.screening, shortened(way))[1][0].robust_accuracy for way in plan.ways[1:]}
-    best = sorted(plan.others, key=lambda way: -screened[way.name].value)[: plan.finalists]
+    best = sorted(plan.others, key=lambda way: (-screened[way.name].value, way.name))[: plan.finalists]
     finals = (plan.ways[0], plan.ways[1], *best)
     judged = EvaluationConfig(AttackConfig("a3"), samples=plan.samples)
     study = study_of(finals, plan.seeds, judged, "confirmed")
@@ -201,11 +210,12 @@ def advise(
     verdicts = {one.way.name: np.stack([e.robust_correct for e in one.evaluations]) for one in confirmed}
     pairs = [(names[1], name) for name in names[2:]] + [(names[0], name) for name in names[1:]]
     advice = Advice(plan, screened, confirmed, compare_all(verdicts, pairs=pairs))
+    kind = "clean" if plan.ways[0].config.defense.defense == "standard" else "robust"
     plot_lines(
         plan.out / "advice.png",
         {one.way.name: one.curve(plan.validation) for one in confirmed},
         "training operations, as a multiple of the given training",
-        "What to spend training on: robust accuracy on validation images",
+        f"What to spend training on: {kind} accuracy on validation images",
         {float(tick): f"{tick}x" for tick in range(int(plan.times) + 1)},
     )
     write_json(path, advice.to_dict())
@@ -224,7 +234,16 @@ def _evaluations(plan: SweepPlan, way: Way) -> tuple[tuple[Path, ...], tuple[Eva
     seeds = sorted({run.point.config.training.seed for run in plan.runs})
     names = [replace(way.config, training=replace(way.config.training, seed=seed)).name for seed in seeds]
     folders = tuple(plan.out / name for name in names)
-    return folders, tuple(next(iter(read_run(folder).evaluations.values())) for folder in folders)
+    wanted = plan.study.evaluations[0]
+    return folders, tuple(_evaluation(read_run(folder), wanted) for folder in folders)
+
+
+def _evaluation(record: RunRecord, wanted: EvaluationConfig) -> Evaluation:
+    """The evaluation of a run that was asked for, among others that may be there."""
+    name = evaluation_names(record, wanted)[-1]
+    if name is None:
+        raise InputError(f"{record.folder}: its evaluation is gone; the same command makes it again")
+    return record.evaluations[name]
 
 
 def advice_table(advice: Advice) -> Sequence[tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """The ways of spending a budget of training, each at the same cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from robustmaps.config import AttackConfig, EvaluationConfig, ModelConfig, Point, RunConfig, Study, to_mapping
+from robustmaps.config import AttackConfig, EvaluationConfig, Point, RunConfig, Study, to_mapping
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
@@ -20,7 +20,7 @@ from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, 
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 
 _SCREENED = 1 / 3  # of the budget, for every way; the most promising ones get all of it
-_TOLERANCE = 1.05  # how far whole epochs may exceed the budget
+_TOLERANCE = 1.05  # how far whole epochs may exceed what training longer costs
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _OF_FLOP = {"flop": 1.0, "gflop": 1e9, "tflop": 1e12, "pflop": 1e15}
 
@@ -180,8 +180,8 @@ def plan_advice(
 ) -> AdvicePlan:
     """Plan how to find what to spend a budget on; trains nothing and writes nothing.
 
-    Each way gets as many epochs as the budget pays for, in whole epochs that exceed it by at most 5 %: enlarging a
-    network four times leaves it a quarter of the epochs that training longer gets.
+    Each way gets as many epochs as the budget pays for, in whole epochs that exceed what training longer costs by
+    at most 5 %: enlarging a network four times leaves it a quarter of the epochs that training longer gets.
 
     Args:
         base: the training to improve on, with its epochs.
@@ -209,23 +209,30 @@ def plan_advice(
     estimate = estimate_run(run, data, (), forward_flops(run, data), training_passes(run, data))
     before = _measured_before(folder, budget, given)
     times = before.times if before is not None else _times(budget, estimate, run, data)
-    if int(times * given.training.epochs) <= given.training.epochs:
+    if int(times * given.training.epochs + 1e-9) <= given.training.epochs:
         raise InputError(
             f"budget: {times:.2f} x the training of {counted(given.training.epochs, 'epoch')} does not pay for one "
             "epoch more; give a larger one, or fewer epochs"
         )
-    others = [replace(given, model=ModelConfig(model=name)) for name in networks]
+    if networks and given.model.init_from is not None:
+        raise InputError(f"networks={','.join(networks)}: would begin without weights, where init_from gives some")
+    others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
     configs = [given, *enlarged(given, data, budget=times, upsamples=upsamples, resolver=resolver), *others]
-    if before is not None:
-        found = [
-            one for one in within(configs, data, budget=None, resolver=resolver) if one.config.hash in before.relative
-        ]
-        found = [replace(one, relative=before.relative[one.config.hash]) for one in found]
-    else:
-        measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
-        found = within(configs, data, budget=times, measure=measure, resolver=resolver)
-    measured = Measurements(times, {one.config.hash: one.relative for one in found}, budget, given.hash)
-    ways = _ways(found, times)
+    measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
+    known = {} if before is None else before.relative
+    costs = {one.config.hash: one for one in within(configs, data, budget=None, measure=measure, resolver=resolver)}
+    relative = {**{name: one.relative for name, one in costs.items()}, **known}
+    measured = Measurements(times, relative, budget, given.hash)
+    found = [replace(one, relative=relative[name]) for name, one in costs.items()]
+    for one in found:
+        if one.relative > times and one.config.model.model in networks:
+            raise InputError(
+                f"networks={one.config.model.model}: an epoch costs {one.relative:.3g} x one of the given network, "
+                f"beyond the budget of {times:.3g} x; leave it out, or give a larger budget"
+            )
+    ways = _ways(sorted((one for one in found if one.relative <= times), key=_order(given)), times)
+    if len(ways) < 3:
+        raise InputError(f"budget: {times:.3g} x the given training pays for nothing but training longer")
     screening = study_of(
         [shortened(way) for way in ways[1:]], 1, EvaluationConfig(AttackConfig("a3"), split="validation"), "screening"
     )
@@ -262,6 +269,11 @@ def _times(budget: TrainingBudget, estimate: RunEstimate, run: ResolvedRun, data
     return budget.amount / seconds
 
 
+def _order(given: RunConfig) -> Callable[[Candidate], tuple[bool, float, str]]:
+    """The given network first, then the cheapest."""
+    return lambda one: (one.config != given, one.relative, one.config.hash)
+
+
 def _ways(candidates: Sequence[Candidate], times: float) -> list[Way]:
     """The given training, the same for longer, and each other candidate for as long as the budget lasts."""
     given, *others = candidates
@@ -272,10 +284,11 @@ def _ways(candidates: Sequence[Candidate], times: float) -> list[Way]:
         title = f"{name}, {counted(count, 'epoch')}"
         return Way(title, config, candidate.relative, candidate.relative * count / epochs)
 
-    ways = [way(GIVEN, given, epochs), way(LONGER, given, int(times * epochs))]
+    longer = int(times * epochs + 1e-9)
+    ways = [way(GIVEN, given, epochs), way(LONGER, given, longer)]
     for one in others:
-        count = round(times * epochs / one.relative)
-        if one.relative * count > _TOLERANCE * times * epochs:
+        count = round(longer / one.relative)
+        if one.relative * count > _TOLERANCE * longer:
             count -= 1
         if count:
             ways.append(way(one.title, one, count))
