@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.studies._advice import Advice, Confirmed, advice_table, advise
+    from robustmaps.studies._advice import Advice, Confirmed, advise
     from robustmaps.studies._candidates import Candidate, find_candidates, within
     from robustmaps.studies._configurations import Variant, bounded, by_yardstick, family, only_enlarged
     from robustmaps.studies._corrupted import corrupted_test_images
@@ -41,7 +41,6 @@ __all__ = [
     "Trial",
     "Variant",
     "Way",
-    "advice_table",
     "advise",
     "bounded",
     "by_yardstick",

@@ -14,14 +14,13 @@ from robustmaps.config import (
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation import Comparison, Evaluation, compare_all, over_seeds
 from robustmaps.figures import plot_lines
 from robustmaps.networks import Resolver
 from robustmaps.runs import RunRecord, read_run
 from robustmaps.studies._configurations import bounded
-from robustmaps.studies._plan import SweepPlan, evaluation_names, plan_sweep
+from robustmaps.studies._plan import Images, SweepPlan, evaluation_names, image_hashes, plan_sweep
 from robustmaps.studies._progress import SweepState
 from robustmaps.studies._sweep import RunsFailed, sweep
 from robustmaps.studies._ways import MEASURED, AdvicePlan, Way, shortened, study_of
@@ -130,7 +129,7 @@ class Advice:
                 f"what was tried: {tried.sentence()}."
             )
         against = self.difference(longer.way.name, best.way.name)
-        if against.shown and against.value > 0:
+        if _beats(against):
             return f"Spend it on {best.way.name}: {against.sentence()}."
         gained = self.difference(given.way.name, best.way.name).sentence()
         return (
@@ -202,7 +201,7 @@ def advise(
     best = sorted(plan.others, key=lambda way: (-screened[way.name].value, way.name))[: plan.finalists]
     finals = (plan.ways[0], plan.ways[1], *best)
     judged = EvaluationConfig(AttackConfig("a3"), samples=plan.samples)
-    study = study_of(finals, plan.seeds, judged, "confirmed")
+    study = study_of(finals, plan.seeds, judged, "confirmed", resolver or Resolver())
     confirming = plan_sweep(study, plan.out / "confirmed", jobs=jobs, resolver=resolver)
     _made(confirming, watcher, should_stop)
     confirmed = tuple(Confirmed(way, *_evaluations(confirming, way)) for way in finals)
@@ -225,8 +224,7 @@ def advise(
 def _made(plan: SweepPlan, watcher: Callable[[SweepState], None], should_stop: Callable[[], bool]) -> None:
     result = sweep(plan, watcher=watcher, should_stop=should_stop)
     if result.failed:
-        listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
-        raise RunsFailed(f"{counted(len(result.failed), 'run')}; the same command tries them again:\n{listed}")
+        raise RunsFailed.of(result.failed)
 
 
 def _evaluations(plan: SweepPlan, way: Way) -> tuple[tuple[Path, ...], tuple[Evaluation, ...]]:
@@ -234,35 +232,13 @@ def _evaluations(plan: SweepPlan, way: Way) -> tuple[tuple[Path, ...], tuple[Eva
     seeds = sorted({run.point.config.training.seed for run in plan.runs})
     names = [replace(way.config, training=replace(way.config.training, seed=seed)).name for seed in seeds]
     folders = tuple(plan.out / name for name in names)
-    wanted = plan.study.evaluations[0]
-    return folders, tuple(_evaluation(read_run(folder), wanted) for folder in folders)
+    wanted, images = plan.study.evaluations[0], image_hashes()
+    return folders, tuple(_evaluation(read_run(folder), wanted, images) for folder in folders)
 
 
-def _evaluation(record: RunRecord, wanted: EvaluationConfig) -> Evaluation:
+def _evaluation(record: RunRecord, wanted: EvaluationConfig, images: Images) -> Evaluation:
     """The evaluation of a run that was asked for, among others that may be there."""
-    name = evaluation_names(record, wanted)[-1]
+    name = evaluation_names(record, wanted, images)[-1]
     if name is None:
         raise InputError(f"{record.folder}: its evaluation is gone; the same command makes it again")
     return record.evaluations[name]
-
-
-def advice_table(advice: Advice) -> Sequence[tuple[str, ...]]:
-    """A row per way: name, epochs, cost, accuracy on validation images, on test images, and against training longer."""
-    of = {one.way.name: one for one in advice.confirmed}
-    longer = advice.confirmed[1].way.name
-    rows = []
-    for way in advice.plan.ways:
-        one, screened = of.get(way.name), advice.screened.get(way.name)
-        versus = next((c for c in advice.differences if (c.a, c.b) == (longer, way.name)), None)
-        gain = "" if versus is None else str(versus)
-        rows.append(
-            (
-                ("* " if one is advice.winner else "") + way.name,
-                f"{way.spent:.2f}x",
-                human(way.spent * advice.plan.training_flops, "FLOP"),
-                "" if screened is None else str(screened),
-                "" if one is None else str(one.robust),
-                gain,
-            )
-        )
-    return rows

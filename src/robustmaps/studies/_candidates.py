@@ -72,22 +72,15 @@ def find_candidates(
         InputError: the budget is invalid, or the configuration can't be trained.
     """
     resolver = resolver or Resolver()
-    configs = enlarged(base, data, budget=budget, measure=measure, upsamples=upsamples, resolver=resolver)
-    given = resolver.resolve(base).config
-    return within([given, *configs], data, budget=budget, measure=measure, resolver=resolver)
+    run = resolver.resolve(base)
+    configs = [run.config, *enlarged(run, data, budget, measure, upsamples)]
+    return within(configs, data, budget=budget, measure=measure, resolver=resolver)
 
 
 def enlarged(
-    base: RunConfig,
-    data: Dataset,
-    *,
-    budget: float,
-    measure: Measure = "flops",
-    upsamples: Sequence[float] = (1.0, 2.0),
-    resolver: Resolver | None = None,
+    run: ResolvedRun, data: Dataset, budget: float, measure: Measure, upsamples: Sequence[float]
 ) -> list[RunConfig]:
-    """The configurations of the network's enlargements within the budget; arguments as for `find_candidates`."""
-    run = (resolver or Resolver()).resolve(base)
+    """The configurations of the network's enlargements within the budget; see `find_candidates`."""
     model = create_network(run, data).model
     device = "cpu" if measure == "latency" else "meta"
     image = torch.zeros(1, data.in_channels, *data.image_size, device=device)

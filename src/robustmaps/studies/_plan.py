@@ -255,6 +255,11 @@ def _robust(record: RunRecord, evaluations: Sequence[EvaluationConfig], images: 
     return record.evaluations[last].robust_accuracy.value
 
 
+def image_hashes() -> Images:
+    """The hashes of images, each computed once."""
+    return cache(lambda data, split, samples: _images(load_data(data), split, samples))
+
+
 def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images | None = None) -> list[str | None]:
     """For each radius, the names of the run's evaluations with these settings; None where there is none.
 
@@ -266,7 +271,7 @@ def evaluation_names(record: RunRecord, wanted: EvaluationConfig, images: Images
         images: returns the hash of the images, if the caller caches it; by default it is computed.
     """
     config = record.config
-    hashed = images or (lambda data, split, samples: _images(load_data(data), split, samples))
+    hashed = images or image_hashes()
     radii = sorted(wanted.attack.eps) or [config.defense.eps]
     weights = RunFolder(record.folder).weights(wanted.weights)
     images_sha = hashed(config.data, wanted.split, wanted.samples)

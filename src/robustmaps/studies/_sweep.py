@@ -11,6 +11,7 @@ from typing import Any
 from robustmaps.config import STUDY, EvaluationConfig, RunConfig, study_record, write_run_config
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import remove, short_hash, write_json, write_text
+from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.trust import Trust, allow_code, present_trust, trusting
 from robustmaps.engine.writing.outputs import alone, claim, json_with
@@ -26,6 +27,17 @@ _COPY = "study.yaml"
 
 class RunsFailed(RuntimeError):  # noqa: N818 - named after what happened
     """Some runs of a study failed; the message names them."""
+
+    @classmethod
+    def of(cls, failed: Mapping[Path, str], what: str = "run") -> "RunsFailed":
+        """The error by run folder, in words.
+
+        Args:
+            failed: as in `SweepResult`.
+            what: what a run is called.
+        """
+        listed = "\n".join(f"  {path}: {text}" for path, text in failed.items())
+        return cls(f"{counted(len(failed), what)}; the same command tries them again:\n{listed}")
 
 
 @dataclass(frozen=True)

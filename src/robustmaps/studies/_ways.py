@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
-from robustmaps.config import AttackConfig, EvaluationConfig, Point, RunConfig, Study, to_mapping
+from robustmaps.config import AttackConfig, EvaluationConfig, RunConfig, Study, make_study, to_mapping
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
@@ -86,7 +84,6 @@ class Way:
         return {"name": self.name, "epochs": epochs, "relative_cost": self.relative, "spent": self.spent}
 
 
-GIVEN, LONGER = "as given", "longer"
 MEASURED = "measured.json"
 
 
@@ -128,7 +125,7 @@ class AdvicePlan:
     """
 
     ways: tuple[Way, ...]
-    measured: "Measurements"
+    measured: Measurements
     training_flops: float
     screening: SweepPlan
     out: Path
@@ -209,7 +206,8 @@ def plan_advice(
     estimate = estimate_run(run, data, (), forward_flops(run, data), training_passes(run, data))
     before = _measured_before(folder, budget, given)
     times = before.times if before is not None else _times(budget, estimate, run, data)
-    if int(times * given.training.epochs + 1e-9) <= given.training.epochs:
+    longer = int(times * given.training.epochs + 1e-9)
+    if longer <= given.training.epochs:
         raise InputError(
             f"budget: {times:.2f} x the training of {counted(given.training.epochs, 'epoch')} does not pay for one "
             "epoch more; give a larger one, or fewer epochs"
@@ -217,7 +215,7 @@ def plan_advice(
     if networks and given.model.init_from is not None:
         raise InputError(f"networks={','.join(networks)}: would begin without weights, where init_from gives some")
     others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
-    configs = [given, *enlarged(given, data, budget=times, upsamples=upsamples, resolver=resolver), *others]
+    configs = [given, *enlarged(run, data, times, "flops", upsamples), *others]
     measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
     known = {} if before is None else before.relative
     costs = {one.config.hash: one for one in within(configs, data, budget=None, measure=measure, resolver=resolver)}
@@ -230,12 +228,11 @@ def plan_advice(
                 f"networks={one.config.model.model}: an epoch costs {one.relative:.3g} x one of the given network, "
                 f"beyond the budget of {times:.3g} x; leave it out, or give a larger budget"
             )
-    ways = _ways(sorted((one for one in found if one.relative <= times), key=_order(given)), times)
+    ways = _ways(sorted((one for one in found if one.relative <= times), key=_order(given)), longer)
     if len(ways) < 3:
         raise InputError(f"budget: {times:.3g} x the given training pays for nothing but training longer")
-    screening = study_of(
-        [shortened(way) for way in ways[1:]], 1, EvaluationConfig(AttackConfig("a3"), split="validation"), "screening"
-    )
+    judged = EvaluationConfig(AttackConfig("a3"), split="validation")
+    screening = study_of([shortened(way) for way in ways[1:]], 1, judged, "screening", resolver)
     plan = plan_sweep(screening, folder / "screening", jobs=jobs, resolver=resolver)
     return AdvicePlan(
         tuple(ways), measured, estimate.training_flops, plan, folder, seeds, finalists, samples, len(data.validation)
@@ -274,8 +271,8 @@ def _order(given: RunConfig) -> Callable[[Candidate], tuple[bool, float, str]]:
     return lambda one: (one.config != given, one.relative, one.config.hash)
 
 
-def _ways(candidates: Sequence[Candidate], times: float) -> list[Way]:
-    """The given training, the same for longer, and each other candidate for as long as the budget lasts."""
+def _ways(candidates: Sequence[Candidate], longer: int) -> list[Way]:
+    """The given training, the same for ``longer`` epochs, and each other candidate for as long as these cost."""
     given, *others = candidates
     epochs = given.config.training.epochs
 
@@ -284,8 +281,7 @@ def _ways(candidates: Sequence[Candidate], times: float) -> list[Way]:
         title = f"{name}, {counted(count, 'epoch')}"
         return Way(title, config, candidate.relative, candidate.relative * count / epochs)
 
-    longer = int(times * epochs + 1e-9)
-    ways = [way(GIVEN, given, epochs), way(LONGER, given, longer)]
+    ways = [way("as given", given, epochs), way("longer", given, longer)]
     for one in others:
         count = round(longer / one.relative)
         if one.relative * count > _TOLERANCE * longer:
@@ -303,28 +299,17 @@ def shortened(way: Way) -> Way:
     return replace(way, config=config, spent=way.spent * count / epochs)
 
 
-def study_of(ways: Sequence[Way], seeds: int, evaluation: EvaluationConfig, name: str) -> Study:
+def study_of(ways: Sequence[Way], seeds: int, evaluation: EvaluationConfig, name: str, resolver: Resolver) -> Study:
     """The study that trains these ways; its file can be swept and reported like any other."""
-    flat, usual = [to_mapping(way.config) for way in ways], to_mapping(RunConfig())
+    flat, usual, plain = [to_mapping(way.config) for way in ways], to_mapping(RunConfig()), EvaluationConfig().to_dict()
     differ = [key for key in flat[0] if len({repr(values[key]) for values in flat}) > 1]
-    fixed = {
-        key: value for key, value in flat[0].items() if key not in differ and value != usual[key] and key != "seed"
-    }
     first = ways[0].config.training.seed
     values = {
         "axes": {
             "way": [{key: values[key] for key in differ} for values in flat],
             "seed": list(range(first, first + seeds)),
         },
-        "fixed": fixed,
-        "evaluation": {key: value for key, value in evaluation.to_dict().items() if value is not None},
+        "fixed": {key: value for key, value in flat[0].items() if key not in (*differ, "seed") and value != usual[key]},
+        "evaluation": {key: value for key, value in evaluation.to_dict().items() if value != plain[key]},
     }
-    text = yaml.safe_dump(values, sort_keys=False)
-    points = [
-        Point(
-            replace(way.config, training=replace(way.config.training, seed=seed)),
-            {**{key: values[key] for key in differ}, "seed": seed},
-        )
-        for (way, values), seed in product(zip(ways, flat, strict=True), range(first, first + seeds))
-    ]
-    return Study(name, text, (*differ, "seed"), tuple(points), (evaluation,))
+    return make_study(values, Path(name), make=resolver.complete)

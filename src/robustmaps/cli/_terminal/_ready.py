@@ -4,7 +4,7 @@ from pathlib import Path
 
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.cli._verbs._sweep import plan_line, plan_texts, runs_failed, showing
+from robustmaps.cli._verbs._sweep import plan_line, plan_texts, showing
 from robustmaps.config import ReadyStudy, Scale, ready_studies
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import human
@@ -67,7 +67,7 @@ def make_ready(
     """
     from robustmaps.data import open_corruptions
     from robustmaps.report import claim_ready, report_ready
-    from robustmaps.studies import plan_ready, sweep
+    from robustmaps.studies import RunsFailed, plan_ready, sweep
 
     if corruptions is not None:
         open_corruptions(corruptions)
@@ -88,7 +88,7 @@ def make_ready(
         except Interrupted as place:
             raise Interrupted(f"{place}; the same command continues from here") from None
     if result.failed:
-        raise runs_failed(result)
+        raise RunsFailed.of(result.failed)
     with watching() as watch:
         try:
             shown, report = report_ready(plan, ready, scale, corruptions=corruptions, watcher=watch)

@@ -1,6 +1,6 @@
 """``robustmaps advise``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -122,14 +122,9 @@ def _price(plan: "AdvicePlan") -> str:
 
 
 def _texts(advice: "Advice") -> list[object]:
-    from robustmaps.studies import advice_table
-
     best, plan = advice.winner, advice.plan
-    listed = table(
-        ("way", "spent", "operations", "validation", "robust, test [95 %]", "against training longer"),
-        advice_table(advice),
-        words=1,
-    )
+    columns = ("way", "spent", "operations", "validation", "robust, test [95 %]", "against training longer")
+    listed = table(columns, list(_rows(advice)), words=1)
     again = shell("robustmaps", "train", "--config", best.folders[0] / "config.yaml", "--out", "runs")
     return [
         listed,
@@ -140,3 +135,17 @@ def _texts(advice: "Advice") -> list[object]:
         f"Written: {plan.out / 'advice.json'}, {plan.out / 'advice.png'}. "
         f"Next: {shell('robustmaps', 'report', plan.out / 'confirmed')}",
     ]
+
+
+def _rows(advice: "Advice") -> Iterator[tuple[str, ...]]:
+    of, longer = {one.way.name: one for one in advice.confirmed}, advice.confirmed[1].way.name
+    versus = {one.b: str(one) for one in advice.differences if one.a == longer}
+    for way in advice.plan.ways:
+        yield (
+            ("* " if way is advice.winner.way else "") + way.name,
+            f"{way.spent:.2f}x",
+            human(way.spent * advice.plan.training_flops, "FLOP"),
+            str(advice.screened.get(way.name, "")),
+            str(of[way.name].robust) if way.name in of else "",
+            versus.get(way.name, ""),
+        )

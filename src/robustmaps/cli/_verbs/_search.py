@@ -14,7 +14,7 @@ from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import EvaluationConfig, ModelConfig, RunConfig, flat_values, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.engine.numbers import counted, human
+from robustmaps.engine.numbers import human
 from robustmaps.engine.tables import table
 from robustmaps.training import TrainOptions
 
@@ -118,8 +118,7 @@ def run(arguments: Sequence[str]) -> None:
         f"Written: {result.path}",
     )
     if result.failed:
-        listed = "\n".join(f"  {trial.folder}: {trial.error}" for trial in result.failed)
-        raise RunsFailed(f"{counted(len(result.failed), 'candidate')}; the same command tries them again:\n{listed}")
+        raise RunsFailed.of({trial.folder: str(trial.error) for trial in result.failed}, "candidate")
 
 
 def _is_study(target: str) -> bool:

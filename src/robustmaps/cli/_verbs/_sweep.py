@@ -21,7 +21,7 @@ from robustmaps.engine.tables import percent_cell, table
 from robustmaps.engine.text import shell, visible
 
 if TYPE_CHECKING:
-    from robustmaps.studies import PlannedRun, RunsFailed, Statistics, SweepPlan, SweepResult, SweepState
+    from robustmaps.studies import PlannedRun, Statistics, SweepPlan, SweepResult, SweepState
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. No run is made twice: the same command continues after a stop, a kill
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.engine.numbers import check_whole
     from robustmaps.networks import Resolver
     from robustmaps.runs import read_run
-    from robustmaps.studies import plan_sweep, statistics_by_part, sweep
+    from robustmaps.studies import RunsFailed, plan_sweep, statistics_by_part, sweep
 
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
@@ -85,15 +85,7 @@ def run(arguments: Sequence[str]) -> None:
         {**result.to_dict(), "statistics": [part.to_dict() for part in found]}, *texts, *_result_texts(result, allowed)
     )
     if result.failed:
-        raise runs_failed(result)
-
-
-def runs_failed(result: "SweepResult") -> "RunsFailed":
-    """The error for a sweep of which some runs failed."""
-    from robustmaps.studies import RunsFailed
-
-    listed = "\n".join(f"  {path}: {text}" for path, text in result.failed.items())
-    return RunsFailed(f"{counted(len(result.failed), 'run')}; the same command tries them again:\n{listed}")
+        raise RunsFailed.of(result.failed)
 
 
 def plan_texts(plan: "SweepPlan") -> list[object]:
