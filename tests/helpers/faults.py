@@ -174,8 +174,25 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return [
         *(f"missing: {name}" for name in expected.keys() - found.keys()),
         *(f"left over: {name}" for name in found.keys() - expected.keys()),
-        *(f"other: {name}" for name in expected.keys() & found.keys() if expected[name] != found[name]),
+        *(
+            f"other: {name}{_where(expected[name], found[name])}"
+            for name in expected.keys() & found.keys()
+            if expected[name] != found[name]
+        ),
     ]
+
+
+def _where(expected: Any, found: Any) -> str:
+    """The first place in which two values differ, and how."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in [*expected, *found]:
+            if expected.get(key) != found.get(key):
+                return f" {key}{_where(expected.get(key), found.get(key))}"
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for place, (one, other) in enumerate(zip(expected, found, strict=True)):
+            if one != other:
+                return f"[{place}]{_where(one, other)}"
+    return f": {expected!r:.80} -> {found!r:.80}"
 
 
 def _meaning(path: Path) -> Any:

@@ -74,6 +74,27 @@ def test_a_stopped_search_ends_as_an_uninterrupted_one(digits, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
 
 
+def test_candidates_are_evaluated_as_they_were_trained(digits, tmp_path):
+    config = replace(BASE, training=replace(BASE.training, epochs=1, precision="bf16"))
+    candidates = find_candidates(config, digits, budget=1.6, measure="memory")
+    options = {"data": digits, "evaluation": EVALUATION}
+    trained = []
+
+    def stop_once_evaluated():
+        trained[:] = tmp_path.glob("*/evaluation")
+        return bool(trained)
+
+    with pytest.raises(Interrupted, match="between two batches"):
+        search(candidates, tmp_path, **options, should_stop=stop_once_evaluated)
+    search(candidates, tmp_path, **options)
+    done = [
+        json.loads(path.read_text())
+        for path in tmp_path.glob("*/evaluation/*test40*.json")
+        if "verdicts" in path.read_text()
+    ]
+    assert {one["environment"]["precision"] for one in done} == {"bf16"}
+
+
 def test_the_command_takes_a_study(tmp_path, capsys):
     path = tmp_path / "study.yaml"
     path.write_text("""

@@ -16,7 +16,7 @@ from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.trust import allow_code
 from robustmaps.engine.writing.outputs import claim, json_with
-from robustmaps.runs import Options, evaluate_wanted, train
+from robustmaps.runs import evaluate_wanted, train
 from robustmaps.studies._candidates import Candidate
 from robustmaps.training import RunFolder
 
@@ -162,7 +162,7 @@ def search(
         spare = candidate is given
         trials.append(_try(candidate, Path(out), halving, data, watcher, should_stop, spare=spare))
     trials.sort(key=lambda trial: trial.candidate.relative)
-    judged = tuple(_judged(trial, trials, data, evaluation, watcher) for trial in trials)
+    judged = tuple(_judged(trial, trials, data, evaluation, watcher, should_stop) for trial in trials)
     result = SearchResult(judged, path)
     write_json(result.path, result.to_dict())
     return result
@@ -254,6 +254,7 @@ def _judged(
     data: Dataset,
     evaluation: EvaluationConfig | None,
     watcher: Callable[[str, Progress], None],
+    should_stop: Callable[[], bool],
 ) -> Trial:
     def beats(other: Trial) -> bool:
         mine, theirs = ((t.candidate.relative, -t.score) for t in (trial, other))
@@ -261,19 +262,16 @@ def _judged(
 
     if not trial.kept or any(beats(other) for other in trials):
         return trial
-    wanted = evaluation or EvaluationConfig()
-    options = Options(
-        data=data,
-        split=wanted.split,
-        samples=wanted.samples,
-        batch_size=wanted.batch_size,
-        seed=wanted.attack_seed,
-        device=trial.candidate.config.training.device,
-        watcher=lambda progress: watcher(trial.candidate.title, progress),
-    )
+
+    def watch(progress: Progress) -> None:
+        watcher(trial.candidate.title, progress)
+        if should_stop():
+            raise Interrupted("stopped between two batches")
+
+    config, wanted = trial.candidate.config, evaluation or EvaluationConfig()
     try:
-        with allow_code(trial.candidate.config.model.model):  # it was trusted when the candidates were made
-            done = evaluate_wanted(trial.folder, wanted, options)
+        with allow_code(config.model.model):  # it was trusted when the candidates were made
+            done = evaluate_wanted(trial.folder, wanted, config.training, data=data, watcher=watch)
     except (Interrupted, DiskFull):
         raise
     except Exception as error:  # noqa: BLE001 - such as damaged weights

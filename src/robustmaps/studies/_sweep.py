@@ -16,7 +16,7 @@ from robustmaps.engine.progress import Progress
 from robustmaps.engine.trust import Trust, allow_code, present_trust, trusting
 from robustmaps.engine.writing.outputs import alone, claim, json_with
 from robustmaps.networks import load_data
-from robustmaps.runs import Options, evaluate_wanted, read_run, train
+from robustmaps.runs import evaluate_wanted, read_run, train
 from robustmaps.studies._plan import SweepPlan
 from robustmaps.studies._processes import Executor, LocalExecutor, Worker
 from robustmaps.studies._progress import Board, SweepState
@@ -93,17 +93,7 @@ class RunTask:
             train(self.config, self.out, resume=True, data=data, watcher=worker.watch, should_stop=worker.should_stop)
         figures: dict[str, float] = {}
         for wanted in self.evaluations:
-            options = Options(
-                data=data,
-                split=wanted.split,
-                samples=wanted.samples,
-                batch_size=wanted.batch_size,
-                seed=wanted.attack_seed,
-                device=self.config.training.device,
-                precision=self.config.training.precision,
-                watcher=watch,
-            )
-            evaluation = evaluate_wanted(folder, wanted, options)
+            evaluation = evaluate_wanted(folder, wanted, self.config.training, data=data, watcher=watch)
             figures = figures or {
                 "robust_accuracy": evaluation.robust_accuracy.value,
                 "clean_accuracy": evaluation.clean_accuracy.value,

@@ -1,12 +1,14 @@
 """Each attack by itself on all images, and the worst case of all."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from robustmaps.config import AttackConfig, EvaluationConfig
+from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.evaluation import Evaluation, worst_case
 from robustmaps.networks import Checkpoint, open_checkpoint
@@ -20,6 +22,7 @@ from robustmaps.runs._evaluation import (
 )
 from robustmaps.runs._evaluation_files import is_verdicts, spelled_as_before
 from robustmaps.runs._identity import place_for
+from robustmaps.training import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,37 @@ def evaluate_each(
     return EvaluatedColumns(tuple(work.called(attack, radii[-1])), columns, worst)
 
 
-def evaluate_wanted(checkpoint: str | Path | Checkpoint, wanted: EvaluationConfig, options: Options) -> Evaluation:
+def evaluate_wanted(
+    checkpoint: str | Path | Checkpoint,
+    wanted: EvaluationConfig,
+    training: TrainOptions,
+    *,
+    data: Dataset,
+    watcher: Watcher = ignore,
+) -> Evaluation:
     """Make an evaluation of a study, and return that at its largest radius, with ``each`` the worst case.
+
+    Args:
+        checkpoint: see `evaluate_checkpoint`.
+        wanted: the evaluation.
+        training: how the run was trained, whose device and precision the evaluation takes.
+        data: the images.
+        watcher: receives progress reports.
 
     Raises:
         InputError: see `evaluate_each`, `evaluate_curve` and `evaluate_checkpoint`.
     """
-    options = replace(options, consistent=wanted.consistent)
+    options = Options(
+        data=data,
+        split=wanted.split,
+        samples=wanted.samples,
+        batch_size=wanted.batch_size,
+        seed=wanted.attack_seed,
+        device=training.device,
+        precision=training.precision,
+        consistent=wanted.consistent,
+        watcher=watcher,
+    )
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint, wanted.weights)
     if wanted.each:
