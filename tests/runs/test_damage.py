@@ -85,7 +85,7 @@ def test_an_edited_configuration_is_noticed_by_whatever_opens_the_weights(run, t
     [
         ({"eps": 0.3}, "which records eps 0.1 and not 0.3; put the files of each run back"),
         ({"norm": "l2"}, "which records norm linf and not l2"),
-        ({"data": "mnist", "image_size": 9}, "which records data digits and not mnist, image_size None and not 9"),
+        ({"image_size": 9}, "which records image_size None and not 9"),
     ],
 )
 def test_the_configuration_of_another_run_is_noticed(other, message, run):
@@ -96,6 +96,21 @@ def test_the_configuration_of_another_run_is_noticed(other, message, run):
         open_checkpoint(run)
     write_run_config(path, config)
     assert open_checkpoint(run).eps == 0.1
+
+
+@pytest.mark.parametrize(
+    "other", [{"data": "mnist"}, {"model": "resnet20"}, {"strides": "112"}, {"defense": "trades"}, {"seed": 7}]
+)
+def test_the_configuration_of_another_run_is_noticed_without_its_weights(other, run):
+    config = read_config(run / "config.yaml")
+    write_run_config(run / "config.yaml", from_mapping(other, config))
+    with pytest.raises(
+        Damaged, match=f"the configuration of another run, .*, in the folder of {run.name}; put the files"
+    ):
+        read_run(run)
+    renamed = run.rename(run.with_name(f"mine-seed0-{config.hash}"))
+    write_run_config(renamed / "config.yaml", config)
+    assert read_run(renamed).config == config
 
 
 @pytest.mark.parametrize(

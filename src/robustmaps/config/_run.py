@@ -248,13 +248,21 @@ def read_run_config(path: str | Path) -> RunConfig:
 
 
 def _check_folder(config: RunConfig, path: Path, text: str) -> None:
-    """Compare the configuration with the hash in the name of its folder, if that is a run folder with its own name.
+    """Compare the configuration with the name of its folder, if that is a run folder with a name of ours.
 
-    One with its checksum is as it was written, whatever its folder is called.
+    One with its checksum is as it was written, whatever hash its folder's name ends with: a later version may hash
+    otherwise. But data, network, defence and seed in that name are those of the run that the folder was made for.
     """
     folder = path.resolve().parent.name
+    if path.name != "config.yaml" or not _RUN_NAME.search(folder):
+        return
     first, _, rest = text.partition("\n")
-    if path.name != "config.yaml" or not _RUN_NAME.search(folder) or first == f"{_CHECKED}{checksum(rest)}":
+    if first == f"{_CHECKED}{checksum(rest)}":
+        if folder.rpartition("-")[0] != config.name.rpartition("-")[0] and not config.may_be_called(folder):
+            raise Damaged(
+                f"{path}: the configuration of another run, {config.name}, in the folder of {folder}; put the files of "
+                "each run back into its own folder"
+            )
         return
     if not config.may_be_called(folder):
         raise Damaged(
