@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from robustmaps import TrainOptions, data, fit
@@ -15,6 +16,9 @@ DIGITS_EPS = 0.15
 
 # Networks this small gain nothing from more threads, and lose much where cores are shared.
 torch.set_num_threads(1)
+# How fast examples are drawn says how busy the machine is, and nothing about the code.
+settings.register_profile("robustmaps", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("robustmaps")
 
 
 def small_cnn(channels: int = 1, size: int = 8, classes: int = 10, *, seed: int = 0) -> nn.Sequential:

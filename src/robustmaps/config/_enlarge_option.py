@@ -6,7 +6,7 @@ from typing import Any
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
-from robustmaps.models import UpsampleMode
+from robustmaps.models import SMOOTHED, Smooth, UpsampleMode
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Surgery:
         factor: divisor of the strides of the chosen steps (default: 2 with --where)
         where: downsampling steps to change: first, last, or their numbers with commas, e.g. 0,2 (default: none)
         dilate: spread the taps of later windows, so that a trained network keeps its function
+        smooth: average the chosen steps' maps down to the size they had, so that only the stride changes: over windows
+            (average) or by a triangle filter (blur) (default: let them grow)
     """
 
     upsample: float = 1.0
@@ -26,6 +28,7 @@ class Surgery:
     factor: int | None = None
     where: str | None = None
     dilate: bool = False
+    smooth: Smooth | None = None
 
     @property
     def is_none(self) -> bool:
@@ -61,10 +64,10 @@ def parse_where(text: str | None) -> str | Sequence[int] | None:
 
 
 def parse_surgery(text: str) -> Surgery:
-    """Options with commas, in which ``where=`` and ``=true`` may be left out.
+    """Options with commas, in which ``where=``, ``smooth=`` and ``=true`` may be left out.
 
     >>> parse_surgery("upsample=2")
-    Surgery(upsample=2.0, upsample_mode='nearest', factor=None, where=None, dilate=False)
+    Surgery(upsample=2.0, upsample_mode='nearest', factor=None, where=None, dilate=False, smooth=None)
     >>> str(parse_surgery("0,1,dilate"))
     'where=0,1,dilate=true'
 
@@ -76,6 +79,8 @@ def parse_surgery(text: str) -> Surgery:
     for part in (part.strip() for part in text.split(",")):
         name, equals, value = part.partition("=")
         name = name.strip().replace("-", "_")
+        if not equals and name in SMOOTHED:
+            name, equals, value = "smooth", "=", name
         if not equals and name != "dilate":  # a step
             words["where"] = f"{words['where']},{part}" if "where" in words else part
             continue
@@ -99,6 +104,8 @@ def _value(name: str, word: str) -> object:
         if word not in ("true", "false"):
             raise InputError(f"enlarge: dilate={word!r}: expected true or false")
         return word == "true"
+    if name == "smooth" and word not in SMOOTHED:
+        raise unknown("smooth", word, SMOOTHED)
     if name == "where":
         try:
             parse_where(word)

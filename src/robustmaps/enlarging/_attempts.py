@@ -13,9 +13,10 @@ from robustmaps.engine.text import first_line
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._fixed import fixed_at
 from robustmaps.enlarging._positions import Fitting, find_positions, first_missing, fit_larger, image_sizes
-from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax
+from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax, smooth
+from robustmaps.enlarging._replacements import Smoothed
 from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.models import Cost, measure_cost
+from robustmaps.models import Cost, Smooth, measure_cost
 from robustmaps.tracing import (
     RUN_ERRORS,
     Head,
@@ -78,21 +79,23 @@ class Rehearsal:
 
 
 class Attempts:
-    """A network with an image, its downsampling steps, and the result of trying to relax each.
+    """A network with an image, its downsampling steps, and the result of trying to relax or smooth each.
 
     Attributes:
         model: the network.
         image: one image (1, C, H, W).
         trace: the network's trace with the image.
         view: the last map.
+        smooth: how maps keep their size, see `Smoothed`; None if they grow.
         transitions: the downsampling steps.
         steps: the same for the record, each tried on its own.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, factor: int) -> None:
+    def __init__(self, model: nn.Module, image: Tensor, factor: int, smooth: Smooth | None = None) -> None:
         """Trace the network, and try each step with its strides divided by a factor."""
         self.model = model
         self.image = image
+        self.smooth = smooth
         self.trace = trace(model, image)
         self.view = look(self.trace, model)
         self.rule_holds = self.view == look(self.trace)
@@ -110,7 +113,11 @@ class Attempts:
 
     def _changes(self, chosen: Sequence[Transition], factor: int, *, dilate: bool, upsampled: bool) -> list[Change]:
         start = None if upsampled else [call for transition in chosen for call in transition.calls]
-        changes = [*relax(self.trace, chosen, factor, dilate=dilate), *fix_head(self.trace, after=start)]
+        if self.smooth is None:
+            changes = [*relax(self.trace, chosen, factor, dilate=dilate), *fix_head(self.trace, after=start)]
+        else:
+            changes = smooth(self.trace, chosen, factor, self.smooth)
+            changes += fix_head(self.trace) if upsampled else []
         return list({change.call.index: change for change in changes}.values())
 
     def not_spread(self, where: Iterable[int], factor: int) -> list[str]:
@@ -133,7 +140,10 @@ class Attempts:
         view = look(enlarged)
         if not self.rule_holds:
             view = look(enlarged, operate(copy_of(self.model), self.trace, changes, upsampling, fitting))
-        if not _grew(self.view.map_size, view.map_size):
+        smoothed = upsampling is None and any(isinstance(change.replacement, Smoothed) for change in changes)
+        if smoothed and view.map_size != self.view.map_size:
+            return f"the last map becomes {by(view.map_size)} instead of {by(self.view.map_size)} with it"
+        if not smoothed and not _grew(self.view.map_size, view.map_size):
             stays = f"the last map stays {by(self.view.map_size)} with it"
             return f"{stays}: the step is on a side branch, or a later layer fixes the size"
         return Rehearsal(tuple(changes), upsampling, fitting, view)

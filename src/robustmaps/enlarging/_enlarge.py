@@ -16,7 +16,7 @@ from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._surgery import Upsampling
-from robustmaps.models import UPSAMPLE_MODES
+from robustmaps.models import SMOOTHED, UPSAMPLE_MODES, Smooth
 
 Where = str | int | Sequence[int]
 """``"first"``, ``"last"``, a step's number (negative from the end), or several numbers."""
@@ -35,6 +35,7 @@ def enlarge(
     factor: int | None = None,
     where: Where | None = None,
     dilate: bool = False,
+    smooth: Smooth | None = None,
     labels: Tensor | None = None,
     latency_runs: int = 5,
 ) -> tuple[nn.Module, Enlargement]:
@@ -59,6 +60,8 @@ def enlarge(
             Optional if only one can be relaxed.
         dilate: dilate all later convolutions and pools, so that the original values remain in the larger map and a
             trained network keeps its function.
+        smooth: the chosen steps keep the size of their maps: at the smaller stride, they are averaged down to it, over
+            windows as large as the factor (``average``) or by a triangle filter (``blur``, arXiv 1904.11486).
         labels: (N,), to report accuracy before and after.
         latency_runs: passes to time; 0 for none.
 
@@ -72,8 +75,8 @@ def enlarge(
     Warns:
         EnlargeWarning: the theory does not apply, or the receptive field no longer covers the image.
     """
-    factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate)
-    study = Attempts(model, example[:1], max(factor, 2))
+    factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate, smooth=smooth)
+    study = Attempts(model, example[:1], max(factor, 2), smooth)
     if factor == 1 and upsample == 1:
         raise InputError(f"nothing to do: set upsample=2, or where to one or several of\n{_listing(study.steps)}")
     chosen = _choose(study, where) if factor > 1 else ()
@@ -105,6 +108,7 @@ def enlarge(
         factor=factor,
         where=tuple(chosen),
         dilate=dilate,
+        smooth=smooth,
         head=study.view.kind,
         steps=tuple(study.steps),
         before=before,
@@ -120,7 +124,14 @@ def enlarge(
 
 
 def _check(
-    example: Tensor, upsample: float, mode: str, factor: int | None, where: Where | None, *, dilate: bool
+    example: Tensor,
+    upsample: float,
+    mode: str,
+    factor: int | None,
+    where: Where | None,
+    *,
+    dilate: bool,
+    smooth: Smooth | None,
 ) -> int:
     """Refuse contradictory arguments; return the factor, 1 for none."""
     check_images(example)
@@ -134,6 +145,13 @@ def _check(
         raise InputError(f"where={where!r} with factor=1: expected a factor of at least 2")
     if factor == 1 and dilate:
         raise InputError("dilate=True without a step to relax: set factor=2 and where")
+    if smooth is not None:
+        if smooth not in SMOOTHED:
+            raise unknown("smooth", smooth, SMOOTHED)
+        if factor == 1:
+            raise InputError(f"smooth={smooth!r} without a step to smooth: set where, such as 'last'")
+        if dilate:
+            raise InputError(f"smooth={smooth!r} with dilate=True: a smoothed map keeps its size; leave dilate out")
     return factor
 
 

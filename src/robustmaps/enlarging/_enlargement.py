@@ -7,7 +7,7 @@ from typing import Any
 from robustmaps.engine.numbers import by, human, stride_text
 from robustmaps.engine.tables import Table, table
 from robustmaps.enlarging._positions import Resized
-from robustmaps.models import Cost
+from robustmaps.models import SMOOTHED, Cost, Smooth
 from robustmaps.tracing import HeadKind, Pair
 
 
@@ -78,6 +78,8 @@ class Enlargement:
         factor: divisor of the relaxed steps' strides.
         where: the relaxed steps, by index.
         dilate: whether later windows were dilated to preserve the network's function.
+        smooth: how the changed steps average their maps down to the size they had: ``average`` or ``blur``; None if
+            the maps grew.
         head: how the network reduces its last map.
         steps: all downsampling steps of the original network.
         before: the original network.
@@ -101,6 +103,7 @@ class Enlargement:
     agreement: float | None = None
     warnings: tuple[str, ...] = ()
     resized: tuple[Resized, ...] = ()
+    smooth: Smooth | None = None
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -110,6 +113,8 @@ class Enlargement:
             recipe |= {"upsample": self.upsample, "upsample_mode": self.upsample_mode}
         if self.where:
             recipe |= {"factor": self.factor, "where": list(self.where), "dilate": self.dilate}
+        if self.smooth is not None:
+            recipe["smooth"] = self.smooth
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,13 +161,15 @@ class Enlargement:
             done.append(f"images upsampled by {self.upsample:g} ({self.upsample_mode})")
         if self.where:
             steps = ", ".join(map(str, self.where))
-            done.append(f"strides of step {steps} divided by {self.factor}{', dilated' if self.dilate else ''}")
+            then = ", dilated" * self.dilate + ("" if self.smooth is None else f", then {SMOOTHED[self.smooth]}")
+            done.append(f"strides of step {steps} divided by {self.factor}{then}")
         return f"{self.network}, images of {by(self.image_size)}: {'; '.join(done)}"
 
     def _step_table(self) -> Table:
         rows = []
         for step in self.steps:
-            change = "relaxed" if step.index in self.where else "kept" if step.obstacle is None else "can't be relaxed"
+            changed = "relaxed" if self.smooth is None else SMOOTHED[self.smooth]
+            change = changed if step.index in self.where else "kept" if step.obstacle is None else "can't be relaxed"
             sizes = f"{by(step.before)} to {by(step.after)}"
             first, *others = step.branches
             by_whom = f"{first} (+{len(others)})" if others else first

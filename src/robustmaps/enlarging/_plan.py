@@ -8,14 +8,14 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from robustmaps.engine.errors import unknown
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
 from robustmaps.enlarging._advice import against_head
 from robustmaps.enlarging._attempts import Attempts, View, check_images
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._surgery import Upsampling
-from robustmaps.models import Cost, Measure
+from robustmaps.models import SMOOTHED, Cost, Measure, Smooth
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 _LATENCY_RUNS = 5
@@ -78,6 +78,7 @@ class Plan:
         measure: the cost that the budget limits.
         budget: the largest cost, relative to the original network.
         dilate: whether later windows are dilated.
+        smooth: how changed steps keep the size of their maps; None if these grow.
         steps: the downsampling steps of the network.
         options: the original network and its enlargements, cheapest first.
         warnings: reasons against any enlargement, in words.
@@ -89,6 +90,7 @@ class Plan:
     steps: tuple[Step, ...]
     options: tuple[Option, ...]
     warnings: tuple[str, ...] = ()
+    smooth: Smooth | None = None
 
     @property
     def front(self) -> tuple[Option, ...]:
@@ -101,6 +103,7 @@ class Plan:
             "measure": self.measure,
             "budget": self.budget,
             "dilate": self.dilate,
+            "smooth": self.smooth,
             "steps": [str(step) for step in self.steps],
             "options": [option.to_dict() for option in self.options],
             "warnings": list(self.warnings),
@@ -133,6 +136,7 @@ def plan(
     measure: Measure = "flops",
     upsamples: Sequence[float] = (1, 2),
     dilate: bool = False,
+    smooth: Smooth | None = None,
     gain: Callable[[nn.Module], float] | None = None,
 ) -> Plan:
     """All ways to halve strides and upsample within a budget.
@@ -146,6 +150,7 @@ def plan(
         measure: ``flops``, ``memory`` (activations) or ``latency``.
         upsamples: factors to try.
         dilate: whether later windows are dilated.
+        smooth: whether steps keep the size of their maps, and how, see `enlarge`.
         gain: measures the gain of a perturbation on a network, the smaller the better; called for each option.
 
     Raises:
@@ -155,7 +160,12 @@ def plan(
     check_at_least("budget", budget, 1)
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
-    study = Attempts(model, example[:1], factor=2)
+    if smooth is not None:
+        if smooth not in SMOOTHED:
+            raise unknown("smooth", smooth, SMOOTHED)
+        if dilate:
+            raise InputError(f"smooth={smooth!r} with dilate=True: a smoothed map keeps its size; leave dilate out")
+    study = Attempts(model, example[:1], 2, smooth)
     cost = _cost(study, model, measure)
     own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), None if gain is None else gain(model))
     options = [own]
@@ -164,7 +174,7 @@ def plan(
     options.sort(key=lambda option: option.relative)
     marked = tuple(replace(o, best=not any(_beats(other, o) for other in options)) for o in options)
     doubts = tuple(against_head(type(model).__name__, study.view.kind))
-    return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts)
+    return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts, smooth)
 
 
 def _within(

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from robustmaps.enlarging._replacements import AveragedTo, Relaxed, Replacement, Spread, WholeMap
+from robustmaps.enlarging._replacements import AveragedTo, Relaxed, Replacement, Smoothed, Spread, WholeMap
+from robustmaps.models import Smooth
 from robustmaps.tracing import (
     IMAGE,
     POOLS,
@@ -52,6 +53,23 @@ def relax(trace: Trace, chosen: Iterable[Transition], factor: int, *, dilate: bo
         if replacement is not None:
             changes.append(Change(call, replacement))
     return changes
+
+
+def smooth(trace: Trace, chosen: Iterable[Transition], factor: int, how: Smooth) -> list[Change]:
+    """The changes that divide the strides of the chosen steps, and average their maps down to the size they had.
+
+    Args:
+        trace: the network's trace.
+        chosen: steps of that trace.
+        factor: divisor of their strides, on each axis with a stride.
+        how: see `Smoothed`.
+    """
+    factors = _factors(chosen, factor)
+    return [
+        Change(call, Smoothed(_relaxed(trace, call, _window(call), factors[call.index], dilate=False), how))
+        for call in trace.calls
+        if call.index in factors
+    ]
 
 
 def not_spread(trace: Trace, chosen: Iterable[Transition], factor: int) -> list[Call]:

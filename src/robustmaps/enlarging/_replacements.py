@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustmaps.models import SMOOTHED, Smooth
 from robustmaps.tracing import Pair, Window, bind, pair, read_slices
 
 Function = Callable[..., Any]
@@ -96,6 +97,44 @@ class Relaxed:
         """Left, right, top and bottom padding, as for ``F.pad``."""
         lead = self.new_window.lead
         return lead[1], self.tail(1, x.shape[3]), lead[0], self.tail(0, x.shape[2])
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """A step that computes its map at a smaller stride and then averages it down to the size that it had.
+
+    Attributes:
+        relaxed: the step with the smaller stride.
+        by: ``average`` over windows as large as the factor, as a pool in place of a stride, or ``blur`` by the
+            triangle filter around each original position, 1 2 1 for a factor of 2 (Zhang, arXiv 1904.11486). Values
+            beyond the border are left out of the average; the blur repeats those at it.
+    """
+
+    relaxed: Relaxed
+    by: Smooth
+
+    def __str__(self) -> str:
+        return f"{self.relaxed}, then {SMOOTHED[self.by]} by {self.relaxed.factor}"
+
+    def __call__(self, func: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        """Run the operation, and average."""
+        given = bind(func.__name__.partition(".")[0], args, kwargs)["input"]
+        large = self.relaxed(func, args, kwargs)
+        if self.by == "average":
+            small = F.avg_pool2d(large, self.relaxed.factor, ceil_mode=True, count_include_pad=False)
+        else:
+            small = _blurred(large, self.relaxed.factor)
+        height, width = (self.relaxed.window.positions(axis, given.shape[2 + axis]) for axis in (0, 1))
+        return small[:, :, :height, :width]
+
+
+def _blurred(x: Tensor, factor: Pair) -> Tensor:
+    """Every ``factor``-th value of a map, after a triangle filter of as many pixels to either side, less one."""
+    down, right = factor
+    rows, columns = (torch.tensor([f - abs(i) for i in range(1 - f, f)], dtype=x.dtype) / f**2 for f in factor)
+    filters = (rows[:, None] * columns).to(x.device).expand(x.shape[1], 1, -1, -1)
+    padded = F.pad(x, (right - 1, right - 1, down - 1, down - 1), mode="replicate")
+    return F.conv2d(padded, filters, stride=factor, groups=x.shape[1])
 
 
 @dataclass(frozen=True)
@@ -212,4 +251,4 @@ def _counts(relaxed: Relaxed, axis: int, given: int, border: int, like: Tensor) 
     return ((taps >= -border) & (taps < given + border)).sum(1).to(like.dtype)
 
 
-__all__ = ["AveragedTo", "Pair", "Relaxed", "Replacement", "Spread", "WholeMap", "pair"]
+__all__ = ["AveragedTo", "Pair", "Relaxed", "Replacement", "Smoothed", "Spread", "WholeMap", "pair"]

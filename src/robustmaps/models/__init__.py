@@ -6,7 +6,7 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.models._catalog import CatalogEntry, catalog
-    from robustmaps.models._choices import POOLS, UPSAMPLE_MODES, Pool, UpsampleMode, align_corners
+    from robustmaps.models._choices import POOLS, SMOOTHED, UPSAMPLE_MODES, Pool, Smooth, UpsampleMode, align_corners
     from robustmaps.models._classifier import Architecture, Classifier
     from robustmaps.models._cost import Cost, Measure, measure_cost
     from robustmaps.models._maps import FinalPooling
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POOLS",
+    "SMOOTHED",
     "UPSAMPLE_MODES",
     "Architecture",
     "CatalogEntry",
@@ -37,6 +38,7 @@ __all__ = [
     "Normalize",
     "Pool",
     "Rename",
+    "Smooth",
     "Strides",
     "StridesLike",
     "UpsampleMode",

@@ -5,6 +5,9 @@ from typing import Literal, get_args
 UpsampleMode = Literal["nearest", "bilinear", "bicubic", "area"]
 """Interpolation of images. ``area`` averages the pixels that a new pixel covers: by a whole factor as ``nearest``,
 by others, such as 1.5, without its uneven pixels."""
+Smooth = Literal["average", "blur"]
+"""How a map that was computed at a smaller stride is averaged down to the size it had; see `enlarging.enlarge`."""
+SMOOTHED: dict[Smooth, str] = {"average": "averaged", "blur": "blurred"}
 UPSAMPLE_MODES: tuple[UpsampleMode, ...] = get_args(UpsampleMode)
 
 Pool = Literal["avg", "max"]

@@ -15,7 +15,7 @@ from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
-from robustmaps.models import Measure, Pool
+from robustmaps.models import Measure, Pool, Smooth
 from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
@@ -52,6 +52,7 @@ def plan_network(
     measure: Measure = "flops",
     upsamples: tuple[float, ...] = (1.0, 2.0),
     dilate: bool = False,
+    smooth: Smooth | None = None,
     gain: GainKind = "auto",
     data: str | None = None,
     image_size: int | None = None,
@@ -75,6 +76,7 @@ def plan_network(
         measure: what the budget limits.
         upsamples: factors to try.
         dilate: whether later windows are spread.
+        smooth: whether steps keep the size of their maps, and how, see `enlarging.enlarge`.
         gain: of the pooled ``features`` of the last map in units of their spread, which needs no training; of the
             ``margin`` relative to it, which needs trained weights; ``auto`` takes the one that fits; or ``none``.
         data: the images; those that the network was trained on if left out, the digits for a network of ours where
@@ -127,6 +129,7 @@ def plan_network(
         measure=measure,
         upsamples=upsamples,
         dilate=dilate,
+        smooth=smooth,
         gain=_measured(subject, gain, seed, watcher),
     )
     # JSON knows no infinity; it stands for a network that gets most images wrong.

@@ -14,7 +14,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.tables import in_markdown, table
 from robustmaps.evaluation import Evaluation
-from robustmaps.models import Cost
+from robustmaps.models import SMOOTHED, Cost
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._record import RunRecord, read_run
 from robustmaps.runs._yardstick import Yardstick
@@ -160,7 +160,8 @@ def _network(about: Mapping[str, Any]) -> str:
         if change.get("where"):
             steps = ", ".join(map(str, change["where"]))
             dilated = ", dilated" if change.get("dilate") else ""
-            words.append(f"strides of downsampling step {steps} divided by {change['factor']}{dilated}")
+            smooth = f", then {SMOOTHED[change['smooth']]}" if change.get("smooth") else ""
+            words.append(f"strides of downsampling step {steps} divided by {change['factor']}{dilated}{smooth}")
     return "; ".join(words)
 
 

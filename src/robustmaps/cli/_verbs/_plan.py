@@ -9,6 +9,7 @@ from robustmaps.cli._terminal._options import AnyNetwork, Budget, Computing, Siz
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
+from robustmaps.models import Smooth
 
 DESCRIPTION = """List all enlargements of a network within a budget, with cost, map size and perturbation gain, and mark
 those that no other one beats, so that you can choose before you train."""
@@ -20,6 +21,8 @@ class Arguments:
 
     Attributes:
         dilate: spread the taps of later windows, so that a trained network keeps its function
+        smooth: let changed steps average their maps down to the size they had: over windows (average) or by a triangle
+            filter (blur) (default: let them grow)
         gain: gain to measure: of the pooled features, which needs no training, or of the margin, which does (auto takes
             the one that fits)
         out: PNG of cost against gain (default: no picture)
@@ -32,6 +35,7 @@ class Arguments:
     perturbation: Budget = field(default_factory=Budget)
     computing: Computing = field(default_factory=Computing)
     dilate: bool = False
+    smooth: Smooth | None = None
     gain: Literal["auto", "features", "margin", "none"] = "auto"
     out: Path | None = None
     json: bool = False
@@ -52,6 +56,7 @@ def run(arguments: Sequence[str]) -> None:
             **vars(given.perturbation),
             **vars(given.computing),
             dilate=given.dilate,
+            smooth=given.smooth,
             gain=given.gain,
             out=given.out,
             watcher=watch,
