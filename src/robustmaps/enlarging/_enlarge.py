@@ -21,6 +21,8 @@ from robustmaps.models import SMOOTHED, UPSAMPLE_MODES, Smooth
 Where = str | int | Sequence[int]
 """``"first"``, ``"last"``, a step's number (negative from the end), or several numbers."""
 
+_UNDECIDED = "NaN or infinite logits"
+
 
 class EnlargeWarning(UserWarning):
     """An enlargement that the theory does not support, or that shrinks the receptive field below the image."""
@@ -88,18 +90,6 @@ def enlarge(
     enlarged = study.perform(rehearsal)
     before = _side(study, model, study.view, latency_runs)
     after = _side(study, enlarged, rehearsal.view, latency_runs)
-    agreement = None
-    undecided: list[str] = []
-    if dilate or labels is not None:
-        old, new = _decisions(model, example, labels), _decisions(enlarged, example, labels)
-        agreement = _share(old, new)
-        undecided = [
-            f"{int((found < 0).sum())} of {len(example)} images have NaN or infinite logits {when}; they count as wrong"
-            for when, found in (("before", old), ("after", new))
-            if (found < 0).any()
-        ]
-        if labels is not None:
-            before, after = replace(before, accuracy=_share(old, labels)), replace(after, accuracy=_share(new, labels))
     enlargement = Enlargement(
         network=type(model).__name__,
         image_size=study.trace.image_size,
@@ -114,13 +104,46 @@ def enlarge(
         before=before,
         after=after,
         resized=rehearsal.fitting.resized,
-        agreement=agreement,
     )
     texts = advise(enlargement, study.not_spread(chosen, factor) if dilate else ())
-    enlargement = replace(enlargement, warnings=(*texts, *undecided))
+    enlargement = replace(enlargement, warnings=tuple(texts))
+    if dilate or labels is not None:
+        enlargement = with_decisions(enlargement, model, enlarged, example, labels)
     for text in enlargement.warnings:
         warnings.warn(text, EnlargeWarning, stacklevel=2)
     return enlarged, enlargement
+
+
+def with_decisions(
+    enlargement: Enlargement, model: nn.Module, enlarged: nn.Module, example: Tensor, labels: Tensor | None
+) -> Enlargement:
+    """The record with what both networks decide on images: their agreement, and their accuracy where there are labels.
+
+    Args:
+        enlargement: the record.
+        model: the network before.
+        enlarged: the network after.
+        example: images (N, C, H, W).
+        labels: (N,); None if they have none.
+
+    Raises:
+        InputError: a label is not among the networks' classes.
+    """
+    old, new = _decisions(model, example, labels), _decisions(enlarged, example, labels)
+    undecided = [
+        f"{int((found < 0).sum())} of {len(example)} images have {_UNDECIDED} {when}; they count as wrong"
+        for when, found in (("before", old), ("after", new))
+        if (found < 0).any()
+    ]
+    warned = [text for text in enlargement.warnings if _UNDECIDED not in text]
+    done = replace(enlargement, agreement=_share(old, new), warnings=(*warned, *undecided))
+    if labels is None:
+        return done
+    return replace(
+        done,
+        before=replace(done.before, accuracy=_share(old, labels)),
+        after=replace(done.after, accuracy=_share(new, labels)),
+    )
 
 
 def _check(

@@ -4,7 +4,10 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 
 from robustmaps.config import Surgery
 from robustmaps.engine.errors import InputError
@@ -12,8 +15,9 @@ from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import claim_published, json_with, publish, tensors_with
 from robustmaps.engine.writing.temporaries import temporary
-from robustmaps.enlarging import Enlargement, enlarge
+from robustmaps.enlarging import Enlargement, enlarge, with_decisions
 from robustmaps.models import Pool
+from robustmaps.networks._data import choose_images
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
@@ -22,6 +26,8 @@ from robustmaps.networks._weights import WEIGHTS
 from robustmaps.training import DESCRIPTION, save_weights
 
 RECIPE = "recipe.json"
+_RECALIBRATED_ON = 2048
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,21 @@ class EnlargedNetwork:
         before: as it was opened.
         model: the enlarged one.
         enlargement: what was changed.
+        recalibrated_on: training images on which the statistics of the batch-norms were measured again.
     """
 
     before: OpenedNetwork
     model: nn.Module
     enlargement: Enlargement
+    recalibrated_on: int = 0
+
+    def __str__(self) -> str:
+        if not self.recalibrated_on:
+            return str(self.enlargement)
+        return (
+            f"{self.enlargement}\n\nStatistics of the batch-norms measured again on {self.recalibrated_on:,} training "
+            "images."
+        )
 
 
 def enlarge_network(
@@ -51,6 +67,7 @@ def enlarge_network(
     pool: Pool | None = None,
     classes: str | None = None,
     seed: int = 0,
+    recalibrate: bool = False,
     latency_runs: int = 5,
     watcher: Watcher = ignore,
 ) -> EnlargedNetwork:
@@ -68,6 +85,8 @@ def enlarge_network(
         pool: likewise.
         classes: names of the network's outputs in their order, as in `DataConfig`; the recorded order if left out.
         seed: of the weights of an untrained network.
+        recalibrate: measure the statistics of the batch-norms again, on training images, since larger maps have others;
+            the weights stay as they are.
         latency_runs: passes to time.
         watcher: called while a data set is decoded for the first time.
 
@@ -79,6 +98,7 @@ def enlarge_network(
     made_for_data = weights is not None and data is not None
     network = None if made_for_data else open_model(model, Fit(strides=strides, pool=pool, seed=seed), weights)
     labels: Tensor | None = None
+    training: Tensor | None = None
     if network is None or data is not None or network.data is not None:
         subject = open_subject(
             model,
@@ -96,10 +116,14 @@ def enlarge_network(
         )
         network, example = subject.network, subject.x
         labels = subject.y if network.trained else None
+        if recalibrate:
+            training, _ = choose_images(subject.data, "train", min(_RECALIBRATED_ON, len(subject.data.train)))
     elif classes is not None:
         raise InputError(f"classes={classes}: no images are classified; give data, or leave classes out")
     else:
         example = blank_image(network, image_size)
+    if recalibrate:
+        _check_recalibrated(network, training)
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
         fit = replace(network.fit, in_channels=example.shape[1])
         network = replace(network, recipe=replace(network.recipe, fit=fit))
@@ -108,7 +132,22 @@ def enlarge_network(
     )
     if labels is None and enlargement.agreement is not None and len(example) == 1:
         enlargement = replace(enlargement, agreement=None)  # one blank image tells nothing
-    return EnlargedNetwork(network, larger, enlargement)
+    if training is not None:
+        update_bn(torch.split(training, _BATCH), larger)
+        if labels is not None:
+            enlargement = with_decisions(enlargement, network.model, larger, example, labels)
+    return EnlargedNetwork(network, larger, enlargement, 0 if training is None else len(training))
+
+
+def _check_recalibrated(network: OpenedNetwork, training: Tensor | None) -> None:
+    """Refuse a network of which nothing can be measured again."""
+    if training is None:
+        raise InputError("recalibrate: measures on training images; give data, such as --data photos")
+    if not network.trained:
+        raise InputError("recalibrate: the network has random weights; train it, which measures the statistics anyway")
+    norms = [module for module in network.model.modules() if isinstance(module, _BatchNorm)]
+    if not any(norm.running_mean is not None for norm in norms):
+        raise InputError("recalibrate: the network has no batch-norm with statistics; leave recalibrate out")
 
 
 def claim_enlarged(folder: str | Path) -> bool:

@@ -20,6 +20,7 @@ class Arguments:
     """Options of enlarging.
 
     Attributes:
+        recalibrate: measure the statistics of the batch-norms again, on training images; weights stay as they are
         save: folder for weights.safetensors and recipe.json (default: nothing is written)
         json: print the result as one JSON object
     """
@@ -27,6 +28,7 @@ class Arguments:
     network: AnyNetwork
     surgery: Surgery = field(default_factory=Surgery)
     images: SizedImages = field(default_factory=lambda: SizedImages(samples=512))
+    recalibrate: bool = False
     save: Path | None = None
     json: bool = False
 
@@ -38,10 +40,21 @@ def run(arguments: Sequence[str]) -> None:
 
     before = given.save is not None and claim_enlarged(given.save)
     with watching() as watch:
-        done = enlarge_network(**vars(given.network), surgery=given.surgery, **vars(given.images), watcher=watch)
+        done = enlarge_network(
+            **vars(given.network),
+            surgery=given.surgery,
+            **vars(given.images),
+            recalibrate=given.recalibrate,
+            watcher=watch,
+        )
     files = () if given.save is None else save_enlarged(done, given.save)
     Output(given.json).result(
-        {**done.enlargement.to_dict(), "model": given.network.model, "files": [str(path) for path in files]},
-        done.enlargement,
+        {
+            **done.enlargement.to_dict(),
+            "model": given.network.model,
+            "recalibrated_on": done.recalibrated_on,
+            "files": [str(path) for path in files],
+        },
+        done,
         *(f"Written{' before' if before else ''}: {path}" for path in files),
     )
