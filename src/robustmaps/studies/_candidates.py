@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from robustmaps import models
-from robustmaps.config import ModelConfig, RunConfig
+from robustmaps.config import ModelConfig, RunConfig, Surgery
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging import Option, plan
-from robustmaps.models import Cost, Measure
+from robustmaps.models import SMOOTHED, Cost, Measure, Smooth
 from robustmaps.networks import ResolvedRun, Resolver, create_network, image_cost
 
 _LATENCY_RUNS = 5
@@ -81,11 +81,34 @@ def enlarged(
     run: ResolvedRun, data: Dataset, budget: float, measure: Measure, upsamples: Sequence[float]
 ) -> list[RunConfig]:
     """The configurations of the network's enlargements within the budget; see `find_candidates`."""
+    options = _options(run, data, budget, measure, upsamples)
+    return [replace(run.config, model=_changed(run.config.model, option)) for option in options]
+
+
+def smoothed(run: ResolvedRun, data: Dataset, budget: float) -> list[RunConfig]:
+    """The network with averages, and with blurs, in place of as many strides as its operations may pay for."""
+    found = []
+    for how in SMOOTHED:
+        most = max(_options(run, data, budget, "flops", (1.0,), how), key=lambda option: len(option.where))
+        if most.where:
+            surgery = Surgery(where=",".join(map(str, most.where)), smooth=how)
+            found.append(replace(run.config, model=replace(run.config.model, enlarge=str(surgery))))
+    return found
+
+
+def _options(
+    run: ResolvedRun,
+    data: Dataset,
+    budget: float,
+    measure: Measure,
+    upsamples: Sequence[float],
+    smooth: Smooth | None = None,
+) -> tuple[Option, ...]:
     model = create_network(run, data).model
     device = "cpu" if measure == "latency" else "meta"
     image = torch.zeros(1, data.in_channels, *data.image_size, device=device)
-    found = plan(model.to(device), image, budget=budget, measure=measure, upsamples=tuple(upsamples))
-    return [replace(run.config, model=_changed(run.config.model, option)) for option in found.options]
+    how: dict[str, Any] = {"budget": budget, "measure": measure, "upsamples": tuple(upsamples), "smooth": smooth}
+    return plan(model.to(device), image, **how).options
 
 
 def _changed(base: ModelConfig, option: Option) -> ModelConfig:

@@ -13,7 +13,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.networks import ResolvedRun, Resolver
-from robustmaps.studies._candidates import Candidate, enlarged, within
+from robustmaps.studies._candidates import Candidate, enlarged, smoothed, within
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 
@@ -185,7 +185,8 @@ def plan_advice(
         data: its images; validation images are needed.
         out: the folder for the runs, ``advice.json`` and ``advice.png``.
         budget: what the training of one network may cost.
-        upsamples: factors of upsampling to try, with every enlargement by strides.
+        upsamples: factors of upsampling to try, with every enlargement by strides; averages and blurs in place of all
+            strides are tried too.
         networks: other networks to try, by name, such as a deeper one.
         seeds: of each way that is confirmed.
         finalists: how many ways are confirmed beside training longer.
@@ -215,7 +216,7 @@ def plan_advice(
     if networks and given.model.init_from is not None:
         raise InputError(f"networks={','.join(networks)}: would begin without weights, where init_from gives some")
     others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
-    configs = [given, *enlarged(run, data, times, "flops", upsamples), *others]
+    configs = [given, *enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *others]
     measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
     known = {} if before is None else before.relative
     costs = {one.config.hash: one for one in within(configs, data, budget=None, measure=measure, resolver=resolver)}
