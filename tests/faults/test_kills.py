@@ -70,7 +70,7 @@ def _copy(world: World, work: Work) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(max(3600, 20 * KILLS))
 @pytest.mark.parametrize("name", WORKS)
 def test_a_killed_command_ends_as_if_it_had_not_been_killed(name: str, world: World) -> None:
     work = WORKS[name]

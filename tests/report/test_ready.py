@@ -50,7 +50,7 @@ def test_a_table_has_the_configurations_in_the_order_of_the_study(tmp_path):
     rows = rows_of(page.path, "strides")
     assert [row["configuration"] for row in rows] == ["resnet8 122", "resnet8 112", "resnet8 111"]
     assert result.picture is None
-    assert [float(row["pgd, eps 0.1"]) for row in rows] == [10, 11, 12]
+    assert [float(row["PGD, eps 0.1"]) for row in rows] == [10, 11, 12]
     assert [float(row["clean"]) for row in rows] == [75, 75, 75]
     for ending in ("md", "tex"):
         assert "resnet8 111" in (page.path.parent / "tables" / f"strides.{ending}").read_text()
@@ -63,7 +63,7 @@ def test_an_evaluation_of_a_single_run_is_no_column(tmp_path):
     replace(more, images_sha256="others").save(folder / "more.json")
     _, page = report_ready(plan, ready_studies()["strides"], "cpu")
     columns = [column for column in rows_of(page.path, "strides")[0] if not column.endswith((", low", ", high"))]
-    assert columns == ["configuration", "seeds", "clean", "pgd, eps 0.1", "pgd, eps 0.2"]
+    assert columns == ["configuration", "seeds", "clean", "PGD, eps 0.1", "PGD, eps 0.2"]
 
 
 @pytest.mark.parametrize("name", ["radii", "scale-factors"])

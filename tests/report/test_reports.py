@@ -88,7 +88,7 @@ def test_runs_that_differ_and_ones_that_lack_something(study):
     rows = leaderboard(page)
     assert [row["configuration"] for row in rows] == ["resnet8 122 x2", "resnet8 122", "vgg11 122"]
     assert rows[2]["robust"] == "-"
-    assert any(warning.startswith("1 of 7 runs have not been evaluated with pgd") for warning in page.warnings)
+    assert any(warning.startswith("1 of 7 runs have not been evaluated with PGD, l_inf") for warning in page.warnings)
     assert any(warning.startswith("notes: ") for warning in page.warnings)
     again = report(study, pictures=False).page
     assert again == page  # the report in the folder is no run of it
@@ -121,7 +121,7 @@ def test_radii_trained_for_are_parts_of_their_own(tmp_path):
             path = write_run(tmp_path, config, 40)
             (path / "evaluation" / f"pgd-linf-{0.3 - eps:g}.json").unlink()
     page = report(tmp_path, pictures=False).page
-    assert {part.title for part in page.parts} == {"pgd, l_inf 0.1", "pgd, l_inf 0.2"}
+    assert {part.title for part in page.parts} == {"PGD, l_inf 0.1", "PGD, l_inf 0.2"}
 
 
 def test_the_most_robust_has_to_be_shown_against_every_other(tmp_path):

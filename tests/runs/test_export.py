@@ -62,7 +62,7 @@ def test_figures_that_the_card_leaves_out_are_named(run, tmp_path):
     damaged.write_text("{")
     with pytest.warns(UserWarning, match=damaged.name):
         done = export(folder, "safetensors", tmp_path / "out")
-    assert "Robust accuracy (fgsm" not in (done.folder / "README.md").read_text()
+    assert "Robust accuracy (FGSM" not in (done.folder / "README.md").read_text()
 
 
 def test_logits_that_predict_nothing_are_said(run, tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_the_card_in_the_form_of_the_hub(run, tmp_path):
     card = hub.ModelCard.load(done.folder / "README.md")
     clean, robust = card.data.eval_results
     assert (clean.metric_name, clean.metric_value) == ("Clean accuracy", round(evaluation.clean_accuracy.value, 4))
-    assert robust.metric_name == "Robust accuracy (fgsm, l_inf 0.1)"
+    assert robust.metric_name == "Robust accuracy (FGSM, l_inf 0.1)"
     assert robust.metric_value == round(evaluation.robust_accuracy.value, 4)
     assert f"| {evaluation.robust_accuracy} |" in card.text
     assert "defence: at (linf, eps 0.1, 1 steps)" in card.text

@@ -143,7 +143,7 @@ def test_configurations_over_seeds_and_in_words(records):
     (sentence,) = found.sentences()
     assert "2 seeds x 100 images" in sentence
     (note,) = found.notes
-    assert "1 of 5 runs have not been evaluated with pgd" in note
+    assert "1 of 5 runs have not been evaluated with PGD, l_inf 8/255" in note
     assert json.loads(json.dumps(found.to_dict()))["sentences"] == [sentence]
 
 

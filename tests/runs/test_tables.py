@@ -320,9 +320,9 @@ def test_the_report_shows_every_evaluation(runs, tmp_path, capsys):
     rows = (tmp_path / "page" / "tables" / "evaluations.csv").read_text().splitlines()
     assert len(rows) == 1 + len({Yardstick.of(evaluation) for evaluation in record.evaluations.values()})
     for label in (
-        "| deepfool (overshoot=0.1) |",
-        "| a3 |",
-        "| worst case of fgsm + a3 + deepfool (overshoot=0.1) |",
+        "| DeepFool (overshoot=0.1) |",
+        "| A3 |",
+        "| worst case of FGSM + A3 + DeepFool (overshoot=0.1) |",
         "| l_2 | 0.5 | 40 test images |",
     ):
         assert label in text
@@ -342,7 +342,7 @@ def test_a_comparison_has_consistent_accuracy_and_every_common_evaluation(runs):
     assert found.consistent.value == pytest.approx(rates[1] - rates[0])
     figures = [str(row[0]) for row in found.table.rows]
     assert "consistent accuracy" in figures
-    assert "robust: fgsm, l_inf 0.02, 50 test images" in figures
+    assert "robust: FGSM, l_inf 0.02, 50 test images" in figures
     assert found.to_dict()["consistent_difference"]["value"] == found.consistent.value
 
 

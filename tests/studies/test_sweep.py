@@ -326,8 +326,8 @@ def test_a_column_per_attack_beside_the_worst_case(study, monkeypatch, capsys):
     assert main(["sweep", str(path)]) == 0
     out = capsys.readouterr().out
     (head,) = [line for line in out.splitlines() if "configuration" in line]
-    assert [part.strip() for part in head.split("[95 %]")][1:4] == ["fgsm", "pgd-20", "worst case"]
-    assert "worst case of fgsm + pgd-20" in out
+    assert [part.strip() for part in head.split("[95 %]")][1:4] == ["FGSM", "PGD-20", "worst case"]
+    assert "worst case of FGSM + PGD-20" in out
     (record,) = read_runs(path.with_suffix(""))
     found = statistics_of([record])
     assert found.yardstick.alone

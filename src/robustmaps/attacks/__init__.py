@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         passes,
         register,
         takes,
+        title_of,
     )
     from robustmaps.attacks._square import Square
     from robustmaps.attacks._watched import WatchedAttack
@@ -61,6 +62,7 @@ __all__ = [
     "shrink",
     "steepest",
     "takes",
+    "title_of",
     "uniform_in_ball",
 ]
 

@@ -181,6 +181,7 @@ def _for_evaluation(*, exhaustive: bool = False, **settings: Any) -> A3:
 
 ROW = AttackRow(
     name="a3",
+    title="A3",
     summary="diverse restarts, most for the images that are nearly broken (after arXiv 2203.05154)",
     kind=A3,
     create=_for_evaluation,

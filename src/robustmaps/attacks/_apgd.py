@@ -228,6 +228,7 @@ _PARAMETERS = {"exhaustive": "make every step, even in runs that cannot succeed"
 ROWS = (
     AttackRow(
         name="apgd-ce",
+        title="APGD-CE",
         summary="Auto-PGD on the cross-entropy (arXiv 2003.01690)",
         kind=APGD,
         create=partial(_for_evaluation, loss="ce"),
@@ -236,6 +237,7 @@ ROWS = (
     ),
     AttackRow(
         name="apgd-dlr",
+        title="APGD-DLR",
         summary="Auto-PGD on the difference of logits ratio (arXiv 2003.01690)",
         kind=APGD,
         create=partial(_for_evaluation, loss="dlr"),
@@ -244,6 +246,7 @@ ROWS = (
     ),
     AttackRow(
         name="apgd-t",
+        title="APGD-T",
         summary="Auto-PGD towards one wrong class after the other (arXiv 2003.01690)",
         kind=APGD,
         create=partial(_for_evaluation, loss="dlr-t"),

@@ -186,6 +186,7 @@ def _passes(attack: AutoAttack) -> float | None:
 
 ROW = AttackRow(
     name="autoattack",
+    title="AutoAttack",
     summary="four attacks in a fixed order, the usual yardstick (arXiv 2003.01690)",
     kind=AutoAttack,
     create=_for_evaluation,

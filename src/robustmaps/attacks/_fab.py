@@ -228,6 +228,7 @@ _PARAMETERS = {"exhaustive": "make every step, even in runs that cannot succeed"
 ROWS = (
     AttackRow(
         name="fab",
+        title="FAB",
         summary="fast adaptive boundary attack: the smallest perturbation (arXiv 1907.02044)",
         kind=FAB,
         create=_for_evaluation,
@@ -236,6 +237,7 @@ ROWS = (
     ),
     AttackRow(
         name="fab-t",
+        title="FAB-T",
         summary="FAB towards one wrong class after the other (arXiv 1907.02044)",
         kind=FAB,
         create=partial(_for_evaluation, targeted=True),

@@ -91,6 +91,7 @@ class NoiseFGSM:
 
 ROW = AttackRow(
     name="fgsm",
+    title="FGSM",
     summary="one step along the gradient's sign (arXiv 1412.6572)",
     kind=FGSM,
     passes=lambda attack: GRADIENT,  # noqa: ARG005

@@ -142,6 +142,7 @@ def _passes(attack: Foolbox) -> float | None:
 ROWS = (
     AttackRow(
         name="cw",
+        title="C&W",
         summary="Carlini & Wagner, l2, from foolbox (arXiv 1608.04644)",
         kind=Foolbox,
         create=partial(_for_evaluation, "cw"),
@@ -157,6 +158,7 @@ ROWS = (
     ),
     AttackRow(
         name="deepfool",
+        title="DeepFool",
         summary="DeepFool, linf and l2, from foolbox (arXiv 1511.04599)",
         kind=Foolbox,
         create=partial(_for_evaluation, "deepfool"),
@@ -170,6 +172,7 @@ ROWS = (
     ),
     AttackRow(
         name="ead",
+        title="EAD",
         summary="elastic-net attack, l1, from foolbox (arXiv 1709.04114)",
         kind=Foolbox,
         create=partial(_for_evaluation, "ead"),
@@ -187,6 +190,7 @@ ROWS = (
     ),
     AttackRow(
         name="slide",
+        title="SLIDE",
         summary="sparse l1 descent, from foolbox (arXiv 1904.13000)",
         kind=Foolbox,
         create=partial(_for_evaluation, "slide"),
@@ -201,6 +205,7 @@ ROWS = (
     ),
     AttackRow(
         name="brendel-bethge",
+        title="Brendel & Bethge",
         summary="walk along the decision boundary, from foolbox (arXiv 1907.01003)",
         kind=Foolbox,
         create=partial(_for_evaluation, "brendel-bethge"),
@@ -217,6 +222,7 @@ ROWS = (
     ),
     AttackRow(
         name="pgd-l1",
+        title="PGD-L1",
         summary="projected gradient descent in the l1 ball, from foolbox (arXiv 1706.06083)",
         kind=Foolbox,
         create=partial(_for_evaluation, "pgd-l1"),

@@ -275,6 +275,7 @@ _ALWAYS = {
 ROWS = (
     AttackRow(
         name="pgd",
+        title="PGD",
         summary="projected gradient descent from random starts (arXiv 1706.06083)",
         kind=PGD,
         create=_for_evaluation,
@@ -290,6 +291,7 @@ ROWS = (
     ),
     AttackRow(
         name="pgd-20",
+        title="PGD-20",
         summary="preset: pgd with 20 steps of eps / 4 (2/255 at 8/255) and one random start",
         kind=PGD,
         preset_of="pgd",
@@ -298,6 +300,7 @@ ROWS = (
     ),
     AttackRow(
         name="pgd-100",
+        title="PGD-100",
         summary="preset: pgd with 100 steps of eps / 4 (2/255 at 8/255) and one random start",
         kind=PGD,
         preset_of="pgd",

@@ -20,6 +20,7 @@ class AttackRow:
 
     Attributes:
         name: the name on the command line, which evaluations record.
+        title: its name in reports, as papers write it; the name itself if empty.
         summary: what it is, in a line; with the paper.
         kind: its class.
         create: makes it for an evaluation, from ``norm``, ``eps`` and those of its parameters that are given; the
@@ -37,6 +38,7 @@ class AttackRow:
     kind: type[Any]
     create: Callable[..., "Attack"] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
     preset_of: str = ""
     preset: Mapping[str, Any] = field(default_factory=dict)
     passes: Callable[[Any], float | None] = lambda attack: None  # noqa: ARG005
@@ -111,6 +113,12 @@ def called(settings: Mapping[str, Any]) -> str:
 def _relative_step(settings: Mapping[str, Any]) -> float | None:
     size, relative = settings.get("step_size"), settings.get("relative_step")
     return float(size / settings["eps"]) if relative is None and size is not None else relative
+
+
+def title_of(name: str) -> str:
+    """The name of an attack as papers write it, such as ``AutoAttack``; the name itself of one that is not known."""
+    row = listed(warn=False).get(name)
+    return name if row is None else str(row.values.get("title") or name)
 
 
 def takes(name: str) -> frozenset[str]:

@@ -253,6 +253,7 @@ def _for_evaluation(*, exhaustive: bool = False, **budget: Any) -> Square:
 
 ROW = AttackRow(
     name="square",
+    title="Square",
     summary="random search over square windows, without gradients (arXiv 1912.00049)",
     kind=Square,
     create=_for_evaluation,

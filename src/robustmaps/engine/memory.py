@@ -4,13 +4,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from robustmaps.engine.errors import NoGradientError
-from robustmaps.engine.view import AttackView
+
+if TYPE_CHECKING:
+    from robustmaps.engine.view import AttackView
 
 # Larger batches overflow a CPU's caches: on a ResNet-8, of 16 to 256, 64 and 128 were fastest, a fifth faster than 256.
 _CPU_BATCH, _GPU_BATCH = 64, 512
@@ -28,7 +31,7 @@ def usual_batch(device: torch.device) -> int:
     return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
 
 
-def fitting_batch(view: AttackView, x: Tensor) -> int:
+def fitting_batch(view: "AttackView", x: Tensor) -> int:
     """The largest power of two, up to the usual batch, whose gradients fit in a quarter of the free memory.
 
     Args:
@@ -117,7 +120,7 @@ def _left_in_groups() -> Iterator[int]:
                 break
 
 
-def _kept_bytes(view: AttackView, x: Tensor) -> int:
+def _kept_bytes(view: "AttackView", x: Tensor) -> int:
     """Bytes that a forward pass saves for the backward pass, weights included."""
     kept: list[int] = []
     with saved_bytes(kept.append):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from robustmaps.engine.calling import parameter_dtype, to_channels_last
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import check_values, frozen, frozen_copy
+from robustmaps.engine.stages import checkpoint_stages, find_stages
 from robustmaps.engine.text import first_line
 from robustmaps.engine.views.attack_view import AS_IT_IS, AttackView, Objective, ViewOptions, outside_inference_mode
 from robustmaps.engine.views.compiled import Compiled
@@ -165,6 +166,8 @@ class AttackEngine:
         compared = AttackView(shadow, replace(options, compile=False, cuda_graphs=False))
         compiled = Compiled(shadow, options.precision, cuda_graphs=options.cuda_graphs) if options.compile else None
         view = AttackView(compiled or shadow, options, shadow, instead=plain)
+        if options.stages:
+            checkpoint_stages(shadow, find_stages(shadow, example[:1])[0])
         if options.precision == "bf16":
             store_in_bf16(shadow)
         for source, sample in expected:
@@ -220,6 +223,7 @@ def _given_up(asked: ViewOptions, made: ViewOptions) -> str:
         *(["folded batch-norms"] if asked.fold and not made.fold else []),
         *([asked.precision] if asked.precision != made.precision else []),
         *(["compilation"] if asked.compile and not made.compile else []),
+        *(["checkpointed stages"] if asked.stages and not made.stages else []),
     ]
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
 

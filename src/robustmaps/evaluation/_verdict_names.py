@@ -25,11 +25,13 @@ def verdict_names(attacks: Sequence[str]) -> list[str]:
     return names
 
 
-def shown_names(attacks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def shown_names(attacks: Sequence[Mapping[str, Any]], *, titled: bool = False) -> dict[str, str]:
     """For people, the name of each attack's verdict: a preset is called by its name, which files do not know.
 
     Args:
         attacks: the settings of an evaluation's attacks, in order.
+        titled: as papers write them, not as on the command line.
     """
+    name_of = _attacks.title_of if titled else str
     recorded = verdict_names([str(attack["name"]) for attack in attacks])
-    return dict(zip(recorded, verdict_names([_attacks.called(attack) for attack in attacks]), strict=True))
+    return dict(zip(recorded, verdict_names([name_of(_attacks.called(attack)) for attack in attacks]), strict=True))

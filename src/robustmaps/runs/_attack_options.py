@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
-from robustmaps.attacks import called, listed, takes
+from robustmaps.attacks import called, listed, takes, title_of
 from robustmaps.config import AttackConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import exact
@@ -30,18 +30,20 @@ def attack_options(evaluation: Evaluation) -> list[str] | None:
     return ["--attack", config.attack, *options, *(["--eight-bit"] * marks[0]), *(["--each"] * marks[1])]
 
 
-def attack_label(norm: str, eps: float, attacks: str) -> str:
+def attack_label(norm: str, eps: float, attacks: str, *, titled: bool = False) -> str:
     """Attacks in a few words, as on the command line: ``worst case of pgd-20 + autoattack (version=plus)``.
 
     Args:
         norm: the norm of their budget.
         eps: its radius.
         attacks: their recorded settings, as JSON.
+        titled: write their names as papers do: ``worst case of PGD-20 + AutoAttack (version=plus)``.
     """
+    name_of = title_of if titled else str
     config, (eight_bit, alone) = _found(norm, eps, attacks)
-    each = [called(attack) for attack in json.loads(attacks)]
+    each = [name_of(called(attack)) for attack in json.loads(attacks)]
     if config is not None:
-        each = [_with_options(name, config.parameters(name)) for name in config.names]
+        each = [_with_options(name_of(name), config.parameters(name)) for name in config.names]
     words = " + ".join(each) + " (eight-bit)" * eight_bit
     return f"worst case of {words}" if alone else words
 

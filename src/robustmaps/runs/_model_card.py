@@ -182,7 +182,7 @@ def _figures(measured: Sequence[Evaluation]) -> str:
     for evaluation in measured:
         stick = Yardstick.of(evaluation)
         rates = (evaluation.clean_accuracy, evaluation.robust_accuracy)
-        rows.append((stick.label, stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates))
+        rows.append((stick.heading, stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates))
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
     notes = "".join(f"\n- Caution: {in_markdown(warning)}" for warning in warnings)

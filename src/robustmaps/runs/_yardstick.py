@@ -57,15 +57,20 @@ class Yardstick:
         return f"{attack_label(self.norm, self.eps, self.attacks)}{self._of_weights}"
 
     @property
+    def heading(self) -> str:
+        """The same, with the names of attacks as papers write them."""
+        return f"{attack_label(self.norm, self.eps, self.attacks, titled=True)}{self._of_weights}"
+
+    @property
     def title(self) -> str:
         """The same beside columns of the attacks by themselves."""
-        return f"worst case{self._of_weights}" if self.alone else self.label
+        return f"worst case{self._of_weights}" if self.alone else self.heading
 
     @property
     def short(self) -> str:
         """Attacks and budget, for axes."""
         budget = f"{_NORMS[self.norm]} {as_fraction(self.eps)}"
-        return f"{attack_label(self.norm, self.eps, self.attacks)}, {budget}{self._of_weights}"
+        return f"{attack_label(self.norm, self.eps, self.attacks, titled=True)}, {budget}{self._of_weights}"
 
     @property
     def _of_weights(self) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,18 @@ from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
 from robustmaps.engine.device import float32_products
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.memory import free_bytes
+from robustmaps.engine.numbers import human
 from robustmaps.engine.speed import Choice, Form, Pass, attack_pass, choose
+from robustmaps.engine.stages import Stage, find_stages
+from robustmaps.engine.text import first_line
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._trainee import Trainee
 
 # Forward passes that an attack takes of an image, where it does not say.
 _USUAL_PASSES = 20.0
+# Forward passes that one backward pass goes through, of clean and of attacked images.
+_GRAPHS = 2
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,45 @@ def choose_forms(
         choose(*asked, attacked / len(x), what="attack", make=attack_pass(model)),
         choose(*asked, trained / len(x), what="training", make=TrainingPass(model)),
     )
+
+
+def choose_stages(model: nn.Module, options: TrainOptions, x: Tensor, images: int) -> tuple[Stage, ...]:
+    """The stages that run again in backward passes; none if memory allows that, or the network can't be divided.
+
+    Args:
+        model: the network, on its device.
+        options: the hyper-parameters.
+        x: an image or a few (N, C, H, W) on the device.
+        images: how many are differentiated at once.
+
+    Warns:
+        UserWarning: what was decided, unless it is as usual.
+    """
+    if options.checkpoint_stages == "off" or options.compile:
+        return ()
+    asked = options.checkpoint_stages == "on"
+    try:
+        stages, kept = find_stages(model, x[:1])
+    except Exception as error:  # noqa: BLE001 - the network's own code runs, and may raise anything
+        if asked:
+            warnings.warn(f"no stages are checkpointed: {first_line(error)}", stacklevel=4)
+        return ()
+    needed, free = kept * images, free_bytes(x.device)
+    if not stages:
+        if asked:
+            warnings.warn("no stages are checkpointed: the network can't be divided", stacklevel=4)
+        return ()
+    if asked:
+        return stages
+    if free is None or needed * _GRAPHS <= free:
+        return ()
+    warnings.warn(
+        f"a step keeps {human(needed, 'B')} for its backward pass, and {human(free, 'B')} are free: {len(stages)} "
+        "stages run again in backward passes instead, which takes longer (checkpoint_stages); accumulate needs less "
+        "memory, too",
+        stacklevel=4,
+    )
+    return stages
 
 
 def _gradients(attack: Attack | None) -> float:

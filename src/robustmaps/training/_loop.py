@@ -28,7 +28,7 @@ from robustmaps.engine.view import AttackEngine, ViewOptions
 from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
 from robustmaps.training._data_wait import Waiting
-from robustmaps.training._forms import Forms, choose_forms
+from robustmaps.training._forms import Forms, choose_forms, choose_stages
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder, kept_epochs, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
@@ -87,8 +87,10 @@ class Loop:
         usual = data.train.subset(torch.arange(min(own, len(data.train)))).tensors()[0].to(self.device)
         self.validation_attack = _stopping_early(validation_attack)
         self.forms = forms or choose_forms(model, data, defense, options, self.validation_attack, usual)
+        stages = choose_stages(model, options, usual, own)
         form = self.forms.attack.form
-        self.engine = AttackEngine(model, ViewOptions(precision=form.precision, compile=form.compile))
+        how = ViewOptions(precision=form.precision, compile=form.compile and not stages, stages=bool(stages))
+        self.engine = AttackEngine(model, how)
         channels_last = self.engine.settle(usual[:8]).channels_last
         if channels_last:
             to_channels_last(model)
@@ -96,7 +98,8 @@ class Loop:
                 to_channels_last(self.average.model)
         self.model = model
         form = self.forms.training.form
-        self.trainee = Trainee(model, form.precision, form.compile, own, channels_last=channels_last)
+        compiled = form.compile and not stages
+        self.trainee = Trainee(model, form.precision, compiled, own, channels_last=channels_last, stages=stages)
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train

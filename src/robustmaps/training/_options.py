@@ -34,6 +34,8 @@ class TrainOptions:
         clip_grad: largest l2 norm of the whole gradient; longer ones are shortened to it (0 for no limit)
         accumulate: parts in which a batch is attacked and differentiated, one after the other, to save memory;
             batch-norms and weight perturbations then see a part at a time
+        checkpoint_stages: let the network's stages run again in backward passes, which takes less memory and longer:
+            on, off, or auto, where a step would need more than half of the free memory
         seed: seed of all random draws
         device: device to compute on: auto, cpu, cuda, cuda:1 or mps
         precision: precision: auto (fp32 or bf16, whichever a timed pass of this network shows to be faster, compiled if
@@ -64,6 +66,7 @@ class TrainOptions:
     eps_warmup: float = 0.0
     clip_grad: float = 0.0
     accumulate: int = 1
+    checkpoint_stages: Literal["auto", "on", "off"] = "auto"
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
@@ -92,6 +95,10 @@ class TrainOptions:
         check_at_least("eps_warmup", self.eps_warmup, 0)
         check_at_least("clip_grad", self.clip_grad, 0)
         check_whole("accumulate", self.accumulate, 1)
+        if self.checkpoint_stages not in ("auto", "on", "off"):
+            raise unknown("checkpoint_stages", self.checkpoint_stages, ["auto", "on", "off"])
+        if self.checkpoint_stages == "on" and self.compile:
+            raise InputError("checkpoint_stages=on with compile: compiled passes decide what they keep; leave one out")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema={self.ema!r}: expected a decay in [0, 1), such as 0.999; 0 for none")
         if not 0 <= self.swa < 1:
@@ -108,5 +115,8 @@ class TrainOptions:
 # The options that may change when a run is resumed, since they don't affect its result; and what it says of where its
 # other values come from.
 INCIDENTAL = frozenset(
-    {"device", "checkpoint_every_s", "memory_share", "workers", "tensorboard", "recipe", "protocol"},
+    {
+        *("device", "checkpoint_every_s", "checkpoint_stages", "memory_share", "workers", "tensorboard"),
+        *("recipe", "protocol"),
+    },
 )

@@ -1,5 +1,6 @@
 """The network in the form that training steps run."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.calling import Caller, at_least_float32, logits_of, own_copy, parameter_dtype
 from robustmaps.engine.device import Precision
+from robustmaps.engine.stages import Stage, checkpointed
 from robustmaps.engine.view import require_compiler
 
 
@@ -19,6 +21,7 @@ class Trainee(Caller):
         compile: compile for batches of the usual size; others run eagerly, since each size needs a compilation.
         batch_size: the usual batch size.
         channels_last: whether images are in channels-last order.
+        stages: those that run again in backward passes.
     """
 
     def __init__(
@@ -29,10 +32,12 @@ class Trainee(Caller):
         batch_size: int,
         *,
         channels_last: bool = True,
+        stages: Sequence[Stage] = (),
     ) -> None:
         super().__init__()
         self.network = network
         self._channels_last = channels_last
+        self._stages = stages
         self._bf16 = precision == "bf16"
         self._batch_size = batch_size
         self._full = network
@@ -44,6 +49,7 @@ class Trainee(Caller):
         """Logits (N, K), at least in float32."""
         own = own_copy(x, parameter_dtype(self.network), channels_last=self._channels_last)
         network = self._full if len(x) == self._batch_size else self.network
-        with torch.autocast(x.device.type, torch.bfloat16) if self._bf16 else nullcontext():
+        autocast = torch.autocast(x.device.type, torch.bfloat16) if self._bf16 else nullcontext()
+        with autocast, checkpointed(self.network, self._stages):
             result = network(own)
         return at_least_float32(logits_of(result, len(x)))

@@ -32,9 +32,10 @@ class ViewOptions:
         precision: ``fp32``, ``tf32`` (float32 with TF32 products on CUDA) or ``bf16`` (autocast, float32 logits).
         compile: use ``torch.compile``.
         cuda_graphs: replay compiled passes as CUDA graphs; no effect on other devices.
+        stages: let the stages of the network run again in backward passes, to save memory; see `engine.stages`.
 
     Raises:
-        InputError: ``cuda_graphs`` without ``compile``.
+        InputError: ``cuda_graphs`` without ``compile``, or ``stages`` with it.
     """
 
     fold: bool = True
@@ -42,8 +43,11 @@ class ViewOptions:
     precision: Precision = "fp32"
     compile: bool = False
     cuda_graphs: bool = False
+    stages: bool = False
 
     def __post_init__(self) -> None:
+        if self.stages and self.compile:
+            raise InputError("stages=True with compile: compiled passes decide what they keep; leave one out")
         if self.cuda_graphs and not self.compile:
             raise InputError("cuda_graphs=True without compile: only compiled views can be replayed; set compile=True")
 

@@ -123,6 +123,6 @@ def cost(made: Made) -> Rendered:
         )
     columns = (
         *("configuration", "last map", "parameters", "forward (FLOP)", "activations (B)"),
-        *("epoch (s)", f"{Yardstick.of(next(iter(made.study.compared[0].evaluated.values()))).label} (ms per image)"),
+        *("epoch (s)", f"{Yardstick.of(next(iter(made.study.compared[0].evaluated.values()))).heading} (ms per image)"),
     )
     return Rendered(table(columns, rows, f"{made.title}: per image, and relative to the first row of a network"))

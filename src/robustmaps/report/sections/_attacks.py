@@ -40,7 +40,7 @@ def _cascade(study: Statistics, yardstick: Yardstick) -> list[Block]:
     rows = []
     for variant in (v for v in study.shown(_MOST_ROWS) if v.evaluated):
         mine = variant.evaluated.values()
-        shown = shown_names(json.loads(yardstick.attacks))
+        shown = shown_names(json.loads(yardstick.attacks), titled=True)
         every = [shown.get(verdict, verdict) for evaluation in mine for verdict in evaluation.verdicts]
         kinds = ["robust", *shown.values(), "wrong"]
         shares = [(_WRONG if kind == "wrong" else kind, every.count(kind) / len(every)) for kind in kinds]
@@ -72,7 +72,7 @@ def _radius(study: Statistics) -> list[Block]:
         line = [(0.0, bounded(first, "clean_correct"))]
         line += [(eps, bounded(points[eps], "robust_correct")) for eps in sorted(points)]
         lines.append((name, line))
-    chart = radius_chart(lines, norm, Yardstick.of(first[0]).label, study.tints)
+    chart = radius_chart(lines, norm, Yardstick.of(first[0]).heading, study.tints)
     return [*some_only(len(lines), len(found)), chart]
 
 

@@ -24,7 +24,7 @@ def evaluations(material: Material) -> list[Block]:
     sticks = list(dict.fromkeys(stick for each in found.values() for stick in each))
     if not sticks:
         return []
-    labels = {stick: stick.label for stick in sticks}
+    labels = {stick: stick.heading for stick in sticks}
     columns = _columns(study)
     blocks: list[Block] = [] if columns is None else [Listing("columns", columns)]
     listed = _listed(found, labels)
