@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustmaps.config import DataConfig
+from robustmaps.config import DataConfig, images_needed
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
@@ -90,7 +90,7 @@ def open_subject(
     known = None if opened is None else opened.data
     spec = model if opened is None else opened.recipe.spec
     if data is None and known is None and ":" in spec:
-        raise InputError(f"data: needed for {model}, such as --data photos, a folder with one folder per class")
+        raise images_needed(model)
     config = known or DataConfig()
     config = replace(
         config,

@@ -94,7 +94,7 @@ def _changed(base: ModelConfig, option: Option) -> ModelConfig:
     Raises:
         InputError: the network is already enlarged by surgery.
     """
-    if ":" not in base.model and base.init_from is None and base.enlarge is None:
+    if ":" not in base.model and not base.begins_with_weights and base.enlarge is None:
         own = models.parse_strides(base.model, base.strides)
         steps = [index for index, stride in enumerate(own) if stride > 1]
         strides = list(own)

@@ -1,6 +1,5 @@
 """Options that several verbs share, each documented here once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -55,11 +54,6 @@ class TrainedNetwork:
     strides: str | None = None
     enlarge: str | None = None
     classes: str | None = None
-
-
-def with_model(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the network in its place, where earlier versions had ``--model-from``."""
-    return [word.removeprefix("--model-from=") for word in arguments if word != "--model-from"]
 
 
 @dataclass(frozen=True)

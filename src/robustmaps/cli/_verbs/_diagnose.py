@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._terminal._options import AnyBudget, Computing, SplitImages, TrainedNetwork, with_model
+from robustmaps.cli._terminal._options import AnyBudget, Computing, SplitImages, TrainedNetwork
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, open_given
 from robustmaps.cli._terminal._watch import watching
@@ -40,7 +40,7 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, with_model(arguments), "diagnose", DESCRIPTION)
+    given = parse(Arguments, arguments, "diagnose", DESCRIPTION)
     from robustmaps.engine.numbers import as_fraction
     from robustmaps.runs import diagnose_checkpoint
 

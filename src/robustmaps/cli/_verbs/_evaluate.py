@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from robustmaps.cli._terminal._evaluated import show
-from robustmaps.cli._terminal._options import Computing, Images, TrainedNetwork, with_model
+from robustmaps.cli._terminal._options import Computing, Images, TrainedNetwork
 from robustmaps.cli._terminal._parsing import ATTACKS, parse
 from robustmaps.cli._terminal._shared import open_given, open_like
 from robustmaps.cli._terminal._watch import attacking
@@ -85,7 +85,7 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, with_model(arguments), "evaluate", DESCRIPTION, rows=ATTACKS)
+    given = parse(Arguments, arguments, "evaluate", DESCRIPTION, rows=ATTACKS)
     given.attack.check()
     if given.each:
         given.attack.columns()
