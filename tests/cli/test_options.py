@@ -37,7 +37,7 @@ VERBS = {
         "--scale full",
         ["studies.plan_ready", "studies.sweep", "report.claim_ready", "report.report_ready"],
     ),
-    "export": ("RUN --format torch", ["runs.export"]),
+    "export": ("RUN --format torch", ["networks.open_trained", "runs.export"]),
     "report": ("RUN", ["report.report"]),
     "compare": ("RUN RUN", ["studies.compare_runs"]),
     "models": ("", ["models.catalog"]),
@@ -57,6 +57,7 @@ NEEDS = {
     "--extra-share": "--extra-data extra.npz",
     "--version": "--attack autoattack",
     "--weights": None,  # of a network that is no run; see below
+    "--channels": "--channels 3",
     "--each": "--attack fgsm,pgd",
     "--helper": None,
     "--init-from": None,
@@ -68,7 +69,6 @@ NEEDS = {
 TEXTS = {
     "--config": "FILE",
     "--recipe": "at-resnet8-up2-digits",
-    "--model": "resnet20",
     "--strides": "112",
     "--enlarge": "last",
     "--defense": "trades",

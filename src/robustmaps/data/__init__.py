@@ -8,6 +8,7 @@
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.batches import batches
+from robustmaps.data.channels import REPEATED, TURNED_GREY
 from robustmaps.data.copies import occur_in
 from robustmaps.data.corruptions import CorruptedImages, open_corruptions
 from robustmaps.data.extra import load_extra
@@ -19,6 +20,8 @@ from robustmaps.data.sources import forms
 
 __all__ = [
     "KNOWN",
+    "REPEATED",
+    "TURNED_GREY",
     "Augmentation",
     "CorruptedImages",
     "Dataset",

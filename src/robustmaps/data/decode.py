@@ -29,6 +29,7 @@ _SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 #: Formats whose 32-bit mode contains 16-bit values, from 0 to 65535.
 _WIDENED = {"PNG", "PPM"}
 _OPAQUE = 255
+GREY = "grey, repeated over three channels as others are in colour"
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -87,6 +88,8 @@ def decode(image: Encoded, image_size: int | None, tally: Tally | None = None) -
             wide = _is_sixteen_bit(file)
             file.load()
             picture = _turned(_eight_bits(file, image.where, tally, wide=wide), file, image.where, tally)
+            if picture.mode == "L":
+                tally.count(GREY, image.where)
             return _channels_first(picture if image_size is None else _square(picture, image_size))
     except InputError:
         raise

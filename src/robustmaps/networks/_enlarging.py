@@ -45,6 +45,7 @@ def enlarge_network(
     *,
     data: str | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     samples: int | None = 512,
     weights: str | None = None,
     strides: str | None = None,
@@ -62,6 +63,7 @@ def enlarge_network(
         data: images; with them and trained weights the accuracy before and after is measured. Where none are given, a
             network that was trained on known ones uses those, and any other is looked at with a blank image.
         image_size: pixels a side; the network's own where None.
+        channels: of the images, 1 or 3; the data set's own where None.
         samples: images for the accuracy.
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
@@ -85,6 +87,7 @@ def enlarge_network(
             opened=network if network is not None and (network.trained or Path(model).exists()) else None,
             data=data,
             image_size=image_size,
+            channels=channels,
             samples=samples,
             weights=weights,
             strides=strides,

@@ -28,6 +28,7 @@ from robustmaps.networks._checkpoints import file_digest, parted
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork, found_anywhere
+from robustmaps.networks._takes import check_takes
 from robustmaps.networks._weights import open_weights
 from robustmaps.training import RUN_WEIGHTS
 
@@ -186,6 +187,7 @@ def create_network(run: ResolvedRun, data: Dataset) -> OpenedNetwork:
         if opened.filled is not None:
             _same_weights(str(model.weights), opened.filled.sha256, model.init_sha256)
     if model.enlarge is not None:
+        check_takes(opened.model, opened.recipe.spec, data)
         opened = opened.enlarged(parse_surgery(model.enlarge), data.image_size)
     _check_fit(opened, torch.zeros(1, data.in_channels, *data.image_size), data)
     return opened
@@ -288,9 +290,9 @@ def _check_fit(opened: OpenedNetwork, image: torch.Tensor, data: Dataset) -> Non
     try:
         given = network_logits(opened.model, image)
     except Exception as error:  # whatever a network of somebody else raises
+        check_takes(opened.model, opened.recipe.spec, data)
         raise InputError(
-            f"{opened.recipe.spec} can't take images of {tuple(image.shape[1:])} from {data.name}: "
-            f"{first_line(error)}; another --image-size may help"
+            f"{opened.recipe.spec} can't take images of {tuple(image.shape[1:])} from {data.name}: {first_line(error)}"
         ) from error
     if given.ndim != 2 or given.shape[1] < data.num_classes:
         raise InputError(

@@ -39,6 +39,8 @@ def diagnose_checkpoint(
     data: str | Dataset | None = None,
     split: Literal["test", "validation"] = "test",
     samples: int | None = 200,
+    image_size: int | None = None,
+    channels: int | None = None,
     norm: str | None = None,
     eps: float | None = None,
     surrogate: str | Path | nn.Module | None = None,
@@ -55,6 +57,8 @@ def diagnose_checkpoint(
         data: a spec or a loaded data set, to use instead of the training data set.
         split: the split to use.
         samples: number of images, drawn evenly from the classes; None for all.
+        image_size: pixels a side to resize the images to; None for those of training.
+        channels: of the images, 1 or 3; None for those of training.
         norm: the norm of the budget; None for that of training.
         eps: the radius of the budget; None for that of training.
         surrogate: source of adversarial examples, a run or a network; None trains a ResNet-8 on a few thousand training
@@ -72,7 +76,7 @@ def diagnose_checkpoint(
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     if out is not None:
         _claim(Path(out))
-    dataset = data_for(opened, data, watcher)
+    dataset = data_for(opened, data, watcher, image_size=image_size, channels=channels)
     x, y = choose_images(dataset, split, samples)
     norm, eps = norm or opened.norm, eps or opened.eps
     images = images_sha256(x, y)

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     from robustmaps.engine.numbers import as_fraction
     from robustmaps.runs import diagnose_checkpoint
 
-    checkpoint = open_given(given.network, given.images.data)
+    checkpoint = open_given(given.network, given.images)
     with watching() as watch:
         done = diagnose_checkpoint(
             checkpoint,

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._terminal._options import AnyNetwork, SizedImages
+from robustmaps.cli._terminal._options import AnyNetwork, AnySurgery, Images
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import Surgery
 
 DESCRIPTION = """Enlarge the maps of any network, by upsampled images, smaller strides or both, and print what it costs.
 With --save, write weights and recipe to a folder that can be given wherever a MODEL is expected. Without --data, a
@@ -25,8 +24,8 @@ class Arguments:
     """
 
     network: AnyNetwork
-    surgery: Surgery = field(default_factory=Surgery)
-    images: SizedImages = field(default_factory=lambda: SizedImages(samples=512))
+    surgery: AnySurgery = field(default_factory=AnySurgery)
+    images: Images = field(default_factory=lambda: Images(samples=512))
     save: Path | None = None
     json: bool = False
 
@@ -38,7 +37,7 @@ def run(arguments: Sequence[str]) -> None:
 
     before = given.save is not None and claim_enlarged(given.save)
     with watching() as watch:
-        done = enlarge_network(**vars(given.network), surgery=given.surgery, **vars(given.images), watcher=watch)
+        done = enlarge_network(**vars(given.network), surgery=given.surgery.whole, **vars(given.images), watcher=watch)
     files = () if given.save is None else save_enlarged(done, given.save)
     Output(given.json).result(
         {**done.enlargement.to_dict(), "model": given.network.model, "files": [str(path) for path in files]},
