@@ -188,7 +188,10 @@ def test_a_function_of_ones_own_is_trained(tmp_path, monkeypatch, digits):
     x = digits.test.tensors()[0]
     with allow_code("start_networks:small"):
         assert torch.equal(open_model(str(done.folder)).model(x), done.model.cpu().eval()(x))
-    for name, message in (("few", "at least 10 classes"), ("coloured", "can't take images of")):
+    for name, message in (
+        ("few", "at least 10 classes"),
+        ("coloured", "takes images of 3 channels, and these have 1; --channels 3"),
+    ):
         with pytest.raises(InputError, match=message):
             train(replace(config, model=ModelConfig(model=f"start_networks:{name}")), tmp_path / "runs", data=digits)
     with pytest.raises(InputError, match="are for built-in networks"):

@@ -8,7 +8,6 @@
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.batches import batches
-from robustmaps.data.channels import REPEATED, TURNED_GREY
 from robustmaps.data.copies import occur_in
 from robustmaps.data.corruptions import CorruptedImages, open_corruptions
 from robustmaps.data.extra import load_extra
@@ -17,6 +16,7 @@ from robustmaps.data.load import NotHere, describe, load, prepare
 from robustmaps.data.placement import Placed, place
 from robustmaps.data.sets import Dataset, Extra, ImageSet
 from robustmaps.data.sources import forms
+from robustmaps.data.sources.channels import REPEATED, TURNED_GREY
 
 __all__ = [
     "KNOWN",

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 from robustmaps.data import store
-from robustmaps.data.channels import with_channels
 from robustmaps.data.source import Progress, Source
+from robustmaps.data.sources.channels import with_channels
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.outputs import alone, publish, remove_folder

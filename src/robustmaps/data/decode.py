@@ -88,8 +88,6 @@ def decode(image: Encoded, image_size: int | None, tally: Tally | None = None) -
             wide = _is_sixteen_bit(file)
             file.load()
             picture = _turned(_eight_bits(file, image.where, tally, wide=wide), file, image.where, tally)
-            if picture.mode == "L":
-                tally.count(GREY, image.where)
             return _channels_first(picture if image_size is None else _square(picture, image_size))
     except InputError:
         raise
@@ -173,7 +171,11 @@ def decode_blocks(
     """
 
     def work(chunk: list[Encoded]) -> list[NDArray[np.uint8]]:
-        return [decode(image, image_size, tally) for image in chunk]
+        arrays = [decode(image, image_size, tally) for image in chunk]
+        for image, array in zip(chunk, arrays, strict=True):
+            if tally is not None and len(array) == 1:
+                tally.count(GREY, image.where)
+        return arrays
 
     workers = os.cpu_count() or 1
     total = len(images) if isinstance(images, list) else None

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from robustmaps.data.augment import Augmentation, ResizedCrop
 from robustmaps.data.cache import decoded, fetch
-from robustmaps.data.channels import REPEATED, check_channels
 from robustmaps.data.class_order import in_order
 from robustmaps.data.known import KNOWN
 from robustmaps.data.sets import Dataset, ImageSet
 from robustmaps.data.source import Progress
+from robustmaps.data.sources.channels import REPEATED, check_channels
 from robustmaps.data.sources.hub import Hub
 from robustmaps.data.sources.registry import resolve
 from robustmaps.data.splits import held_out, part_size

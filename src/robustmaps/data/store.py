@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from robustmaps.data.blocks import Blocks, block_checksums
-from robustmaps.data.channels import REPEATED
 from robustmaps.data.copies import copies
 from robustmaps.data.decode import GREY
 from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sets import ImageSet
 from robustmaps.data.source import UNSPLIT, Contents
+from robustmaps.data.sources.channels import REPEATED
 from robustmaps.data.splits import held_out
 from robustmaps.data.statistics import channel_statistics
 from robustmaps.engine.checked import checksum

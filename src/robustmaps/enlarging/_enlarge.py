@@ -111,6 +111,7 @@ def enlarge(
         after=after,
         resized=rehearsal.fitting.resized,
         agreement=agreement,
+        spread=study.spreads(chosen, factor) if dilate and chosen else True,
     )
     texts = advise(enlargement, study.not_spread(chosen, factor) if dilate else ())
     enlargement = replace(enlargement, warnings=(*texts, *undecided))

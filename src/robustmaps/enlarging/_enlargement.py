@@ -66,6 +66,9 @@ class Side:
         }
 
 
+NOTHING_FOLLOWS = "changes nothing, since no window follows: with and without it, this is one network"
+
+
 @dataclass(frozen=True)
 class Enlargement:
     """The changes to a network, with its costs before and after.
@@ -85,6 +88,7 @@ class Enlargement:
         agreement: share of the examples that both networks put in the same class; None if not measured.
         warnings: reasons against this enlargement, in words.
         resized: learned positions that were interpolated to the larger grid.
+        spread: whether dilation changed anything; not so where no window follows the relaxed steps.
     """
 
     network: str
@@ -101,6 +105,7 @@ class Enlargement:
     agreement: float | None = None
     warnings: tuple[str, ...] = ()
     resized: tuple[Resized, ...] = ()
+    spread: bool = True
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -156,7 +161,8 @@ class Enlargement:
             done.append(f"images upsampled by {self.upsample:g} ({self.upsample_mode})")
         if self.where:
             steps = ", ".join(map(str, self.where))
-            done.append(f"strides of step {steps} divided by {self.factor}{', dilated' if self.dilate else ''}")
+            dilated = ", dilated" if self.spread else f" (dilate {NOTHING_FOLLOWS})"
+            done.append(f"strides of step {steps} divided by {self.factor}{dilated if self.dilate else ''}")
         return f"{self.network}, images of {by(self.image_size)}: {'; '.join(done)}"
 
     def _step_table(self) -> Table:

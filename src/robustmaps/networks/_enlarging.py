@@ -18,6 +18,7 @@ from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.networks._subject import blank_image, check_built_in, open_subject
+from robustmaps.networks._takes import check_strides
 from robustmaps.networks._weights import WEIGHTS
 from robustmaps.training import DESCRIPTION, save_weights
 
@@ -103,6 +104,7 @@ def enlarge_network(
         raise InputError(f"classes={classes}: no images are classified; give data, or leave classes out")
     else:
         example = blank_image(network, image_size)
+        check_strides(model, strides, (example.shape[2], example.shape[3]))
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
         fit = replace(network.fit, in_channels=example.shape[1])
         network = replace(network, recipe=replace(network.recipe, fit=fit))

@@ -32,7 +32,8 @@ def write_evaluated(
     Args:
         checkpoint: the network.
         data: the images it was evaluated on.
-        image_size, channels: as they were loaded, see `DataConfig`.
+        image_size: as they were loaded, see `DataConfig`.
+        channels: likewise.
 
     Raises:
         InputError: another file is in the way.
@@ -86,7 +87,14 @@ def open_trained(
     Args:
         model: the path or name.
         weights: of a run, one of `training.RUN_WEIGHTS`; else a file with weights.
-        strides, pool, enlarge, data, image_size, channels, classes, random: see `open_network`.
+        strides: see `open_network`.
+        pool: likewise.
+        enlarge: likewise.
+        data: likewise.
+        image_size: likewise.
+        channels: likewise.
+        classes: likewise.
+        random: likewise.
 
     Raises:
         InputError: it can't be opened, or is trained as it is.

@@ -1,7 +1,6 @@
 """The network that training starts with: named, perhaps with weights of another run, perhaps enlarged."""
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from robustmaps.networks._checkpoints import file_digest, parted
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork, found_anywhere
-from robustmaps.networks._takes import check_takes
+from robustmaps.networks._takes import check_strides, check_takes
 from robustmaps.networks._weights import open_weights
 from robustmaps.training import RUN_WEIGHTS
 
@@ -177,7 +176,7 @@ def create_network(run: ResolvedRun, data: Dataset) -> OpenedNetwork:
     """
     model = run.config.model
     if run.start is None and ":" not in model.model:
-        _check_strides(model, data)
+        check_strides(model.model, model.strides, data.image_size, data.name, model.upsample)
     if run.start is not None:
         opened = replace(run.start, model=copy.deepcopy(run.start.model))
     else:
@@ -191,21 +190,6 @@ def create_network(run: ResolvedRun, data: Dataset) -> OpenedNetwork:
         opened = opened.enlarged(parse_surgery(model.enlarge), data.image_size)
     _check_fit(opened, torch.zeros(1, data.in_channels, *data.image_size), data)
     return opened
-
-
-def _check_strides(model: ModelConfig, data: Dataset) -> None:
-    """Refuse strides that leave less than one pixel, which later steps would sample again and again.
-
-    Raises:
-        InputError: their product exceeds the side of the images.
-    """
-    strides, own = models.parse_strides(model.model, model.strides), models.default_strides(model.model)
-    side = min(data.image_size) * model.upsample
-    if strides != own and math.prod(strides) > max(side, math.prod(own)):
-        raise InputError(
-            f"strides={strides}: divide a side by {math.prod(strides)}, and the images of {data.name} have {side:g} "
-            f"pixels; expected smaller strides, such as {own}"
-        )
 
 
 def _is_named(start: str, weights: str | None) -> bool:

@@ -17,7 +17,7 @@ from robustmaps.networks._data import load_data
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._subject import check_built_in
-from robustmaps.networks._takes import check_takes
+from robustmaps.networks._takes import check_strides, check_takes
 from robustmaps.networks._weights import UNKNOWN_BUDGET, Checkpoint
 
 
@@ -46,7 +46,8 @@ def open_network(
         pool: likewise.
         enlarge: what to change once the weights are filled in, as ``train --enlarge``.
         data: the images; all but a function of the user's are made for their classes, channels and statistics.
-        image_size, channels: see `DataConfig`.
+        image_size: see `DataConfig`.
+        channels: likewise.
         classes: see `Checkpoint`.
         random: whether random weights will do; without ``data`` the network is then made for no particular images.
         watcher: called while a data set is decoded for the first time.
@@ -63,6 +64,7 @@ def open_network(
             raise images_needed(spec)
         images = DataConfig(data=data, classes=classes, image_size=image_size, channels=channels)
         loaded = load_data(images, watcher)
+        check_strides(spec, strides, loaded.image_size, loaded.name)
         opened = open_model(spec, Fit.to_data(loaded, strides=strides, pool=pool), weights)
         size = loaded.image_size
         check_takes(opened.model, spec, loaded)
@@ -71,7 +73,8 @@ def open_network(
     digest = weights_sha256(opened.model) if opened.filled is None else opened.filled.sha256
     notes = () if opened.filled is None else (*opened.filled.notes, *_assumed(spec, strides))
     if enlarge is not None:
-        opened = opened.enlarged(parse_surgery(enlarge), size)
+        surgery = parse_surgery(enlarge)
+        opened, enlarge = opened.enlarged(surgery, size), surgery.short
     name = _name(spec, weights, (strides, pool, enlarge))
     path = None if weights is None else Path(weights)
     architecture = spec.partition(":")[2] if names_code(spec) else spec

@@ -20,7 +20,7 @@ from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._takes import check_takes
+from robustmaps.networks._takes import check_strides, check_takes
 from robustmaps.networks._weights import NAME_ORDER, UNKNOWN_BUDGET, listed, same_classes, unknown_order
 
 
@@ -103,6 +103,7 @@ def open_subject(
         classes=config.classes if classes is None else classes,
     )
     loaded = load_data(config, watcher)
+    check_strides(model, strides, loaded.image_size, loaded.name)
     if opened is not None and opened.classes is not None and opened.classes != loaded.classes:
         if classes is None and sorted(opened.classes) == sorted(loaded.classes):  # labels agree with the outputs
             loaded = load_data(config, watcher, classes=opened.classes)

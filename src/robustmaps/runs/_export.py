@@ -84,7 +84,8 @@ def export(
         out: the folder to write (default: ``export/FORM`` in the folder of its weights, or ``export/NAME/FORM`` for a
             network that is neither a run nor was saved by `robustmaps enlarge`).
         data: a data set for the check, instead of the training data set.
-        image_size, channels: of its images; those of training where None.
+        image_size: of its images, see `DataConfig`; as in training where None.
+        channels: likewise.
 
     Raises:
         InputError: the format is unknown, the network or a library is missing, or the folder contains anything but the

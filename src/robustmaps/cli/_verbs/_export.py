@@ -9,8 +9,8 @@ from robustmaps.cli._terminal._options import ShapedImages, TrainedNetwork
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, open_given
 
-DESCRIPTION = """Export a network with a model card of the measured figures: a run, or any network with weights from a file.
-Compare its outputs with those of the original on test images; keep no export that differs."""
+DESCRIPTION = """Export a network with a model card of the measured figures: a run, or any network with weights from a
+file. Compare its outputs with those of the original on test images; keep no export that differs."""
 
 
 @dataclass(frozen=True)
