@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from unittest.mock import MagicMock
 
 import pytest
@@ -102,6 +103,9 @@ def handed_on(monkeypatch, tmp_path):
     def call(verb, capsys, *options):
         base, functions = VERBS[verb]
         calls: list[object] = []
+        for path in functions:  # modules keep what they import, so none may be imported while others are replaced
+            package, name = path.split(".")
+            getattr(import_module(f"robustmaps.{package}"), name)
         for path in functions:
 
             def record(*given, _path=path, **named):
