@@ -69,7 +69,7 @@ def test_what_is_no_condition_is_refused(text, message):
 
 @pytest.mark.parametrize("text", ["robust>40", "validation_clean>=40", "robust_high=200%", "clean<most"])
 def test_a_condition_on_accuracies_is_checked_without_any(text):
-    with pytest.raises(InputError, match="did you mean|at most 100%|expected a finite number"):
+    with pytest.raises(InputError, match=r"did you mean|at most 100%|expected a finite number"):
         list_runs([], where=text)
 
 

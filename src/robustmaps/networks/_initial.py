@@ -228,8 +228,8 @@ def _upsampled_by_surgery(model: ModelConfig) -> ModelConfig:
     if given.upsample != 1:
         raise InputError(f"upsample={model.upsample:g}: enlarge={model.enlarge} upsamples, too; give one of the two")
     surgery = replace(given, upsample=model.upsample, upsample_mode=model.upsample_mode)
-    plain = {"upsample": ModelConfig.upsample, "upsample_mode": ModelConfig.upsample_mode}
-    return replace(model, enlarge=str(surgery), **plain)
+    usual = ModelConfig.upsample, ModelConfig.upsample_mode
+    return replace(model, enlarge=str(surgery), upsample=usual[0], upsample_mode=usual[1])
 
 
 def _unless_usual(pool: models.Pool | None) -> models.Pool | None:

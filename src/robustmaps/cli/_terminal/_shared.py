@@ -53,8 +53,8 @@ def open_like(given: "TrainedNetwork", model: str, images: "ShapedImages") -> "C
     place = Path(model)
     which = given.weights if given.weights in RUN_WEIGHTS and place.exists() else None
     if not place.exists() or (place.is_dir() and folder_of_evaluated(place) is not None):
-        options = {"data": images.data, "image_size": images.image_size, "channels": images.channels}
-        return open_trained(model, which, classes=given.classes, **options)
+        options: dict[str, Any] = {"classes": given.classes, "data": images.data}
+        return open_trained(model, which, **options, image_size=images.image_size, channels=images.channels)
     from robustmaps.networks import open_checkpoint
 
     return open_checkpoint(model, which or RUN_WEIGHTS[0], classes=given.classes)

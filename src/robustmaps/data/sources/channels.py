@@ -44,5 +44,5 @@ def with_channels(contents: Contents, channels: int | None) -> Contents:
 
 def _grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Of colours (n, 3, H, W), their luma (n, 1, H, W)."""
-    luma = np.einsum("nchw,c->nhw", images.astype(np.uint32), _LUMA)
+    luma: NDArray[np.uint32] = np.einsum("nchw,c->nhw", images.astype(np.uint32), _LUMA)
     return ((luma + (1 << 15)) >> 16).astype(np.uint8)[:, None]
