@@ -16,13 +16,13 @@ class ModelConfig:
         model: name of a network, see `robustmaps models`; or torchvision:NAME, timm:NAME, hf:OWNER/NAME or
             MODULE:FUNCTION
         strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
-        upsample: factor by which images are upsampled in front of a built-in network
+        upsample: factor by which images are upsampled in front of the network
         upsample_mode: interpolation of the upsampled images (area differs from nearest for a factor such as 1.5)
         pool: pooling of a built-in network's last map; max is what the theory compares avg with (default:
             avg)
         enlarge: enlargement of any network: upsample=2, first, last, or numbers of downsampling steps such as 0,2;
-            dilate keeps what a trained network computes; several with commas, e.g. last,dilate; see `robustmaps enlarge
-            MODEL` (default: none)
+            dilate keeps what a trained network computes; several with commas, e.g. last,dilate; each part is an option
+            of its own too, as in `robustmaps enlarge` (default: none)
         init_from: weights to begin with: a run, a weights file, or a folder that `robustmaps enlarge` saved; they
             decide network, data and budget where these are left out (default: random weights)
         weights: file with weights to begin with, of any program, as in `robustmaps evaluate`; of a run in init_from

@@ -17,7 +17,7 @@ from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation import Diagnosis, Identity, diagnose, images_sha256
-from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint, open_trained
 from robustmaps.runs._identity import write_present
 from robustmaps.training import TrainOptions, fit
 
@@ -61,8 +61,8 @@ def diagnose_checkpoint(
         channels: of the images, 1 or 3; None for those of training.
         norm: the norm of the budget; None for that of training.
         eps: the radius of the budget; None for that of training.
-        surrogate: source of adversarial examples, a run or a network; None trains a ResNet-8 on a few thousand training
-            images, unless no image is left to try its examples on.
+        surrogate: source of adversarial examples, a network or what `open_trained` takes, such as a run; None trains a
+            ResNet-8 on a few thousand training images, unless no image is left to try its examples on.
         seed: seed of all random draws.
         batch_size: images per batch.
         device: device to compute on.
@@ -91,7 +91,7 @@ def diagnose_checkpoint(
         if isinstance(surrogate, nn.Module):
             return surrogate
         if surrogate is not None:
-            return open_checkpoint(surrogate).model.to(place)
+            return open_trained(surrogate).model.to(place)
         return _train_surrogate(dataset, place, seed, watcher)
 
     model = opened.model.to(place).eval()

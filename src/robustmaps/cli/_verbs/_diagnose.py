@@ -20,7 +20,7 @@ class Arguments:
     """Options of the diagnosis.
 
     Attributes:
-        surrogate: run whose adversarial examples are tried (default: a small network is trained for it)
+        surrogate: network, as MODEL, whose adversarial examples are tried (default: a small network is trained for it)
         seed: seed of all random draws
         batch_size: images at once
         out: file to write (default: named after the settings, in the run folder)
@@ -31,7 +31,7 @@ class Arguments:
     images: SplitImages = field(default_factory=lambda: SplitImages(samples=200))
     budget: AnyBudget = field(default_factory=AnyBudget)
     computing: Computing = field(default_factory=Computing)
-    surrogate: Path | None = None
+    surrogate: str | None = None
     seed: int = 0
     batch_size: int = 128
     out: Path | None = None
