@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from robustmaps import load
 from robustmaps.cli import main
 from robustmaps.cli._terminal._naming import NAMING, named
 from robustmaps.engine.errors import InputError
@@ -182,3 +183,11 @@ def test_strides_that_leave_no_pixel_are_refused(verb, capsys):
     name, *rest = verb.split()
     assert main([name, "resnet8", *rest, "--strides", "999", "--data", "digits"]) == 2
     assert "divide a side by 729, and the images of digits have 8 pixels" in capsys.readouterr().err
+
+
+def test_python_brings_images_to_a_shape_too(here):
+    network = load("naming_nets:colour", data="mixed", image_size=10)
+    assert network.data.image_size == (10, 10)
+    assert load("naming_nets:grey", data="mixed", image_size=10, channels=1).data.in_channels == 1
+    with pytest.raises(InputError, match="--channels 3"):
+        _ = load("naming_nets:colour", data="greys").data
