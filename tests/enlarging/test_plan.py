@@ -37,7 +37,12 @@ def test_dilation_without_a_window_behind_it_is_said_to_change_nothing() -> None
         nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
     )
     found = plan(network, IMAGE, budget=9, upsamples=(1,), dilate=True)
-    assert {option.where: option.spread for option in found.options} == {(): True, (1,): False, (0,): True}
+    assert {option.where: option.spread for option in found.options} == {
+        (): True,
+        (1,): False,
+        (0,): True,
+        (0, 1): True,
+    }
     assert "where 1: dilate changes nothing, since no window follows" in str(found)
     assert "changes nothing" not in str(plan(network, IMAGE, budget=9, upsamples=(1,)))
     with pytest.warns(UserWarning, match="receptive field"):
