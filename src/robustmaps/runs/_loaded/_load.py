@@ -35,9 +35,10 @@ class LoadedNetwork(nn.Module):
         self.network = checkpoint.model
         self.checkpoint = checkpoint
         # Behind a function, so that copies of the network, as attacks make them, do not copy the images.
-        shape = {"image_size": image_size, "channels": channels}
         known = data is not None or checkpoint.data is not None
-        self._images = cache(lambda: data_for(checkpoint, data, **shape) if known else None)
+        self._images = cache(
+            lambda: data_for(checkpoint, data, image_size=image_size, channels=channels) if known else None
+        )
         set_evaluating(self)
 
     def forward(self, x: Tensor) -> Tensor:
