@@ -130,9 +130,10 @@ class Resolver:
 
     def _open(self, spec: str, weights: str | None = None) -> OpenedNetwork:
         """What `open_model` opens; with one of `training.RUN_WEIGHTS`, nothing but a run or a file."""
-        key = (found_anywhere(spec), weights)
+        which = RUN_WEIGHTS[0] if weights is None and Path(spec).exists() else weights
+        key = (found_anywhere(spec), which)
         if key not in self._opened:
-            self._opened[key] = open_weights(spec, weights)[0] if weights is not None else open_model(spec)
+            self._opened[key] = open_model(spec) if which is None else open_weights(spec, which)[0]
         return self._opened[key]
 
 
