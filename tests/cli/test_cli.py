@@ -67,7 +67,8 @@ def test_every_verb_explains_itself(verb, capsys):
         (["evaluate", "runs/nowhere"], "no such file"),
         (["report", "nowhere"], "no such folder"),
         (["compare", "here", "there"], "here: not a run folder"),
-        (["export", "nowhere", "--format", "torch"], "no such file"),
+        (["export", "nowhere", "--format", "torch"], "unknown model 'nowhere'"),
+        (["export", "runs/nowhere", "--format", "torch"], "no such file"),
         (["models", "--image-size", "1"], "image"),
     ],
 )
@@ -82,7 +83,7 @@ def test_bad_input_is_code_2_and_says_why(arguments, message, capsys, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--modle", "resnet8"], "--model"),
+        (["train", "--stides", "122"], "--strides"),
         (["train", "--init-from"], "--init-from"),
         (["train", "--eps", "8"], "8/255"),
         (["train", "--lr", "x"], "x"),

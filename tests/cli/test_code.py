@@ -58,7 +58,7 @@ def hostile(template, tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text("model: hostile_code:make\n")
     (tmp_path / "init.yaml").write_text(f"init_from: {run}\n")
     (tmp_path / "named.yaml").write_text("init-from: hostile_code:make\n")
-    (tmp_path / "axis.yaml").write_text("axes: {model: ['hostile_code:make'], seed: [0]}\n")
+    (tmp_path / "axis.yaml").write_text("axes: {model: ['hostile_code:make'], seed: [0]}\nfixed: {data: digits}\n")
     (tmp_path / "coupled.yaml").write_text("axes: {seed: [0], a: [{model: 'hostile_code:make'}]}\n")
     (tmp_path / "fixed.yaml").write_text(f"axes: {{seed: [0]}}\nfixed: {{init_from: {run}}}\n")
     return run
@@ -94,7 +94,7 @@ def test_what_a_file_names_is_not_run(line, hostile, capsys):
     assert "names the network 'hostile_code:make', a function whose code would be run" in error
     assert re.search(r"\.(safetensors|yaml)\S* (axes |fixed)?.*names the network", error), "the file is named"
     assert "add --allow-code" in error
-    assert "--model hostile_code:make" in error
+    assert "type the name yourself (train hostile_code:make)" in error
     assert not (hostile.parents[1] / "imported").exists()
 
 

@@ -20,7 +20,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 TRAIN = (
     "robustmaps",
     "train",
-    "--model",
     "resnet8",
     "--precision",
     "fp32",

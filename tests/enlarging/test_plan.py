@@ -32,6 +32,23 @@ def test_costs_are_those_of_the_enlarged_networks() -> None:
         assert option.effective_stride == enlargement.after.effective_stride
 
 
+def test_dilation_without_a_window_behind_it_is_said_to_change_nothing() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+    found = plan(network, IMAGE, budget=9, upsamples=(1,), dilate=True)
+    assert {option.where: option.spread for option in found.options} == {
+        (): True,
+        (1,): False,
+        (0,): True,
+        (0, 1): True,
+    }
+    assert "where 1: dilate changes nothing, since no window follows" in str(found)
+    assert "changes nothing" not in str(plan(network, IMAGE, budget=9, upsamples=(1,)))
+    _, last = enlarge(network, IMAGE, where="last", dilate=True, latency_runs=0)
+    assert "(dilate changes nothing, since no window follows" in str(last)
+
+
 def test_the_front_holds_what_nothing_beats() -> None:
     found = plan(models.create("resnet8"), IMAGE, budget=10)
     for option in found.front:

@@ -29,7 +29,7 @@ _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os
 _LIMIT_S = 600.0  # a few seconds are usual; under load a hundred times as long
 
 TRAIN = (
-    "train --model resnet8 --data images.npz --train-samples 128 --batch-size 64 --epochs 2 --eps 0.1 --steps 1"
+    "train resnet8 --data images.npz --train-samples 128 --batch-size 64 --epochs 2 --eps 0.1 --steps 1"
     " --device cpu --precision fp32"
 )
 ATTACK = "--attack pgd --steps 3 --restarts 2 --samples 40 --batch-size 8"

@@ -136,7 +136,7 @@ def test_other_weights_are_refused(run, tmp_path, digits):
     [
         ({"model": "resnet20"}, "model=resnet20: .* contains a network with model=resnet8; leave model out"),
         ({"strides": "122"}, "strides=122: .* contains a network with strides=221"),
-        ({"upsample": 2.0}, "upsample=2.0: .* contains a network with upsample=1"),
+        ({"upsample": 2.0, "enlarge": "upsample=3"}, "upsample=2: enlarge=upsample=3 upsamples, too"),
         ({"pool": "max"}, "pool=max: .* contains a network with pool=avg"),
         ({"enlarge": "7"}, "there is no step 7"),
         ({"init_from": "nowhere"}, "nowhere"),
@@ -155,7 +155,7 @@ def test_max_pooling_is_part_of_the_network(tmp_path, digits):
     assert further.model.pool == "max"
     with pytest.raises(InputError, match=r"pool=avg: .* contains a network with pool=max"):
         resolve(replace(further, model=replace(further.model, pool="avg")))
-    with pytest.raises(InputError, match="strides, upsample and pool are for built-in networks"):
+    with pytest.raises(InputError, match="strides and pool are for built-in networks"):
         resolve(RunConfig(ModelConfig(model="torchvision:resnet18", pool="max")))
 
 
@@ -188,7 +188,10 @@ def test_a_function_of_ones_own_is_trained(tmp_path, monkeypatch, digits):
     x = digits.test.tensors()[0]
     with allow_code("start_networks:small"):
         assert torch.equal(open_model(str(done.folder)).model(x), done.model.cpu().eval()(x))
-    for name, message in (("few", "at least 10 classes"), ("coloured", "can't take images of")):
+    for name, message in (
+        ("few", "at least 10 classes"),
+        ("coloured", "takes images of 3 channels, and these have 1; --channels 3"),
+    ):
         with pytest.raises(InputError, match=message):
             train(replace(config, model=ModelConfig(model=f"start_networks:{name}")), tmp_path / "runs", data=digits)
     with pytest.raises(InputError, match="are for built-in networks"):

@@ -27,6 +27,8 @@ ROW = {"defense": "at", "robust": 0.45, "eps": 8 / 255, "seed": 1, "strides": "1
         ("robust>40%", True),
         ("robust>45.5%", False),
         ("robust=45%", True),
+        ("robust > 40 %", True),
+        ("clean>99% or robust>=45 % and seed=1", True),
         ("eps=8/255", True),
         ("eps!=8/255 or seed==1", True),
         ("seed=0 or seed=1 and defense=standard", False),
@@ -54,6 +56,8 @@ def test_conditions(text, kept):
         ("robust>'x", "can't be parsed from"),
         ("robust>high", "robust='high': expected a finite number or a fraction"),
         ("robust>40", "a share lies in .0, 1.; did you mean robust>40%"),
+        ("robust>1", "did you mean robust>1%"),
+        ("clean<=140 %", "clean<=140%: expected at most 100%"),
         ("defense<at", "defense is not a number; use = or !="),
         ("__import__('os')", "is missing before"),
     ],
@@ -61,6 +65,12 @@ def test_conditions(text, kept):
 def test_what_is_no_condition_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         parse_condition(text, ROW)(ROW)
+
+
+@pytest.mark.parametrize("text", ["robust>40", "validation_clean>=40", "robust_high=200%", "clean<most"])
+def test_a_condition_on_accuracies_is_checked_without_any(text):
+    with pytest.raises(InputError, match=r"did you mean|at most 100%|expected a finite number"):
+        list_runs([], where=text)
 
 
 @given(st.text(max_size=40))

@@ -57,5 +57,10 @@ def test_a_stop_reaches_running_tasks_and_begins_no_other():
 
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setattr("robustmaps.studies._processes.available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [LocalExecutor(jobs).threads_each for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
     assert LocalExecutor(2, threads=3).threads_each == 3
+    for limit, expected in (("2", [2, 2, 1, 1]), ("16", [8, 2, 1, 1]), ("3,1", [3, 2, 1, 1]), ("", [8, 2, 1, 1])):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        assert [LocalExecutor(jobs).threads_each for jobs in (1, 3, 8, 20)] == expected
+    assert LocalExecutor(1, threads=4).threads_each == 4

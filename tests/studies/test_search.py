@@ -158,3 +158,15 @@ def test_a_damaged_run_does_not_end_the_search(digits, tmp_path):
             t.folder: t.score for t in whole.trials if t.folder != spoilt.folder
         }
         assert json.loads(again.path.read_text())["trials"]
+
+
+def test_two_ways_to_write_one_network_are_one_candidate(digits):
+    written = [{"enlarge": text} for text in ("0", "0,dilate", "upsample=2")]
+    changes = [{}, {"strides": "112"}, {"upsample": 2.0}, *written]
+    configs = [replace(RunConfig(), model=ModelConfig(**change)) for change in changes]
+    found = within(configs, digits, budget=None)
+    assert [one.same for one in found if one.same] == [
+        ("strides 122, enlarge where=0",),
+        ("strides 122, enlarge upsample=2",),
+    ]
+    assert len(found) == 4

@@ -378,3 +378,14 @@ class Warns:
         for _ in range(2):
             warnings.warn("look out", stacklevel=1)
         return 1
+
+
+@pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
+def test_enlargements_that_give_one_network_are_named(study, capsys):
+    axes = "axes: {n: [{strides: 122}, {strides: 112}, {enlarge: '0'}, {upsample: 2}], seed: [0, 1]}\n"
+    plan = plan_sweep(read_study(study(f"{axes}fixed: {FIXED}\n")), study().with_suffix(""), threads=1)
+    assert [note for note in plan.notes if "network" in note] == [
+        "resnet8: strides 112 and strides 122, enlarge where=0 give the same network; one of them is enough"
+    ]
+    assert main(["sweep", str(study(f"{axes}fixed: {FIXED}\n")), "--dry-run"]) == 0
+    assert "give the same network" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from types import FrameType
 
 from robustmaps._version import __version__
 from robustmaps.cli._terminal import _code
+from robustmaps.cli._terminal._naming import named
 from robustmaps.cli._terminal._streams import Warned, finish_output, steady_streams, stop_signals
 from robustmaps.engine import ranks
 from robustmaps.engine.errors import DiskFull, InputError, Interrupted, unknown
@@ -122,9 +123,11 @@ def _run_verb(verb: str, rest: list[str]) -> None:
         if not ranks.is_main():
             warnings.simplefilter("ignore")
     module = importlib.import_module(f"robustmaps.cli._verbs._{verb}")
+    from robustmaps.cli._terminal._shared import tell
+
     rest, trust = _code.split(verb, rest)
     with trusting(trust), _heard():
-        module.run(rest)
+        module.run(named(verb, rest, tell))
 
 
 class _Nowhere(io.StringIO):

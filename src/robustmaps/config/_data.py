@@ -18,6 +18,7 @@ class DataConfig:
         validation: part of the training images held out for choosing the best epoch; a fraction, or a number
         train_samples: number of training images, drawn evenly from the classes (default: all)
         image_size: side length in pixels to resize the images to (default: the data set's own)
+        channels: channels of the images: 1 turns colours grey, 3 repeats grey (default: the data set's own)
         augment: augmentation: auto for what suits the data set (shifts and flips, or random resized crops), none,
             published (as auto, but none for svhn, mnist and fashion_mnist), or resized-crop for random resized crops of
             the given image size; the other splits then get the centre of images an eighth larger
@@ -34,6 +35,7 @@ class DataConfig:
     extra_data: str | None = None
     extra_share: float = 0.7
     classes: str | None = None
+    channels: int | None = None
 
     def check(self, base: "DataConfig") -> None:
         """Refuse what would be without effect, where it differs from what holds already.

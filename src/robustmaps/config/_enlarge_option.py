@@ -43,6 +43,15 @@ class Surgery:
         """
         return {**asdict(self), "where": parse_where(self.where)}
 
+    @property
+    def short(self) -> str:
+        """As a person writes it.
+
+        >>> parse_surgery("dilate=true,where=0,1,upsample=2").short
+        'upsample=2,0,1,dilate'
+        """
+        return str(self).replace("where=", "").replace("dilate=true", "dilate")
+
     def __str__(self) -> str:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         given = [(name, value) for name, value in values.items() if value != getattr(Surgery, name)]

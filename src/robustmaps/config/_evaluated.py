@@ -14,6 +14,7 @@ from robustmaps.config._run import RunConfig
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
+from robustmaps.models import Pool
 
 EVALUATED = "network.json"
 _MOST_BYTES = 1 << 20
@@ -29,6 +30,7 @@ class EvaluatedNetwork:
         weights: the file of its weights, if it has one of its own.
         strides: of a network of ours.
         enlarge: what was changed on it, as ``train --enlarge``.
+        pool: of a network of ours, where it is not the usual one.
         saved: the file of its weights instead, if that describes its network, as `robustmaps enlarge` saves it.
         data: the images it was evaluated on, as a configuration.
         norm, eps: the budget it was trained for, where that is known.
@@ -41,6 +43,7 @@ class EvaluatedNetwork:
     strides: str | None = None
     enlarge: str | None = None
     saved: str | None = None
+    pool: Pool | None = None
     data: Mapping[str, Any] | None = None
     norm: str | None = None
     eps: float | None = None
@@ -53,6 +56,7 @@ class EvaluatedNetwork:
         model = ModelConfig(
             model=self.model,
             strides=self.strides,
+            pool=self.pool,
             enlarge=self.enlarge,
             init_from=self.saved or self.weights,
             init_sha256=self.checkpoint_sha256,

@@ -95,7 +95,7 @@ def check_origin(origin: OriginConfig, flat: Mapping[str, Any]) -> None:
         )
     for key, value in PROTOCOL.items():
         allowed = [value] if recipe is None or recipe.family == "small" else [value, recipe.values[key]]
-        drawn = key != "init" or flat["init_from"] is None
+        drawn = key != "init" or (flat["init_from"] is None and flat["weights"] is None)
         if drawn and flat[key] not in allowed:
             raise InputError(
                 f"{key}={flat[key]}: the published protocol {_MEANS[key]} ({key}={value}); leave {key} or the "

@@ -1,7 +1,7 @@
 """The configuration of a run: one flat set of keys, the same on the command line and in YAML. No PyTorch here."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -76,7 +76,7 @@ class RunConfig:
             ),
             *([] if model.pool is None else [f"{model.pool}pool"]),
             *([] if model.enlarge is None else [_for_a_file(model.enlarge)]),
-            *([] if model.init_from is None else ["tuned"]),
+            *(["tuned"] if model.begins_with_weights else []),
             defense.defense,
             f"seed{self.training.seed}",
             self.hash,
@@ -92,7 +92,7 @@ class RunConfig:
         The values count, not the recipe or the protocol that they come from.
         """
         usual = to_mapping(RunConfig())
-        incidental = INCIDENTAL | ({"init_from"} if self.model.init_sha256 else frozenset())
+        incidental = INCIDENTAL | ({"init_from", "weights"} if self.model.init_sha256 else frozenset())
         incidental |= {"helper"} if self.defense.helper_sha256 else frozenset()
         incidental |= frozenset() if self.data.extra_data else {"extra_share"}
         decisive = {k: v for k, v in to_mapping(self).items() if k not in incidental and v != usual[k]}
@@ -176,6 +176,26 @@ def check_trusted(config: RunConfig, path: str | Path) -> None:
     """
     for name in _named(flat_values(config)):
         check_from_file(name, path)
+
+
+def check_images_named(config: RunConfig, given: Collection[str]) -> None:
+    """Refuse a network that is not ours with the default images, which nobody asked for.
+
+    Args:
+        config: the configuration.
+        given: the keys that somebody wrote.
+
+    Raises:
+        InputError: no images were named.
+    """
+    named = {"data", "init_from"} & set(given) or config.origin.recipe is not None
+    if ":" in config.model.model and config.data.data == DataConfig.data and not named:
+        raise images_needed(config.model.model)
+
+
+def images_needed(model: str) -> InputError:
+    """The error for a network that is not ours, where no images are named or known."""
+    return InputError(f"data: needed for {model}, such as --data photos, a folder with one folder per class")
 
 
 def needs_trust(config: RunConfig) -> bool:

@@ -13,7 +13,7 @@ from robustmaps import defenses
 from robustmaps.config._attack import AttackConfig
 from robustmaps.config._flat_keys import parse_mapping, read_mapping, read_yaml, section_from_mapping, to_mapping
 from robustmaps.config._recipes import differing
-from robustmaps.config._run import FromMapping, RunConfig, field_names, from_mapping, trusted
+from robustmaps.config._run import FromMapping, RunConfig, check_images_named, field_names, from_mapping, trusted
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import counted
@@ -166,7 +166,9 @@ def _points(
         values = {key: value for option in combination for key, value in option.items()}
         shown = ", ".join(f"{key}: {value}" for key, value in values.items())
         # Both at once: what is fixed overrides a recipe among the axes.
-        config = make({**fixed, **values}, None, f"{file}: axes ({shown})")
+        given = {**fixed, **values}
+        config = make(given, None, f"{file}: axes ({shown})")
+        check_images_named(config, given)
         matching = [index for index, exclusion in enumerate(exclusions) if exclusion.matches(config)]
         for index in matching:
             used[index] = True

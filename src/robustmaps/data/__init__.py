@@ -16,9 +16,12 @@ from robustmaps.data.load import NotHere, describe, load, prepare
 from robustmaps.data.placement import Placed, place
 from robustmaps.data.sets import Dataset, Extra, ImageSet
 from robustmaps.data.sources import forms
+from robustmaps.data.sources.channels import REPEATED, TURNED_GREY
 
 __all__ = [
     "KNOWN",
+    "REPEATED",
+    "TURNED_GREY",
     "Augmentation",
     "CorruptedImages",
     "Dataset",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from robustmaps.data import store
 from robustmaps.data.source import Progress, Source
+from robustmaps.data.sources.channels import with_channels
 from robustmaps.data.store import Stored
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.writing.outputs import alone, publish, remove_folder
@@ -20,6 +21,7 @@ def fetch(
     *,
     cache_dir: Path | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     progress: Progress | None = None,
     refresh: bool = False,
 ) -> Stored:
@@ -33,16 +35,16 @@ def fetch(
     """
     identity = source.identity()
     if identity is None:
-        return _uncached(source, image_size, progress)
+        return _uncached(source, image_size, channels, progress)
     root = cache_root(cache_dir)
-    folder = root / _folder_name(source.name, identity, image_size)
+    folder = root / _folder_name(source.name, identity, image_size, channels)
     if not refresh and (stored := store.read(folder)):
         return stored
     try:
         with alone(Path(f"{folder}.lock"), "decoding these images", wait=True):
             if not refresh and (stored := store.read(folder)):
                 return stored
-            _build(source, folder, image_size, progress)
+            _build(source, folder, image_size, channels, progress)
     except OSError as error:
         raise InputError(
             f"{folder}: can't write the cache ({error}); set ROBUSTMAPS_CACHE to a writable folder with free space"
@@ -53,30 +55,35 @@ def fetch(
     return stored
 
 
-def decoded(source: Source, *, cache_dir: Path | None = None, image_size: int | None = None) -> Stored | None:
+def decoded(
+    source: Source, *, cache_dir: Path | None = None, image_size: int | None = None, channels: int | None = None
+) -> Stored | None:
     """The decoded source, if it is in the cache; nothing is read of the source itself."""
     identity = source.identity()
     if identity is None:
         return None
-    return store.read(cache_root(cache_dir) / _folder_name(source.name, identity, image_size))
+    return store.read(cache_root(cache_dir) / _folder_name(source.name, identity, image_size, channels))
 
 
-def _folder_name(name: str, identity: str, image_size: int | None) -> str:
-    key = hashlib.sha256(json.dumps([store.VERSION, identity, image_size]).encode()).hexdigest()[:16]
+def _folder_name(name: str, identity: str, image_size: int | None, channels: int | None) -> str:
+    changed = [] if channels is None else [channels]
+    key = hashlib.sha256(json.dumps([store.VERSION, identity, image_size, *changed]).encode()).hexdigest()[:16]
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{key}"
 
 
-def _build(source: Source, folder: Path, image_size: int | None, progress: Progress | None) -> None:
+def _build(
+    source: Source, folder: Path, image_size: int | None, channels: int | None, progress: Progress | None
+) -> None:
     # The lock is held, so that no other process is at work on either folder; the first is of earlier versions.
     remove_folder(folder.with_name(f"{folder.name}.partial"))
     with temporary(folder, folder=True) as partial:
-        store.write(source.read(image_size, progress), partial)
+        store.write(with_channels(source.read(image_size, progress), channels), partial)
         publish(partial, folder, replace=True)
 
 
-def _uncached(source: Source, image_size: int | None, progress: Progress | None) -> Stored:
+def _uncached(source: Source, image_size: int | None, channels: int | None, progress: Progress | None) -> Stored:
     with temporary(Path(tempfile.gettempdir()) / "robustmaps", folder=True) as folder:
-        store.write(source.read(image_size, progress), folder)
+        store.write(with_channels(source.read(image_size, progress), channels), folder)
         stored = store.read(folder)
     if stored is None:
         raise OSError(f"{folder}: damaged as soon as it was written; is the disk full or failing?")

@@ -29,6 +29,7 @@ _SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 #: Formats whose 32-bit mode contains 16-bit values, from 0 to 65535.
 _WIDENED = {"PNG", "PPM"}
 _OPAQUE = 255
+GREY = "grey, repeated over three channels as others are in colour"
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -170,7 +171,11 @@ def decode_blocks(
     """
 
     def work(chunk: list[Encoded]) -> list[NDArray[np.uint8]]:
-        return [decode(image, image_size, tally) for image in chunk]
+        arrays = [decode(image, image_size, tally) for image in chunk]
+        for image, array in zip(chunk, arrays, strict=True):
+            if tally is not None and len(array) == 1:
+                tally.count(GREY, image.where)
+        return arrays
 
     workers = os.cpu_count() or 1
     total = len(images) if isinstance(images, list) else None

@@ -15,6 +15,7 @@ from robustmaps.data.class_order import in_order
 from robustmaps.data.known import KNOWN
 from robustmaps.data.sets import Dataset, ImageSet
 from robustmaps.data.source import Progress
+from robustmaps.data.sources.channels import REPEATED, check_channels
 from robustmaps.data.sources.hub import Hub
 from robustmaps.data.sources.registry import resolve
 from robustmaps.data.splits import held_out, part_size
@@ -28,6 +29,7 @@ def prepare(
     *,
     cache_dir: Path | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     resized_crop: bool | None = None,
     progress: Progress | None = None,
     refresh: bool = False,
@@ -38,6 +40,7 @@ def prepare(
         spec: see :func:`load`.
         cache_dir: the cache folder; default ``$ROBUSTMAPS_CACHE`` or ``~/.cache/robustmaps``.
         image_size: resize the shorter side to this many pixels and crop the centre to a square.
+        channels: 1 turns colours grey, 3 repeats grey; None for the set's own.
         resized_crop: see :func:`load`; images for random crops are stored an eighth larger.
         progress: called with the number of images decoded and the total, if known.
         refresh: decode again even if cached; needed when a hub set has changed, which can't be detected.
@@ -47,9 +50,12 @@ def prepare(
     """
     if image_size is not None:
         check_whole("image_size", image_size, 1)
+    check_channels(channels)
     crop = _crop(spec, image_size, resized_crop)
     size = image_size if crop is None else stored_size(crop)
-    return fetch(resolve(spec), cache_dir=cache_dir, image_size=size, progress=progress, refresh=refresh)
+    return fetch(
+        resolve(spec), cache_dir=cache_dir, image_size=size, channels=channels, progress=progress, refresh=refresh
+    )
 
 
 def load(
@@ -59,6 +65,7 @@ def load(
     seed: int = 0,
     cache_dir: Path | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     resized_crop: bool | None = None,
     classes: str | Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -76,6 +83,7 @@ def load(
         seed: selects the held-out images; the test split never depends on it.
         cache_dir: see :func:`prepare`.
         image_size: see :func:`prepare`; with random resized crops, the side of the crops.
+        channels: see :func:`prepare`.
         resized_crop: train on random resized crops, and test on the centre of images resized to 9/8 of ``image_size``
             (144 and 128 pixels). None: only for named sets where that is usual (Imagenette).
         classes: the class names in the order of the labels, as a sequence, separated by commas, or a text file with one
@@ -92,16 +100,26 @@ def load(
     """
     name = resolve(spec).name
     crop = _crop(spec, image_size, resized_crop)
-    stored = None if download else _without_download(spec, cache_dir, image_size if crop is None else stored_size(crop))
+    size = image_size if crop is None else stored_size(crop)
+    stored = None if download else _without_download(spec, cache_dir, size, channels)
     if stored is None:
-        stored = prepare(spec, cache_dir=cache_dir, image_size=image_size, resized_crop=resized_crop, progress=progress)
+        stored = prepare(
+            spec,
+            cache_dir=cache_dir,
+            image_size=image_size,
+            channels=channels,
+            resized_crop=resized_crop,
+            progress=progress,
+        )
     if classes is not None and stored.fingerprint:
         stored = in_order(stored, classes)
     train, held, notes = _validation(stored, validation, seed)
     known = KNOWN.get(str(spec))
-    _, channels, height, width = train.images.shape
-    test, flip = stored.splits["test"], known.flip if known else channels == 3
-    augmentation: Augmentation | ResizedCrop = Augmentation.recommended(channels, height, width)
+    _, found, height, width = train.images.shape
+    # Grey images that were repeated are as likely to be digits as before.
+    coloured = found == 3 and REPEATED not in stored.notes
+    test, flip = stored.splits["test"], known.flip if known else coloured
+    augmentation: Augmentation | ResizedCrop = Augmentation.recommended(3 if coloured else 1, height, width)
     if crop is not None:
         augmentation = ResizedCrop(crop, flip=flip)
         held, test = held.centre(crop), test.centre(crop)
@@ -113,8 +131,8 @@ def load(
         validation=held,
         test=test,
         classes=stored.classes,
-        mean=(known and known.mean) or stored.mean,
-        std=(known and known.std) or stored.std,
+        mean=(known and known.channels == found and known.mean) or stored.mean,
+        std=(known and known.channels == found and known.std) or stored.std,
         augmentation=augmentation,
         spec=str(spec),
         fingerprint=stored.fingerprint,
@@ -126,12 +144,14 @@ class NotHere(InputError):  # noqa: N818 - named after what is so
     """A set of the hub that is not in the cache, of unknown shape."""
 
 
-def _without_download(spec: str | Path, cache_dir: Path | None, image_size: int | None) -> Stored | None:
+def _without_download(
+    spec: str | Path, cache_dir: Path | None, image_size: int | None, channels: int | None
+) -> Stored | None:
     """A set of the hub as decoded before, or black images in its known shape; None for a set that is no download."""
     source = resolve(spec)
     if not isinstance(source, Hub) or Path(source.id.repository).is_dir():
         return None
-    stored = decoded(source, cache_dir=cache_dir, image_size=image_size)
+    stored = decoded(source, cache_dir=cache_dir, image_size=image_size, channels=channels)
     if stored is not None:
         return stored
     known = KNOWN.get(str(spec))
@@ -140,11 +160,12 @@ def _without_download(spec: str | Path, cache_dir: Path | None, image_size: int 
         raise NotHere(f"{spec}: not downloaded yet, and the number and size of its images are not known")
     splits = {
         name: ImageSet(
-            torch.zeros(count, known.channels, *size, dtype=torch.uint8), torch.arange(count) % known.classes
+            torch.zeros(count, channels or known.channels, *size, dtype=torch.uint8),
+            torch.arange(count) % known.classes,
         )
         for name, count in (("train", known.train), ("test", known.test))
     }
-    grey = (0.5,) * known.channels
+    grey = (0.5,) * (channels or known.channels)
     return Stored(splits, tuple(map(str, range(known.classes))), grey, grey, (), "")
 
 

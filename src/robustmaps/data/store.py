@@ -14,9 +14,11 @@ import torch
 
 from robustmaps.data.blocks import Blocks, block_checksums
 from robustmaps.data.copies import copies
+from robustmaps.data.decode import GREY
 from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sets import ImageSet
 from robustmaps.data.source import UNSPLIT, Contents
+from robustmaps.data.sources.channels import REPEATED
 from robustmaps.data.splits import held_out
 from robustmaps.data.statistics import channel_statistics
 from robustmaps.engine.checked import checksum
@@ -205,6 +207,8 @@ def _write_images(contents: Contents, folder: Path) -> dict[str, list[str]]:
         for file in files.values():
             if file.channels < channels:
                 file.widen()
+    if channels == 1 or REPEATED in contents.tally.notes():
+        contents.tally.forget(GREY)
     return names
 
 

@@ -13,6 +13,7 @@ class Tally:
         self._lock = Lock()
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
+        self._lines: dict[str, None] = {}
 
     def count(self, what: str, where: str) -> None:
         """Count one file.
@@ -28,9 +29,19 @@ class Tally:
             insort(examples, where)
             del examples[_EXAMPLES:]
 
+    def note(self, line: str) -> None:
+        """Add a line that is no count, once."""
+        with self._lock:
+            self._lines[line] = None
+
+    def forget(self, what: str) -> None:
+        """Leave a kind out of the notes."""
+        with self._lock:
+            self._counts.pop(what, None)
+
     def notes(self) -> list[str]:
-        """A line for each kind: what happened, to how many files, and which, for example."""
-        return [
+        """The lines, and one for each kind: what happened, to how many files, and which, for example."""
+        return [*self._lines] + [
             f"{what}: {count:,} ({', '.join(self._examples[what])}{', ...' if count > _EXAMPLES else ''})"
             for what, count in sorted(self._counts.items())
         ]

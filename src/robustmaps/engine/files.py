@@ -57,6 +57,10 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
+SHOWN_OF_HASH = 12
+"""The characters of a hash that a table shows."""
+
+
 def short_hash(value: object) -> str:
     """Eight hexadecimal digits of a hash of plain values, for unique names."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

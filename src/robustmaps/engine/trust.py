@@ -84,5 +84,5 @@ def check_from_file(spec: str, where: object) -> None:
     raise InputError(
         f"{where}: names the network {spec!r}, a function whose code would be run; a file may only name built-in "
         f"networks and those of {', '.join(LIBRARIES)}. If you trust the file, add --allow-code (in Python: with "
-        f"robustmaps.networks.allow_code()), or type the name yourself (--model {spec})"
+        f"robustmaps.networks.allow_code()), or type the name yourself (train {spec})"
     )

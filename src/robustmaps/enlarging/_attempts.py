@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import copy_of
+from robustmaps.engine.modes import copy_of, evaluating
 from robustmaps.engine.numbers import by
 from robustmaps.engine.text import first_line
 from robustmaps.enlarging._enlargement import Step
@@ -119,6 +121,21 @@ class Attempts:
             changes = smooth(self.trace, chosen, factor, self.smooth)
             changes += fix_head(self.trace) if upsampled else []
         return list({change.call.index: change for change in changes}.values())
+
+    def spreads(self, where: Iterable[int], factor: int) -> bool:
+        """Whether dilation changes anything: whether a window follows these steps; True where it can't be tried."""
+        where, logits = list(where), list[Tensor]()
+        if self.image.is_meta:
+            return True
+        probe = torch.rand(2, *self.image.shape[1:], generator=torch.Generator().manual_seed(0)).to(self.image.device)
+        for dilate in (False, True):
+            rehearsal = self.rehearse(self.changes(where, factor, dilate=dilate, upsampled=False), None)
+            if isinstance(rehearsal, str):
+                return True
+            network = self.perform(rehearsal)
+            with torch.no_grad(), evaluating(network):
+                logits.append(network_logits(network, probe))
+        return not torch.equal(*logits)
 
     def not_spread(self, where: Iterable[int], factor: int) -> list[str]:
         """The calls after which dilation does not preserve the network's function."""

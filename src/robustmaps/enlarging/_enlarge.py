@@ -104,6 +104,7 @@ def enlarge(
         before=before,
         after=after,
         resized=rehearsal.fitting.resized,
+        spread=study.spreads(chosen, factor) if dilate and chosen else True,
     )
     texts = advise(enlargement, study.not_spread(chosen, factor) if dilate else ())
     enlargement = replace(enlargement, warnings=tuple(texts))

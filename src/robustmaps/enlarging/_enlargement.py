@@ -66,6 +66,9 @@ class Side:
         }
 
 
+NOTHING_FOLLOWS = "changes nothing, since no window follows: with and without it, this is one network"
+
+
 @dataclass(frozen=True)
 class Enlargement:
     """The changes to a network, with its costs before and after.
@@ -87,6 +90,7 @@ class Enlargement:
         agreement: share of the examples that both networks put in the same class; None if not measured.
         warnings: reasons against this enlargement, in words.
         resized: learned positions that were interpolated to the larger grid.
+        spread: whether dilation changed anything; not so where no window follows the relaxed steps.
     """
 
     network: str
@@ -104,6 +108,7 @@ class Enlargement:
     warnings: tuple[str, ...] = ()
     resized: tuple[Resized, ...] = ()
     smooth: Smooth | None = None
+    spread: bool = True
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -161,7 +166,8 @@ class Enlargement:
             done.append(f"images upsampled by {self.upsample:g} ({self.upsample_mode})")
         if self.where:
             steps = ", ".join(map(str, self.where))
-            then = ", dilated" * self.dilate + ("" if self.smooth is None else f", then {SMOOTHED[self.smooth]}")
+            dilated = ", dilated" if self.spread else f" (dilate {NOTHING_FOLLOWS})"
+            then = dilated * self.dilate + ("" if self.smooth is None else f", then {SMOOTHED[self.smooth]}")
             done.append(f"strides of step {steps} divided by {self.factor}{then}")
         return f"{self.network}, images of {by(self.image_size)}: {'; '.join(done)}"
 

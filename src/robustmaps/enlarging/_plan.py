@@ -13,7 +13,7 @@ from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
 from robustmaps.enlarging._advice import against_head
 from robustmaps.enlarging._attempts import Attempts, View, check_images
-from robustmaps.enlarging._enlargement import Step
+from robustmaps.enlarging._enlargement import NOTHING_FOLLOWS, Step
 from robustmaps.enlarging._surgery import Upsampling
 from robustmaps.models import SMOOTHED, Cost, Measure, Smooth
 
@@ -39,6 +39,7 @@ class Option:
         gain: the gain of a perturbation; None if not measured.
         best: whether no other option is at least as good in cost and gain and better in one of them; in cost and map
             size where no gain was measured.
+        spread: whether dilation changes it; not so where no window follows its steps.
     """
 
     upsample: float
@@ -49,6 +50,7 @@ class Option:
     field_share: float | None = None
     gain: float | None = None
     best: bool = False
+    spread: bool = True
 
     @property
     def sees_enough(self) -> bool:
@@ -124,6 +126,9 @@ class Plan:
         legend = f"* beaten by no other within {self.budget:g}x {self.measure}"
         if not all(o.sees_enough for o in self.options):
             legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
+        same = [",".join(map(str, o.where)) for o in self.options if self.dilate and o.where and not o.spread]
+        if same:
+            legend += f"\nwhere {' and '.join(dict.fromkeys(same))}: dilate {NOTHING_FOLLOWS}"
         notes = "".join(f"\nWarning: {warning}" for warning in self.warnings)
         return f"{table(columns, rows)}\n\n{legend}\n{steps}{notes}"
 
@@ -206,7 +211,8 @@ def _within(
             over.append(set(where))
             continue
         reached = None if gain is None else gain(enlarged)
-        yield Option(upsample, where, cost, relative, view.stride, _share(study, view), reached)
+        spread = study.spreads(where, 2) if dilate and where else True
+        yield Option(upsample, where, cost, relative, view.stride, _share(study, view), reached, spread=spread)
 
 
 def _cost(study: Attempts, model: nn.Module, measure: Measure) -> Cost:

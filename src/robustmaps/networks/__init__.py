@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from robustmaps.networks._open_network import open_network
     from robustmaps.networks._opened import OpenedNetwork
     from robustmaps.networks._planning import PlannedNetwork, plan_network
+    from robustmaps.networks._same_network import enlargement_text, same_networks
     from robustmaps.networks._weights import (
         NAME_ORDER,
         Checkpoint,
@@ -46,6 +47,7 @@ __all__ = [
     "create_network",
     "data_for",
     "enlarge_network",
+    "enlargement_text",
     "image_cost",
     "load_data",
     "open_checkpoint",
@@ -55,6 +57,7 @@ __all__ = [
     "open_trained",
     "plan_network",
     "resolve",
+    "same_networks",
     "save_enlarged",
     "starting_from",
     "unknown_order",

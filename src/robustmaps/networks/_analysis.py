@@ -64,6 +64,7 @@ def analyze_network(
     *,
     data: str | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     split: Literal["test", "validation"] = "test",
     samples: int | None = 32,
     eps: float | None = None,
@@ -86,6 +87,7 @@ def analyze_network(
         surgery: what to change for the twin; no twin where None or nothing.
         data: the images; those that the network was trained on if left out, the digits where none are known.
         image_size: resize images to this many pixels a side.
+        channels: of the images, 1 or 3; the data set's own where None.
         split: which images.
         samples: how many, drawn evenly from the classes; None for all.
         eps: the budget's radius; the one the network was trained for if left out, 8/255 where none is known.
@@ -112,6 +114,7 @@ def analyze_network(
         model,
         data=data,
         image_size=image_size,
+        channels=channels,
         split=split,
         samples=samples,
         eps=eps,

@@ -82,11 +82,7 @@ def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
         InputError: no such file, it can't be read, or its weights don't fit the network.
     """
     path, key = parted(weights)
-    found, digest = _read(path)
-    if key is not None:
-        if key not in found:
-            raise InputError(f"{path}: no weights under {key!r}; expected one of {', '.join(filter(None, found))}")
-        found = {key: found[key]}
+    found, digest = _chosen(path, key)
     fits = {where: _fit(model, tensors, _rename(spec)) for where, tensors in found.items()}
     fitting = [where for where, fit in fits.items() if not fit.faults]
     if not fitting:
@@ -100,8 +96,27 @@ def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
         notes.insert(0, f"weights found under {taken!r}")
     if len(fitting) > 1:
         notes.insert(1, f"others under {', '.join(map(repr, fitting[1:]))} ({path}#{fitting[1]} takes those)")
+    return Filled(digest, tuple(notes))
+
+
+def file_digest(weights: str | Path) -> str:
+    """The hash of what `fill` would read.
+
+    Raises:
+        InputError: there are no weights in the file that can be read.
+    """
+    return _chosen(*parted(weights))[1]
+
+
+def _chosen(path: Path, key: str | None) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """The state dicts of a file, or the one under a key, and their hash."""
+    found, digest = _read(path)
+    if key is None:
+        return found, digest
+    if key not in found:
+        raise InputError(f"{path}: no weights under {key!r}; expected one of {', '.join(filter(None, found))}")
     # Weights under different keys of one file are different weights.
-    return Filled(digest if key is None else hashlib.sha256(f"{digest}#{key}".encode()).hexdigest(), tuple(notes))
+    return {key: found[key]}, hashlib.sha256(f"{digest}#{key}".encode()).hexdigest()
 
 
 def copy_values(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import get_args
 from torch import Tensor
 
 from robustmaps.config import DataConfig, Split
-from robustmaps.data import KNOWN, Dataset, ImageSet, load, load_extra
+from robustmaps.data import KNOWN, REPEATED, TURNED_GREY, Dataset, ImageSet, load, load_extra
 from robustmaps.engine.errors import InputError, unknown
-from robustmaps.engine.progress import Watcher, decoding, ignore
+from robustmaps.engine.progress import Progress, Watcher, decoding, ignore
 
 
 def load_data(
@@ -27,11 +27,15 @@ def load_data(
         config.data,
         validation=config.validation,
         image_size=config.image_size,
+        channels=config.channels,
         classes=config.classes if classes is None else classes,
         resized_crop=True if config.augment == "resized-crop" else None,
         progress=decoding(watcher),
         download=download,
     )
+    for note in data.notes:
+        if note in (REPEATED, TURNED_GREY):  # asked for, and of weight for what an attack may do
+            watcher(Progress(note, len(data.train), len(data.train), "training images"))
     if config.train_samples is not None:
         if not 1 <= config.train_samples <= len(data.train):
             raise InputError(

@@ -22,6 +22,7 @@ from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.networks._subject import blank_image, check_built_in, open_subject
+from robustmaps.networks._takes import check_strides
 from robustmaps.networks._weights import WEIGHTS
 from robustmaps.training import DESCRIPTION, save_weights
 
@@ -61,6 +62,7 @@ def enlarge_network(
     *,
     data: str | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     samples: int | None = 512,
     weights: str | None = None,
     strides: str | None = None,
@@ -79,6 +81,7 @@ def enlarge_network(
         data: images; with them and trained weights the accuracy before and after is measured. Where none are given, a
             network that was trained on known ones uses those, and any other is looked at with a blank image.
         image_size: pixels a side; the network's own where None.
+        channels: of the images, 1 or 3; the data set's own where None.
         samples: images for the accuracy.
         weights: a file with weights for a network that is named, see `open_model`.
         strides: of a network of ours.
@@ -105,6 +108,7 @@ def enlarge_network(
             opened=network if network is not None and (network.trained or Path(model).exists()) else None,
             data=data,
             image_size=image_size,
+            channels=channels,
             samples=samples,
             weights=weights,
             strides=strides,
@@ -122,6 +126,7 @@ def enlarge_network(
         raise InputError(f"classes={classes}: no images are classified; give data, or leave classes out")
     else:
         example = blank_image(network, image_size)
+        check_strides(model, strides, (example.shape[2], example.shape[3]))
     if recalibrate:
         _check_recalibrated(network, training)
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network

@@ -16,6 +16,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.trust import check_from_file, names_code
 from robustmaps.engine.writing.outputs import claim, json_with
+from robustmaps.models import Pool
 from robustmaps.networks._cost import image_cost
 from robustmaps.networks._open_network import open_network
 from robustmaps.networks._opened import found_anywhere
@@ -23,8 +24,16 @@ from robustmaps.networks._weights import Checkpoint, open_checkpoint
 from robustmaps.training import RUN_WEIGHTS
 
 
-def write_evaluated(checkpoint: Checkpoint, data: Dataset) -> None:
+def write_evaluated(
+    checkpoint: Checkpoint, data: Dataset, *, image_size: int | None = None, channels: int | None = None
+) -> None:
     """Record a network that is no run in the folder of its evaluations.
+
+    Args:
+        checkpoint: the network.
+        data: the images it was evaluated on.
+        image_size: as they were loaded, see `DataConfig`.
+        channels: likewise.
 
     Raises:
         InputError: another file is in the way.
@@ -46,7 +55,12 @@ def write_evaluated(checkpoint: Checkpoint, data: Dataset) -> None:
         strides=opened.fit.strides,
         enlarge=opened.enlarge,
         saved=weights if describes_itself else None,
-        data=asdict(DataConfig(data=found_anywhere(data.spec), classes=checkpoint.classes)),
+        pool=opened.fit.pool,
+        data=asdict(
+            DataConfig(
+                data=found_anywhere(data.spec), classes=checkpoint.classes, image_size=image_size, channels=channels
+            )
+        ),
         norm=norm,
         eps=eps,
         cost=image_cost(checkpoint.model, data).to_dict(),
@@ -60,8 +74,11 @@ def open_trained(
     weights: str | None = None,
     *,
     strides: str | None = None,
+    pool: Pool | None = None,
     enlarge: str | None = None,
     data: str | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
     classes: str | None = None,
     random: bool = False,
 ) -> Checkpoint:
@@ -71,8 +88,11 @@ def open_trained(
         model: the path or name.
         weights: of a run, one of `training.RUN_WEIGHTS`; else a file with weights.
         strides: see `open_network`.
+        pool: likewise.
         enlarge: likewise.
         data: likewise.
+        image_size: likewise.
+        channels: likewise.
         classes: likewise.
         random: likewise.
 
@@ -81,8 +101,19 @@ def open_trained(
     """
     name = str(model)
     if not Path(name).exists() and ("/" not in name or ":" in name):
-        return open_network(name, weights, strides=strides, enlarge=enlarge, data=data, classes=classes, random=random)
-    for option, value in (("strides", strides), ("enlarge", enlarge)):
+        return open_network(
+            name,
+            weights,
+            strides=strides,
+            pool=pool,
+            enlarge=enlarge,
+            data=data,
+            image_size=image_size,
+            channels=channels,
+            classes=classes,
+            random=random,
+        )
+    for option, value in (("strides", strides), ("pool", pool), ("enlarge", enlarge)):
         if value is not None:
             raise InputError(f"{option}={value}: {name} is trained as it is; leave {option} out")
     if weights is None and classes is None and not (Path(name) / "config.yaml").exists():
@@ -114,8 +145,11 @@ def open_evaluated(folder: Path) -> Checkpoint:
             record.model,
             record.weights,
             strides=record.strides,
+            pool=record.pool,
             enlarge=record.enlarge,
             data=None if data is None else data.data,
+            image_size=None if data is None else data.image_size,
+            channels=None if data is None else data.channels,
             classes=None if data is None else data.classes,
         )
     if opened.sha256 != record.checkpoint_sha256:

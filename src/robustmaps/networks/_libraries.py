@@ -1,6 +1,7 @@
 """Networks without the weights of a run: ours by name, and those that other libraries or a user's function make."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from robustmaps.engine.calling import logits_of, parameter_dtype
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import set_evaluating
 from robustmaps.engine.random import derive_seed
+from robustmaps.engine.reading.download import downloading
 from robustmaps.engine.text import first_line
 
 FORMS = (
@@ -24,6 +26,13 @@ FORMS = (
     "torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], pytorchcv:NAME, hf:OWNER/NAME, hf:FOLDER, robustbench:NAME, "
     "or MODULE:FUNCTION"
 )
+
+_HUB = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+_PYTORCH, _DRIVE = "https://download.pytorch.org", "https://drive.google.com"
+_INSTEAD = {
+    "hf": "hf:FOLDER with its files, or a network of robustmaps models",
+    "robustbench": "a network of another library with --weights FILE, or a network of robustmaps models",
+}
 
 # What most networks for ImageNet are made for and trained with.
 _IMAGENET_PX = 224
@@ -189,7 +198,7 @@ def _torchvision(given: str, fit: Fit) -> MadeNetwork:
     if not weights and name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
     side = 299 if name == "inception_v3" else _IMAGENET_PX
-    network = _made(f"torchvision:{given}", lambda: library.get_model(name, **options))
+    network = _made(f"torchvision:{given}", lambda: library.get_model(name, **options), _PYTORCH if weights else None)
     return MadeNetwork(PixelNetwork(network, *_IMAGENET), f"torchvision:{name}", bool(weights), image_px=side)
 
 
@@ -202,7 +211,7 @@ def _timm(given: str, fit: Fit) -> MadeNetwork:
     if ":" in name or "/" in name or not library.is_model(name):
         raise _unlisted("timm", name, library.list_models())
     options: dict[str, Any] = {"pretrained": True} if weights else {"num_classes": fit.num_classes}
-    network = _made(f"timm:{given}", lambda: library.create_model(name, **options))
+    network = _made(f"timm:{given}", lambda: library.create_model(name, **options), _HUB if weights else None)
     about = network.default_cfg
     normalised = PixelNetwork(network, about.get("mean", _IMAGENET[0]), about.get("std", _IMAGENET[1]))
     side = about.get("input_size", (3, _IMAGENET_PX, _IMAGENET_PX))[1]
@@ -230,7 +239,7 @@ def _transformers(name: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has
             name, config=config, trust_remote_code=False, use_safetensors=True
         )
 
-    network = _made(f"hf:{name}", make)
+    network = _made(f"hf:{name}", make, None if Path(name).is_dir() else _HUB)
     mean, std = _IMAGENET
     try:
         about, _ = library.image_processing_utils.BaseImageProcessor.get_image_processor_dict(name)
@@ -252,7 +261,7 @@ def _robustbench(given: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has
         )
     dataset, threat = board or ("cifar10", "Linf")
     library = _library("robustbench.utils", "robustbench", spec)
-    network = _made(spec, lambda: library.load_model(model_name=name, dataset=dataset, threat_model=threat))
+    network = _made(spec, lambda: library.load_model(model_name=name, dataset=dataset, threat_model=threat), _DRIVE)
     return MadeNetwork(network, spec, trained=True, image_px=_IMAGENET_PX if dataset == "imagenet" else 32)
 
 
@@ -276,7 +285,17 @@ def _library(module: str, package: str, spec: str) -> Any:
         ) from error
 
 
-def _made(spec: str, make: Callable[[], Any]) -> Any:
+def _made(spec: str, make: Callable[[], Any], server: str | None = None) -> Any:
+    """What a library makes, downloading from a server where one is given.
+
+    Raises:
+        InputError: it can't be made, or not be downloaded.
+    """
+    if server is not None:
+        plain = spec.partition("@")[0]
+        instead = _INSTEAD.get(spec.partition(":")[0], f"{plain}, which has random weights, or those of --weights FILE")
+        with downloading(f"the weights of {spec}", server, f"take {instead}"):
+            return _made(spec, make)
     try:
         return make()
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:

@@ -118,6 +118,8 @@ class OpenedNetwork:
             classes = None if self.data.classes is None else found_anywhere(self.data.classes)
             shared = {"data": found_anywhere(self.data.data), "classes": classes, "extra_data": None}
         data = None if self.data is None else {**asdict(self.data), **shared}
+        if data is not None and data["channels"] is None:  # as for `_described`
+            del data["channels"]
         norm, eps = self.budget or (None, None)
         return {
             "model": {"name": self.recipe.spec, **_described(self.recipe.fit)},

@@ -56,6 +56,7 @@ def plan_network(
     gain: GainKind = "auto",
     data: str | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     samples: int = 32,
     eps: float | None = None,
     norm: str | None = None,
@@ -82,6 +83,7 @@ def plan_network(
         data: the images; those that the network was trained on if left out, the digits for a network of ours where
             none are known.
         image_size: resize images to this many pixels a side.
+        channels: of the images, 1 or 3; the data set's own where None.
         samples: images to measure the gain on.
         eps: the budget of the perturbation; the network's own if left out, 8/255 where none is known.
         norm: its norm; likewise, l_inf where none is known.
@@ -109,6 +111,7 @@ def plan_network(
         model,
         data=data,
         image_size=image_size,
+        channels=channels,
         samples=samples,
         eps=eps,
         norm=norm,

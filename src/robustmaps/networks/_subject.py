@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustmaps.config import DataConfig
+from robustmaps.config import DataConfig, images_needed
 from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
@@ -20,6 +20,7 @@ from robustmaps.networks._data import choose_images, load_data
 from robustmaps.networks._libraries import Fit, check_name
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.networks._takes import check_strides, check_takes
 from robustmaps.networks._weights import NAME_ORDER, UNKNOWN_BUDGET, listed, same_classes, unknown_order
 
 
@@ -48,6 +49,7 @@ def open_subject(
     opened: OpenedNetwork | None = None,
     data: str | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     split: Literal["test", "validation"] = "test",
     samples: int | None = None,
     eps: float | None = None,
@@ -69,6 +71,7 @@ def open_subject(
             none are known. Labels
             follow the order of the classes that the network was trained on, where it records one.
         image_size: resize images to this many pixels a side.
+        channels: of the images, 1 or 3; the data set's own where None.
         split: which images.
         samples: how many, drawn evenly from the classes; None for all.
         eps: the budget's radius; the one the network was trained for if left out, 8/255 where none is known.
@@ -90,15 +93,17 @@ def open_subject(
     known = None if opened is None else opened.data
     spec = model if opened is None else opened.recipe.spec
     if data is None and known is None and ":" in spec:
-        raise InputError(f"data: needed for {model}, such as --data photos, a folder with one folder per class")
+        raise images_needed(model)
     config = known or DataConfig()
     config = replace(
         config,
         data=data or config.data,
         image_size=image_size or config.image_size,
+        channels=channels or config.channels,
         classes=config.classes if classes is None else classes,
     )
     loaded = load_data(config, watcher)
+    check_strides(model, strides, loaded.image_size, loaded.name)
     if opened is not None and opened.classes is not None and opened.classes != loaded.classes:
         if classes is None and sorted(opened.classes) == sorted(loaded.classes):  # labels agree with the outputs
             loaded = load_data(config, watcher, classes=opened.classes)
@@ -111,6 +116,7 @@ def open_subject(
     x, y = choose_images(loaded, split, samples)
     fit = Fit.to_data(loaded, strides=strides, pool=pool, seed=seed)
     network = opened or open_model(model, fit, weights)
+    check_takes(network.model, model, loaded)
     if network.trained and config.classes is None and network.classes is None:
         why = unknown_order(loaded, network.data)
         if why is not None:

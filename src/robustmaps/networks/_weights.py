@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from robustmaps.config import DataConfig
+from robustmaps.config import DataConfig, images_needed
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
@@ -18,6 +18,7 @@ from robustmaps.networks._checkpoints import copy_values, networks_that_fit
 from robustmaps.networks._data import load_data
 from robustmaps.networks._opened import OpenedNetwork
 from robustmaps.networks._same_run import check_same_run
+from robustmaps.networks._takes import check_takes
 from robustmaps.training import DESCRIPTION, RUN_WEIGHTS, RunFolder, other_weights, read_weights
 
 WEIGHTS = "weights.safetensors"
@@ -77,27 +78,45 @@ class Checkpoint:
         return self.name if self.path is None else str(self.path)
 
 
-def data_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher = ignore) -> Dataset:
+def data_for(
+    checkpoint: Checkpoint,
+    data: str | Dataset | None,
+    watcher: Watcher = ignore,
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+) -> Dataset:
     """The images that are given, or those that the network was trained on.
+
+    Args:
+        checkpoint: the network.
+        data: a spec, or loaded images; None for those that it was trained on.
+        watcher: called while a data set is decoded for the first time.
+        image_size: pixels a side to resize the images to; where None, as those that it was trained on.
+        channels: of the images, 1 or 3; likewise.
 
     Raises:
         InputError: none are given, and none are known; or they have other classes or another size than those that the
             network was trained on.
     """
-    loaded = _load_for(checkpoint, data, watcher)
+    given = DataConfig(image_size=image_size, channels=channels)
+    loaded = data if isinstance(data, Dataset) else load_data(_config_for(checkpoint, data, given), watcher)
     _check_fits(checkpoint, loaded)
+    check_takes(checkpoint.model, checkpoint.name, loaded)
     return loaded
 
 
-def _load_for(checkpoint: Checkpoint, data: str | Dataset | None, watcher: Watcher) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
+def _config_for(checkpoint: Checkpoint, data: str | None, given: DataConfig) -> DataConfig:
     if data is None and checkpoint.data is None:
-        raise InputError("data: needed for a network that is not a run, such as --data cifar10")
+        raise images_needed(checkpoint.name)
     config = checkpoint.data or DataConfig()
-    if checkpoint.classes is not None:
-        config = replace(config, classes=checkpoint.classes)
-    return load_data(config if data is None else replace(config, data=data), watcher)
+    return replace(
+        config,
+        data=data or config.data,
+        classes=checkpoint.classes or config.classes,
+        image_size=given.image_size or config.image_size,
+        channels=given.channels or config.channels,
+    )
 
 
 def _check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
@@ -117,8 +136,13 @@ def _check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
     if size is not None and tuple(size) != tuple(data.image_size):
         was, now = (" x ".join(map(str, each)) for each in (size, data.image_size))
         raise InputError(
-            f"data={data.name}: images of {now} pixels; {checkpoint.name} was trained on {was}; resize the images"
+            f"data={data.name}: images of {now} pixels; {checkpoint.name} was trained on {was}; {_resized(size)}"
         )
+
+
+def _resized(size: Sequence[int]) -> str:
+    height, width = size
+    return f"--image-size {height} resizes them" if height == width else "resize the images"
 
 
 def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation import Diagnosis, Identity, diagnose, images_sha256
-from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint
+from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint, open_trained
 from robustmaps.runs._identity import write_present
 from robustmaps.training import TrainOptions, fit
 
@@ -39,6 +39,8 @@ def diagnose_checkpoint(
     data: str | Dataset | None = None,
     split: Literal["test", "validation"] = "test",
     samples: int | None = 200,
+    image_size: int | None = None,
+    channels: int | None = None,
     norm: str | None = None,
     eps: float | None = None,
     surrogate: str | Path | nn.Module | None = None,
@@ -55,10 +57,12 @@ def diagnose_checkpoint(
         data: a spec or a loaded data set, to use instead of the training data set.
         split: the split to use.
         samples: number of images, drawn evenly from the classes; None for all.
+        image_size: pixels a side to resize the images to; None for those of training.
+        channels: of the images, 1 or 3; None for those of training.
         norm: the norm of the budget; None for that of training.
         eps: the radius of the budget; None for that of training.
-        surrogate: source of adversarial examples, a run or a network; None trains a ResNet-8 on a few thousand training
-            images, unless no image is left to try its examples on.
+        surrogate: source of adversarial examples, a network or what `open_trained` takes, such as a run; None trains a
+            ResNet-8 on a few thousand training images, unless no image is left to try its examples on.
         seed: seed of all random draws.
         batch_size: images per batch.
         device: device to compute on.
@@ -72,7 +76,7 @@ def diagnose_checkpoint(
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     if out is not None:
         _claim(Path(out))
-    dataset = data_for(opened, data, watcher)
+    dataset = data_for(opened, data, watcher, image_size=image_size, channels=channels)
     x, y = choose_images(dataset, split, samples)
     norm, eps = norm or opened.norm, eps or opened.eps
     images = images_sha256(x, y)
@@ -87,7 +91,7 @@ def diagnose_checkpoint(
         if isinstance(surrogate, nn.Module):
             return surrogate
         if surrogate is not None:
-            return open_checkpoint(surrogate).model.to(place)
+            return open_trained(surrogate).model.to(place)
         return _train_surrogate(dataset, place, seed, watcher)
 
     model = opened.model.to(place).eval()

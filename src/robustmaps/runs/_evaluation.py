@@ -74,6 +74,8 @@ class Options:
         data: a spec or a loaded data set, to use instead of the training data set.
         split: the split to use.
         samples: number of images, drawn evenly from the classes; None for all.
+        image_size: pixels a side to resize the images to; None for those of training.
+        channels: of the images, 1 or 3; None for those of training.
         batch_size: images per batch; None for as many as fit in memory.
         seed: seed of the attack's random draws; the choice of images does not depend on it.
         device: device to compute on.
@@ -89,6 +91,8 @@ class Options:
     data: str | Dataset | None = None
     split: Split = "test"
     samples: int | None = None
+    image_size: int | None = None
+    channels: int | None = None
     batch_size: int | None = None
     seed: int = 0
     device: str = "auto"
@@ -195,7 +199,8 @@ class Work:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
         self.options = options
         self.folder = self.checkpoint.folder
-        self.data = data_for(self.checkpoint, options.data, options.watcher)
+        self._shape = {"image_size": options.image_size, "channels": options.channels}
+        self.data = data_for(self.checkpoint, options.data, options.watcher, **self._shape)
         self.x, self.y = choose_images(self.data, options.split, options.samples)
         self.images = images_sha256(self.x, self.y)
         self.model = self.checkpoint.model.to(resolve_device(options.device))
@@ -219,7 +224,7 @@ class Work:
         if out is None:
             changed = files.path != named
             write_present(self.folder, self.checkpoint.sha256, self.network, changed=changed)
-            write_evaluated(self.checkpoint, self.data)
+            write_evaluated(self.checkpoint, self.data, **self._shape)
         if known is not None and from_main(lambda: not files.begun) and self._is_whole(known):
             return known
         before = smaller[-1] if smaller else None

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -63,46 +64,57 @@ class ExportedRun:
 
 
 def export(
-    run: str | Path, form: Format, out: str | Path | None = None, *, data: str | Dataset | None = None
+    model: str | Path | Checkpoint,
+    form: Format,
+    out: str | Path | None = None,
+    *,
+    data: str | Dataset | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
 ) -> ExportedRun:
-    """Export a run's network, and keep it only if its outputs on test images match the original's.
+    """Export a network, and keep it only if its outputs on test images match the original's.
 
     The exported network takes images (N, C, H, W) in [0, 1] for any N, in the size of the training images; it includes
     upsampling and normalisation.
 
     Args:
-        run: a run folder, or its weights file.
+        model: a run folder, its weights file, or an opened network such as `open_trained` returns.
         form: ``onnx`` for any runtime, ``torch`` for a torch.export program, ``safetensors`` for weights with a
             description from which robustmaps rebuilds the network.
-        out: the folder to write (default: ``export/FORM`` in the run folder).
+        out: the folder to write (default: ``export/FORM`` in the folder of its weights, or ``export/NAME/FORM`` for a
+            network that is neither a run nor was saved by `robustmaps enlarge`).
         data: a data set for the check, instead of the training data set.
+        image_size: of its images, see `DataConfig`; as in training where None.
+        channels: likewise.
 
     Raises:
-        InputError: the format is unknown, the run or a library is missing, or the folder contains anything but the
+        InputError: the format is unknown, the network or a library is missing, or the folder contains anything but the
             same export.
         ExportMismatch: the outputs differ; nothing was kept.
     """
     if form not in FILES:
         raise unknown("format", form, FILES)
-    checkpoint = open_checkpoint(run)
-    assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
-    folder = Path(out) if out is not None else checkpoint.path.parent / "export" / form
+    checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model)
+    described = _described_by(checkpoint)
+    own = Path("export") / checkpoint.name if described is None else described.parent / "export"
+    folder = Path(out) if out is not None else own / form
     known: dict[str, Ours] = {FILES[form]: Path.is_file, CARD: Path.is_file}
     claim_published(folder, {**known, CONFIG: json_with("architecture", weights_sha256=checkpoint.sha256)})
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _need(package)
-    loaded = data_for(checkpoint, data)
+    loaded = data_for(checkpoint, data, image_size=image_size, channels=channels)
     x, _ = choose_images(loaded, "test", min(_CHECKED, len(loaded.test)))
-    model = checkpoint.model.eval()
+    network = checkpoint.model.eval()
+    header = _header(checkpoint, loaded)
     with temporary(folder, folder=True) as made:
         file = made / FILES[form]
-        _WRITE[form](_of_logits(model, x), x, file, checkpoint)
-        difference, largest, nameless = _check(model, _READ[form](file), x, form)
-        about = loads(_header(checkpoint))
+        _WRITE[form](_of_logits(network, x), x, file, header)
+        difference, largest, nameless = _check(network, _READ[form](file), x, form)
+        about = loads(header)
         write_json(made / CONFIG, _description(checkpoint, loaded, about))
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest, nameless)
-        check, cost = Check(len(x), difference, largest), image_cost(model, loaded)
+        check, cost = Check(len(x), difference, largest), image_cost(network, loaded)
         write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check, cost))
         new = publish(made, folder)
     return replace(exported, before=not new)
@@ -134,7 +146,7 @@ def _of_logits(model: nn.Module, x: Tensor) -> nn.Module:
     return model if ordinary else LogitsNetwork(model).eval()
 
 
-def _write_onnx(model: nn.Module, x: Tensor, file: Path, _: Checkpoint) -> None:
+def _write_onnx(model: nn.Module, x: Tensor, file: Path, _: str) -> None:
     with _quiet():
         torch.onnx.export(
             model,
@@ -155,7 +167,7 @@ def _read_onnx(file: Path) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
 
 
-def _write_torch(model: nn.Module, x: Tensor, file: Path, _: Checkpoint) -> None:
+def _write_torch(model: nn.Module, x: Tensor, file: Path, _: str) -> None:
     with _quiet():
         program = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
         # Not to the file itself: PyTorch's writer ends the process if the disk is full.
@@ -171,17 +183,28 @@ def _read_torch(file: Path) -> Callable[[Tensor], Tensor]:
     return network
 
 
-def _write_safetensors(_model: nn.Module, _: Tensor, file: Path, checkpoint: Checkpoint) -> None:
-    save_weights(file, checkpoint.model.state_dict(), {DESCRIPTION: _header(checkpoint)})
+def _write_safetensors(model: nn.Module, _: Tensor, file: Path, header: str) -> None:
+    network = model.network if isinstance(model, LogitsNetwork) else model
+    save_weights(file, network.state_dict(), {DESCRIPTION: header})
 
 
 def _read_safetensors(file: Path) -> Callable[[Tensor], Tensor]:
     return LogitsNetwork(open_checkpoint(file).model).eval()
 
 
-def _header(checkpoint: Checkpoint) -> str:
-    assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
-    return load_weights(checkpoint.path)[1][DESCRIPTION]
+def _described_by(checkpoint: Checkpoint) -> Path | None:
+    """The file of its weights, where that says how the network is made."""
+    return checkpoint.path if checkpoint.opened is None or checkpoint.opened.filled is None else None
+
+
+def _header(checkpoint: Checkpoint, data: Dataset) -> str:
+    """The description of the network, as the header of its weights has it."""
+    described = _described_by(checkpoint)
+    if described is not None:
+        return load_weights(described)[1][DESCRIPTION]
+    assert checkpoint.opened is not None  # noqa: S101 - it was not opened from a file
+    made_for = {"classes": list(data.classes), "image_size": list(data.image_size)}
+    return json.dumps({**checkpoint.opened.describe(), **made_for})
 
 
 def _description(checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +244,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-_WRITE: dict[str, Callable[[nn.Module, Tensor, Path, Checkpoint], None]] = {
+_WRITE: dict[str, Callable[[nn.Module, Tensor, Path, str], None]] = {
     "onnx": _write_onnx,
     "torch": _write_torch,
     "safetensors": _write_safetensors,

@@ -16,9 +16,9 @@ from robustmaps.engine.tables import in_markdown, table
 from robustmaps.evaluation import Evaluation
 from robustmaps.models import SMOOTHED, Cost
 from robustmaps.networks import Checkpoint
-from robustmaps.runs._record import RunRecord, read_run
+from robustmaps.runs._record import RunRecord, evaluations_of, read_run
 from robustmaps.runs._yardstick import Yardstick
-from robustmaps.training import RunFolder, is_chosen
+from robustmaps.training import is_chosen
 
 CARD = "README.md"
 
@@ -98,10 +98,9 @@ def model_card(
 
 def _record(checkpoint: Checkpoint) -> RunRecord | None:
     """The run of the weights; None if they are not in a run folder."""
-    assert checkpoint.path is not None  # noqa: S101 - it was opened from a path
-    folder = checkpoint.path.parent
-    if not RunFolder(folder).config.exists():
+    if checkpoint.path is None or not checkpoint.is_run:
         return None
+    folder = checkpoint.path.parent
     try:
         return read_run(folder)
     except InputError as error:
@@ -111,7 +110,7 @@ def _record(checkpoint: Checkpoint) -> RunRecord | None:
 
 def _measured(record: RunRecord | None, checkpoint: Checkpoint) -> list[Evaluation]:
     """Evaluations of these weights, by radius."""
-    found = record.evaluations.values() if record is not None else ()
+    found = (evaluations_of(checkpoint.sha256, checkpoint.folder) if record is None else record.evaluations).values()
     mine = [evaluation for evaluation in found if evaluation.checkpoint_sha256 == checkpoint.sha256]
     return sorted(mine, key=lambda e: (e.norm, e.eps, -len(e.attacks)))
 

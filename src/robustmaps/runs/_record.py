@@ -34,7 +34,7 @@ Status = Literal["finished", "running", "stopped", "failed", "evaluated"]
 _OTHER_KINDS = ("diagnosis-", "curve-", "transfer-")
 _DEPTH = 3
 # Of a network that was not trained here.
-_KNOWN = ("model", "strides", "enlarge", "init_from", "data", "classes")
+_KNOWN = ("model", "strides", "pool", "enlarge", "init_from", "data", "image_size", "channels", "classes")
 _MOST_BYTES = 1 << 20
 _MOST_ERROR_BYTES = 1 << 16
 

@@ -94,6 +94,8 @@ class _Parser:
         name = column.replace("-", "_")
         if name not in self.columns:
             raise unknown("column", column, self.columns)
+        if name in SHARES:
+            _share(name, sign, value)  # said even where no run has one
         if name == "enlarge":  # runs have it in full: last is where=last
             value = str(parse_surgery(value))
         return lambda row: _compare(name, row.get(name), sign, value)
@@ -110,19 +112,23 @@ class _Parser:
         return self.rest.pop(0)[1]
 
     def _value(self) -> str:
-        return self.rest.pop(0)[1] if self.rest and self.rest[0][0] == "text" else self._next("word", "a value")
+        value = self.rest.pop(0)[1] if self.rest and self.rest[0][0] == "text" else self._next("word", "a value")
+        return f"{value}%" if self._take("word", "%") else value
 
 
 def _share(name: str, sign: str, value: str) -> float:
     """A share in [0, 1], or a percentage with its sign.
 
     Raises:
-        InputError: a number above 1 without the sign.
+        InputError: no number, one above 1 without the sign, or more than 100 %.
     """
     if value.endswith("%"):
-        return parse_number(value.removesuffix("%"), name) / 100
+        share = parse_number(value.removesuffix("%").strip(), name) / 100
+        if share > 1:
+            raise InputError(f"{name}{sign}{value}: expected at most 100%")
+        return share
     number = parse_number(value, name)
-    if number > 1:
+    if number > 1 or (number == 1 and sign == ">"):
         raise InputError(f"{name}{sign}{value}: a share lies in [0, 1]; did you mean {name}{sign}{value}%?")
     return number
 

@@ -1,6 +1,6 @@
 """Enlargements of a network within a budget, as configurations to train."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,19 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least
 from robustmaps.enlarging import Option, plan
 from robustmaps.models import SMOOTHED, Cost, Measure, Smooth
-from robustmaps.networks import ResolvedRun, Resolver, create_network, image_cost
+from robustmaps.networks import (
+    ResolvedRun,
+    Resolver,
+    create_network,
+    enlargement_text,
+    image_cost,
+    same_networks,
+)
 
 _LATENCY_RUNS = 5
+_UNENLARGED: dict[str, Any] = {
+    name: getattr(ModelConfig, name) for name in ("strides", "upsample", "upsample_mode", "enlarge")
+}
 
 
 @dataclass(frozen=True)
@@ -26,18 +36,20 @@ class Candidate:
         config: the configuration to train.
         cost: the cost for one image.
         relative: the cost that the budget limits, relative to the original network.
+        same: other ways to write this network that were asked for, too, and are left out.
     """
 
     config: RunConfig
     cost: Cost
     relative: float
+    same: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """Network, strides, upsampling and surgery."""
         model = self.config.model
         parts = [model.model, model.strides, f"x{model.upsample:g}" if model.upsample != 1 else None, model.enlarge]
-        return " ".join(part for part in parts if part)
+        return " = ".join([" ".join(part for part in parts if part), *self.same])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -117,7 +129,7 @@ def _changed(base: ModelConfig, option: Option) -> ModelConfig:
     Raises:
         InputError: the network is already enlarged by surgery.
     """
-    if ":" not in base.model and base.init_from is None and base.enlarge is None:
+    if ":" not in base.model and not base.begins_with_weights and base.enlarge is None:
         own = models.parse_strides(base.model, base.strides)
         steps = [index for index, stride in enumerate(own) if stride > 1]
         strides = list(own)
@@ -150,13 +162,42 @@ def within(
     costs = {config: _cost(run, data, measure) for config, run in runs.items()}
     spent = {config: cost.of(measure) for config, cost in costs.items()}
     first = next(iter(costs))
-    candidates = [Candidate(config, cost, spent[config] / spent[first]) for config, cost in costs.items()]
+    twins = same_enlargements(list(runs.values()), {config: cost.flops for config, cost in costs.items()}, data)
+    double = {other for others in twins.values() for other in others}
+    candidates = [
+        Candidate(
+            config,
+            cost,
+            spent[config] / spent[first],
+            tuple(enlargement_text(other.model) for other in twins.get(config, ())),
+        )
+        for config, cost in costs.items()
+        if config not in double
+    ]
     others = sorted(candidates[1:], key=lambda one: one.relative)
     kept = [candidates[0], *(one for one in others if budget is None or one.relative <= budget)]
     if len(kept) < 2:
         limit = "" if budget is None else f"budget={budget:g}: "
         raise InputError(f"{limit}leaves only the original network; expected several candidates")
     return kept
+
+
+def same_enlargements(
+    runs: Sequence[ResolvedRun], flops: Mapping[RunConfig, int], data: Dataset
+) -> dict[RunConfig, list[RunConfig]]:
+    """Configurations that give the same network as an earlier one and differ from it in the enlargement alone.
+
+    Args:
+        runs: the runs.
+        flops: operations of a forward pass of each one's network.
+        data: their images.
+    """
+    alike: dict[tuple[RunConfig, int], list[ResolvedRun]] = {}
+    for run in runs:
+        plain = replace(run.config, model=replace(run.config.model, **_UNENLARGED))
+        alike.setdefault((plain, flops[run.config]), []).append(run)
+    groups = [group for each in alike.values() if len(each) > 1 for group in same_networks(each, data)]
+    return {group[0].config: [run.config for run in group[1:]] for group in groups if len(group) > 1}
 
 
 def _cost(run: ResolvedRun, data: Dataset, measure: Measure) -> Cost:

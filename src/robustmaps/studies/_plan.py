@@ -15,8 +15,9 @@ from robustmaps.engine.files import sha256
 from robustmaps.engine.numbers import counted, in_words
 from robustmaps.engine.trust import allow_code
 from robustmaps.evaluation import ALONE, Identity, attack_settings, images_sha256
-from robustmaps.networks import ResolvedRun, Resolver, choose_images, load_data, open_checkpoint
+from robustmaps.networks import ResolvedRun, Resolver, choose_images, enlargement_text, load_data, open_checkpoint
 from robustmaps.runs import RunRecord, create_attacks, read_run, same_values
+from robustmaps.studies._candidates import same_enlargements
 from robustmaps.studies._costs import (
     RunEstimate,
     estimate_run,
@@ -140,7 +141,7 @@ def plan_sweep(
         study: the study.
         out: the folder of the runs.
         jobs: number of parallel runs; by default one per core, at most eight, and a single one on a GPU.
-        threads: threads of each run; by default the cores are shared evenly.
+        threads: threads of each run; by default the cores are shared evenly, within ``OMP_NUM_THREADS``.
         resolver: the resolver that completed the study, so that no weights are opened twice.
         dry: nothing will be run: nothing is downloaded, and runs whose images are not known here are not counted.
 
@@ -180,6 +181,7 @@ def plan_sweep(
     notes = list(study.notes)
     if len(found) < len(study.points):
         notes.append(f"{counted(len(study.points) - len(found), 'combination')} left out: the same run as another")
+    notes += _notes_on_networks([resolved[config] for config in found if config not in uncounted], flops, loaded)
     missing = [config for config, one in found.items() if not one.done]
     notes += _notes_on_images(missing, uncounted, loaded)
     jobs = jobs or _jobs(missing)
@@ -200,6 +202,23 @@ def plan_sweep(
         tuple(notes),
         time_process_start() if dry and measured else 0.0,
     )
+
+
+def _notes_on_networks(
+    runs: Sequence[ResolvedRun],
+    flops: Mapping[tuple[ModelConfig, DataConfig], int],
+    loaded: Callable[[DataConfig], Dataset],
+) -> Iterator[str]:
+    """Which enlargements are one network, so that their runs differ by chance alone."""
+    kinds = {(run.config.model, run.config.data): run for run in reversed(runs)}
+    for data in dict.fromkeys(data for _, data in kinds):
+        of_data = [run for (_, its), run in kinds.items() if its == data][::-1]
+        # The first of each kind stands for all, whatever else differs between them.
+        first = [replace(run, config=replace(of_data[0].config, model=run.config.model)) for run in of_data]
+        counts = {run.config: flops[run.config.model, data] for run in first}
+        for config, others in same_enlargements(first, counts, loaded(data)).items():
+            names = " and ".join(enlargement_text(each.model) for each in (config, *others))
+            yield f"{config.model.model}: {names} give the same network; one of them is enough"
 
 
 def _notes_on_images(

@@ -92,7 +92,7 @@ class LocalExecutor:
 
     Attributes:
         jobs: number of parallel processes.
-        threads: threads of each process; by default the cores are shared evenly.
+        threads: threads of each process; by default the cores are shared evenly, within ``OMP_NUM_THREADS``.
     """
 
     jobs: int
@@ -101,7 +101,7 @@ class LocalExecutor:
     @property
     def threads_each(self) -> int:
         """Threads of each process."""
-        return self.threads or max(1, available_cores() // self.jobs)
+        return self.threads or max(1, min(available_cores() // self.jobs, _most_threads()))
 
     def run(
         self,
@@ -137,6 +137,12 @@ class LocalExecutor:
                     outcomes[index] = outcome
                     finished(index, outcome)
         return [outcome or TaskOutcome(error=Interrupted("stopped before it started")) for outcome in outcomes]
+
+
+def _most_threads() -> int:
+    """``OMP_NUM_THREADS``, with which somebody limits the threads of every process; all cores where it is not set."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdigit() and int(first) > 0 else available_cores()
 
 
 def available_cores() -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from robustmaps.config import needs_trust, to_mapping
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import SHOWN_OF_HASH
 from robustmaps.engine.numbers import human
 from robustmaps.engine.tables import NONE, Table, percent_cell, points_cell, table
 from robustmaps.engine.text import shell
@@ -133,8 +134,10 @@ def _settings(runs: tuple[RunRecord, RunRecord]) -> Table:
     one, other = (to_mapping(run.config) for run in runs)
     known = [key for key in one if key not in INCIDENTAL and all(run.knows(key) for run in runs)]
     keys = [key for key in known if one[key] != other[key]]
-    return table(("setting", "A", "B"), [(key, _shown(one[key]), _shown(other[key])) for key in keys])
+    return table(("setting", "A", "B"), [(key, _shown(key, one[key]), _shown(key, other[key])) for key in keys])
 
 
-def _shown(value: object) -> object:
-    return NONE if value is None else value
+def _shown(key: str, value: object) -> object:
+    if value is None:
+        return NONE
+    return str(value)[:SHOWN_OF_HASH] if key.endswith("_sha256") else value

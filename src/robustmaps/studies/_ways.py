@@ -213,8 +213,8 @@ def plan_advice(
             f"budget: {times:.2f} x the training of {counted(given.training.epochs, 'epoch')} does not pay for one "
             "epoch more; give a larger one, or fewer epochs"
         )
-    if networks and given.model.init_from is not None:
-        raise InputError(f"networks={','.join(networks)}: would begin without weights, where init_from gives some")
+    if networks and given.model.begins_with_weights:
+        raise InputError(f"networks={','.join(networks)}: would begin without weights, where the given one has some")
     others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
     configs = [given, *enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *others]
     measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"

@@ -1,12 +1,11 @@
 """Options that several verbs share, each documented here once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 import tyro
 
-from robustmaps.config import Fraction
+from robustmaps.config import Fraction, Surgery, parse_surgery
 from robustmaps.engine.numbers import parse_number
 from robustmaps.models import Pool
 
@@ -45,7 +44,10 @@ class TrainedNetwork:
         weights: weights to take: best, best-clean or last of a run; or a file with those of a network that is no run,
             safetensors or .pt of any program, FILE#KEY for those under a key (default: best, or the network's own)
         strides: strides of a built-in network that is no run, e.g. 1122 (default: the architecture's own)
-        enlarge: enlargement of a network that is no run, as in `robustmaps train` (default: none)
+        pool: pooling of such a network's last map (default: avg)
+        enlarge: enlargement of a network that is no run: upsample=2, first, last or numbers of steps, dilate, factor=4,
+            with commas, e.g. last,dilate; each part is an option of its own too, as in `robustmaps enlarge` (default:
+            none)
         classes: names of the network's outputs in their order, with commas, or a text file with one a line (default:
             the data set's order)
     """
@@ -53,25 +55,58 @@ class TrainedNetwork:
     model: tyro.conf.Positional[str | None] = None
     weights: Annotated[str | None, tyro.conf.arg(aliases=["--checkpoint"])] = None
     strides: str | None = None
+    pool: Pool | None = None
     enlarge: str | None = None
     classes: str | None = None
 
 
-def with_model(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the network in its place, where earlier versions had ``--model-from``."""
-    return [word.removeprefix("--model-from=") for word in arguments if word != "--model-from"]
+@dataclass(frozen=True)
+class AnySurgery(Surgery):
+    """The enlargement.
+
+    Attributes:
+        enlarge: all of these in one, with commas, as in other commands, e.g. last,dilate (default: none)
+    """
+
+    enlarge: str | None = None
+
+    @property
+    def whole(self) -> Surgery:
+        """As it was given, in one or in parts.
+
+        Raises:
+            InputError: a part is given twice, or can't be read.
+        """
+        parts = Surgery(**{item.name: getattr(self, item.name) for item in fields(Surgery)})
+        if self.enlarge is None:
+            return parts
+        return parse_surgery(self.enlarge if parts.is_none else f"{self.enlarge},{parts}")
 
 
 @dataclass(frozen=True)
-class Images:
+class ShapedImages:
     """The images.
 
     Attributes:
         data: data set, as in `robustmaps data list` (default: the one that the network was trained on)
-        samples: number of images, drawn evenly from the classes (default: all)
+        image_size: side length in pixels to resize the images to (default: as the network was trained on, or the data
+            set's own)
+        channels: channels of the images: 1 turns colours grey, 3 repeats grey (default: likewise)
     """
 
     data: str | None = None
+    image_size: int | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class Images(ShapedImages):
+    """The images.
+
+    Attributes:
+        samples: number of images, drawn evenly from the classes (default: all)
+    """
+
     samples: int | None = None
 
 
@@ -84,22 +119,6 @@ class SplitImages(Images):
     """
 
     split: Literal["test", "validation"] = "test"
-
-
-@dataclass(frozen=True)
-class SizedImages(Images):
-    """The images.
-
-    Attributes:
-        image_size: side length in pixels to resize the images to (default: the data set's own)
-    """
-
-    image_size: int | None = None
-
-
-@dataclass(frozen=True)
-class SizedSplitImages(SizedImages, SplitImages):
-    """The images."""
 
 
 @dataclass(frozen=True)

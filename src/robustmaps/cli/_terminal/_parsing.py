@@ -160,17 +160,47 @@ def parse_known(kind: type[T], arguments: Sequence[str], verb: str) -> T:
     return given
 
 
+def typed_model(
+    kind: type[Any],
+    arguments: Sequence[str],
+    verb: str,
+    default: Any,
+    *,
+    hidden: Collection[str] = FILE_ONLY,
+    name: str = "model",
+) -> str | None:
+    """A first reading of all arguments, for the network among them; None where there is none.
+
+    Args:
+        kind: the dataclass.
+        arguments: what follows the verb.
+        verb: its name.
+        default: what holds where the arguments are silent.
+        hidden: see `parse`.
+        name: the field of the network.
+    """
+    if {"-h", "--help"} & set(arguments):
+        return None
+    return cast("str | None", getattr(parse(kind, arguments, verb, "", default, hidden=hidden), name))
+
+
 OptionalValue = Annotated[
     str | None,
     PrimitiveConstructorSpec(
         nargs=(0, 1),
         metavar="[RUN]",
-        instance_from_str=lambda args: args[0] if args else "",
+        instance_from_str=lambda args: _one_or_none(args),
         is_instance=lambda value: value is None or isinstance(value, str),
         str_from_instance=lambda value: [value] if value else [],
     ),
 ]
 """An option that may stand alone, which is an empty text; None where it is not given."""
+
+
+def _one_or_none(words: Sequence[str]) -> str:
+    if len(words) > 1:  # the parser takes all words that follow
+        raise ValueError(f"expected one value, not {' '.join(words)}; write what else there is in front of this option")
+    return words[0] if words else ""
 
 
 def _registry(hidden: Collection[str]) -> ConstructorRegistry:

@@ -21,13 +21,13 @@ from robustmaps.engine.tables import Table
 from robustmaps.engine.text import visible
 
 if TYPE_CHECKING:
-    from robustmaps.cli._terminal._options import TrainedNetwork
+    from robustmaps.cli._terminal._options import ShapedImages, TrainedNetwork
     from robustmaps.networks import Checkpoint
 
 _UNLIMITED = 10_000
 
 
-def open_given(given: "TrainedNetwork", data: str | None) -> "Checkpoint":
+def open_given(given: "TrainedNetwork", images: "ShapedImages") -> "Checkpoint":
     """The network of the verbs that take a trained one, with a line for each thing assumed of its weights.
 
     Raises:
@@ -37,19 +37,27 @@ def open_given(given: "TrainedNetwork", data: str | None) -> "Checkpoint":
 
     if given.model is None:
         raise InputError("expected a run folder, or a network such as resnet18 or MODULE:FUNCTION with --data")
-    checkpoint = open_trained(**{**vars(given), "model": given.model}, data=data)
+    options = {**vars(given), "model": given.model}
+    checkpoint = open_trained(**options, data=images.data, image_size=images.image_size, channels=images.channels)
     for note in checkpoint.notes:
         tell(f"{given.weights}: {note}")
     return checkpoint
 
 
-def open_like(given: "TrainedNetwork", run: str | Path) -> "Checkpoint":
-    """A further run, of which the same weights are taken, and whose outputs are in the same order."""
-    from robustmaps.networks import open_checkpoint
+def open_like(given: "TrainedNetwork", model: str, images: "ShapedImages") -> "Checkpoint":
+    """A further network, of which as a run the same weights are taken, and whose outputs are in the same order."""
+    from robustmaps.config import folder_of_evaluated
+    from robustmaps.networks import open_trained
     from robustmaps.training import RUN_WEIGHTS
 
-    which = given.weights if given.weights in RUN_WEIGHTS else None
-    return open_checkpoint(run, which or RUN_WEIGHTS[0], classes=given.classes)
+    place = Path(model)
+    which = given.weights if given.weights in RUN_WEIGHTS and place.exists() else None
+    if not place.exists() or (place.is_dir() and folder_of_evaluated(place) is not None):
+        options: dict[str, Any] = {"classes": given.classes, "data": images.data}
+        return open_trained(model, which, **options, image_size=images.image_size, channels=images.channels)
+    from robustmaps.networks import open_checkpoint
+
+    return open_checkpoint(model, which or RUN_WEIGHTS[0], classes=given.classes)
 
 
 def tell(message: str) -> None:

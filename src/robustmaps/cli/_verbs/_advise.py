@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import tyro
 
-from robustmaps.cli._terminal._begin import Sources, begin
-from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known
+from robustmaps.cli._terminal._begin import Sources, begin, check_data_named
+from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known, typed_model
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._verbs._search import SHOWN
 from robustmaps.cli._verbs._sweep import plan_line, showing
@@ -35,7 +35,7 @@ class Arguments:
     """Options of the advice.
 
     Attributes:
-        model: name of a network, e.g. resnet8
+        model: name of a network, e.g. resnet8, or what to begin with, such as a run; as in `robustmaps train`
         budget: cost of training one network: 4x the given training, operations (1e15flop) or a time (2h)
         upsamples: factors of upsampling to try, with commas
         networks: other networks to try, with commas, such as a deeper one
@@ -66,11 +66,14 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    begun = begin(parse_known(Sources, arguments, "advise"), GIVEN)
     hidden = frozenset(flat_values(GIVEN)) - SHOWN
-    default = Arguments(cast("str", tyro.MISSING_NONPROP), run=begun.run)
+    default = Arguments(cast("str", tyro.MISSING_NONPROP))
+    sources = parse_known(Sources, arguments, "advise")
+    begun = begin(sources, GIVEN, typed_model(Arguments, arguments, "advise", default, hidden=hidden))
+    default = replace(default, run=begun.run)
     given = parse(Arguments, arguments, "advise", DESCRIPTION, default, rows=DEFENCES, hidden=hidden)
     given.run.check(GIVEN)
+    check_data_named(given.run, sources)
     from robustmaps.engine.numbers import check_whole
     from robustmaps.networks import load_data
     from robustmaps.studies import TrainingBudget, advise, plan_advice
@@ -79,11 +82,10 @@ def run(arguments: Sequence[str]) -> None:
         if getattr(given, name) is not None:
             check_whole(name, getattr(given, name), 1)
     budget, resolver = TrainingBudget.of(given.budget), begun.resolver()
-    base = replace(given.run, model=replace(given.run.model, model=given.model))
-    resolver.resolve(base)  # before time is spent on images
+    resolver.resolve(given.run)  # before time is spent on images
     plan = plan_advice(
-        base,
-        load_data(base.data),
+        given.run,
+        load_data(given.run.data),
         given.out or Path("runs") / f"advise-{Path(given.model).name}",
         budget=budget,
         upsamples=given.upsamples,

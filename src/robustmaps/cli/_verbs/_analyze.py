@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._terminal._options import AnyNetwork, Budget, Computing, SizedSplitImages
+from robustmaps.cli._terminal._options import AnyNetwork, AnySurgery, Budget, Computing, SplitImages
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import Surgery
 
 DESCRIPTION = """Show for each stage of a network how large its maps are, what they see, what they cost, and how far a
 perturbation can drive them. With --upsample or --where, show the enlarged network beside it."""
@@ -25,8 +24,8 @@ class Arguments:
     """
 
     network: AnyNetwork
-    surgery: Surgery = field(default_factory=Surgery)
-    images: SizedSplitImages = field(default_factory=lambda: SizedSplitImages(samples=32))
+    surgery: AnySurgery = field(default_factory=AnySurgery)
+    images: SplitImages = field(default_factory=lambda: SplitImages(samples=32))
     budget: Budget = field(default_factory=Budget)
     computing: Computing = field(default_factory=Computing)
     steps: int = 20
@@ -42,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
     with watching() as watch:
         done = analyze_network(
             **vars(given.network),
-            surgery=given.surgery,
+            surgery=given.surgery.whole,
             **vars(given.images),
             **vars(given.budget),
             **vars(given.computing),

@@ -39,19 +39,22 @@ class ChosenData:
     Attributes:
         data: name or path of a data set; see `robustmaps data list`
         image_size: side length in pixels to resize the images to (default: the data set's own)
+        channels: channels of the images: 1 turns colours grey, 3 repeats grey (default: the data set's own)
         augment: augmentation that will be used; resized-crop needs images an eighth larger
         json: print the result as one JSON object
     """
 
     data: tyro.conf.Positional[str]
     image_size: int | None = None
+    channels: int | None = None
     augment: Literal["auto", "resized-crop"] = "auto"
     json: bool = False
 
     @property
     def size(self) -> dict[str, Any]:
-        """What decides how large the images are stored."""
-        return {"image_size": self.image_size, "resized_crop": True if self.augment == "resized-crop" else None}
+        """What decides the shape in which the images are stored."""
+        crop = True if self.augment == "resized-crop" else None
+        return {"image_size": self.image_size, "channels": self.channels, "resized_crop": crop}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._terminal._options import AnyBudget, Computing, SplitImages, TrainedNetwork, with_model
+from robustmaps.cli._terminal._options import AnyBudget, Computing, SplitImages, TrainedNetwork
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, open_given
 from robustmaps.cli._terminal._watch import watching
@@ -20,7 +20,7 @@ class Arguments:
     """Options of the diagnosis.
 
     Attributes:
-        surrogate: run whose adversarial examples are tried (default: a small network is trained for it)
+        surrogate: network, as MODEL, whose adversarial examples are tried (default: a small network is trained for it)
         seed: seed of all random draws
         batch_size: images at once
         out: file to write (default: named after the settings, in the run folder)
@@ -31,7 +31,7 @@ class Arguments:
     images: SplitImages = field(default_factory=lambda: SplitImages(samples=200))
     budget: AnyBudget = field(default_factory=AnyBudget)
     computing: Computing = field(default_factory=Computing)
-    surrogate: Path | None = None
+    surrogate: str | None = None
     seed: int = 0
     batch_size: int = 128
     out: Path | None = None
@@ -40,11 +40,11 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, with_model(arguments), "diagnose", DESCRIPTION)
+    given = parse(Arguments, arguments, "diagnose", DESCRIPTION)
     from robustmaps.engine.numbers import as_fraction
     from robustmaps.runs import diagnose_checkpoint
 
-    checkpoint = open_given(given.network, given.images.data)
+    checkpoint = open_given(given.network, given.images)
     with watching() as watch:
         done = diagnose_checkpoint(
             checkpoint,

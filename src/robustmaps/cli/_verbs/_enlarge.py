@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustmaps.cli._terminal._options import AnyNetwork, SizedImages
+from robustmaps.cli._terminal._options import AnyNetwork, AnySurgery, Images
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.config import Surgery
 
 DESCRIPTION = """Enlarge the maps of any network, by upsampled images, smaller strides or both, and print what it costs.
 With --save, write weights and recipe to a folder that can be given wherever a MODEL is expected. Without --data, a
@@ -26,8 +25,8 @@ class Arguments:
     """
 
     network: AnyNetwork
-    surgery: Surgery = field(default_factory=Surgery)
-    images: SizedImages = field(default_factory=lambda: SizedImages(samples=512))
+    surgery: AnySurgery = field(default_factory=AnySurgery)
+    images: Images = field(default_factory=lambda: Images(samples=512))
     recalibrate: bool = False
     save: Path | None = None
     json: bool = False
@@ -42,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
     with watching() as watch:
         done = enlarge_network(
             **vars(given.network),
-            surgery=given.surgery,
+            surgery=given.surgery.whole,
             **vars(given.images),
             recalibrate=given.recalibrate,
             watcher=watch,

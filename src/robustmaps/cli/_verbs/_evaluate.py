@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from robustmaps.cli._terminal._evaluated import show
-from robustmaps.cli._terminal._options import Computing, Images, TrainedNetwork, with_model
+from robustmaps.cli._terminal._options import Computing, Images, TrainedNetwork
 from robustmaps.cli._terminal._parsing import ATTACKS, parse
 from robustmaps.cli._terminal._shared import open_given, open_like
 from robustmaps.cli._terminal._watch import attacking
@@ -56,7 +56,7 @@ class Arguments:
         each: attack all images with each attack by itself, with a column each, and give the worst case of all
         consistent: attack misclassified images too, with the predicted class as label, for the consistent accuracy: the
             share of images whose prediction stays, right or wrong; takes as long per image as the attack
-        transfer: further runs; attacks are made on every network and tried on all of them
+        transfer: further networks, as MODEL; attacks are made on every network and tried on all of them
         corruptions: folder of corrupted test images in the form of CIFAR-10-C (labels.npy and a .npy for each
             corruption, five severities); measures the accuracy on them instead of attacking
         seed: seed of the attack's random draws
@@ -73,7 +73,7 @@ class Arguments:
     computing: Computing = field(default_factory=Computing)
     each: bool = False
     consistent: bool = False
-    transfer: tuple[Path, ...] = ()
+    transfer: tuple[str, ...] = ()
     corruptions: Path | None = None
     seed: int = 0
     save_adversarials: bool = False
@@ -85,7 +85,7 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    given = parse(Arguments, with_model(arguments), "evaluate", DESCRIPTION, rows=ATTACKS)
+    given = parse(Arguments, arguments, "evaluate", DESCRIPTION, rows=ATTACKS)
     given.attack.check()
     if given.each:
         given.attack.columns()
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> None:
         _refuse_beside_transfer(given)
     elif "--transfer" in arguments:
         raise InputError("--transfer: expected one or more further runs")
-    checkpoint = open_given(given.network, given.images.data)
+    checkpoint = open_given(given.network, given.images)
     with attacking() as watch:
         options = Options(
             **vars(given.images),
@@ -121,7 +121,7 @@ def run(arguments: Sequence[str]) -> None:
             if given.corruptions is not None:
                 done = evaluate_corrupted(checkpoint, given.corruptions, options, out=given.out)
             elif given.transfer:
-                networks = [checkpoint, *(open_like(given.network, run) for run in given.transfer)]
+                networks = [checkpoint, *(open_like(given.network, model, given.images) for model in given.transfer)]
                 done = evaluate_transfer(networks, given.attack, options, out=given.out)
             elif given.each:
                 done = evaluate_each(checkpoint, given.attack, options, out=given.out)
@@ -138,7 +138,7 @@ def run(arguments: Sequence[str]) -> None:
 def _refuse_beside_corruptions(given: Arguments) -> None:
     """Options that would be without effect are a misunderstanding."""
     default = flat_values(Arguments())
-    idle = {*vars(AttackConfig()), "data", "classes", "split", "seed", "precision", "compile"}
+    idle = {*vars(AttackConfig()), "data", "image_size", "channels", "classes", "split", "seed", "precision", "compile"}
     idle |= {"save_adversarials", "eight_bit", "each", "consistent", "transfer"}
     changed = [f"--{k.replace('_', '-')}" for k, v in flat_values(given).items() if k in idle and v != default[k]]
     if changed:

@@ -1,17 +1,16 @@
 """``robustmaps export``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from robustmaps.cli._terminal._options import ShapedImages, TrainedNetwork
 from robustmaps.cli._terminal._parsing import parse
-from robustmaps.cli._terminal._shared import Output
+from robustmaps.cli._terminal._shared import Output, open_given
 
-DESCRIPTION = """Export a run's network with a model card of the measured figures. Compare its outputs with those of the
-original on test images; keep no export that differs."""
+DESCRIPTION = """Export a network with a model card of the measured figures: a run, or any network with weights from a
+file. Compare its outputs with those of the original on test images; keep no export that differs."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +18,15 @@ class Arguments:
     """Options of the export.
 
     Attributes:
-        run: run folder, or its weights file
         format: format to write: onnx for any runtime (needs pip install 'robustmaps[export]'), torch for a torch.export
             program, or safetensors for weights with their description
-        data: data set to check with (default: the one that the network was trained on)
-        out: folder to write (default: export/FORMAT in the run folder)
+        out: folder to write (default: export/FORMAT in the run folder; export/NAME/FORMAT for a network that is no run)
         json: print the result as one JSON object
     """
 
-    run: tyro.conf.Positional[Path]
     format: Literal["onnx", "torch", "safetensors"]
-    data: str | None = None
+    network: TrainedNetwork = field(default_factory=TrainedNetwork)
+    images: ShapedImages = field(default_factory=ShapedImages)
     out: Path | None = None
     json: bool = False
 
@@ -39,7 +36,8 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "export", DESCRIPTION)
     from robustmaps.runs import export
 
-    done = export(given.run, given.format, given.out, data=given.data)
+    checkpoint = open_given(given.network, given.images)
+    done = export(checkpoint, given.format, given.out, **vars(given.images))
     Output(given.json).result(
         {
             "folder": str(done.folder),

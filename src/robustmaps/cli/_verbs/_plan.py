@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from robustmaps.cli._terminal._options import AnyNetwork, Budget, Computing, SizedImages, Spending
+from robustmaps.cli._terminal._options import AnyNetwork, Budget, Computing, Images, Spending
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
@@ -31,7 +31,7 @@ class Arguments:
 
     network: AnyNetwork
     spending: Spending = field(default_factory=Spending)
-    images: SizedImages = field(default_factory=lambda: SizedImages(samples=32))
+    images: Images = field(default_factory=lambda: Images(samples=32))
     perturbation: Budget = field(default_factory=Budget)
     computing: Computing = field(default_factory=Computing)
     dilate: bool = False

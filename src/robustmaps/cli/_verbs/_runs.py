@@ -12,6 +12,7 @@ from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, tell
 from robustmaps.config import RunConfig, fraction_keys
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.files import SHOWN_OF_HASH
 from robustmaps.engine.numbers import as_fraction, human
 from robustmaps.engine.tables import table
 
@@ -20,10 +21,6 @@ DESCRIPTION = """List runs, such as those of a study, by name. Conditions compar
 failed, evaluated), clean, robust, and their 95 % intervals clean_low, clean_high, robust_low, robust_high; images,
 attack, validation_clean, validation_robust, best_epoch, epochs_done, seconds, flops, parameters, evaluation, folder.
 The table shows the options that differ between the runs."""
-
-
-_HASH = 12
-"""The characters of a hash that a table shows."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
     if name.endswith("_sha256"):
-        return str(value)[:_HASH]
+        return str(value)[:SHOWN_OF_HASH]
     if name in SHARES:
         return f"{100 * value:.1f} %"
     if name in fraction_keys(RunConfig):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 import tyro
 
-from robustmaps.cli._terminal._begin import Begun, Sources, begin
+from robustmaps.cli._terminal._begin import Begun, Sources, begin, check_data_named
 from robustmaps.cli._terminal._options import Spending
-from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known
+from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known, typed_model
 from robustmaps.cli._terminal._shared import Output, stop_on_signal
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import EvaluationConfig, ModelConfig, RunConfig, flat_values, to_mapping
@@ -30,7 +30,7 @@ combinations are the candidates; the budget is relative to the first. Give any o
 
 SHOWN = frozenset(
     {
-        *("strides", "init_from", "data", "image_size"),
+        *("strides", "init_from", "weights", "data", "image_size", "channels"),
         *("defense", "norm", "eps", "steps"),
         *("epochs", "seed", "device"),
     }
@@ -57,7 +57,7 @@ class Arguments:
     """Options of the search.
 
     Attributes:
-        target: name of a network, e.g. resnet8, or YAML file of a study
+        target: name of a network, e.g. resnet8, or what to begin with, such as a run; or YAML file of a study
         config: YAML file with any options of training, for all candidates (default: 9 epochs, one-cycle)
         out: folder for the runs and search.json (default: runs/search-TARGET; STUDY-search for a study)
         json: print the result as one JSON object
@@ -74,11 +74,15 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    begun = begin(parse_known(Sources, arguments, "search"), PROXY)
     hidden = frozenset(flat_values(PROXY)) - SHOWN
-    default = Arguments(cast("str", tyro.MISSING_NONPROP), run=begun.run)
+    default = Arguments(cast("str", tyro.MISSING_NONPROP))
+    sources = parse_known(Sources, arguments, "search")
+    target = typed_model(Arguments, arguments, "search", default, hidden=hidden, name="target")
+    begun = begin(sources, PROXY, None if target is None or _is_study(target) else target)
+    default = replace(default, run=begun.run)
     given = parse(Arguments, arguments, "search", DESCRIPTION, default, rows=DEFENCES, hidden=hidden)
     given.run.check(PROXY)
+    check_data_named(given.run, sources)
     from robustmaps.studies import RunsFailed, search
 
     candidates, data, evaluation, out = _study(given) if _is_study(given.target) else _network(given, begun)
@@ -156,16 +160,15 @@ def _network(given: Arguments, begun: Begun) -> "tuple[list[Candidate], Dataset,
     from robustmaps.networks import load_data
     from robustmaps.studies import find_candidates
 
-    base = replace(given.run, model=replace(given.run.model, model=given.target))
     resolver, spending = begun.resolver(), given.spending
-    resolver.resolve(base)  # before time is spent on images
-    data = load_data(base.data)
+    resolver.resolve(given.run)  # before time is spent on images
+    data = load_data(given.run.data)
     found = find_candidates(
-        base,
+        given.run,
         data,
         budget=spending.times,
         measure=spending.measure,
         upsamples=spending.upsamples,
         resolver=resolver,
     )
-    return found, data, EvaluationConfig(), given.out or Path("runs") / f"search-{given.target}"
+    return found, data, EvaluationConfig(), given.out or Path("runs") / f"search-{Path(given.target).name}"

@@ -38,7 +38,7 @@ class Arguments:
         study: YAML file of the study
         out: folder of the runs (default: beside the file, with its name)
         jobs: runs at once (default: a core each, at most eight; one where a GPU does the work)
-        threads: threads of each run (default: an even share of the cores)
+        threads: threads of each run (default: an even share of the cores, at most OMP_NUM_THREADS)
         dry_run: show what would be made and what it costs, and write nothing
         json: print the result as one JSON object
     """
@@ -72,6 +72,8 @@ def run(arguments: Sequence[str]) -> None:
         output.result(plan.to_dict(), *plan_texts(plan))
         return
     tell(plan_line(plan))
+    for note in plan.notes:
+        tell(f"note: {note}")
     with stop_on_signal() as should_stop, showing() as show:
         try:
             result = sweep(plan, watcher=show, should_stop=should_stop)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from robustmaps.cli._terminal._begin import Begun, Sources, begin
-from robustmaps.cli._terminal._parsing import DEFENCES, OptionalValue, parse, parse_known
+import tyro
+
+from robustmaps.cli._terminal._begin import Begun, Sources, begin, check_data_named
+from robustmaps.cli._terminal._parsing import DEFENCES, FILE_ONLY, OptionalValue, parse, parse_known, typed_model
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import watching
 from robustmaps.config import (
@@ -13,7 +15,6 @@ from robustmaps.config import (
     check_trusted,
     departures,
     needs_trust,
-    read_mapping,
     read_run_config,
     to_mapping,
 )
@@ -25,18 +26,25 @@ names; --recipe takes such a file from the package (robustmaps recipes), --proto
 publication. --config overrides --recipe, and options on the command line override both. --resume continues the run of
 this configuration, or starts it; --resume RUN continues the run in that folder."""
 
+_HIDDEN = FILE_ONLY | {"model"}
+"""Keys of a configuration that are no options: the network is an argument."""
+
 
 @dataclass(frozen=True)
 class Arguments:
     """Options of training.
 
     Attributes:
+        model: name of a network, see `robustmaps models` (default: resnet8); torchvision:NAME, timm:NAME, hf:OWNER/NAME
+            or MODULE:FUNCTION; or what to begin with: a run, a weights file, or a folder that `robustmaps enlarge`
+            saved, with its images and budget
         config: YAML file with any of the options below
         out: folder that holds the runs
         resume: continue a run instead of refusing to overwrite it (without RUN: the one that the other options name)
         json: print the result as one JSON object
     """
 
+    model: tyro.conf.Positional[str | None] = None
     run: RunConfig = field(default_factory=RunConfig)
     config: Path | None = None
     out: Path = Path("runs")
@@ -59,6 +67,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     sources = parse_known(SourcesOrRun, arguments, "train")
     default = Arguments()
+    model = typed_model(Arguments, arguments, "train", default, hidden=_HIDDEN)
     if sources.resume:
         folder = Path(sources.resume)
         if not (folder / "config.yaml").exists():
@@ -70,29 +79,16 @@ def run(arguments: Sequence[str]) -> None:
         default = Arguments(out=folder.resolve().parent)
         begun = Begun(read_run_config(folder / "config.yaml"))
         check_trusted(begun.run, folder / "config.yaml")
+        if model not in (None, begun.run.model.model, sources.resume):
+            raise InputError(f"{model}: the run in {folder} has its own network; leave {model} out")
     else:
-        begun = begin(sources, default.run)
+        begun = begin(sources, default.run, model)
     default = replace(default, run=begun.run)
-    given = parse(Arguments, arguments, "train", DESCRIPTION, default, rows=DEFENCES)
+    given = parse(Arguments, arguments, "train", DESCRIPTION, default, rows=DEFENCES, hidden=_HIDDEN)
     given.run.check(default.run)
     if not sources.resume:
-        _check_data_named(given.run, sources)
+        check_data_named(given.run, sources)
     _train(given, begun)
-
-
-def _check_data_named(run: RunConfig, sources: Sources) -> None:
-    """Refuse to train a network that is not ours on the default images, which nobody asked for.
-
-    Raises:
-        InputError: no images were named.
-    """
-    named = sources.data is not None or sources.init_from is not None
-    if sources.config is not None:
-        named = named or bool({"data", "init_from", "init-from"} & set(read_mapping(sources.config)))
-    if ":" in run.model.model and not named and run.data.data == RunConfig().data.data:
-        raise InputError(
-            f"data: needed for {run.model.model}, such as --data photos, a folder with one folder per class"
-        )
 
 
 def _train(given: Arguments, begun: Begun) -> None:

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub, or folders in its forms (Parquet), through ``datasets``."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,10 +14,16 @@ from robustmaps.data.sources.registry import SourceRow
 from robustmaps.data.tally import Tally
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
+from robustmaps.engine.reading.download import downloading
 
 _PREFIX = "hf:"
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "class_label", "category", "target", "y")
 _OPTIONS = ("label", "config", "train", "validation", "test")
+_HUB = "https://huggingface.co"
+_INSTEAD = (
+    "take digits, which is embedded, a folder or archive of images, or hf:FOLDER with the set's files; or run "
+    "robustmaps data prepare where there is a connection, and copy the cache (ROBUSTMAPS_CACHE) here"
+)
 _FORM = "hf:owner/name, hf:owner/name@revision or hf:FOLDER, and after # options such as #label=fine_label,test=val"
 
 
@@ -72,6 +79,12 @@ class Hub:
             raise InputError(f"{where}: needs the package 'datasets'; pip install 'robustmaps[hub]'") from error
         options = {"revision": self.id.revision, "data_dir": self.id.data_dir}
         given = {key: value for key, value in options.items() if value}
+        if Path(self.id.repository).is_dir():
+            return self._splits_of(datasets, where, given)
+        with downloading(where, os.environ.get("HF_ENDPOINT") or _HUB, _INSTEAD):
+            return self._splits_of(datasets, where, given)
+
+    def _splits_of(self, datasets: Any, where: str, given: dict[str, str]) -> dict[str, Any]:
         try:
             return dict(datasets.load_dataset(self.id.repository, self.id.config, **given))
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

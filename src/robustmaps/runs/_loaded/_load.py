@@ -10,6 +10,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.modes import set_evaluating
 from robustmaps.evaluation import Evaluation
+from robustmaps.models import Pool
 from robustmaps.networks import Checkpoint, data_for, open_trained
 from robustmaps.runs._record import evaluations_of
 
@@ -22,12 +23,22 @@ class LoadedNetwork(nn.Module):
         checkpoint: how it was opened: name, weights, hash.
     """
 
-    def __init__(self, checkpoint: Checkpoint, data: str | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        data: str | None = None,
+        *,
+        image_size: int | None = None,
+        channels: int | None = None,
+    ) -> None:
         super().__init__()
         self.network = checkpoint.model
         self.checkpoint = checkpoint
         # Behind a function, so that copies of the network, as attacks make them, do not copy the images.
-        self._images = cache(lambda: None if data is None and checkpoint.data is None else data_for(checkpoint, data))
+        known = data is not None or checkpoint.data is not None
+        self._images = cache(
+            lambda: data_for(checkpoint, data, image_size=image_size, channels=channels) if known else None
+        )
         set_evaluating(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +70,10 @@ def load(
     *,
     weights: str | None = None,
     data: str | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
     strides: str | None = None,
+    pool: Pool | None = None,
     enlarge: str | None = None,
     classes: str | None = None,
 ) -> LoadedNetwork:
@@ -74,7 +88,10 @@ def load(
             or a name as in `networks.open_model`, whose weights are random where it stands for none.
         weights: of a run, ``best``, ``best-clean`` or ``last``; for a name, a file with weights of any program.
         data: the images to make a named network for, and to give as ``data`` (default: those it was trained on).
+        image_size: pixels a side to resize these images to; their own, or as in training, where None.
+        channels: of these images: 1 turns colours grey, 3 repeats grey; likewise.
         strides: of a built-in network.
+        pool: likewise.
         enlarge: an enlargement of a named network, as ``robustmaps train --enlarge``.
         classes: names of the network's outputs in their order, with commas, or a text file with one a line.
 
@@ -82,6 +99,15 @@ def load(
         InputError: it can't be opened, or a file names code that is not trusted.
     """
     checkpoint = open_trained(
-        model, weights, strides=strides, enlarge=enlarge, data=data, classes=classes, random=weights is None
+        model,
+        weights,
+        strides=strides,
+        pool=pool,
+        enlarge=enlarge,
+        data=data,
+        image_size=image_size,
+        channels=channels,
+        classes=classes,
+        random=weights is None,
     )
-    return LoadedNetwork(checkpoint, data)
+    return LoadedNetwork(checkpoint, data, image_size=image_size, channels=channels)
