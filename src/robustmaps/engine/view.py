@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from robustmaps.engine.calling import parameter_dtype, to_channels_last
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import check_values, frozen, frozen_copy
-from robustmaps.engine.stages import checkpoint_stages, find_stages
 from robustmaps.engine.text import first_line
 from robustmaps.engine.views.attack_view import AS_IT_IS, AttackView, Objective, ViewOptions, outside_inference_mode
 from robustmaps.engine.views.compiled import Compiled
 from robustmaps.engine.views.fingerprint import attributes
 from robustmaps.engine.views.folding import FoldablePair
 from robustmaps.engine.views.shadow import Sample, copy_weights, disturb, fold, store_in_bf16
+from robustmaps.engine.views.stages import checkpoint_stages, find_stages
 
 __all__ = ["AttackEngine", "AttackView", "Objective", "ViewOptions", "plain_view", "require_compiler"]
 

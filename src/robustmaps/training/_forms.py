@@ -20,8 +20,8 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import free_bytes
 from robustmaps.engine.numbers import human
 from robustmaps.engine.speed import Choice, Form, Pass, attack_pass, choose
-from robustmaps.engine.stages import Stage, find_stages
 from robustmaps.engine.text import first_line
+from robustmaps.engine.views.stages import Stage, find_stages
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._trainee import Trainee
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from robustmaps.engine.calling import Caller, at_least_float32, logits_of, own_copy, parameter_dtype
 from robustmaps.engine.device import Precision
-from robustmaps.engine.stages import Stage, checkpointed
 from robustmaps.engine.view import require_compiler
+from robustmaps.engine.views.stages import Stage, checkpointed
 
 
 class Trainee(Caller):

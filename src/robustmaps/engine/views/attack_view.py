@@ -32,7 +32,7 @@ class ViewOptions:
         precision: ``fp32``, ``tf32`` (float32 with TF32 products on CUDA) or ``bf16`` (autocast, float32 logits).
         compile: use ``torch.compile``.
         cuda_graphs: replay compiled passes as CUDA graphs; no effect on other devices.
-        stages: let the stages of the network run again in backward passes, to save memory; see `engine.stages`.
+        stages: let the stages of the network run again in backward passes, to save memory; see `engine.views.stages`.
 
     Raises:
         InputError: ``cuda_graphs`` without ``compile``, or ``stages`` with it.

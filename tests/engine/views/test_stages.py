@@ -15,8 +15,8 @@ from robustmaps.cli import main
 from robustmaps.defenses import AT
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import saved_bytes
-from robustmaps.engine.stages import checkpointed, find_stages
 from robustmaps.engine.view import AttackEngine, ViewOptions
+from robustmaps.engine.views.stages import checkpointed, find_stages
 from robustmaps.enlarging import enlarge
 
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
