@@ -56,6 +56,10 @@ class Board:
         self.state = replace(self.state, running={**self.state.running, self._runs[index].title: progress})
         self._tell(None)
 
+    def noted(self, index: int, text: str) -> None:
+        """Pass on what happened to a run."""
+        self._tell(f"{self._runs[index].title}: {text}")
+
     def finished(self, index: int, outcome: TaskOutcome[dict[str, float]]) -> None:
         """Record the end of a run."""
         run = self._runs[index]
