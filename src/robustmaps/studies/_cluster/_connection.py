@@ -25,7 +25,8 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 
 _HEADER_BYTES, _KIND, _SETTINGS = 9, 3, 4
 _SETTINGS_OF_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that is started here tells nobody
-    "RAY_BACKEND_LOG_LEVEL": "error",
+    # Or else it prints what it thinks of lost machines between our own lines, and to standard output.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
 }
 _LOCAL_STORE_BYTES = 200 << 20
 
@@ -136,13 +137,13 @@ def own_modules() -> list[ModuleType]:
     installed = [Path(places[key]).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     found = []
     for name, module in sorted(sys.modules.items()):
-        if "." in name or name in ("__main__", "robustmaps"):
+        if "." in name or "__main__" in (name, module.__name__) or module is robustmaps:
             continue
         try:
-            places_of = [Path(place).resolve() for place in [*getattr(module, "__path__", [module.__file__])][:1]]
-        except (AttributeError, TypeError):  # built in
+            place = Path(next(iter(getattr(module, "__path__", [module.__file__])))).resolve()
+        except (AttributeError, TypeError, StopIteration):  # built in
             continue
-        if places_of and places_of[0].exists() and not any(places_of[0].is_relative_to(one) for one in installed):
+        if place.exists() and not any(place.is_relative_to(one) for one in installed):
             found.append(module)
     return found
 

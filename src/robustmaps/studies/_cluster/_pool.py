@@ -138,5 +138,5 @@ class RayPool:
             text = str(cause).strip().splitlines()[-1] if str(cause).strip() else ""
             return Ended("", True, TaskOutcome(error=RuntimeError(f"{type(cause).__name__}: {text}")))
         except errors.RayError as error:
-            return Lost(str(error).strip().partition("\n")[0])
+            return Lost(str(error).strip().partition("\n")[0].partition(". ")[0])
         return ended
