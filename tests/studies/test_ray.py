@@ -1,19 +1,13 @@
 """Studies on a Ray cluster of several nodes, which are lost on the way: the same results as without."""
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from robustmaps.config import read_study
-from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.networks import Resolver
 from robustmaps.runs import read_runs
 from robustmaps.studies import RayExecutor, plan_sweep, statistics_of, sweep
 from tests.helpers.studies import Here, assert_same

@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import robustmaps
+from robustmaps.engine import errors
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import counted
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine and ends with the work."""
+_PACKAGE = Path(errors.__file__).parents[1]
 _ANSWER_S = 5.0
 _CLIENT = "ray://"
 # How a client of HTTP/2 begins, with settings that change nothing (RFC 9113, 3.4); gRPC servers answer with theirs.
@@ -100,7 +100,7 @@ def connected(address: str, *, code: bool = False) -> Iterator[Any]:
     check_address(address)
     settings = {name: value for name, value in os.environ.items() if name.startswith("ROBUSTMAPS_")}
     environment = {
-        "py_modules": [robustmaps, *(own_modules() if code else ())],
+        "py_modules": [str(_PACKAGE), *(own_modules() if code else ())],
         "excludes": ["__pycache__"],
         # Runs without a GPU of their own see none.
         "env_vars": {**settings, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"},
@@ -131,20 +131,20 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
             signal.signal(number, handler)
 
 
-def own_modules() -> list[ModuleType]:
-    """The modules imported here that are not installed, such as that of a user's network and those that it imports."""
-    places = sysconfig.get_paths()
-    installed = [Path(places[key]).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+def own_modules() -> list[str]:
+    """Paths of modules imported here that are not installed, such as that of a user's network and what it imports."""
+    known = sysconfig.get_paths()
+    installed = [Path(known[key]).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     found = []
     for name, module in sorted(sys.modules.items()):
-        if "." in name or "__main__" in (name, module.__name__) or module is robustmaps:
+        if "." in name or "__main__" in (name, module.__name__) or name == _PACKAGE.name:
             continue
         try:
             place = Path(next(iter(getattr(module, "__path__", [module.__file__])))).resolve()
         except (AttributeError, TypeError, StopIteration):  # built in
             continue
         if place.exists() and not any(place.is_relative_to(one) for one in installed):
-            found.append(module)
+            found.append(str(place))
     return found
 
 
