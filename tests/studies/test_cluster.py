@@ -22,12 +22,12 @@ from robustmaps.engine.files import append_line
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.writing.outputs import alone, claim_folder
 from robustmaps.studies import RayExecutor
-from robustmaps.studies._cluster import _connection, _worker
+from robustmaps.studies._cluster import _connection, _executor, _worker
 from robustmaps.studies._cluster._connection import check_address, own_modules, runs_at_once
 from robustmaps.studies._cluster._files import Changes, Watched
 from robustmaps.studies._cluster._pool import Lost, Mailbox
-from robustmaps.studies._cluster._worker import Probe, work
-from robustmaps.studies._processes import WorkerDied
+from robustmaps.studies._cluster._worker import Ended, work
+from robustmaps.studies._processes import TaskOutcome, WorkerDied
 
 STEPS = 4
 
@@ -94,7 +94,7 @@ class Threads:
         self.jobs.append(job)
         blind = self.blind(len(self.jobs)) if callable(self.blind) else self.blind
         if blind and job.probe is not None:
-            job = replace(job, probe=Probe(job.probe.path, "another"))
+            job = replace(job, probe=job.probe / "elsewhere")
         threading.Thread(target=self._run, args=(job,)).start()
 
     def _run(self, job):
@@ -103,6 +103,9 @@ class Threads:
         except Killed:
             end = Lost("killed")
         self.over.put(((job.index, job.attempt), end))
+
+    def room(self):
+        return 1
 
     def take(self, stop):
         return self.mailbox.take(stop)
@@ -134,7 +137,7 @@ def run(tmp_path, monkeypatch):
             should_stop,
             lambda index, text: notes.append((index, text)),
         )
-        assert not list(out.glob(".probe*"))
+        assert not list(out.glob(".*"))  # the probe
         return outcomes, notes, ended
 
     return call
@@ -282,12 +285,30 @@ def test_locks_and_temporary_files_are_not_sent(tmp_path):
     assert Watched(tmp_path).changes().names == {"last.pt"}
 
 
-def test_only_the_machine_with_the_file_sees_it(tmp_path):
-    path = tmp_path / "probe"
-    assert not Probe(path, "text").seen
-    path.write_text("text")
-    assert Probe(path, "text").seen
-    assert not Probe(path, "other").seen  # such as the same path on another machine
+def test_a_task_without_room_says_that_it_waits(run, monkeypatch):
+    """Such as after the loss of all machines but that of the head."""
+    monkeypatch.setattr(_executor, "_ROOM_S", 0.0)
+
+    class Full(Threads):
+        stopped = False
+
+        def submit(self, job):
+            self.job = job
+
+        def room(self):
+            return 0
+
+        def cancel(self, attempts):
+            self.stopped = True
+            self.over.put((*attempts, Ended("", True, TaskOutcome(error=Interrupted("cancelled")))))
+
+    pool = Full()
+    asked = threading.Timer(0.5, lambda: None)
+    asked.start()
+    outcomes, notes, _ = run("count", pool=pool, should_stop=lambda: not asked.is_alive())
+    assert isinstance(outcomes[0].error, Interrupted)
+    ((_, text),) = notes  # once
+    assert "no machine that is left has room" in text
 
 
 @pytest.fixture

@@ -1,13 +1,23 @@
 """Studies on a Ray cluster of several nodes, which are lost on the way: the same results as without."""
 
+import json
 import os
+import platform
+import signal
+import subprocess
+import sys
 import threading
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from robustmaps.config import read_study
+from robustmaps.engine.errors import InputError
+from robustmaps.networks import allow_code
 from robustmaps.runs import read_runs
 from robustmaps.studies import RayExecutor, plan_sweep, statistics_of, sweep
 from tests.helpers.studies import Here, assert_same
@@ -20,17 +30,28 @@ fixed: {data: digits, batch-size: 128, defense: at, eps: 0.1, steps: 2, epochs: 
 evaluation: {attack: pgd-20, samples: 40}
 """
 SMALL = {"object_store_memory": 80 << 20, "include_dashboard": False}
+SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 4,
+}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
-    """A head without cores, and two nodes of one core each."""
+    """A head without cores, and two nodes of one core each; a lost node is replaced."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
-    made.workers = [made.add_node(num_cpus=1, **SMALL) for _ in range(2)]
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL, "_system_config": SOON})
+    nodes = [made.add_node(num_cpus=1, **SMALL) for _ in range(2)]
     made.wait_for_nodes()
-    yield made
+
+    def lose():
+        made.remove_node(nodes.pop(0), allow_graceful=False)
+        nodes.append(made.add_node(num_cpus=1, **SMALL))
+
+    yield SimpleNamespace(address=made.address, lose=lose)
     made.shutdown()
 
 
@@ -55,6 +76,13 @@ def events_of(plan, executor, **kwargs):
     return events
 
 
+def until(holds):
+    deadline = time.monotonic() + 200
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
 @pytest.fixture
 def unseen(tmp_path):
     """A folder that no other process sees."""
@@ -75,20 +103,96 @@ def test_a_lost_node_changes_no_result(cluster, study, tmp_path, unseen, seen):
     plan = planned(path, (tmp_path if seen else unseen) / "lost")
 
     def lose() -> None:
-        deadline = time.monotonic() + 120
-        while len(list(plan.out.glob("*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        cluster.remove_node(cluster.workers[0], allow_graceful=False)
+        if until(lambda: len(list(plan.out.glob("*/metrics.jsonl"))) >= 2):
+            cluster.lose()
 
     thread = threading.Thread(target=lose)
     thread.start()
     events = events_of(plan, RayExecutor(cluster.address))
     thread.join()
-    print(*events, sep="\n")
-    lost = [event for event in events if "lost (" in event]
-    assert lost
+    assert [event for event in events if "continues from its last checkpoint" in event]
     assert [event for event in events if ("sees" if seen else "does not see") in event]
     records = [read_runs(folder) for folder in (plan.out, whole.out)]
     assert_same(*records)
-    assert repr(statistics_of(records[0])) == repr(statistics_of(records[1]))
-    assert not list(plan.out.glob(".probe*"))
+    assert table(records[0]) == table(records[1])
+    assert not list(plan.out.glob(".*"))
+    assert not list(plan.out.glob("*/evaluation/*/state.json"))
+
+
+def table(records):
+    return [(one.name, one.clean, one.robust, one.deviations) for one in statistics_of(records).compared]
+
+
+def test_a_network_of_one_s_own_is_sent_with_what_it_imports(cluster, study, tmp_path, monkeypatch):
+    path = study(STUDY.replace("{data", "{model: 'own_network:make', data").replace("[0, 1, 2]", "[0]"))
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "own_blocks.py").write_text("from torch import nn\nPARTS = [nn.Flatten(), nn.Linear(64, 10)]\n")
+    (library / "own_network.py").write_text(
+        "import warnings, own_blocks\nfrom torch import nn\n"
+        "def make():\n"
+        "    warnings.warn(f'from {__file__} and {own_blocks.__file__}')\n"
+        "    return nn.Sequential(*own_blocks.PARTS)\n"
+    )
+    monkeypatch.syspath_prepend(library)
+    heard = []
+    with allow_code("own_network:make"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plan = planned(path, tmp_path / "own")
+        result = sweep(plan, executor=RayExecutor(cluster.address), watcher=lambda state: heard.extend(state.warnings))
+    assert result.failed == {}
+    (places,) = {text for text in heard if "own_network.py" in text}
+    assert str(library) not in places
+    assert "py_modules" in places
+
+
+def test_data_that_a_machine_does_not_see_is_an_error_with_its_name(cluster, study, tmp_path, unseen):
+    np.savez(
+        tmp_path / "own" / "images.npz",
+        **{f"x_{part}": np.zeros((40, 8, 8), np.uint8) for part in ("train", "test")},
+        **{f"y_{part}": np.arange(40) % 10 for part in ("train", "test")},
+    )
+    path = study(STUDY.replace("data: digits", f"data: {unseen / 'images.npz'}").replace("[0, 1, 2]", "[0]"))
+    result = sweep(planned(path, tmp_path / "runs"), executor=RayExecutor(cluster.address))
+    (text,) = result.failed.values()
+    assert "images.npz" in text
+    assert f"(on {platform.node()})" in text
+
+
+def test_ctrl_c_saves_all_runs_and_the_same_command_continues(cluster, study, tmp_path):
+    path = study(STUDY.replace("epochs: 10", "epochs: 60").replace("[0, 1, 2]", "[0, 1]"))
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "robustmaps", "sweep", str(path), "--out", str(out), "--json"]
+    options = ["--executor", "ray", "--address", cluster.address]
+    first = subprocess.Popen([*command, *options], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    assert until(lambda: len(list(out.glob("*/metrics.jsonl"))) == 2 or first.poll() is not None)
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does, to Ray's processes too
+    said = first.communicate(timeout=60)[1]
+    assert first.returncode == 1, said
+    assert "stopped with 0 of 2 runs done; the same command continues from here" in said
+    assert all(0 < len(record.history) < 60 for record in read_runs(out))
+    again = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["failed"] == {}  # and nothing else is on standard output
+    whole = planned(path, tmp_path / "whole")
+    sweep(whole, executor=Here())
+    assert_same(read_runs(out), read_runs(whole.out))
+
+
+def test_a_cluster_of_this_machine_alone_is_started_and_ended(study, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    executor = RayExecutor()
+    assert executor.is_here
+    handler = signal.getsignal(signal.SIGTERM)
+    plan = planned(study(STUDY.replace("epochs: 10", "epochs: 1")), tmp_path / "here")
+    assert sweep(plan, executor=executor).failed == {}
+    assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_run_that_no_node_has_room_for_is_refused_at_once(cluster):
+    for options in ({"cpus_per_run": 2}, {"gpus_per_run": 1}):
+        with pytest.raises(InputError, match="give at most"):
+            RayExecutor(cluster.address, **options).runs_at_once()
+    assert RayExecutor(cluster.address).runs_at_once() == 2
+    assert RayExecutor(cluster.address, jobs=1).runs_at_once() == 1

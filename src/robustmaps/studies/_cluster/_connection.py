@@ -111,9 +111,10 @@ def connected(address: str, *, code: bool = False) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR", **started)
-    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
+    except (ConnectionError, ImportError, RuntimeError, ValueError, SystemExit) as error:
         ray.shutdown()
-        reason = str(error).strip().partition("\n\n")[0].replace("\n", " ")
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(map(str.strip, lines))
         raise InputError(f"address={address}: Ray can't be used there: {reason}") from error
     finally:
         _restore(handlers)

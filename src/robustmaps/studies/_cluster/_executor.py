@@ -1,27 +1,29 @@
 """Runs on the machines of a Ray cluster, which may be lost on the way."""
 
-import contextlib
+import math
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.engine.files import remove, write_text
 from robustmaps.engine.numbers import check_at_least, check_whole, counted
 from robustmaps.engine.progress import Progress
+from robustmaps.engine.writing.temporaries import temporary
 from robustmaps.studies._cluster._connection import address_or_local, check_address, connected, load_ray, runs_at_once
 from robustmaps.studies._cluster._files import Changes, Watched
 from robustmaps.studies._cluster._pool import Attempt, Lost, News, RayPool
-from robustmaps.studies._cluster._worker import Ended, Job, Probe
+from robustmaps.studies._cluster._worker import Ended, Job
 from robustmaps.studies._processes import FolderTask, Task, TaskOutcome, WorkerDied
 
 T = TypeVar("T")
 
 _POLL_S = 0.2
+_ROOM_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ class Pool(Protocol):
     def take(self, stop: bool) -> News:
         """What came since the last time; says whether to stop."""
 
+    def room(self) -> int:
+        """The number of attempts that the machines of this moment have room for."""
+
     def cancel(self, attempts: dict[Attempt, Any]) -> None:
         """Give up those that wait for room."""
 
@@ -136,18 +141,11 @@ class Pool(Protocol):
 
 
 @contextmanager
-def _probes(tasks: Sequence[Task[Any]]) -> Iterator[dict[Path, Probe]]:
-    """Within the block, there is a file in the parent of each task's folder that shows who sees it."""
-    parents = {task.folder.absolute().parent for task in tasks if isinstance(task, FolderTask)}
-    probes = {parent: Probe(parent / f".probe-{secrets.token_hex(4)}", secrets.token_hex()) for parent in parents}
-    try:
-        for probe in probes.values():
-            write_text(probe.path, probe.text)
-        yield probes
-    finally:
-        for probe in probes.values():
-            with contextlib.suppress(OSError):
-                remove(probe.path)
+def _probes(tasks: Sequence[Task[Any]]) -> Iterator[dict[Path, Path]]:
+    """Within the block, there is a file in the parent of each task's folder whose name no other machine has."""
+    with ExitStack() as stack:
+        parents = {task.folder.absolute().parent for task in tasks if isinstance(task, FolderTask)}
+        yield {one: stack.enter_context(temporary(one / f"probe-{secrets.token_hex(8)}")) for one in parents}
 
 
 @dataclass
@@ -175,7 +173,7 @@ class _Course:
         executor: RayExecutor,
         pool: Pool,
         tasks: Sequence[Task[Any]],
-        probes: dict[Path, Probe],
+        probes: dict[Path, Path],
         watcher: Callable[[int, Progress], None],
         finished: Callable[[int, TaskOutcome[Any]], None],
         noted: Callable[[int, str], None],
@@ -187,6 +185,7 @@ class _Course:
         self._running: dict[int, bool] = {}  # whether it has begun
         self._stop = False
         self._nodes: dict[str, bool] = {}
+        self._looked = time.monotonic()
         self.outcomes: dict[int, TaskOutcome[Any]] = {}
 
     @property
@@ -207,9 +206,20 @@ class _Course:
             unstarted = [i for i, begun in self._running.items() if not begun and (i, self._at(i)) not in news.began]
             self._pool.cancel({(index, self._at(index)): None for index in unstarted})
         self._take(news)
+        self._look_for_room()
         for (index, _), end in ended.items():
             del self._running[index]
             self._lost(index, end) if isinstance(end, Lost) else self._ended(index, end)
+
+    def _look_for_room(self) -> None:
+        """Tell once if runs wait for a machine that may never come."""
+        if any(self._running.values()) or time.monotonic() - self._looked < _ROOM_S:
+            return
+        self._looked = time.monotonic()
+        if not self._pool.room():
+            self._looked = math.inf
+            index = next(iter(self._running))
+            self._noted(index, "waits, since no machine that is left has room for it; one may join, or Ctrl-C stops")
 
     def _at(self, index: int) -> int:
         return self._work[index].attempt

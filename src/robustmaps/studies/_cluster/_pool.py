@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.progress import Progress
+from robustmaps.studies._cluster._connection import runs_at_once
 from robustmaps.studies._cluster._files import Changes
 from robustmaps.studies._cluster._worker import Ended, Job, work
 from robustmaps.studies._processes import TaskOutcome
@@ -98,10 +99,10 @@ class RayPool:
     def __init__(self, ray: Any, cpus: int, gpus: float) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._ray = ray
+        self._ray, self._share = ray, (cpus, gpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
-        # A lost attempt is made again by `RayExecutor`, with the files as they are then.
+        # Not by Ray's own retries: a lost attempt is made again by `RayExecutor`, with the files as they are then.
         self._attempt = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_attempt)
         self._running: dict[Any, Attempt] = {}
 
@@ -113,6 +114,13 @@ class RayPool:
         """What came since the last time."""
         news: News = self._ray.get(self._mailbox.take.remote(stop))
         return news
+
+    def room(self) -> int:
+        """The number of attempts that the machines of this moment have room for."""
+        try:
+            return runs_at_once(self._ray, *self._share)[0]
+        except InputError:
+            return 0
 
     def cancel(self, attempts: Mapping[Attempt, Any]) -> None:
         """Give up those that wait for room."""

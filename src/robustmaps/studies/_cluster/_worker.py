@@ -24,34 +24,13 @@ _BUSY_S = 60.0
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A file that shows whether a machine sees the folder of the machine that wrote it.
-
-    Attributes:
-        path: the file.
-        text: its contents, which no other file has.
-    """
-
-    path: Path
-    text: str
-
-    @property
-    def seen(self) -> bool:
-        """Whether it is here."""
-        try:
-            return self.path.read_text(encoding="utf-8") == self.text
-        except (OSError, ValueError):
-            return False
-
-
-@dataclass(frozen=True)
 class Job:
     """One attempt at a task.
 
     Attributes:
         index, attempt: its numbers.
         task: the task, with absolute paths.
-        probe: shows whether the folder can be seen; None of a task without one.
+        probe: an empty file that is there where the folder can be seen; None of a task without a folder.
         files: what is in the folder so far, for a machine that does not see it; None if not asked for yet.
         here: the current folder of the process that started it, for relative paths.
         threads: number of threads.
@@ -60,7 +39,7 @@ class Job:
     index: int
     attempt: int
     task: Task[Any]
-    probe: Probe | None
+    probe: Path | None
     files: Changes | None
     here: Path
     threads: int
@@ -99,7 +78,7 @@ def work(job: Job, line: Line) -> Ended:
     if job.here.is_dir():
         os.chdir(job.here)
     torch.set_num_threads(job.threads)
-    if job.probe is None or job.probe.seen:
+    if job.probe is None or job.probe.exists():
         return Ended(node, True, _outcome(job, job.task, line, node, lambda: None, sees=True))
     if job.files is None or not isinstance(job.task, FolderTask):
         return Ended(node, False, None)
