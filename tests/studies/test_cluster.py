@@ -22,10 +22,10 @@ from robustmaps.engine.files import append_line
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.writing.outputs import alone, claim_folder
 from robustmaps.studies import RayExecutor
-from robustmaps.studies._cluster import _connection, _executor, _worker
+from robustmaps.studies._cluster import _connection, _course, _worker
 from robustmaps.studies._cluster._connection import check_address, own_modules, runs_at_once
 from robustmaps.studies._cluster._files import Changes, Watched
-from robustmaps.studies._cluster._pool import Lost, Mailbox
+from robustmaps.studies._cluster._mailbox import Lost, Mailbox
 from robustmaps.studies._cluster._worker import Ended, work
 from robustmaps.studies._processes import TaskOutcome, WorkerDied
 
@@ -287,7 +287,7 @@ def test_locks_and_temporary_files_are_not_sent(tmp_path):
 
 def test_a_task_without_room_says_that_it_waits(run, monkeypatch):
     """Such as after the loss of all machines but that of the head."""
-    monkeypatch.setattr(_executor, "_ROOM_S", 0.0)
+    monkeypatch.setattr(_course, "_ROOM_S", 0.0)
 
     class Full(Threads):
         stopped = False

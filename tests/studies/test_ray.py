@@ -10,7 +10,6 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,20 +38,22 @@ SOON = {
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """A head without cores, and two nodes of one core each; a lost node is replaced."""
+def head():
+    """The head of a cluster, without cores."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL, "_system_config": SOON})
-    nodes = [made.add_node(num_cpus=1, **SMALL) for _ in range(2)]
-    made.wait_for_nodes()
-
-    def lose():
-        made.remove_node(nodes.pop(0), allow_graceful=False)
-        nodes.append(made.add_node(num_cpus=1, **SMALL))
-
-    yield SimpleNamespace(address=made.address, lose=lose)
+    yield made
     made.shutdown()
+
+
+@pytest.fixture
+def cluster(head):
+    """A cluster with two nodes of one core each beside its head."""
+    while len(head.worker_nodes) < 2:
+        head.add_node(num_cpus=1, **SMALL)
+    head.wait_for_nodes()
+    return head
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_lost_node_changes_no_result(cluster, study, tmp_path, unseen, seen):
 
     def lose() -> None:
         if until(lambda: len(list(plan.out.glob("*/metrics.jsonl"))) >= 2):
-            cluster.lose()
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     thread = threading.Thread(target=lose)
     thread.start()

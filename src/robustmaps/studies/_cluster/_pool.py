@@ -1,63 +1,19 @@
 """Attempts at tasks as plain tasks of Ray, with a mailbox beside the process that started them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import Any
 
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.progress import Progress
 from robustmaps.studies._cluster._connection import runs_at_once
 from robustmaps.studies._cluster._files import Changes
+from robustmaps.studies._cluster._mailbox import Attempt, Lost, Mailbox, News
 from robustmaps.studies._cluster._worker import Ended, Job, work
 from robustmaps.studies._processes import TaskOutcome
 
-Attempt = tuple[int, int]
-"""Index of the task, number of the attempt."""
 
-
-class Lost(Exception):  # noqa: N818 - named after what happened
-    """The machine or the process of an attempt was lost."""
-
-
-@dataclass
-class News:
-    """What came since it was last taken.
-
-    Attributes:
-        began: the machine of each attempt, and whether it sees the folder.
-        progress: the latest report.
-        changes: changed files.
-    """
-
-    began: dict[Attempt, tuple[str, bool]] = field(default_factory=dict)
-    progress: dict[Attempt, Progress] = field(default_factory=dict)
-    changes: dict[Attempt, Changes] = field(default_factory=dict)
-
-
-class Mailbox:
-    """Takes reports and files of attempts until they are fetched; an actor on the machine of the study's process."""
-
-    def __init__(self) -> None:
-        self._stop = False
-        self._news = News()
-
-    def tell(self, index: int, attempt: int, sees: bool, node: str, progress: Progress | None) -> bool:
-        """Receive a report; returns whether to stop."""
-        self._news.began[index, attempt] = node, sees
-        if progress is not None:
-            self._news.progress[index, attempt] = progress
-        return self._stop
-
-    def keep(self, index: int, attempt: int, changes: Changes) -> None:
-        """Receive files."""
-        before = self._news.changes.get((index, attempt))
-        self._news.changes[index, attempt] = changes if before is None else before.then(changes)
-
-    def take(self, stop: bool) -> News:
-        """Fetch what came since the last time, and tell whether to stop."""
-        self._stop = stop
-        news, self._news = self._news, News()
-        return news
+class ClusterLost(RuntimeError):  # noqa: N818 - named after what happened
+    """The process that started the tasks can't reach its own part of the cluster any more."""
 
 
 class RemoteLine:
@@ -112,7 +68,13 @@ class RayPool:
 
     def take(self, stop: bool) -> News:
         """What came since the last time."""
-        news: News = self._ray.get(self._mailbox.take.remote(stop))
+        try:
+            news: News = self._ray.get(self._mailbox.take.remote(stop))
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ClusterLost(
+                f"the cluster was lost ({reason}); the same command continues"
+            ) from error
         return news
 
     def room(self) -> int:
@@ -122,7 +84,7 @@ class RayPool:
         except InputError:
             return 0
 
-    def cancel(self, attempts: Mapping[Attempt, Any]) -> None:
+    def cancel(self, attempts: Collection[Attempt]) -> None:
         """Give up those that wait for room."""
         for handle, attempt in self._running.items():
             if attempt in attempts:
