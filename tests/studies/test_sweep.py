@@ -364,3 +364,20 @@ class Warns:
         for _ in range(2):
             warnings.warn("look out", stacklevel=1)
         return 1
+
+
+def test_finished_runs_tell_the_time_of_the_others_where_nothing_was_timed(study):
+    """As for runs on other machines."""
+    path = study()
+    plan, heard = plan_sweep(read_study(path), path.with_suffix(""), jobs=1, threads=1, timed=False), []
+    assert plan.seconds is None
+    board = Board(plan, heard.append)
+    board.watch(0, Progress("epoch 1/1", 0, 1, "images"))
+    assert heard[-1].remaining_s is None
+    time.sleep(0.2)
+    board.finished(0, TaskOutcome({}))
+    assert heard[-1].remaining_s == pytest.approx(0.2, rel=0.5)  # the other run has as many operations
+    board.noted(1, "lost; continues")
+    assert heard[-1].event == f"{plan.missing[1].title}: lost; continues"
+    board.finished(1, TaskOutcome({}))
+    assert heard[-1].remaining_s == 0

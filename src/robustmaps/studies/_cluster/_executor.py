@@ -26,7 +26,8 @@ T = TypeVar("T")
 class RayExecutor:
     """Runs tasks on a Ray cluster, and again from where they stopped when a process or a machine is lost.
 
-    A machine that sees the folder of the tasks works there. From another one, files come back through Ray.
+    A machine that sees the folder of the tasks works there. From another one, files come back through Ray. If Ray is
+    connected already, that connection is used, with the code that it sends.
 
     Attributes:
         address: ``HOST:PORT`` of the head node, ``ray://HOST:PORT``, ``auto`` or ``local``; by default that of

@@ -72,9 +72,7 @@ class RayPool:
             news: News = self._ray.get(self._mailbox.take.remote(stop))
         except self._ray.exceptions.RayError as error:
             reason = str(error).strip().partition("\n")[0]
-            raise ClusterLost(
-                f"the cluster was lost ({reason}); the same command continues"
-            ) from error
+            raise ClusterLost(f"the cluster was lost ({reason}); the same command continues") from error
         return news
 
     def room(self) -> int:
@@ -106,7 +104,8 @@ class RayPool:
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:  # on any machine again
             cause = getattr(error, "cause", None) or error
             text = str(cause).strip().splitlines()[-1] if str(cause).strip() else ""
-            return Ended("", True, TaskOutcome(error=RuntimeError(f"{type(cause).__name__}: {text}")))
+            where = getattr(error, "ip", "") or "a machine of the cluster"
+            return Ended("", True, TaskOutcome(error=RuntimeError(f"{type(cause).__name__}: {text} (on {where})")))
         except errors.RayError as error:
             return Lost(str(error).strip().partition("\n")[0].partition(". ")[0])
         return ended
