@@ -1,5 +1,6 @@
 """Studies on a Ray cluster of several nodes, which are lost on the way: the same results as without."""
 
+import contextlib
 import json
 import os
 import platform
@@ -96,8 +97,19 @@ def unseen(tmp_path):
     os.close(211)
 
 
-@pytest.mark.parametrize("seen", [True, False])
-def test_a_lost_node_changes_no_result(cluster, study, tmp_path, unseen, seen):
+def worker_of(node):
+    """The process that makes an attempt on a node."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == raylet and (process / "cmdline").read_text().startswith("ray::_attempt"):
+                return int(process.name)
+    return None
+
+
+@pytest.mark.parametrize(("what", "seen"), [("node", True), ("node", False), ("process", False)])
+def test_a_loss_changes_no_result(cluster, study, tmp_path, unseen, what, seen):
     path = study()
     whole = planned(path, tmp_path / "whole")
     sweep(whole, executor=Here())
@@ -105,7 +117,11 @@ def test_a_lost_node_changes_no_result(cluster, study, tmp_path, unseen, seen):
 
     def lose() -> None:
         if until(lambda: len(list(plan.out.glob("*/metrics.jsonl"))) >= 2):
-            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            node = next(node for node in cluster.worker_nodes if worker_of(node) is not None)
+            if what == "process":
+                os.kill(worker_of(node), signal.SIGKILL)
+            else:
+                cluster.remove_node(node, allow_graceful=False)
 
     thread = threading.Thread(target=lose)
     thread.start()
