@@ -266,6 +266,7 @@ WRITERS = {
     "data/memory_map.py": "arrays in a temporary folder of the cache",
     "data/store.py": "arrays in a temporary folder of the cache",
     "runs/_record.py": "tries whether a run's lock is free",
+    "studies/_cluster/_worker.py": "a temporary folder of a machine that does not see that of the study",
     "training/_tensorboard.py": "events, whose names are new each time",
 }
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,9 +130,34 @@ def test_shared_verdicts_and_images_are_those_of_one_process(tmp_path: Path) -> 
     assert len(found["one"][2]) == 2
 
 
-def test_the_slurm_recipe_is_correct_bash(tmp_path: Path) -> None:
-    recipe = (DOCS / "cluster.md").read_text().partition("```sh\n")[2].partition("```")[0]
+RECIPES = re.findall(r"```sh\n(.*?)```", (DOCS / "cluster.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_slurm_recipe_is_correct_bash_and_starts_what_exists(recipe: str, tmp_path: Path) -> None:
+    """In a dry run on three machines, where every program only writes down how it was called."""
     assert recipe.startswith("#!/usr/bin/env bash\n#SBATCH")
-    file = tmp_path / "robustmaps.sbatch"
+    file, programs, calls = tmp_path / "recipe.sbatch", tmp_path / "programs", tmp_path / "calls"
     file.write_text(recipe)
     subprocess.run(["bash", "-n", file], check=True)
+    programs.mkdir()
+    for name in ("srun", "torchrun", "ray", "robustmaps", "scontrol"):
+        answer = "printf 'node1\\nnode2\\nnode3\\n'" if name == "scontrol" else f'echo "{name} $*" >> "{calls}"'
+        (programs / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (programs / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "node[1-3]", "SLURM_NNODES": "3", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "64"}
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", **slurm}
+    subprocess.run(["bash", file], env=environment, check=True)
+    lines = calls.read_text().splitlines()
+    (call,) = (line for line in lines if "robustmaps" in line)
+    assert "node1:29500" in call or "node1:6379" in call
+    verb, *words = call.partition("robustmaps ")[2].split()
+    options = {word for word in words if word.startswith("--")}
+    told = subprocess.run([sys.executable, "-m", "robustmaps", verb, "--help"], capture_output=True, text=True)
+    assert options <= set(re.findall(r"--[a-z-]+", told.stdout))
+
+
+def test_the_recipe_for_ray_starts_it_on_every_machine_and_stops_it(tmp_path: Path) -> None:
+    (recipe,) = (recipe for recipe in RECIPES if "ray" in recipe)
+    lines = [line.split() for line in recipe.replace("\\\n", "").splitlines()]
+    assert [line[0] for line in lines if "ray" in line or "'ray" in line] == ["trap", "ray", "srun", "robustmaps"]

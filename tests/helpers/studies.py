@@ -54,7 +54,7 @@ def write_run(
 class Here:
     """Runs tasks one after the other in this process."""
 
-    def run(self, tasks, *, watcher, finished, should_stop):
+    def run(self, tasks, *, watcher, finished, should_stop, noted=None):
         outcomes = []
         for index, task in enumerate(tasks):
 
@@ -68,3 +68,17 @@ class Here:
             outcomes.append(outcome)
             finished(index, outcome)
         return outcomes
+
+
+def assert_same(first, second):
+    """Whether two folders hold the same runs, times aside."""
+    times = ("train_s", "validation_s", "images_per_s", "data_s", "data_share")
+    assert [record.name for record in first] == [record.name for record in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.status == b.status == "finished"
+        histories = [[{k: v for k, v in epoch.items() if k not in times} for epoch in r.history] for r in (a, b)]
+        assert histories[0] == histories[1]
+        assert a.evaluations.keys() == b.evaluations.keys()
+        for name, evaluation in a.evaluations.items():
+            assert evaluation.verdicts == b.evaluations[name].verdicts
+            assert evaluation.distances == b.evaluations[name].distances

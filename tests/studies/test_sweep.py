@@ -24,7 +24,7 @@ from robustmaps.studies import plan_sweep, statistics_of, sweep
 from robustmaps.studies._processes import LocalExecutor, TaskOutcome
 from robustmaps.studies._progress import Board
 from tests.helpers.damages import BOMB
-from tests.helpers.studies import Here
+from tests.helpers.studies import Here, assert_same
 
 FIXED = "{data: digits, batch-size: 256, defense: standard, epochs: 1, device: cpu, precision: fp32}"
 EVALUATION = "{attack: fgsm, samples: 40}"
@@ -51,20 +51,6 @@ def state_of(folder: Path):
         for path in folder.rglob("*")
         if path.is_file() and not path.name.endswith(".lock") and path.name not in ("study.yaml", "study.json")
     }
-
-
-def assert_same(first, second):
-    """Whether two folders hold the same runs, times aside."""
-    times = ("train_s", "validation_s", "images_per_s", "data_s", "data_share")
-    assert [record.name for record in first] == [record.name for record in second]
-    for a, b in zip(first, second, strict=True):
-        assert a.status == b.status == "finished"
-        histories = [[{k: v for k, v in epoch.items() if k not in times} for epoch in r.history] for r in (a, b)]
-        assert histories[0] == histories[1]
-        assert a.evaluations.keys() == b.evaluations.keys()
-        for name, evaluation in a.evaluations.items():
-            assert evaluation.verdicts == b.evaluations[name].verdicts
-            assert evaluation.distances == b.evaluations[name].distances
 
 
 @pytest.mark.parametrize(
@@ -389,3 +375,22 @@ def test_enlargements_that_give_one_network_are_named(study, capsys):
     ]
     assert main(["sweep", str(study(f"{axes}fixed: {FIXED}\n")), "--dry-run"]) == 0
     assert "give the same network" in capsys.readouterr().out
+
+
+def test_finished_runs_tell_the_time_of_the_others_where_nothing_was_timed(study):
+    """As for runs on other machines."""
+    path = study()
+    plan, heard = plan_sweep(read_study(path), path.with_suffix(""), jobs=1, threads=1, timed=False), []
+    assert plan.seconds is None
+    board = Board(plan, heard.append)
+    board.watch(0, Progress("epoch 1/1", 0, 1, "images"))
+    assert heard[-1].remaining_s is None
+    began = time.monotonic()
+    time.sleep(0.2)
+    board.finished(0, TaskOutcome({}))
+    # The other run has as many operations; a machine may be busy before the first line of the test is reached.
+    assert 0.2 <= heard[-1].remaining_s <= 2 * (time.monotonic() - began) + 1
+    board.noted(1, "lost; continues")
+    assert heard[-1].event == f"{plan.missing[1].title}: lost; continues"
+    board.finished(1, TaskOutcome({}))
+    assert heard[-1].remaining_s == 0

@@ -14,6 +14,10 @@ class InputError(ValueError):
     """The caller gave an unusable value; the message names it, what was expected and how to fix it."""
 
 
+class Busy(InputError):  # noqa: N818 - named after what happened
+    """Another process works there at this moment."""
+
+
 class NoGradientError(InputError):
     """A network gives no gradient with respect to its images, which gradient attacks need.
 

@@ -7,6 +7,7 @@ from robustmaps.engine.lazy import lazy
 if TYPE_CHECKING:
     from robustmaps.studies._advice import Advice, Confirmed, advise
     from robustmaps.studies._candidates import Candidate, find_candidates, within
+    from robustmaps.studies._cluster._executor import RayExecutor
     from robustmaps.studies._configurations import Variant, bounded, by_yardstick, family, only_enlarged
     from robustmaps.studies._corrupted import corrupted_test_images
     from robustmaps.studies._demo import DemoResult, demo
@@ -30,6 +31,7 @@ __all__ = [
     "DemoResult",
     "Plane",
     "PlannedRun",
+    "RayExecutor",
     "RunsFailed",
     "SearchResult",
     "Statistics",

@@ -21,6 +21,7 @@ from robustmaps.networks import Resolver
 from robustmaps.runs import RunRecord, read_run
 from robustmaps.studies._configurations import bounded
 from robustmaps.studies._plan import Images, SweepPlan, evaluation_names, image_hashes, plan_sweep
+from robustmaps.studies._processes import Executor
 from robustmaps.studies._progress import SweepState
 from robustmaps.studies._sweep import RunsFailed, sweep
 from robustmaps.studies._ways import MEASURED, AdvicePlan, Way, shortened, study_of
@@ -167,6 +168,9 @@ def advise(
     plan: AdvicePlan,
     *,
     jobs: int | None = None,
+    threads: int | None = None,
+    timed: bool = True,
+    executor: Executor | None = None,
     resolver: Resolver | None = None,
     watcher: Callable[[SweepState], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -179,8 +183,11 @@ def advise(
 
     Args:
         plan: by `plan_advice`.
-        jobs: as there.
-        resolver: as there.
+        jobs: as there, like the next three.
+        threads: the same.
+        timed: the same.
+        resolver: the same.
+        executor: as for `sweep`.
         watcher: receives progress reports.
         should_stop: if True, saves all runs and raises `Interrupted`.
 
@@ -196,14 +203,14 @@ def advise(
     # Written before all else, so that the picture of a call that was killed is known as ours.
     claim(plan.out / "advice.png", ours=lambda _: measured.exists())
     write_json(measured, plan.measured.to_dict())
-    _made(plan.screening, watcher, should_stop)
+    _made(plan.screening, executor, watcher, should_stop)
     screened = {way.name: _evaluations(plan.screening, shortened(way))[1][0].robust_accuracy for way in plan.ways[1:]}
     best = sorted(plan.others, key=lambda way: (-screened[way.name].value, way.name))[: plan.finalists]
     finals = (plan.ways[0], plan.ways[1], *best)
     judged = EvaluationConfig(AttackConfig("a3"), samples=plan.samples)
     study = study_of(finals, plan.seeds, judged, "confirmed", resolver or Resolver())
-    confirming = plan_sweep(study, plan.out / "confirmed", jobs=jobs, resolver=resolver)
-    _made(confirming, watcher, should_stop)
+    confirming = plan_sweep(study, plan.out / "confirmed", jobs=jobs, threads=threads, timed=timed, resolver=resolver)
+    _made(confirming, executor, watcher, should_stop)
     confirmed = tuple(Confirmed(way, *_evaluations(confirming, way)) for way in finals)
     names = [one.way.name for one in confirmed]
     verdicts = {one.way.name: np.stack([e.robust_correct for e in one.evaluations]) for one in confirmed}
@@ -221,8 +228,13 @@ def advise(
     return advice
 
 
-def _made(plan: SweepPlan, watcher: Callable[[SweepState], None], should_stop: Callable[[], bool]) -> None:
-    result = sweep(plan, watcher=watcher, should_stop=should_stop)
+def _made(
+    plan: SweepPlan,
+    executor: Executor | None,
+    watcher: Callable[[SweepState], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    result = sweep(plan, executor=executor, watcher=watcher, should_stop=should_stop)
     if result.failed:
         raise RunsFailed.of(result.failed)
 

@@ -134,6 +134,7 @@ def plan_sweep(
     threads: int | None = None,
     resolver: Resolver | None = None,
     dry: bool = False,
+    timed: bool = True,
 ) -> SweepPlan:
     """Find the missing runs of a study and estimate their cost; writes nothing.
 
@@ -144,6 +145,7 @@ def plan_sweep(
         threads: threads of each run; by default the cores are shared evenly, within ``OMP_NUM_THREADS``.
         resolver: the resolver that completed the study, so that no weights are opened twice.
         dry: nothing will be run: nothing is downloaded, and runs whose images are not known here are not counted.
+        timed: estimate times by a few steps on this machine; not of use if the runs are made on others.
 
     Raises:
         InputError: a configuration can't be run because of its network, strides, data or attack.
@@ -187,7 +189,7 @@ def plan_sweep(
     jobs = jobs or _jobs(missing)
     executor = LocalExecutor(jobs, threads)
     measured = measure_all(
-        {config: found[config].estimate for config in missing if config not in uncounted},
+        {config: found[config].estimate for config in missing if timed and config not in uncounted},
         resolved,
         lambda config: loaded(config.data),
         threads=executor.threads_each,

@@ -11,14 +11,15 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
 from multiprocessing.queues import Queue
-from typing import Any, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
@@ -44,6 +45,28 @@ class Worker:
 
 Task = Callable[[Worker], T]
 """A picklable task: a function of a module, or a dataclass with ``__call__``."""
+
+
+@runtime_checkable
+class FolderTask(Protocol):
+    """A task with one folder, in which it continues where it stopped, on whatever machine."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether it needs modules of the user's."""
+
+    def claim(self) -> None:
+        """Refuse a folder with other people's files."""
+
+    def below(self, out: Path) -> "FolderTask":
+        """The same task with a folder of the same name below ``out``."""
+
+    def __call__(self, worker: Worker) -> Any:
+        """Do it."""
 
 
 class WorkerDied(RuntimeError):  # noqa: N818 - named after what happened
@@ -75,6 +98,7 @@ class Executor(Protocol):
         watcher: Callable[[int, Progress], None],
         finished: Callable[[int, TaskOutcome[T]], None],
         should_stop: Callable[[], bool],
+        noted: Callable[[int, str], None] = ...,
     ) -> list[TaskOutcome[T]]:
         """Run all tasks, even if some fail, and return their outcomes in order.
 
@@ -83,6 +107,7 @@ class Executor(Protocol):
             watcher: called with a task's index and its progress.
             finished: called with a task's index and its outcome as soon as it ends.
             should_stop: if True, stops every task and starts no more; the outcome of those is `Interrupted`.
+            noted: called with a task's index and what happened to it, in words, such as the loss of its machine.
         """
 
 
@@ -110,6 +135,7 @@ class LocalExecutor:
         watcher: Callable[[int, Progress], None],
         finished: Callable[[int, TaskOutcome[T]], None],
         should_stop: Callable[[], bool],
+        noted: Callable[[int, str], None] = lambda *_: None,  # noqa: ARG002 - nothing happens to these
     ) -> list[TaskOutcome[T]]:
         """See `Executor`."""
         context = multiprocessing.get_context("spawn")
@@ -198,15 +224,22 @@ class _Heard:
         self.texts[str(message)] = None
 
 
-_connection: "tuple[Any, Queue[tuple[int, Progress]], _Heard] | None" = None
+@contextmanager
+def hearing() -> Iterator[_Heard]:
+    """Within the block, what is warned of is collected, in each task anew and not once a process."""
+    with warnings.catch_warnings():
+        warnings.showwarning = heard = _Heard()
+        warnings.simplefilter("always", UserWarning)
+        yield heard
+
+
+_connection: "tuple[Any, Queue[tuple[int, Progress]]] | None" = None
 """Set once in each worker process, since the pool offers no other way to pass it."""
 
 
 def _begin(stop: Any, reports: "Queue[tuple[int, Progress]]", threads: int) -> None:
     global _connection
-    _connection = (stop, reports, _Heard())
-    warnings.showwarning = _connection[2]
-    warnings.simplefilter("always", UserWarning)  # in each task, not once a process
+    _connection = (stop, reports)
     # Ctrl-C reaches the whole process group, but only the main process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
@@ -224,7 +257,7 @@ def _follow(parent: int) -> None:
 
 def _run(index: int, task: Task[Any]) -> tuple[Any, tuple[str, ...]]:
     assert _connection is not None  # noqa: S101 - the pool calls _begin first
-    stop, reports, heard = _connection
-    heard.texts.clear()
-    value = task(Worker(lambda progress: reports.put((index, progress)), lambda: bool(stop.value)))
+    stop, reports = _connection
+    with hearing() as heard:
+        value = task(Worker(lambda progress: reports.put((index, progress)), lambda: bool(stop.value)))
     return value, tuple(heard.texts)

@@ -41,8 +41,13 @@ class Board:
     def __init__(self, plan: SweepPlan, watcher: Callable[[SweepState], None]) -> None:
         self._runs, self._jobs, self._watcher = plan.missing, plan.jobs, watcher
         self._began: dict[int, float] = {}
-        self._left = {index: run.estimate.seconds for index, run in enumerate(self._runs)}
-        self._took = self._expected = 0.0  # seconds of the finished runs
+        # In seconds; in operations if nothing was timed, which finished runs turn into seconds.
+        self._timed = any(run.estimate.seconds is not None for run in self._runs)
+        self._left = {
+            index: run.estimate.seconds if self._timed else run.estimate.flops or None
+            for index, run in enumerate(self._runs)
+        }
+        self._took = self._expected = 0.0  # of the finished runs
         there = [(run.title, run.robust) for run in plan.runs if run.robust is not None]
         best = max(there, key=lambda each: each[1], default=None)
         self.state = SweepState(len(plan.runs), len(plan.runs) - len(self._runs), best=best)
@@ -55,6 +60,10 @@ class Board:
         self._began.setdefault(index, time.monotonic())
         self.state = replace(self.state, running={**self.state.running, self._runs[index].title: progress})
         self._tell(None)
+
+    def noted(self, index: int, text: str) -> None:
+        """Pass on what happened to a run."""
+        self._tell(f"{self._runs[index].title}: {text}")
 
     def finished(self, index: int, outcome: TaskOutcome[dict[str, float]]) -> None:
         """Record the end of a run."""
@@ -88,6 +97,8 @@ class Board:
     def _remaining_s(self) -> float | None:
         """The estimate for the remaining runs, corrected by its error on the finished ones."""
         now = time.monotonic()
+        if not self._timed and not self._expected:
+            return None if self._left else 0.0
         wrong = self._took / self._expected if self._expected else 1.0
         left = [
             None if seconds is None else max(seconds * wrong - (now - self._began.get(index, now)), 0.0)

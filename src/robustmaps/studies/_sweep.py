@@ -4,7 +4,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import remove, short_hash, write_json, write_text
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Progress
-from robustmaps.engine.trust import Trust, allow_code, present_trust, trusting
+from robustmaps.engine.trust import Trust, allow_code, names_code, present_trust, trusting
 from robustmaps.engine.writing.outputs import alone, claim, json_with
 from robustmaps.networks import load_data
 from robustmaps.runs import evaluate_wanted, read_run, train
@@ -56,10 +56,28 @@ class RunTask:
     evaluations: tuple[EvaluationConfig, ...]
     trust: Trust = field(default_factory=present_trust)
 
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.out / self.config.name
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether it may call a function of the user's."""
+        return self.trust.everything or bool(self.trust.names) or names_code(self.config.model.model)
+
+    def claim(self) -> None:
+        """Refuse a folder with other people's files."""
+        RunFolder(self.folder).claim()
+
+    def below(self, out: Path) -> "RunTask":
+        """The same run in another folder of runs."""
+        return replace(self, out=out)
+
     def __call__(self, worker: Worker) -> dict[str, float]:
         """Returns clean and robust accuracy in the first evaluation, at the largest radius."""
-        folder = self.out / self.config.name
-        RunFolder(folder).claim()
+        folder = self.folder
+        self.claim()
         # So that a run that fails before it starts counts as failed, not as an unrelated folder.
         if not (folder / "config.yaml").exists():
             write_run_config(folder / "config.yaml", self.config)
@@ -144,7 +162,7 @@ def sweep(
 
     Args:
         plan: a plan by `plan_sweep`.
-        executor: runs the tasks; by default in processes on this machine.
+        executor: runs the tasks, such as a `RayExecutor`; by default in processes on this machine.
         watcher: receives progress reports.
         should_stop: if True, saves all runs and raises `Interrupted`.
 
@@ -160,7 +178,7 @@ def sweep(
         board = Board(plan, watcher)
         tasks = [RunTask(run.point.config, plan.out, plan.study.evaluations) for run in missing]
         outcomes = (executor or LocalExecutor(plan.jobs, plan.threads)).run(
-            tasks, watcher=board.watch, finished=board.finished, should_stop=should_stop
+            tasks, watcher=board.watch, finished=board.finished, should_stop=should_stop, noted=board.noted
         )
     failed = {}
     for run, outcome in zip(missing, outcomes, strict=True):

@@ -173,6 +173,8 @@ def plan_advice(
     finalists: int = 2,
     samples: int | None = None,
     jobs: int | None = None,
+    threads: int | None = None,
+    timed: bool = True,
     resolver: Resolver | None = None,
 ) -> AdvicePlan:
     """Plan how to find what to spend a budget on; trains nothing and writes nothing.
@@ -191,7 +193,9 @@ def plan_advice(
         seeds: of each way that is confirmed.
         finalists: how many ways are confirmed beside training longer.
         samples: how many test images judge; all where None.
-        jobs: runs at once; as for `plan_sweep` where None.
+        jobs: as for `plan_sweep`, like the next two.
+        threads: the same.
+        timed: the same.
         resolver: the resolver that completed the configuration.
 
     Raises:
@@ -234,7 +238,7 @@ def plan_advice(
         raise InputError(f"budget: {times:.3g} x the given training pays for nothing but training longer")
     judged = EvaluationConfig(AttackConfig("a3"), split="validation")
     screening = study_of([shortened(way) for way in ways[1:]], 1, judged, "screening", resolver)
-    plan = plan_sweep(screening, folder / "screening", jobs=jobs, resolver=resolver)
+    plan = plan_sweep(screening, folder / "screening", jobs=jobs, threads=threads, timed=timed, resolver=resolver)
     return AdvicePlan(
         tuple(ways), measured, estimate.training_flops, plan, folder, seeds, finalists, samples, len(data.validation)
     )

@@ -1,13 +1,14 @@
 """``robustmaps advise``."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import tyro
 
 from robustmaps.cli._terminal._begin import Sources, begin, check_data_named
+from robustmaps.cli._terminal._executor import Execution, shares
 from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known, typed_model
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._verbs._search import SHOWN
@@ -59,6 +60,7 @@ class Arguments:
     run: RunConfig = GIVEN
     config: Path | None = None
     jobs: int | None = None
+    execution: Execution = field(default_factory=Execution)
     out: Path | None = None
     dry_run: bool = False
     json: bool = False
@@ -81,8 +83,10 @@ def run(arguments: Sequence[str]) -> None:
     for name in ("jobs", "samples"):
         if getattr(given, name) is not None:
             check_whole(name, getattr(given, name), 1)
+    executor = given.execution.on_cluster(given.jobs)
     budget, resolver = TrainingBudget.of(given.budget), begun.resolver()
     resolver.resolve(given.run)  # before time is spent on images
+    shared = shares(executor, given.jobs)
     plan = plan_advice(
         given.run,
         load_data(given.run.data),
@@ -93,7 +97,7 @@ def run(arguments: Sequence[str]) -> None:
         seeds=given.seeds,
         finalists=given.finalists,
         samples=given.samples,
-        jobs=given.jobs,
+        **shared,
         resolver=resolver,
     )
     output = Output(given.json)
@@ -104,7 +108,7 @@ def run(arguments: Sequence[str]) -> None:
     tell(plan_line(plan.screening))
     with stop_on_signal() as should_stop, showing() as show:
         try:
-            advice = advise(plan, jobs=given.jobs, resolver=resolver, watcher=show, should_stop=should_stop)
+            advice = advise(plan, **shared, executor=executor, resolver=resolver, watcher=show, should_stop=should_stop)
         except Interrupted as place:
             raise Interrupted(f"{place}; the same command continues from here") from None
     output.result({**advice.to_dict(), "file": str(plan.out / "advice.json")}, *_texts(advice))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from robustmaps.cli._terminal._executor import Execution, shares
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output, rich_table, stop_on_signal, tell
 from robustmaps.cli._terminal._watch import DAYS_FROM_S, clock, live
@@ -47,6 +48,7 @@ class Arguments:
     out: Path | None = None
     jobs: int | None = None
     threads: int | None = None
+    execution: Execution = field(default_factory=Execution)
     dry_run: bool = False
     json: bool = False
 
@@ -63,10 +65,12 @@ def run(arguments: Sequence[str]) -> None:
     for name in ("jobs", "threads"):
         if getattr(given, name) is not None:
             check_whole(name, getattr(given, name), 1)
+    executor = given.execution.on_cluster(given.jobs, given.threads)
     resolver = Resolver()
     study = read_study(given.study, resolver.complete)
     out = given.out or given.study.with_suffix("")
-    plan = plan_sweep(study, out, jobs=given.jobs, threads=given.threads, resolver=resolver, dry=given.dry_run)
+    shared = shares(executor, given.jobs, given.threads)
+    plan = plan_sweep(study, out, **shared, resolver=resolver, dry=given.dry_run)
     output = Output(given.json)
     if given.dry_run:
         output.result(plan.to_dict(), *plan_texts(plan))
@@ -76,7 +80,7 @@ def run(arguments: Sequence[str]) -> None:
         tell(f"note: {note}")
     with stop_on_signal() as should_stop, showing() as show:
         try:
-            result = sweep(plan, watcher=show, should_stop=should_stop)
+            result = sweep(plan, executor=executor, watcher=show, should_stop=should_stop)
         except Interrupted as place:
             raise Interrupted(f"{place}; the same command continues from here") from None
     folders = [run.folder for run in plan.runs if run.folder not in result.failed]

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.errors import Busy, InputError
 from robustmaps.engine.writing.durable import sync_folder
 from robustmaps.engine.writing.temporaries import full_disk_named, is_leftover, remove_leftovers, why_full
 from robustmaps.engine.writing.writer import is_silent
@@ -153,7 +153,7 @@ def alone(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         wait: wait for the other process instead of raising.
 
     Raises:
-        InputError: another process has the lock.
+        Busy: another process has the lock.
     """
     if is_silent(lock):
         yield
@@ -165,7 +165,7 @@ def alone(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
             try:
                 held.acquire(timeout=-1 if wait else _LOCK_S)
             except Timeout:
-                raise InputError(f"{lock.parent}: another process is {doing}; wait for it or stop it") from None
+                raise Busy(f"{lock.parent}: another process is {doing}; wait for it or stop it") from None
     try:
         yield
     finally:

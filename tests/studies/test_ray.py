@@ -1,0 +1,216 @@
+"""Studies on a Ray cluster of several nodes, which are lost on the way: the same results as without."""
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustmaps.config import read_study
+from robustmaps.engine.errors import InputError
+from robustmaps.networks import allow_code
+from robustmaps.runs import read_runs
+from robustmaps.studies import RayExecutor, plan_sweep, statistics_of, sweep
+from tests.helpers.studies import Here, assert_same
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+STUDY = """axes: {seed: [0, 1, 2]}
+fixed: {data: digits, batch-size: 128, defense: at, eps: 0.1, steps: 2, epochs: 10, device: cpu, precision: fp32}
+evaluation: {attack: pgd-20, samples: 40}
+"""
+SMALL = {"object_store_memory": 80 << 20, "include_dashboard": False}
+SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def head():
+    """The head of a cluster, without cores."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL, "_system_config": SOON})
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def cluster(head):
+    """A cluster with two nodes of one core each beside its head."""
+    while len(head.worker_nodes) < 2:
+        head.add_node(num_cpus=1, **SMALL)
+    head.wait_for_nodes()
+    return head
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write(text=STUDY):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def planned(path, out):
+    return plan_sweep(read_study(path), out, jobs=2, threads=1, timed=False)
+
+
+def events_of(plan, executor, **kwargs):
+    events = []
+    result = sweep(plan, executor=executor, watcher=lambda state: state.event and events.append(state.event), **kwargs)
+    assert result.failed == {}
+    return events
+
+
+def until(holds):
+    deadline = time.monotonic() + 200
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def unseen(tmp_path):
+    """A folder that no other process sees."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    os.dup2(handle, 211)
+    yield Path("/proc/self/fd/211")
+    os.close(handle)
+    os.close(211)
+
+
+def worker_of(node):
+    """The process that makes an attempt on a node."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == raylet and (process / "cmdline").read_text().startswith("ray::_attempt"):
+                return int(process.name)
+    return None
+
+
+@pytest.mark.parametrize(("what", "seen"), [("node", True), ("node", False), ("process", False)])
+def test_a_loss_changes_no_result(cluster, study, tmp_path, unseen, what, seen):
+    path = study()
+    whole = planned(path, tmp_path / "whole")
+    sweep(whole, executor=Here())
+    plan = planned(path, (tmp_path if seen else unseen) / "lost")
+
+    def lose() -> None:
+        if until(lambda: len(list(plan.out.glob("*/metrics.jsonl"))) >= 2):
+            node = next(node for node in cluster.worker_nodes if worker_of(node) is not None)
+            if what == "process":
+                os.kill(worker_of(node), signal.SIGKILL)
+            else:
+                cluster.remove_node(node, allow_graceful=False)
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    events = events_of(plan, RayExecutor(cluster.address))
+    thread.join()
+    assert [event for event in events if "continues from its last checkpoint" in event]
+    assert [event for event in events if ("sees" if seen else "does not see") in event]
+    records = [read_runs(folder) for folder in (plan.out, whole.out)]
+    assert_same(*records)
+    assert table(records[0]) == table(records[1])
+    assert not list(plan.out.glob(".*"))
+    assert not list(plan.out.glob("*/evaluation/*/state.json"))
+
+
+def table(records):
+    return [(one.name, one.clean, one.robust, one.deviations) for one in statistics_of(records).compared]
+
+
+def test_a_network_of_one_s_own_is_sent_with_what_it_imports(cluster, study, tmp_path, monkeypatch):
+    path = study(STUDY.replace("{data", "{model: 'own_network:make', data").replace("[0, 1, 2]", "[0]"))
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "own_blocks.py").write_text("from torch import nn\nPARTS = [nn.Flatten(), nn.Linear(64, 10)]\n")
+    (library / "own_network.py").write_text(
+        "import warnings, own_blocks\nfrom torch import nn\n"
+        "def make():\n"
+        "    warnings.warn(f'from {__file__} and {own_blocks.__file__}')\n"
+        "    return nn.Sequential(*own_blocks.PARTS)\n"
+    )
+    monkeypatch.syspath_prepend(library)
+    heard = []
+    with allow_code("own_network:make"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plan = planned(path, tmp_path / "own")
+        result = sweep(plan, executor=RayExecutor(cluster.address), watcher=lambda state: heard.extend(state.warnings))
+    assert result.failed == {}
+    (places,) = {text for text in heard if "own_network.py" in text}
+    assert str(library) not in places
+    assert "py_modules" in places
+
+
+def test_data_that_a_machine_does_not_see_is_an_error_with_its_name(cluster, study, tmp_path, unseen):
+    draw = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "own" / "images.npz",
+        **{f"x_{part}": draw.integers(0, 256, (100, 8, 8), np.uint8) for part in ("train", "test")},
+        **{f"y_{part}": np.arange(100) % 10 for part in ("train", "test")},
+    )
+    path = study(STUDY.replace("data: digits", f"data: {unseen / 'images.npz'}").replace("[0, 1, 2]", "[0]"))
+    result = sweep(planned(path, tmp_path / "runs"), executor=RayExecutor(cluster.address))
+    (text,) = result.failed.values()
+    assert "images.npz" in text
+    assert f"(on {platform.node()})" in text
+
+
+def test_ctrl_c_saves_all_runs_and_the_same_command_continues(cluster, study, tmp_path):
+    path = study(STUDY.replace("epochs: 10", "epochs: 25").replace("[0, 1, 2]", "[0, 1]"))
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "robustmaps", "sweep", str(path), "--out", str(out), "--json"]
+    options = ["--executor", "ray", "--address", cluster.address]
+    first = subprocess.Popen([*command, *options], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    assert until(lambda: len(list(out.glob("*/metrics.jsonl"))) == 2 or first.poll() is not None)
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does, to Ray's processes too
+    said = first.communicate(timeout=60)[1]
+    assert first.returncode == 1, said
+    assert "stopped with 0 of 2 runs done; the same command continues from here" in said
+    assert all(0 < len(record.history) < 25 for record in read_runs(out))
+    again = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["failed"] == {}  # and nothing else is on standard output
+    whole = planned(path, tmp_path / "whole")
+    sweep(whole, executor=Here())
+    assert_same(read_runs(out), read_runs(whole.out))
+
+
+def test_a_cluster_of_this_machine_alone_is_started_and_ended(study, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    executor = RayExecutor()
+    assert executor.is_here
+    handler = signal.getsignal(signal.SIGTERM)
+    plan = planned(study(STUDY.replace("epochs: 10", "epochs: 1")), tmp_path / "here")
+    assert sweep(plan, executor=executor).failed == {}
+    assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_run_that_no_node_has_room_for_is_refused_at_once(cluster):
+    for options in ({"cpus_per_run": 2}, {"gpus_per_run": 1}):
+        with pytest.raises(InputError, match="give at most"):
+            RayExecutor(cluster.address, **options).runs_at_once()
+    assert RayExecutor(cluster.address).runs_at_once() == 2
+    assert RayExecutor(cluster.address, jobs=1).runs_at_once() == 1
