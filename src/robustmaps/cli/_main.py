@@ -37,6 +37,7 @@ VERBS = {
     "advise": "say what to spend a budget on: train longer, or on larger maps, at the same operations",
     "runs": "list, filter and sort runs",
     "diagnose": "look for signs that a network's robustness is not real",
+    "explain": "print the page of a check or warning, or any other page of the documentation, offline",
     "enlarge": "enlarge the maps of any network, and save it",
     "plan": "list all enlargements within a budget: cost, map size, gain",
     "analyze": "map sizes, receptive fields, cost and perturbation gain of a network, per stage",
