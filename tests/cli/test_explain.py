@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from robustmaps.cli import main
-from robustmaps.engine import pages as engine_pages
-from robustmaps.engine.pages import Page, pages
+from robustmaps.engine.reading import pages as engine_pages
+from robustmaps.engine.reading.pages import Page, pages
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py"))}

@@ -23,6 +23,9 @@ from robustmaps.engine.text import shell, visible
 from robustmaps.engine.trust import trusting
 from robustmaps.engine.writing.temporaries import why_full
 
+LISTS = ("data", "explain", "models", "recipes")
+"""The verbs that list or show what there is."""
+
 SHARED = ("train", "evaluate", "diagnose")
 """The verbs whose work processes started by torchrun share."""
 
@@ -122,7 +125,7 @@ def _run_verb(verb: str, rest: list[str]) -> None:
         compare("command line or version", {"command": shell(verb, *rest), "robustmaps": __version__})
         if not ranks.is_main():
             warnings.simplefilter("ignore")
-    module = importlib.import_module(f"robustmaps.cli._verbs._{verb}")
+    module = importlib.import_module(f"robustmaps.cli.{'_lists' if verb in LISTS else '_verbs'}._{verb}")
     rest, trust = _code.split(verb, rest)
     with trusting(trust), _heard():
         module.run(rest)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from robustmaps.engine.numbers import by, stride_text
-from robustmaps.engine.pages import explain
+from robustmaps.engine.reading.pages import explain
 from robustmaps.enlarging._enlargement import Enlargement, Step
 from robustmaps.tracing import HeadKind
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from robustmaps.engine.checked import Damaged, checksum, compare_checksums
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
-from robustmaps.engine.pages import explain
 from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.pages import explain
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.views.passes import Passes
 from robustmaps.engine.writing.outputs import claim_folder, json_with
@@ -101,7 +101,8 @@ class Found:
         if self.mended:
             found.append(
                 f"{self.mended} of {self.gradients} gradients at images were NaN or infinite: attacks took NaN for 0 "
-                f"and infinity for the largest finite entry, and may look weaker than they are ({explain('non-differentiable')})"
+                "and infinity for the largest finite entry, and may look weaker than they are "
+                f"({explain('non-differentiable')})"
             )
         return found
 

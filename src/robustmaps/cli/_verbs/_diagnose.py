@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, with_model(arguments), "diagnose", DESCRIPTION)
     from robustmaps.engine.numbers import as_fraction
-    from robustmaps.engine.pages import explain
+    from robustmaps.engine.reading.pages import explain
     from robustmaps.runs import diagnose_checkpoint
 
     checkpoint = open_given(given.network, given.images.data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.pages import explain
+from robustmaps.engine.reading.pages import explain
 from robustmaps.engine.view import AttackView
 
 # Images looked at: each costs about nine passes. One in 16 keeps that below a tenth of the cheapest attack, FGSM, whose

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robustmaps.engine.errors import InputError, unknown
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _FOLDERS = (_PACKAGE / "pages", _PACKAGE.parents[1] / "docs")
 """Where the pages are: in an installed package, and in the source tree."""
 _QUESTION = re.compile(r"# .*\n\n\*([^*]+)\*\n")

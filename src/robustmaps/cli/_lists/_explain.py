@@ -8,7 +8,7 @@ from rich.markdown import Markdown
 
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
-from robustmaps.engine.pages import page, pages
+from robustmaps.engine.reading.pages import page, pages
 from robustmaps.engine.tables import table
 
 DESCRIPTION = """Print a page of the documentation, for instance that of a warning: robustmaps explain zero-gradients.
