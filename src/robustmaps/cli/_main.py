@@ -56,6 +56,7 @@ VERBS = {
 
 _EPILOGUE = """\
 robustmaps VERB --help lists the options of a verb. Every verb takes --json; those that open networks take --allow-code.
+robustmaps --tyro-print-completion SHELL prints a script that completes verbs and options in bash, zsh or fish.
 Exit codes: 0 done, 2 bad input, 1 anything else."""
 
 
@@ -110,6 +111,11 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"robustmaps {__version__}")
         return OK
+    if arguments[0] == "--tyro-print-completion":
+        from robustmaps.cli._terminal._completion import print_completion
+
+        print_completion(arguments[1] if len(arguments) > 1 else "", VERBS, {verb: _module(verb) for verb in VERBS})
+        return OK
     verb, *rest = arguments
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
@@ -125,10 +131,14 @@ def _run_verb(verb: str, rest: list[str]) -> None:
         compare("command line or version", {"command": shell(verb, *rest), "robustmaps": __version__})
         if not ranks.is_main():
             warnings.simplefilter("ignore")
-    module = importlib.import_module(f"robustmaps.cli.{'_lists' if verb in LISTS else '_verbs'}._{verb}")
+    module = importlib.import_module(_module(verb))
     rest, trust = _code.split(verb, rest)
     with trusting(trust), _heard():
         module.run(rest)
+
+
+def _module(verb: str) -> str:
+    return f"robustmaps.cli.{'_lists' if verb in LISTS else '_verbs'}._{verb}"
 
 
 class _Nowhere(io.StringIO):
