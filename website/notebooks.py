@@ -50,7 +50,7 @@ def as_markdown(path: Path) -> str:
 
 def _outputs(source: str, name: str, names: dict[str, Any], count: int) -> list[dict[str, Any]]:
     *before, last = ast.parse(source).body
-    is_value = isinstance(last, ast.Expr)
+    is_value = isinstance(last, ast.Expr) and not source.endswith(";")
     printed = io.StringIO()
     value = None
     with contextlib.redirect_stdout(printed):
