@@ -10,7 +10,7 @@ from robustmaps.cli._main import VERBS
 
 NESTED = {"data": ("list", "prepare", "show")}
 """The commands below a verb."""
-_WIDTH = "100"
+_WIDTH = "96"
 
 
 def uris() -> dict[str, str]:
@@ -21,14 +21,14 @@ def uris() -> dict[str, str]:
 def page(verb: str) -> str:
     """A verb's page, in Markdown."""
     about = VERBS[verb]
-    parts = [f"# robustmaps {verb}", f"{about[0].upper()}{about[1:]}.", _block(help_of(verb))]
+    parts = ["---\nhide: [toc]\n---", f"# robustmaps {verb}", f"{about[0].upper()}{about[1:]}.", _block(help_of(verb))]
     for nested in NESTED.get(verb, ()):
         parts += [f"## {nested}", _block(help_of(verb, nested))]
     return "\n\n".join(parts)
 
 
 def help_of(*verb: str) -> str:
-    """What the command prints, on lines of 100 characters."""
+    """What the command prints, on lines of 96 characters."""
     out = io.StringIO()
     with _width(), contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         main([*verb, "--help"])
@@ -36,7 +36,7 @@ def help_of(*verb: str) -> str:
 
 
 def _block(text: str) -> str:
-    return f"```text\n{text}\n```"
+    return f"```console\n{text}\n```"
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ MkDocs calls the functions ``on_...``; ``mkdocs.yml`` names this file.
 import ast
 import posixpath
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/RESULTS.md", "benchmarks/DETAILS.md")
 """Files of the project that are pages of the site too."""
 _LINK = re.compile(r"(!?\[[^\]]*\])\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
+_COMMANDS = re.compile(r"(?<=\n\n)(?: {4}(?:robustmaps|make|pip|[A-Z_]+=).*\n)+")
+"""Indented commands, which become blocks of their own kind, so that long ones are wrapped."""
 _FENCED = re.compile(r"(^```.*?^```$|^ {4}.*?$|`[^`\n]+`(?!\]))", re.MULTILINE | re.DOTALL)
 
 
@@ -54,13 +57,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         words, target, anchor = link.groups()
         path = posixpath.normpath(posixpath.join(posixpath.dirname(here), target))
         uri = "README.md" if path == "README.md" else path.removeprefix("docs/")
-        if files.get_file_from_path(uri) is None:
+        target_file = files.get_file_from_path(uri)
+        if target_file is None:
             # What is in the repository and no page; all else stays, and is found missing.
             return words[1:-1] if (ROOT / path).exists() and not path.startswith("docs/") else link[0]
+        if uri == page.file.src_uri and not anchor:
+            return words[1:-1]
+        if words[1:-1] == target:
+            words = f"[{_title(target_file.content_string)}]"
         return f"{words}({posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{anchor or ''})"
 
+    markdown = _COMMANDS.sub(lambda found: f"```console\n{textwrap.dedent(found[0])}```\n", markdown)
     parts = _FENCED.split(markdown)
     return "".join(part if number % 2 else _LINK.sub(moved, part) for number, part in enumerate(parts))
+
+
+def _title(markdown: str) -> str:
+    """A page's first heading."""
+    return next(line for line in markdown.splitlines() if line.startswith("# "))[2:]
 
 
 def _packages() -> list[str]:
