@@ -31,7 +31,12 @@ axes: {defense: [at, trades], seed: [0, 1]}
 fixed: {data: digits, model: resnet8, eps: 0.15, steps: 1, epochs: 1}
 evaluation: {attack: fgsm}
 """
-SHORTER = [(r"--epochs \d+", "--epochs 1"), (r"epochs=\d+", "epochs=1"), (r"epochs: \d+", "epochs: 1")]
+SHORTER = [
+    (r"--epochs \d+", "--epochs 1"),
+    (r"epochs=\d+", "epochs=1"),
+    (r"epochs: \d+", "epochs: 1"),
+    (r"attack: a3", "attack: a3, samples: 60"),
+]
 
 
 @pytest.fixture(scope="module")
