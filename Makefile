@@ -1,9 +1,9 @@
-# Targets: make demo | test | test-slow | check | format | audit | benchmark | lock | release. They make what they run in:
+# Targets: make demo | test | test-slow | check | docs | format | audit | benchmark | lock | release. They make what they run in:
 # .venv, and .venv-tools for audit, lock and release.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check format audit benchmark lock release clean
+.PHONY: demo test test-slow check docs format audit benchmark lock release clean
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,10 @@ LOCKED := install --quiet --no-deps --require-hashes --requirement
 
 .venv/.installed-dev: .venv/.installed requirements/dev.lock
 	$(BIN)/pip $(LOCKED) requirements/dev.lock
+	touch $@
+
+.venv/.installed-docs: .venv/.installed requirements/docs.lock
+	$(BIN)/pip $(LOCKED) requirements/docs.lock
 	touch $@
 
 .venv-tools/.installed: requirements/tools.lock
@@ -39,6 +43,10 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in build/site. Warnings are errors: links to nothing, pages that no menu lists, references to no name.
+docs: .venv/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .

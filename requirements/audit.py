@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 def main() -> int:
     """Audit the lock files that between them name every package; the exit status is 1 where one is vulnerable."""
     command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "--format", "json", "--timeout", "5"]
-    for name in ("dev", "tools", "torch"):
+    for name in ("dev", "docs", "tools", "torch"):
         command += ["--requirement", str(HERE / f"{name}.lock")]
     result = subprocess.run(command, capture_output=True, text=True)
     packages = json.loads(result.stdout)["dependencies"] if result.stdout else []

@@ -1,9 +1,9 @@
 """Write the lock files beside this script, exact versions with their hashes (`make lock`).
 
-`run.lock` has the package's own requirements but PyTorch, `dev.lock` also those of its tests, `tools.lock` what makes a
-release. PyTorch has two files: `torch-cpu.lock` is its CPU build, found in the folders of `PIP_FIND_LINKS`, and
-`torch.lock` the build of PyPI with the CUDA libraries that it needs on Linux. Versions stay as they are unless
-`--upgrade` is passed to this script.
+`run.lock` has the package's own requirements but PyTorch, `dev.lock` also those of its tests, `docs.lock` what makes
+the site in the same environment, `tools.lock` what makes a release. PyTorch has two files: `torch-cpu.lock` is its CPU
+build, found in the folders of `PIP_FIND_LINKS`, and `torch.lock` the build of PyPI with the CUDA libraries that it
+needs on Linux. Versions stay as they are unless `--upgrade` is passed to this script.
 """
 
 import hashlib
@@ -41,6 +41,7 @@ def main() -> None:
     sets = {
         "run": ["pyproject.toml", str(HERE / "backend.in")],
         "dev": ["pyproject.toml", str(HERE / "backend.in"), "--extra", "dev", "--group", "peers"],
+        "docs": ["--group", "docs", "--constraint", str(HERE / "dev.lock")],
         "tools": ["--group", "tools"],
     }
     torch: set[str] = set()

@@ -1,41 +1,17 @@
-"""The README and the pages of docs: examples, commands and links work, and sentences of the README are short."""
+"""The README and the pages of docs: the example and links work, and sentences of the README are short.
 
-import contextlib
-import io
+Commands and programs on all pages are in tests/docs.
+"""
+
 import re
-import shlex
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-from robustmaps.cli import main
-from robustmaps.cli._main import VERBS
+from tests.helpers.blocks import PAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-}
+README = PAGES["README.md"]
 MOST_WORDS = 25
 CODE = re.compile(r"^```.*?^```|^ {4}\S.*?$", re.MULTILINE | re.DOTALL)
-
-
-def command_lines():
-    for page, text in PAGES.items():
-        examples = re.findall(r"^ *robustmaps (.*)$", "\n".join(CODE.findall(text)), re.MULTILINE)
-        for command in [*examples, *re.findall(r"`robustmaps\s([^`]*)`", text)]:
-            for line in command.split("&& robustmaps "):
-                yield page, " ".join(line.split())
-
-
-@cache
-def options(*verb):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        main([*verb, "--help"])
-    return set(re.findall(r"--[a-z][a-z0-9-]*", out.getvalue()))
 
 
 def links(page):
@@ -65,16 +41,6 @@ def test_the_python_example_runs(capsys):
     assert quick != code[1]
     exec(compile(quick, "README.md", "exec"), {})
     assert re.search(r"\d+\.\d % \[", capsys.readouterr().out)
-
-
-@pytest.mark.parametrize(("page", "line"), sorted(set(command_lines())))
-def test_commands_name_verbs_and_options(page, line):
-    verb, *rest = shlex.split(line)
-    if verb.startswith("--") or verb == "VERB":
-        return
-    assert verb in VERBS
-    verbs = [verb, rest[0]] if verb == "data" and rest else [verb]
-    assert {word for word in rest if word.startswith("--")} <= options(*verbs) | {"--help"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -145,7 +145,7 @@ def test_a_warning_is_printed_once(run, capsys, tmp_path, monkeypatch):
     for attack in (["fgsm"], ["fgsm", "--eps", "0.1,0.2"], ["fgsm,pgd-20", "--each", "--eps", "0.1"], ["fgsm"]):
         assert main([*words, *attack]) == 0
         captured = capsys.readouterr()
-        assert (captured.out + captured.err).count("(docs/diagnose/chance.md)") == 1
+        assert (captured.out + captured.err).count("(robustmaps explain chance)") == 1
 
 
 def test_transfer_names_networks_and_units(run, capsys):

@@ -41,6 +41,7 @@ VERBS = {
     "export": ("RUN --format torch", ["networks.open_trained", "runs.export"]),
     "report": ("RUN", ["report.report"]),
     "compare": ("RUN RUN", ["studies.compare_runs"]),
+    "explain": ("", []),
     "models": ("", ["models.catalog"]),
     "recipes": ("at", []),
     "runs": ("runs", ["runs.list_runs"]),

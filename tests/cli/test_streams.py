@@ -13,7 +13,7 @@ from robustmaps.cli import main
 # A verb that reports, saves and prints.
 WORK = """
 import os, sys
-import robustmaps.cli._verbs._models as verb
+import robustmaps.cli._lists._models as verb
 from robustmaps.cli import main
 
 def run(_):
@@ -62,7 +62,7 @@ def test_a_terminal_that_closes_asks_for_a_stop(monkeypatch, capsys):
     def hang_up(arguments):
         os.kill(os.getpid(), signal.SIGHUP)
 
-    monkeypatch.setattr("robustmaps.cli._verbs._models.run", hang_up)
+    monkeypatch.setattr("robustmaps.cli._lists._models.run", hang_up)
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:

@@ -165,7 +165,7 @@ class ToyNetwork(nn.Module):
 
 
 def predicted_gain(toy: Toy) -> float | None:
-    """The theory's prediction for one layer with ReLU and random weights (docs/theory.md), if it makes one.
+    """The theory's prediction for one layer with ReLU and random weights (robustmaps explain theory), if it makes one.
 
     For max pooling it is an upper estimate, which assumes that patches don't overlap, and only without upsampling.
     """

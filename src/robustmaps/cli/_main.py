@@ -24,6 +24,9 @@ from robustmaps.engine.text import shell, visible
 from robustmaps.engine.trust import trusting
 from robustmaps.engine.writing.temporaries import why_full
 
+LISTS = ("data", "explain", "models", "recipes")
+"""The verbs that list or show what there is."""
+
 SHARED = ("train", "evaluate", "diagnose")
 """The verbs whose work processes started by torchrun share."""
 
@@ -38,6 +41,7 @@ VERBS = {
     "advise": "say what to spend a budget on: train longer, or on larger maps, at the same operations",
     "runs": "list, filter and sort runs",
     "diagnose": "look for signs that a network's robustness is not real",
+    "explain": "print the page of a check or warning, or any other page of the documentation, offline",
     "enlarge": "enlarge the maps of any network, and save it",
     "plan": "list all enlargements within a budget: cost, map size, gain",
     "analyze": "map sizes, receptive fields, cost and perturbation gain of a network, per stage",
@@ -53,6 +57,7 @@ VERBS = {
 
 _EPILOGUE = """\
 robustmaps VERB --help lists the options of a verb. Every verb takes --json; those that open networks take --allow-code.
+robustmaps --tyro-print-completion SHELL prints a script that completes verbs and options in bash, zsh or fish.
 Exit codes: 0 done, 2 bad input, 1 anything else."""
 
 
@@ -107,6 +112,11 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"robustmaps {__version__}")
         return OK
+    if arguments[0] == "--tyro-print-completion":
+        from robustmaps.cli._terminal._completion import print_completion
+
+        print_completion(arguments[1] if len(arguments) > 1 else "", VERBS, {verb: _module(verb) for verb in VERBS})
+        return OK
     verb, *rest = arguments
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
@@ -122,12 +132,16 @@ def _run_verb(verb: str, rest: list[str]) -> None:
         compare("command line or version", {"command": shell(verb, *rest), "robustmaps": __version__})
         if not ranks.is_main():
             warnings.simplefilter("ignore")
-    module = importlib.import_module(f"robustmaps.cli._verbs._{verb}")
+    module = importlib.import_module(_module(verb))
     from robustmaps.cli._terminal._shared import tell
 
     rest, trust = _code.split(verb, rest)
     with trusting(trust), _heard():
         module.run(named(verb, rest, tell))
+
+
+def _module(verb: str) -> str:
+    return f"robustmaps.cli.{'_lists' if verb in LISTS else '_verbs'}._{verb}"
 
 
 class _Nowhere(io.StringIO):

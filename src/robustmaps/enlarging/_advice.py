@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from robustmaps.engine.numbers import by, stride_text
+from robustmaps.engine.reading.pages import explain
 from robustmaps.enlarging._enlargement import Enlargement, Step
 from robustmaps.tracing import HeadKind
 
-_THEORY = "docs/theory.md"
+_THEORY = explain("theory")
 
 
 def advise(enlargement: Enlargement, not_spread: Sequence[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 _LATENCY_RUNS = 5
 ENOUGH = 1.0
 """The share of the image's side that the last map must see: below it no gain was found, and far below a loss
-(docs/comparison.md)."""
+(robustmaps explain comparison)."""
 
 
 @dataclass(frozen=True)

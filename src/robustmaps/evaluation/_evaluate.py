@@ -65,7 +65,7 @@ def evaluate(
 
     Before the first attack, a few passes over at most 16 images look for reasons to doubt the figures, such as
     vanishing gradients, random outputs or labels in another order. They cost less than a tenth of FGSM. The findings
-    are in ``warnings``, each with its page in docs/diagnose.
+    are in ``warnings``, each with the page that explains it.
 
     >>> evaluate(model, x, y, AutoAttack(eps=8 / 255), state="state").robust_accuracy  # doctest: +SKIP
     46.0 % [43.0, 49.1]

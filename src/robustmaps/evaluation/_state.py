@@ -11,6 +11,7 @@ from robustmaps.engine.checked import Damaged, checksum, compare_checksums
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.declared import declared
+from robustmaps.engine.reading.pages import explain
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.views.passes import Passes
 from robustmaps.engine.writing.outputs import claim_folder, json_with
@@ -100,8 +101,8 @@ class Found:
         if self.mended:
             found.append(
                 f"{self.mended} of {self.gradients} gradients at images were NaN or infinite: attacks took NaN for 0 "
-                "and infinity for the largest finite entry, and may look weaker than they are; see "
-                "docs/diagnose/non-differentiable.md"
+                "and infinity for the largest finite entry, and may look weaker than they are "
+                f"({explain('non-differentiable')})"
             )
         return found
 

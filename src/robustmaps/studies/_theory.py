@@ -50,7 +50,7 @@ def theory(
     out: str | Path | None = None,
     watcher: Watcher = ignore,
 ) -> TheoryResult:
-    """Measure the laws of docs/theory.md on random and trained networks.
+    """Measure the two laws of the theory on random and trained networks.
 
     Args:
         draws: random networks per point.

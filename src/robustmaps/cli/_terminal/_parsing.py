@@ -114,7 +114,7 @@ def parse(
     Args:
         kind: the dataclass.
         arguments: what follows the verb.
-        verb: its name.
+        verb: its name, or nothing for all verbs in one.
         description: what it does.
         default: what holds where the arguments are silent.
         rows: what is listed by name below the description.
@@ -128,7 +128,7 @@ def parse(
     with _registry(hidden):
         given: T = tyro.cli(
             kind,
-            prog=f"robustmaps {verb}",
+            prog=f"robustmaps {verb}".strip(),
             description=description,
             args=list(arguments),
             default=tyro.MISSING_NONPROP if default is None else default,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from robustmaps.networks import Checkpoint
 
 _UNLIMITED = 10_000
+_PAGE_WIDTH = 100
 
 
 def open_given(given: "TrainedNetwork", images: "ShapedImages") -> "Checkpoint":
@@ -77,7 +79,7 @@ class Output:
         self._console = Console(soft_wrap=True, highlight=False, emoji=False)
 
     def result(self, values: Mapping[str, Any], *texts: object) -> None:
-        """Print the result: ``values`` as JSON, or the texts, which may be tables."""
+        """Print the result: ``values`` as JSON, or the texts, which may be tables or Markdown."""
         if self._as_json:
             print(json.dumps(values, allow_nan=False))
             return
@@ -86,6 +88,8 @@ class Output:
                 table = rich_table(text)
                 table.width = self._width(table)
                 self._console.print(table, soft_wrap=False, crop=False)
+            elif isinstance(text, Markdown):
+                self._console.print(text, soft_wrap=False, width=min(self._console.width, _PAGE_WIDTH))
             else:
                 self._console.print(visible(str(text)), markup=False)
 

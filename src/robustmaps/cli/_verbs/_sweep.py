@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Make all runs of a study: a YAML file with axes (any option of train; keys that belong together as a
 list of mappings), fixed, exclude and evaluation. No run is made twice: the same command continues after a stop, a kill
-or a failed run. docs/studies.md shows a file."""
+or a failed run. robustmaps explain studies shows a file."""
 
 _PLAIN_EVERY_S = 30.0
 

@@ -9,7 +9,7 @@ from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Measure how the perturbation gain of random and trained networks depends on the size of the map before
-average and max pooling, and fit the exponents: about -1/2 and 0 (docs/theory.md)."""
+average and max pooling, and fit the exponents: about -1/2 and 0 (robustmaps explain theory)."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from robustmaps.evaluation._checks._answers import answers
 from robustmaps.evaluation._checks._differentiable import non_differentiable
 from robustmaps.evaluation._checks._doubt import Doubt, Seen
-from robustmaps.evaluation._checks._finding import PAGES, Finding, Outcome, SkippedError, Verdict
+from robustmaps.evaluation._checks._finding import Finding, Outcome, SkippedError, Verdict
 from robustmaps.evaluation._checks._gradients import zero_gradients
 from robustmaps.evaluation._checks._modules import WithGradients, state_restored
 from robustmaps.evaluation._checks._passes import passes
@@ -38,7 +38,6 @@ CHECKS: dict[str, Callable[[CheckedNetwork], Outcome]] = {
 __all__ = [
     "CHECKS",
     "NORMS",
-    "PAGES",
     "CheckedNetwork",
     "Doubt",
     "Finding",

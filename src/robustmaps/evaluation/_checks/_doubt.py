@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustmaps.engine.reading.pages import explain
 from robustmaps.engine.view import AttackView
-from robustmaps.evaluation._checks._finding import PAGES
 
 # Images looked at: each costs about nine passes. One in 16 keeps that below a tenth of the cheapest attack, FGSM, whose
 # evaluation passes every image five times; more than 16 find nothing more.
@@ -30,7 +30,7 @@ class Doubt:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.text}; {self.mend} ({PAGES}/{self.name}.md)"
+        return f"{self.name}: {self.text}; {self.mend} ({explain(self.name)})"
 
 
 @dataclass(frozen=True)

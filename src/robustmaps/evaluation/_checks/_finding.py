@@ -5,9 +5,6 @@ from typing import Literal, NamedTuple
 
 from scipy import stats
 
-PAGES = "docs/diagnose"
-"""The folder of the checks' pages, within the source tree."""
-
 Verdict = Literal["ok", "suspect", "skipped"]
 
 # A check is suspicious only if chance is an unlikely cause: one in a hundred for each comparison.
@@ -31,7 +28,7 @@ class Finding:
     @property
     def page(self) -> str:
         """The page that explains the check, within the source tree."""
-        return f"{PAGES}/{self.name}.md"
+        return f"docs/diagnose/{self.name}.md"
 
     def to_dict(self) -> dict[str, str]:
         """For JSON."""

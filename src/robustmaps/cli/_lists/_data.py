@@ -84,7 +84,7 @@ class ShowArguments(ChosenData):
     picture: Path | None = None
 
 
-Action = (
+Arguments = (
     Annotated[ListArguments, tyro.conf.subcommand("list", description=DESCRIPTION["list"])]
     | Annotated[PrepareArguments, tyro.conf.subcommand("prepare", description=DESCRIPTION["prepare"])]
     | Annotated[ShowArguments, tyro.conf.subcommand("show", description=DESCRIPTION["show"])]
@@ -93,7 +93,7 @@ Action = (
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    match parse(cast("type[Any]", Action), arguments, "data", "List, prepare or show data sets."):
+    match parse(cast("type[Any]", Arguments), arguments, "data", "List, prepare or show data sets."):
         case ListArguments() as given:
             _list(given)
         case PrepareArguments() as given:

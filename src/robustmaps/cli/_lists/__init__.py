@@ -1,0 +1,1 @@
+"""The verbs that list or show what there is, a file each."""
