@@ -159,7 +159,7 @@ def test_verbs_that_open_no_networks_do_not_take_it():
 
 
 @pytest.mark.parametrize(
-    "verb", [verb for verb in VERBS if verb not in ("demo", "theory", "data", "recipes", "models")]
+    "verb", [verb for verb in VERBS if verb not in ("demo", "theory", "data", "recipes", "models", "explain")]
 )
 def test_the_help_explains_it(verb, capsys):
     with pytest.raises(SystemExit):

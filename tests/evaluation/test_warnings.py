@@ -17,13 +17,13 @@ from robustmaps.attacks import FGSM, PGD, Attack, Square
 from robustmaps.data import Dataset
 from robustmaps.defenses import Standard
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.reading.pages import page
 from robustmaps.evaluation import Evaluation, EvaluationWarning, evaluate
 from robustmaps.evaluation._checks._answers import label_order
 from tests.conftest import DIGITS_EPS, small_cnn
 from tests.helpers.doubtful import DOUBTFUL, HONEST, Around
 from tests.helpers.zoo import build_with_weights
 
-ROOT = Path(__file__).parent.parent.parent
 OPTIONS = TrainOptions(epochs=6, batch_size=64, lr=0.05, schedule="one-cycle", precision="fp32", device="cpu")
 # Gradient attacks can't run on them at all.
 WITHOUT_GRADIENT = {"thermometer", "JPEG", "detached", "one-hot", "constant"}
@@ -72,8 +72,9 @@ def test_doubtful_networks_are_warned_of(
         evaluation = quickly(make(network).eval(), images, attack)
     assert expected in names(evaluation)
     for text in evaluation.warnings:
-        assert (ROOT / text[text.rindex("(") + 1 : -1]).exists(), text
-        assert any(character.isdigit() for character in text.partition(":")[2].partition("(docs")[0]), text
+        told, _, name = text.removesuffix(")").rpartition(" (robustmaps explain ")
+        assert page(name).diagnosis
+        assert any(character.isdigit() for character in told.partition(":")[2]), text
 
 
 @pytest.mark.parametrize("eps", [1e-4, 1 / 255, 0.5, 1.0])

@@ -239,7 +239,7 @@ def _transformers(name: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has
             name, config=config, trust_remote_code=False, use_safetensors=True
         )
 
-    network = _made(f"hf:{name}", make, None if Path(name).is_dir() else _HUB)
+    network = _made(f"hf:{name}", make, _HUB if _is_on_the_hub(name) else None)
     mean, std = _IMAGENET
     try:
         about, _ = library.image_processing_utils.BaseImageProcessor.get_image_processor_dict(name)
@@ -249,6 +249,11 @@ def _transformers(name: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has
     side = getattr(network.config, "image_size", _IMAGENET_PX)
     side = side if isinstance(side, int) else _IMAGENET_PX
     return MadeNetwork(pixels, f"hf:{name}", trained=True, image_px=side)
+
+
+def _is_on_the_hub(name: str) -> bool:
+    """Whether it can be ``OWNER/NAME`` or ``NAME``, and is no folder here."""
+    return not (Path(name).is_dir() or Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1)
 
 
 def _robustbench(given: str, fit: Fit) -> MadeNetwork:  # noqa: ARG001  # it has its own weights

@@ -44,6 +44,13 @@ def test_a_server_that_is_silent_counts_as_none(monkeypatch):
             raise OSError("no")
 
 
+def test_an_error_that_no_connection_could_have_mended_is_left_alone():
+    with pytest.raises(ValueError, match="no such weights"), downloading("x", NOWHERE, "take another"):
+        raise ValueError("no such weights")
+    with pytest.raises(InputError, match="does not answer"), downloading("x", NOWHERE, "take another"):
+        raise ValueError("could not be made") from ConnectionError("offline")
+
+
 class Refusing(BaseHTTPRequestHandler):
     def do_HEAD(self):
         self.send_error(404)

@@ -27,17 +27,25 @@ def downloading(what: str, url: str, instead: str) -> Iterator[None]:
         instead: what to do where it can't be had.
 
     Raises:
-        InputError: the server does not answer, and the block raised an error of any kind.
+        InputError: the server does not answer, and the block failed when it looked for it.
     """
     if _answers(url):
         yield
         return
+    looked_for: list[str] = []
     try:
-        with _offline():
+        with _offline(looked_for):
             yield
-    except Exception as error:  # of many types, all of a missing connection
+    except Exception as error:
+        if not looked_for and not _is_of_the_system(error):  # such as a name that the library does not know
+            raise
         host = url.partition("://")[2].partition("/")[0]
         raise InputError(f"{what}: can't be downloaded, since {host} does not answer; {instead}") from error
+
+
+def _is_of_the_system(error: BaseException | None) -> bool:
+    """Whether it, or what caused it, is an `OSError`, as the hub's libraries raise where they may not even try."""
+    return error is not None and (isinstance(error, OSError) or _is_of_the_system(error.__cause__))
 
 
 def _answers(url: str) -> bool:
@@ -61,14 +69,19 @@ def _answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Within the block no name of another machine is found, and the hub's libraries do not even try."""
+def _offline(looked_for: list[str]) -> Iterator[None]:
+    """Within the block no name of another machine is found, and the hub's libraries do not even try.
+
+    Args:
+        looked_for: gets the names.
+    """
     look_up = socket.getaddrinfo
 
     def only_here(host: object, *given: object, **named: object) -> object:
         name = host.decode() if isinstance(host, bytes) else host
         if name in _HERE:
             return look_up(host, *given, **named)  # type: ignore[arg-type]
+        looked_for.append(str(name))
         raise socket.gaierror(socket.EAI_NONAME, f"{name}: no connection")
 
     with contextlib.ExitStack() as stack:
