@@ -26,8 +26,8 @@ def work(network: str, strides: str, batch: int, mode: str, cap: int) -> dict[st
     """Train, under a cap of the address space in bytes, 0 for none."""
     from robustmaps import models
     from robustmaps.defenses import create
-    from robustmaps.engine.views.stages import find_stages
     from robustmaps.engine.view import AttackEngine, ViewOptions
+    from robustmaps.engine.views.stages import find_stages
     from robustmaps.training import Trainee, TrainOptions
     from robustmaps.training._state import Sums
     from robustmaps.training._stepper import BatchTrainer

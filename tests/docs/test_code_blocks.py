@@ -44,7 +44,11 @@ def understood(monkeypatch, tmp_path, capsys):
     for verb in ("train", "search", "advise"):  # which open files before they know all options
         module = f"robustmaps.cli._verbs._{verb}.begin"
         begin = __import__("robustmaps.cli._terminal._begin", fromlist=["begin"]).begin
-        monkeypatch.setattr(module, lambda s, base, model=None, _b=begin: _b(replace(s, config=None, init_from=None), base))
+
+        def without_files(sources, base, model=None, _begin=begin):
+            return _begin(replace(sources, config=None, init_from=None), base)
+
+        monkeypatch.setattr(module, without_files)
 
     def check(*words):
         try:

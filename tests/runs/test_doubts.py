@@ -75,7 +75,7 @@ def test_another_size_is_refused(run: Path, digits: Dataset) -> None:
     images = torch.nn.functional.interpolate(digits.test.images.float(), (12, 10)).byte()
     sizes = ImageSet(images, digits.test.labels)
     other = replace(digits, name="mine", train=sizes, validation=sizes, test=sizes)
-    with pytest.raises(InputError, match=r"images of 12 x 10 pixels; .* was trained on 8 x 8; --image-size 8 resizes them"):
+    with pytest.raises(InputError, match=r"of 12 x 10 pixels; .* was trained on 8 x 8; --image-size 8 resizes them"):
         evaluate_checkpoint(run, FGSM, replace(FEW, data=other))
 
 
