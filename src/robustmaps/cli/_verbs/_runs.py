@@ -13,7 +13,7 @@ from robustmaps.cli._terminal._shared import Output, tell
 from robustmaps.config import RunConfig, fraction_keys
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import SHOWN_OF_HASH
-from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.numbers import as_fraction, counted, human
 from robustmaps.engine.tables import table
 
 DESCRIPTION = """List runs, such as those of a study, by name. Conditions compare columns:
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> None:
     figures = [] if chosen else ["clean", "robust", "seconds", "flops"]
     columns = list(dict.fromkeys(["name", *keys, "status", *figures]))
     cells = [[_cell(name, row[name]) for name in columns] for row in rows]
-    count = f"{len(rows)} of {len(records)} runs" if given.where else f"{len(rows)} runs"
+    count = f"{len(rows)} of {counted(len(records), 'run')}" if given.where else counted(len(rows), "run")
     listed = table(columns, cells, words=len(columns) - len(figures))
     Output(False).result({}, listed, "\n".join([f"{count} in {given.folder}", *damage]))
 
