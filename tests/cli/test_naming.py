@@ -10,6 +10,7 @@ from PIL import Image
 from robustmaps import load
 from robustmaps.cli import main
 from robustmaps.cli._terminal._naming import NAMING, named
+from robustmaps.config import parse_surgery
 from robustmaps.engine.errors import InputError
 from robustmaps.networks import allow_code, open_model
 
@@ -66,6 +67,8 @@ def test_parts_of_an_enlargement_are_one(verb):
     given = ["net", "--where", "0,-1", "--seed", "1", "--dilate", "--factor=4", "--enlarge", "upsample=2"]
     words = named(verb, given, no_word)
     assert words == ["net", "--seed", "1", "--enlarge", "upsample=2,where=0,-1,dilate=true,factor=4"]
+    smoothed = named(verb, ["net", "--where", "last", "--smooth", "blur"], no_word)
+    assert parse_surgery(smoothed[-1]) == parse_surgery("last,blur")
     with pytest.raises(InputError, match="--where: expected a value"):
         named(verb, ["net", "--where", "--seed", "1"], no_word)
 

@@ -8,11 +8,14 @@ NAMING = frozenset({"train", "evaluate", "diagnose", "export", "analyze", "plan"
 """The verbs whose argument is a network."""
 _EARLIER = ("--model", "--model-from")
 # The parts of an enlargement as options of their own, which `enlarge` and `analyze` list; True for those with a value.
-_PARTS = {"--upsample": True, "--upsample-mode": True, "--factor": True, "--where": True, "--dilate": False}
+_PARTS = {
+    **dict.fromkeys(("--upsample", "--upsample-mode", "--factor", "--where", "--smooth"), True),
+    "--dilate": False,
+}
 _FOLDED = {
     **dict.fromkeys(("evaluate", "diagnose", "export"), frozenset(_PARTS)),
     # In training, upsampled images are a setting of their own.
-    "train": frozenset({"--factor", "--where", "--dilate"}),
+    "train": frozenset({"--factor", "--where", "--dilate", "--smooth"}),
 }
 
 
