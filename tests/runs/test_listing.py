@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -140,6 +141,18 @@ def test_the_evaluation_that_speaks_for_a_run(tmp_path):
     assert choose_evaluation(one) == "worst"
     assert choose_evaluation(one, "p*") == "pgd"
     assert choose_evaluation(one, "x*") is None
+
+
+def test_autoattack_is_listed_under_its_name(tmp_path):
+    whole = replace(evaluation([True] * 10), attacks=({"name": "apgd-ce"}, {"name": "square"}))
+    for name, expected in (
+        ("autoattack-linf-0.1-test10-0", "autoattack"),
+        ("autoattack-plus-linf-8_255-test10-0", "autoattack-plus"),
+        ("last/autoattack-l2-0.5-test10-0", "autoattack"),
+        ("mine", "apgd-ce+square"),
+        ("pgd-linf-0.1-test10-0", "apgd-ce+square"),
+    ):
+        assert list_runs([record(tmp_path, "122", 0, {name: whole})])[0]["attack"] == expected
 
 
 def test_configurations_over_seeds_and_in_words(records):

@@ -1,5 +1,6 @@
 """Runs as rows: listed, filtered and sorted, without PyTorch."""
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -12,6 +13,7 @@ from robustmaps.evaluation import Evaluation
 from robustmaps.runs._record import RunRecord
 from robustmaps.runs._where import parse_condition
 
+_AUTOATTACK = re.compile(r"(autoattack[a-z-]*?)-(?:linf|l2|l1)-")
 FIGURES = (
     *("name", "status", "clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high"),
     *("images", "attack", "validation_clean", "validation_robust"),
@@ -62,7 +64,7 @@ def as_row(record: RunRecord, evaluation: str | None = None) -> dict[str, Any]:
         **_with_bounds("clean", None if found is None else found.clean_accuracy),
         **_with_bounds("robust", None if found is None else found.robust_accuracy),
         "images": None if found is None else len(found.verdicts),
-        "attack": None if found is None else "+".join(map(called, found.attacks)),
+        "attack": None if found is None else _attack(name or "", found),
         "validation_clean": best.get("validation_clean_accuracy"),
         "validation_robust": best.get("validation_robust_accuracy"),
         "best_epoch": record.best_epoch,
@@ -111,3 +113,9 @@ def differing(rows: Sequence[dict[str, Any]], shown: Sequence[str] | None = None
                 raise unknown("column", name, RUN_COLUMNS)
         return list(shown)
     return [key for key in field_names() if len({row[key] for row in rows}) > 1]
+
+
+def _attack(name: str, found: Evaluation) -> str:
+    """The attacks; AutoAttack's parts have the name that their file begins with."""
+    whole = _AUTOATTACK.match(name.rpartition("/")[2]) if len(found.attacks) > 1 else None
+    return whole[1] if whole else "+".join(map(called, found.attacks))
