@@ -146,7 +146,8 @@ def test_a_run_of_one_s_own_is_opened_again(hostile, capsys):
 @pytest.mark.slow
 def test_a_sweep_hands_its_trust_on_to_its_processes(hostile):
     (hostile.parents[1] / "axis.yaml").write_text(
-        "axes: {model: ['hostile_code:make'], seed: [0]}\nfixed: {data: digits, epochs: 1, steps: 1, train_samples: 100}\n"
+        "axes: {model: ['hostile_code:make'], seed: [0]}\n"
+        "fixed: {data: digits, epochs: 1, steps: 1, train_samples: 100}\n"
         "evaluation: {attack: fgsm, samples: 10}\n"
     )
     assert main(["sweep", "axis.yaml", "--allow-code"]) == 0
