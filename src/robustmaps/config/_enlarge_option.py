@@ -50,7 +50,7 @@ class Surgery:
         >>> parse_surgery("dilate=true,where=0,1,upsample=2").short
         'upsample=2,0,1,dilate'
         """
-        return str(self).replace("where=", "").replace("dilate=true", "dilate")
+        return str(self).replace("where=", "").replace("smooth=", "").replace("dilate=true", "dilate")
 
     def __str__(self) -> str:
         values = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmaps.engine.calling import network_logits
-from robustmaps.engine.errors import InputError
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import copy_of, evaluating
 from robustmaps.engine.numbers import by
 from robustmaps.engine.text import first_line
@@ -18,7 +18,7 @@ from robustmaps.enlarging._positions import Fitting, find_positions, first_missi
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax, smooth
 from robustmaps.enlarging._replacements import Smoothed
 from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.models import Cost, Smooth, measure_cost
+from robustmaps.models import SMOOTHED, Cost, Smooth, measure_cost
 from robustmaps.tracing import (
     RUN_ERRORS,
     Head,
@@ -220,6 +220,16 @@ def check_images(example: Tensor) -> None:
     """Refuse anything but a batch of images."""
     if example.ndim != 4 or not len(example):
         raise InputError(f"example of shape {tuple(example.shape)}: expected images (N, C, H, W), at least one")
+
+
+def check_smooth(smooth: str | None, *, dilate: bool) -> None:
+    """Refuse an unknown way of smoothing, and one beside dilation."""
+    if smooth is None:
+        return
+    if smooth not in SMOOTHED:
+        raise unknown("smooth", smooth, SMOOTHED)
+    if dilate:
+        raise InputError(f"smooth={smooth!r} with dilate=True: a smoothed map keeps its size; leave dilate out")
 
 
 def look(recorded: Trace, model: nn.Module | None = None) -> View:

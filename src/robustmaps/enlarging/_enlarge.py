@@ -13,10 +13,10 @@ from robustmaps.engine.finite import predictions
 from robustmaps.engine.modes import check_values, evaluating
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
-from robustmaps.enlarging._attempts import Attempts, View, check_images
+from robustmaps.enlarging._attempts import Attempts, View, check_images, check_smooth
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._surgery import Upsampling
-from robustmaps.models import SMOOTHED, UPSAMPLE_MODES, Smooth
+from robustmaps.models import UPSAMPLE_MODES, Smooth
 
 Where = str | int | Sequence[int]
 """``"first"``, ``"last"``, a step's number (negative from the end), or several numbers."""
@@ -169,13 +169,9 @@ def _check(
         raise InputError(f"where={where!r} with factor=1: expected a factor of at least 2")
     if factor == 1 and dilate:
         raise InputError("dilate=True without a step to relax: set factor=2 and where")
-    if smooth is not None:
-        if smooth not in SMOOTHED:
-            raise unknown("smooth", smooth, SMOOTHED)
-        if factor == 1:
-            raise InputError(f"smooth={smooth!r} without a step to smooth: set where, such as 'last'")
-        if dilate:
-            raise InputError(f"smooth={smooth!r} with dilate=True: a smoothed map keeps its size; leave dilate out")
+    check_smooth(smooth, dilate=dilate)
+    if smooth is not None and factor == 1:
+        raise InputError(f"smooth={smooth!r} without a step to smooth: set where, such as 'last'")
     return factor
 
 

@@ -8,14 +8,14 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.errors import unknown
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
 from robustmaps.enlarging._advice import against_head
-from robustmaps.enlarging._attempts import Attempts, View, check_images
+from robustmaps.enlarging._attempts import Attempts, View, check_images, check_smooth
 from robustmaps.enlarging._enlargement import NOTHING_FOLLOWS, Step
 from robustmaps.enlarging._surgery import Upsampling
-from robustmaps.models import SMOOTHED, Cost, Measure, Smooth
+from robustmaps.models import Cost, Measure, Smooth
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 _LATENCY_RUNS = 5
@@ -165,11 +165,7 @@ def plan(
     check_at_least("budget", budget, 1)
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
-    if smooth is not None:
-        if smooth not in SMOOTHED:
-            raise unknown("smooth", smooth, SMOOTHED)
-        if dilate:
-            raise InputError(f"smooth={smooth!r} with dilate=True: a smoothed map keeps its size; leave dilate out")
+    check_smooth(smooth, dilate=dilate)
     study = Attempts(model, example[:1], 2, smooth)
     cost = _cost(study, model, measure)
     own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), None if gain is None else gain(model))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustmaps.attacks import Attack, called, takes
-from robustmaps.config import AttackConfig, Split
+from robustmaps.config import AttackConfig, EvaluationConfig, Split
 from robustmaps.data import Dataset
 from robustmaps.engine import ranks
 from robustmaps.engine.device import resolve_device
@@ -32,6 +32,7 @@ from robustmaps.runs._evaluation_files import (
 )
 from robustmaps.runs._identity import place_for, write_present
 from robustmaps.runs._robustbench import model_info
+from robustmaps.training import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,19 @@ class Options:
     eight_bit: bool = False
     consistent: bool = False
     watcher: Watcher = ignore
+
+    @classmethod
+    def of(cls, wanted: EvaluationConfig, training: TrainOptions, watcher: Watcher = ignore) -> "Options":
+        """Those of an evaluation of a study, on the device and in the precision of the training."""
+        return cls(
+            split=wanted.split,
+            samples=wanted.samples,
+            batch_size=wanted.batch_size,
+            seed=wanted.attack_seed,
+            device=training.device,
+            precision=training.precision,
+            watcher=watcher,
+        )
 
 
 def evaluate_checkpoint(

@@ -78,13 +78,4 @@ class Made:
 
     def options(self, variant: Variant) -> Options:
         """Where to compute, and on which images."""
-        wanted, training = self.wanted, variant.config.training
-        return Options(
-            split=wanted.split,
-            samples=wanted.samples,
-            batch_size=wanted.batch_size,
-            seed=wanted.attack_seed,
-            device=training.device,
-            precision=training.precision,
-            watcher=self.watcher,
-        )
+        return Options.of(self.wanted, variant.config.training, self.watcher)

@@ -1,6 +1,6 @@
 """Each attack by itself on all images, and the worst case of all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustmaps.config import AttackConfig, EvaluationConfig
@@ -97,17 +97,7 @@ def evaluate_wanted(
     Raises:
         InputError: see `evaluate_each`, `evaluate_curve` and `evaluate_checkpoint`.
     """
-    options = Options(
-        data=data,
-        split=wanted.split,
-        samples=wanted.samples,
-        batch_size=wanted.batch_size,
-        seed=wanted.attack_seed,
-        device=training.device,
-        precision=training.precision,
-        consistent=wanted.consistent,
-        watcher=watcher,
-    )
+    options = replace(Options.of(wanted, training, watcher), data=data, consistent=wanted.consistent)
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint, wanted.weights)
     if wanted.each:
