@@ -139,6 +139,10 @@ def test_nan_logits_are_said_and_never_right(capsys: pytest.CaptureFixture[str])
     said = re.compile(r"(\d+) of 10 images have NaN or infinite logits")
     assert called("analyze", "Nan", "--json") == 0
     (note,) = filter(said.search, json.loads(capsys.readouterr().out)["notes"])
+    assert called("plan", "Nan", "--gain", "margin", "--json") == 0
+    planned = said.search(json.loads(capsys.readouterr().out)["gain"])
+    assert planned is not None
+    assert planned[1] == said.search(note)[1]
     assert called("enlarge", "Nan", "--json") == 0
     warnings = json.loads(capsys.readouterr().out)["warnings"]
     assert [said.match(text)[1] for text in warnings if said.match(text)] == [said.match(note)[1]] * 2

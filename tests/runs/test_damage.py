@@ -113,6 +113,18 @@ def test_the_configuration_of_another_run_is_noticed_without_its_weights(other, 
     assert read_run(renamed).config == config
 
 
+def test_the_configuration_of_another_run_that_differs_in_one_option_is_noticed(run):
+    config = read_config(run / "config.yaml")
+    other = from_mapping({"eps": 0.2}, config)
+    (run.parent / other.name).mkdir()
+    write_run_config(run.parent / other.name / "config.yaml", other)
+    (run.parent / other.name / "config.yaml").replace(run / "config.yaml")
+    with pytest.raises(Damaged, match=f"the configuration of another run, {other.name}, in the folder of {run.name}"):
+        read_run(run)
+    moved = run.rename(run.with_name("mine"))  # a name of the user's says nothing
+    assert read_run(moved).config == other
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -139,7 +151,7 @@ def test_an_evaluation_that_contradicts_itself_is_refused(change, message, run):
 
 def test_a_configuration_that_was_cut_or_edited_is_refused(run):
     path = run / "config.yaml"
-    text = path.read_text()
+    text, whole = path.read_text(), read_config(path)
     _, _, rest = text.partition("\n")
     for damaged in (
         text[: len(text) // 2],
@@ -157,10 +169,10 @@ def test_a_configuration_that_was_cut_or_edited_is_refused(run):
     for read in (read_run, lambda run: read_config(run / "config.yaml")):
         with pytest.raises(Damaged, match=rf"a folder of this configuration is called .*, not {run.name}"):
             read(run)
-    # With its checksum it is as it was written, even if its folder had been given another name.
+    # With its checksum it is as it was written, even if another version gave its folder a name with another hash.
     other = run.with_name(f"{run.name[:-8]}00000000")
     other.mkdir()
-    (other / "config.yaml").write_text(text)
+    write_run_config(other / "config.yaml", from_mapping({}, whole))
     assert read_config(other / "config.yaml").defense.eps == 0.1
     # A copy elsewhere is the user's own.
     shutil.copy(path, run.parent / "mine.yaml")

@@ -8,7 +8,8 @@ import pytest
 
 from robustmaps.cli import main
 from robustmaps.config import AttackConfig, DefenseConfig, EvaluationConfig, ModelConfig, RunConfig
-from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.errors import Busy, InputError, Interrupted
+from robustmaps.engine.writing.outputs import alone
 from robustmaps.studies import find_candidates, search, within
 from robustmaps.training import TrainOptions
 from tests.helpers.damages import ANY_FILE
@@ -74,6 +75,15 @@ def test_a_stopped_search_ends_as_an_uninterrupted_one(digits, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
 
 
+def test_two_searches_do_not_share_a_folder(digits, tmp_path):
+    with (
+        alone(tmp_path / "out/.search.lock", "searching there"),
+        pytest.raises(Busy, match="another process is searching"),
+    ):
+        search(find_candidates(BASE, digits, budget=3), tmp_path / "out", data=digits)
+    assert not (tmp_path / "out").exists()
+
+
 def test_candidates_are_evaluated_as_they_were_trained(digits, tmp_path):
     config = replace(BASE, training=replace(BASE.training, epochs=1, precision="bf16"))
     candidates = find_candidates(config, digits, budget=1.6, measure="memory")
@@ -120,7 +130,7 @@ def test_without_optuna_it_says_what_to_install(digits, tmp_path, monkeypatch):
     candidates = within([BASE, RunConfig(ModelConfig(strides="121"))], digits, budget=None)
     with pytest.raises(InputError, match=r"pip install 'robustmaps\[search\]'"):
         search(candidates, tmp_path, data=digits)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_networks_of_others_are_enlarged_by_surgery(digits, tmp_path, monkeypatch):

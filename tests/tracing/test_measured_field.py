@@ -147,6 +147,46 @@ def test_attention_over_pixels_is_not_measured_in_gigabytes() -> None:
     assert max(sizes) == 64
 
 
+def _sorted_by(x: Tensor, take: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    pixels = x.flatten(2)
+    return take(pixels, pixels.argsort(-1)).view_as(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: _sorted_by(x, lambda pixels, order: pixels.gather(-1, order)),
+        lambda x: _sorted_by(x, lambda pixels, order: torch.zeros_like(pixels).scatter(-1, order, pixels)),
+        lambda x: _sorted_by(x, lambda pixels, order: torch.take_along_dim(pixels, order + 0, -1)),
+        lambda x: _sorted_by(x, lambda pixels, order: pixels[:, :, order[0, 0]]),
+        lambda x: x + x.flatten(2)[:, :, x.sum(1).flatten().argmax()][:, :, None, None],
+        lambda x: x + x[:, :, x.sum(1).argmax(1)[0]],
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+        lambda x: F.fractional_max_pool2d(x, 3, output_ratio=(0.5, 0.5)),
+        lambda x: F.fractional_max_pool2d(x, 3, output_size=(8, 8), return_indices=True)[0],
+    ],
+)
+def test_a_field_is_unknown_where_the_image_or_a_draw_decides_which_pixels_are_read(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    assert field(network(Apply(function), again())) is None
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.gather(1, x.argsort(1)),
+        lambda x: x.take_along_dim(x.argsort(1), 1),
+        lambda x: torch.where(x > 0, x, 0 * x),
+        lambda x: x * (x > 0.1),
+        lambda x: x.clone().masked_fill(x < 0.1, 0),
+        lambda x: x[:, torch.arange(7, -1, -1)],
+    ],
+)
+def test_a_choice_among_the_channels_of_a_pixel_leaves_its_field(function: Callable[[Tensor], Tensor]) -> None:
+    assert field(network(Apply(function), again())) == (5, 5)
+
+
 def test_a_field_is_unknown_where_no_gradient_arrives() -> None:
     def cut(x: Tensor) -> Tensor:
         return x if x.is_meta else torch.tensor(x.detach().tolist(), dtype=x.dtype)

@@ -30,6 +30,7 @@ from robustmaps.training import INCIDENTAL, TrainOptions
 # How `RunConfig.name` ends.
 _RUN_NAME = re.compile(r"-seed\d+-[0-9a-f]{8}$")
 _CHECKED = "# not to be edited: another configuration is another run; "
+_OF = "# of "
 _MEND = "restore it from a copy, or train another configuration in a folder of its own"
 
 
@@ -240,8 +241,8 @@ def write_config(config: RunConfig) -> str:
 
 
 def write_run_config(path: str | Path, config: RunConfig) -> None:
-    """Write a run folder's configuration, with a checksum in the first line."""
-    text = write_config(config)
+    """Write a run folder's configuration, with a checksum in the first line and the folder's name in the second."""
+    text = f"{_OF}{Path(path).resolve().parent.name}\n{write_config(config)}"
     write_text(path, f"{_CHECKED}{checksum(text)}\n{text}")
 
 
@@ -271,17 +272,21 @@ def _check_folder(config: RunConfig, path: Path, text: str) -> None:
     """Compare the configuration with the name of its folder, if that is a run folder with a name of ours.
 
     One with its checksum is as it was written, whatever hash its folder's name ends with: a later version may hash
-    otherwise. But data, network, defence and seed in that name are those of the run that the folder was made for.
+    otherwise. But it says in which folder it was written, and data, network, defence and seed in the folder's name are
+    those of the run that the folder was made for.
     """
     folder = path.resolve().parent.name
     if path.name != "config.yaml" or not _RUN_NAME.search(folder):
         return
     first, _, rest = text.partition("\n")
     if first == f"{_CHECKED}{checksum(rest)}":
-        if folder.rpartition("-")[0] != config.name.rpartition("-")[0] and not config.may_be_called(folder):
+        written_in = rest.partition("\n")[0].removeprefix(_OF) if rest.startswith(_OF) else folder
+        moved = written_in != folder and _RUN_NAME.search(written_in)
+        alike = folder.rpartition("-")[0] == config.name.rpartition("-")[0]
+        if (moved or not alike) and not config.may_be_called(folder):
             raise Damaged(
-                f"{path}: the configuration of another run, {config.name}, in the folder of {folder}; put the files of "
-                "each run back into its own folder"
+                f"{path}: the configuration of another run, {written_in if moved else config.name}, in the folder of "
+                f"{folder}; put the files of each run back into its own folder"
             )
         return
     if not config.may_be_called(folder):

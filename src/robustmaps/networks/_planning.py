@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from robustmaps.analysis import feature_gain, margin_gain
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.finite import undecided
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
@@ -143,12 +145,20 @@ def plan_network(
     about = _NAMES[gain]
     if gain != "none":
         about += f", {subject.norm}, eps {as_fraction(subject.eps)}, {len(subject.x)} images"
+    if lost := _undecided(subject) if gain != "none" else 0:
+        about += f"; {lost} of {len(subject.x)} images have NaN or infinite logits; they count as wrong"
     if without:
         about += "; none where most of these are classified wrong"
     if out is not None:
         files = (Path(out),)
         plot_plan(files[0], found, f"{Path(model).name}: enlargements within {budget:g}x {measure}", _NAMES[gain])
     return PlannedNetwork(found, about, files)
+
+
+def _undecided(subject: Subject) -> int:
+    """How many images the given network has no prediction for."""
+    with torch.no_grad():
+        return int(undecided(subject.network.model(subject.x)).sum())
 
 
 def _measured(subject: Subject, kind: GainKind, seed: int, watcher: Watcher) -> Callable[[nn.Module], float] | None:

@@ -15,7 +15,7 @@ from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.trust import allow_code
-from robustmaps.engine.writing.outputs import claim, json_with
+from robustmaps.engine.writing.outputs import alone, claim, json_with
 from robustmaps.runs import evaluate_wanted, train
 from robustmaps.studies._candidates import Candidate
 from robustmaps.training import RunFolder
@@ -143,7 +143,8 @@ def search(
         should_stop: if True, saves the run and raises `Interrupted`; the same call resumes.
 
     Raises:
-        InputError: Optuna is not installed, the settings are invalid, or another file is in the way.
+        InputError: Optuna is not installed, the settings are invalid, another file is in the way, or another process
+            is searching in the folder.
         Interrupted: ``should_stop`` returned True.
     """
     check_whole("least_epochs", least_epochs, 1)
@@ -157,14 +158,15 @@ def search(
     halving = _Halving(optuna, optuna.create_study(direction="maximize", pruner=pruner))
     given, *others = candidates
     order = [given, *sorted(others, key=lambda one: derive_seed(seed, "order", one.config.name))]
-    trials = []
-    for candidate in order:
-        spare = candidate is given
-        trials.append(_try(candidate, Path(out), halving, data, watcher, should_stop, spare=spare))
-    trials.sort(key=lambda trial: trial.candidate.relative)
-    judged = tuple(_judged(trial, trials, data, evaluation, watcher, should_stop) for trial in trials)
-    result = SearchResult(judged, path)
-    write_json(result.path, result.to_dict())
+    with alone(path.parent / ".search.lock", "searching there"):
+        trials = []
+        for candidate in order:
+            spare = candidate is given
+            trials.append(_try(candidate, Path(out), halving, data, watcher, should_stop, spare=spare))
+        trials.sort(key=lambda trial: trial.candidate.relative)
+        judged = tuple(_judged(trial, trials, data, evaluation, watcher, should_stop) for trial in trials)
+        result = SearchResult(judged, path)
+        write_json(result.path, result.to_dict())
     return result
 
 

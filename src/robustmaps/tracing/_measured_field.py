@@ -28,6 +28,14 @@ _CHOOSING = {
     *("topk", "sort", "argsort", "median", "kthvalue", "mode", "argmax", "argmin", "unique"),
     *("multinomial", "bernoulli", "rand", "randn", "randint", "randperm"),
 }
+# Take or put values at places that a tensor gives. If the image decides on them, no gradient shows all that may be.
+_PLACING = {
+    *("gather", "take_along_dim", "take", "index_select", "masked_select", "__getitem__", "__setitem__"),
+    *("scatter", "scatter_add", "scatter_reduce", "index_put", "index_add", "index_copy", "index_fill"),
+    *("masked_scatter", "put", "max_unpool1d", "max_unpool2d", "max_unpool3d", "grid_sample"),
+}
+# Their windows lie at random places.
+_SCATTERED = ("fractional_max_pool2d", "fractional_max_pool2d_with_indices")
 
 # An image twice and four times as large where the given one is too small to see a whole field.
 _SCALES = (1, 2, 4)
@@ -59,6 +67,8 @@ class _Linear(TorchFunctionMode):
     def __init__(self, wanted: Mapping[int, str]) -> None:
         super().__init__()
         self.position, self.chooses, self.largest = -1, False, 0
+        self.lost_from = math.inf  # the first position whose map may depend on any pixel
+        self._chosen: dict[int, Tensor] = {}
         self.middles: dict[int, Tensor] = {}
         # Where a map that was mirrored, turned or transposed sees other pixels than around the middle.
         self.asides: dict[int, list[Tensor]] = {}
@@ -75,7 +85,12 @@ class _Linear(TorchFunctionMode):
             return tree_map(_double, func(*args, **kwargs))
         self.position += 1
         self.chooses |= name in _CHOOSING
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if name in _SCATTERED or self._is_placed(name, args, kwargs, given):
+            self.lost_from = min(self.lost_from, self.position)
         result = tree_map(_double, linear(name, func, _without_gates(args), kwargs))
+        if not name.endswith("_like"):
+            self._remember(result, given)
         self.largest = max(self.largest, *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), 0)
         if name in _EXPANDING and isinstance(result, Tensor) and args and _is_gate(args[0].shape, result.shape):
             result = result.detach()
@@ -90,6 +105,29 @@ class _Linear(TorchFunctionMode):
                 raise _Found
         return result
 
+    def _remember(self, result: Any, given: Sequence[Tensor]) -> None:
+        """Keep the numbers that the image decides on and that carry no gradient: places, masks, classes."""
+        chosen = any(id(tensor) in self._chosen for tensor in given)
+        seen = any(tensor.requires_grad for tensor in given)
+        for leaf in tree_leaves(result):
+            if (
+                isinstance(leaf, Tensor)
+                and not leaf.requires_grad
+                and (chosen or (seen and not leaf.dtype.is_floating_point))
+            ):
+                self._chosen[id(leaf)] = leaf
+
+    def _is_placed(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: Sequence[Tensor]) -> bool:
+        """Whether values move between pixels to places that the image decides on."""
+        base = name.removesuffix("_") if not name.startswith("__") else name
+        places = [tensor for tensor in given if id(tensor) in self._chosen]
+        if base not in _PLACING or not places:
+            return False
+        if name == "__setitem__":  # a mask puts values where they are
+            return any(place.dtype != torch.bool for place in places)
+        axis = next((arg for arg in (*args, kwargs.get("dim")) if isinstance(arg, int)), None)
+        return not (axis in (1, -3) and given[0].dim() == 4)
+
 
 def _summed(maps: Tensor, top: float, left: float) -> Tensor:
     """The sum over channels of the pixel at these fractions of a map's height and width."""
@@ -101,7 +139,8 @@ def measured_sights(model: nn.Module, recorded: Trace, indices: Sequence[int]) -
 
     A field that reaches beyond the image can't be measured in it; the rule's then counts unless less than what is seen.
     A field is infinite if it covers the image at every size that the network takes. None is unknown: the linear copy
-    fails, no gradient arrives, or fewer pixels have one than the rule expects in a network that chooses among pixels.
+    fails, no gradient arrives, values were moved to places that the image or a draw decides on, or fewer pixels have a
+    gradient than the rule expects in a network that chooses among pixels.
 
     Args:
         model: the traced network; if on the ``meta`` device, the rule counts.
@@ -183,7 +222,10 @@ def _extents(
             found = {}
             for index, place in places.items():
                 middle, *asides = (_extent(pixel, x) for pixel in (linear.middles[place], *linear.asides[place]))
-                found[index] = (middle and _widened(middle, asides, size), linear.chooses)
+                found[index] = (
+                    None if place >= linear.lost_from else middle and _widened(middle, asides, size),
+                    linear.chooses,
+                )
             return found, linear.largest
     except (*RUN_ERRORS, NotImplementedError):
         return None
