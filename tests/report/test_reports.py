@@ -9,11 +9,12 @@ import pytest
 
 from robustmaps.cli import main
 from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, OriginConfig, RunConfig
+from robustmaps.data import load
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256, write_json
 from robustmaps.report import Chart, Code, Gallery, Listing, Missing, report
-from robustmaps.runs import Options, evaluate_checkpoint, train
-from robustmaps.studies import compare_runs
+from robustmaps.runs import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_transfer, train
+from robustmaps.studies import compare_runs, corrupted_test_images
 from robustmaps.studies._configurations import name_configurations
 from robustmaps.training import TrainOptions
 from tests.helpers.studies import configuration, write_run
@@ -279,6 +280,32 @@ def test_the_commands_repeat_it(tmp_path, monkeypatch, capsys, attack):
     assert again["attacks"] == [dict(each) for each in first.attacks]
     assert (again["images_sha256"], again["seed"]) == (first.images_sha256, 3)
     assert (again["norm"], again["eps"]) == (first.norm, first.eps)
+
+
+def test_other_results_of_a_run_are_shown_and_repeated(tmp_path, monkeypatch, capsys):
+    """Corrupted images and a transfer matrix: the commands make the same figures of the run made again."""
+    monkeypatch.chdir(tmp_path)
+    base = replace(configuration(), training=TrainOptions(epochs=1, device="cpu", precision="fp32"))
+    base = replace(base, data=DataConfig(data="digits", train_samples=64))
+    a, b = (train(replace(base, model=replace(base.model, upsample=n)), "runs").folder for n in (1, 2))
+    images = corrupted_test_images(load("digits"), tmp_path / "white noise")
+    options = Options(samples=20, device="cpu", eight_bit=True)
+    figures = [
+        evaluate_corrupted(a, images, replace(options, eight_bit=False)).figures,
+        evaluate_transfer([a, b], AttackConfig("pgd", steps=2, restarts=1, eps=(0.05,)), options).figures,
+    ]
+    capsys.readouterr()
+    done = report(a, "page", pictures=False).page
+    tables = {block.name: block.table for block in blocks(done, Listing)}
+    assert tables["corrupted"].rows[0][2].value == pytest.approx(100 * figures[0]["mean_corruption_accuracy"]["value"])
+    assert not [text for text in done.warnings if "unreadable" in text]
+    again = []
+    for command in commands(done)[:3]:
+        assert main([*shlex.split(command)[1:], "--json"]) == 0, capsys.readouterr().err
+        again.append(json.loads(capsys.readouterr().out))
+    for before, after in zip(sorted(figures, key=len), sorted(again[1:], key=len), strict=True):
+        for name in ("mean_corruption_accuracy", "fingerprint", "attacks", "accuracy", "images_sha256"):
+            assert before.get(name) == after.get(name), name
 
 
 def test_a_study_is_repeated_from_its_plan(study):

@@ -41,6 +41,8 @@ def test_a_table_and_a_file_once(run: Path, folder: Path, capsys) -> None:
     assert "60 images, each with 5 severities of 2 corruptions" in out
     (file,) = (run / "evaluation").glob("corruptions-digits-c-60-*.json")
     assert not list((run / "evaluation").glob("*.partial"))
+    assert main(["runs", str(run)]) == 0
+    assert "unreadable" not in capsys.readouterr().out
     assert main([*command, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["file"] == str(file)

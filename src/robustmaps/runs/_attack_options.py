@@ -24,10 +24,14 @@ _Budget = tuple[str, float]
 def attack_options(evaluation: Evaluation) -> list[str] | None:
     """The options of `robustmaps evaluate` for exactly the attacks of an evaluation; None if there are none."""
     config, marks = _found(evaluation.norm, evaluation.eps, json.dumps([dict(each) for each in evaluation.attacks]))
-    if config is None:
-        return None
-    options = [word for name, value in _given(config) for word in ([f"--{name}", value] if value else [f"--{name}"])]
-    return ["--attack", config.attack, *options, *(["--eight-bit"] * marks[0]), *(["--each"] * marks[1])]
+    return None if config is None else [*words_of(config, eight_bit=marks[0]), *(["--each"] * marks[1])]
+
+
+def words_of(config: AttackConfig, *, eight_bit: bool = False) -> list[str]:
+    """The options of `robustmaps evaluate` for a configuration's attacks, but for norm and radius."""
+    given = ((name, value) for name, value in _given(config) if name not in ("eps", "norm"))
+    options = [word for name, value in given for word in ([f"--{name}", value] if value else [f"--{name}"])]
+    return ["--attack", config.attack, *options, *(["--eight-bit"] * eight_bit)]
 
 
 def attack_label(norm: str, eps: float, attacks: str, *, titled: bool = False) -> str:

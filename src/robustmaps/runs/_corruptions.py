@@ -92,7 +92,7 @@ def _evaluated(
             watcher=options.watcher,
         )
         figures = replace(done, checkpoint_sha256=opened.sha256).to_dict()
-        write_json(path, {**figures, "folder": corrupted.folder.resolve().name})
+        write_json(path, {**figures, "folder": corrupted.folder.resolve().name, "path": str(corrupted.folder)})
         discard(state, parts)
     return CorruptedRun(_known(path, decisive, network), path)
 

@@ -31,7 +31,7 @@ from robustmaps.training import RUN_WEIGHTS, RunFolder, best_epoch, is_chosen
 Status = Literal["finished", "running", "stopped", "failed", "evaluated"]
 
 # Other files among the evaluations.
-_OTHER_KINDS = ("diagnosis-", "curve-", "transfer-")
+_OTHER_KINDS = ("diagnosis-", "curve-", "transfer-", "corruptions-")
 _DEPTH = 3
 # Of a network that was not trained here.
 _KNOWN = ("model", "strides", "pool", "enlarge", "init_from", "data", "image_size", "channels", "classes")

@@ -1,6 +1,6 @@
 """The commands that repeat runs and evaluations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,20 @@ def permission(*runs: RunRecord) -> list[str]:
     return ["--allow-code"] if any(needs_trust(run.config) for run in runs) else []
 
 
-def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequence[Evaluation | None]) -> list[str]:
+More = Callable[[Path, RunRecord], Iterable[str]]
+"""From the folder of a run made again, and the run, to the commands of its other results."""
+
+
+def repeat_commands(
+    folder: Path, runs: Sequence[RunRecord], evaluations: Sequence[Evaluation | None], more: Sequence[More] = ()
+) -> list[str]:
     """The commands that train runs again, evaluate them in the same way, and write the report.
 
     Args:
         folder: the folder of the report's runs.
         runs: some of the runs in it.
         evaluations: per run the reported evaluation, which comes first of all its evaluations.
+        more: what repeats other results of a run.
     """
     lines = []
     for run, evaluation in zip(runs, evaluations, strict=True):
@@ -40,6 +47,7 @@ def repeat_commands(folder: Path, runs: Sequence[RunRecord], evaluations: Sequen
             again = AGAIN / run.config.name
         mine = sorted(run.evaluations.items(), key=lambda item: item[1] is not evaluation)
         lines += dict.fromkeys(evaluate_command(again, run, one, _radii(one, name, run, curves)) for name, one in mine)
+        lines += dict.fromkeys(line for made in more for line in made(again, run))
     plan = folder / "study.yaml"
     if plan.is_file():
         lines.append("# or the whole study:")

@@ -9,8 +9,10 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.tables import Table, table
 from robustmaps.report._blocks import Block, Code, Listing, Text
 from robustmaps.report.sections._commands import repeat_commands
+from robustmaps.report.sections._corrupted import corruption_commands
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
+from robustmaps.report.sections._transfer import transfer_commands
 from robustmaps.studies import Statistics
 
 
@@ -40,7 +42,8 @@ def repeating(material: Material) -> list[Block]:
 
 
 def _commands(study: Statistics) -> str:
-    lines = repeat_commands(study.folder, study.best.runs, study.best.evaluations)
+    more = (transfer_commands, corruption_commands)
+    lines = repeat_commands(study.folder, study.best.runs, study.best.evaluations, more)
     return "\n".join(lines) + "\n"
 
 

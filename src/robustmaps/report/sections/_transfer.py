@@ -8,15 +8,16 @@ from typing import Any
 from robustmaps.attacks import called
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, exact
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.tables import NONE, Cell, percent_cell, table
-from robustmaps.engine.text import told_apart
+from robustmaps.engine.text import shell, told_apart
 from robustmaps.report._blocks import Block, Listing, Text
+from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
-from robustmaps.runs import outdated_result
+from robustmaps.runs import RunRecord, outdated_result
 
 _MOST = 5
 
@@ -43,6 +44,9 @@ class _Matrix:
     clean_accuracy: tuple[_Share, ...]
     accuracy: tuple[tuple[_Share, ...], ...]
     transferred: tuple[tuple[_Share | None, ...], ...]
+    networks: tuple[str, ...] = ()
+    attack_options: tuple[str, ...] = ()
+    split: str = "test"
 
 
 def transfer(material: Material) -> list[Block]:
@@ -70,6 +74,18 @@ def transfer(material: Material) -> list[Block]:
     return blocks
 
 
+def transfer_commands(again: Path, run: RunRecord) -> Iterator[str]:
+    """The commands that make the matrices in the folder of a run for the same run made again."""
+    for found in _of(run):
+        if isinstance(found, tuple) and found[1].networks:
+            matrix = found[1]
+            options = ["--norm", matrix.norm, "--eps", exact(matrix.eps), *matrix.attack_options]
+            options += ["--split", matrix.split] * (matrix.split != "test")
+            options += ["--samples", str(matrix.samples), *(["--seed", str(matrix.seed)] * (matrix.seed != 0))]
+            others = matrix.networks[1:]
+            yield shell("robustmaps", "evaluate", again, *options, "--transfer", *others, *permission(run))
+
+
 def _cell(share: _Share | None) -> Cell | str:
     return NONE if share is None else percent_cell(Measured(share.value, *share.interval, percent=True))
 
@@ -79,12 +95,12 @@ def _matrices(material: Material) -> list[tuple[str, _Matrix]]:
 
 
 def _read(material: Material) -> list[tuple[str, _Matrix] | str]:
-    """The matrices in the folders of the runs, or why one can't be shown."""
-    return [
-        _matrix(run.folder, path)
-        for run in material.study.runs
-        for path in sorted(run.results.glob("transfer-of-*.json"))
-    ]
+    return [found for run in material.study.runs for found in _of(run)]
+
+
+def _of(run: RunRecord) -> list[tuple[str, _Matrix] | str]:
+    """The matrices in the folder of a run, or why one can't be shown."""
+    return [_matrix(run.folder, path) for path in sorted(run.results.glob("transfer-of-*.json"))]
 
 
 def _matrix(folder: Path, path: Path) -> tuple[str, _Matrix] | str:

@@ -19,6 +19,7 @@ from robustmaps.evaluation import Evaluation, Transfer, attack_settings, evaluat
 from robustmaps.figures import plot_transfer
 from robustmaps.networks import Checkpoint
 from robustmaps.runs._adversarials import KeptImages, check_file
+from robustmaps.runs._attack_options import words_of
 from robustmaps.runs._attacks import create_attacks
 from robustmaps.runs._evaluation import Options, Work
 from robustmaps.runs._evaluation_files import EvaluationFiles, is_adversarial, spelled_as_before
@@ -35,7 +36,8 @@ class EvaluatedTransfer:
     Attributes:
         names: the networks, in order.
         figures: for JSON: ``clean_accuracy`` per network, and ``accuracy`` and ``transferred`` by source and target,
-            each with its interval, see `Transfer`; and the ``warnings`` of the attacks on each.
+            each with its interval, see `Transfer`; the ``warnings`` of the attacks on each; and the ``networks`` and
+            ``attack_options`` of a command that makes the same.
         path: the JSON file.
         plot: the PNG file.
     """
@@ -99,7 +101,8 @@ def evaluate_transfer(
     for source in sources:
         source.make()
     found = _tried(works, sources)
-    figures = _figures(found, works, sources, described)
+    command = {"networks": places, "attack_options": words_of(attack, eight_bit=options.eight_bit)}
+    figures = _figures(found, works, sources, described) | command
     plot_transfer(plot, figures["names"], figures["accuracy"], f"{names}, {budget}: accuracy (%)")
     write_json(path, figures)
     return EvaluatedTransfer(tuple(figures["names"]), figures, path, plot)
