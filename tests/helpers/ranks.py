@@ -32,6 +32,11 @@ VARIANTS = {
     "warm": ("dajat", {"eps_warmup": 1.0}),
     "l2": ("at", {}),
     "norms": ("at", {}),
+    "synced": ("at", {"sync_batch_norm": True}),
+    "synced awp": ("trades-awp", {"sync_batch_norm": True, "ema": 0.9, "batch_size": 20}),
+    "synced free": ("free-at", {"sync_batch_norm": True}),
+    "synced parts": ("dajat", {"sync_batch_norm": True, "accumulate": 3, "swa": 0.5}),
+    "synced tiny": ("at", {"sync_batch_norm": True, "batch_size": 3, "epochs": 1, "lr": 0.01}),
 }
 
 
@@ -56,7 +61,7 @@ def start(
     ]
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], within_s: float = 100.0) -> list[tuple[int, str, str]]:
+def finish(processes: Sequence[subprocess.Popen[str]], within_s: float = 300.0) -> list[tuple[int, str, str]]:
     """Exit codes and what they printed."""
     try:
         told = [process.communicate(timeout=within_s) for process in processes]
@@ -97,7 +102,7 @@ def bright() -> Dataset:
 def trained(name: str) -> dict[str, Any]:
     """The weights and the history of a defence or variant, and the sizes of its reductions."""
     defense, options = VARIANTS.get(name, (name, {}))
-    network, sizes, reduce = plain_net(norms=name == "norms"), list[int](), dist.all_reduce
+    network, sizes, reduce = plain_net(norms=name.startswith(("norms", "synced"))), list[int](), dist.all_reduce
 
     def counting(flat: torch.Tensor) -> None:
         sizes.append(flat.numel())

@@ -1,6 +1,7 @@
 """Training on several processes, which must be training on one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from robustmaps import defenses
-from tests.helpers.ranks import VARIANTS, finish, start, trained
+from robustmaps.engine.errors import InputError
+from robustmaps.training import fit
+from tests.helpers.ranks import OPTIONS, VARIANTS, bright, finish, made, plain_net, start, trained
 
 NORMS = "norms"  # whose statistics are a rank's own
 EVERY = tuple(name for name in (*defenses.listed(), *VARIANTS) if name != NORMS)
-NAMES = ("at", "at-awp", "free-at", "fat", "dajat", "liet", "parts", "mixed", "tiny")
+NAMES = ("at", "at-awp", "free-at", "fat", "dajat", "liet", "parts", "mixed", "tiny", "synced", "synced tiny")
 PARAMETERS = 4 * 9 + 4 + 64 * 2 + 2
 FIGURES_AND_VOTES = 6
 
@@ -61,9 +64,29 @@ def test_a_step_makes_one_reduction_however_many_attack_steps(
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_every_defence_trains_alike_on_several_processes(size: int, tmp_path: Path) -> None:
-    names = [name for name in EVERY if name != "tiny" or size < 4]  # batches of three images
+    names = [name for name in EVERY if "tiny" not in name or size < 4]  # batches of three images
     for name, results in shared(tmp_path, size, *names).items():
         check_same(trained(name), results[0])
+
+
+def test_synchronised_batch_norms_see_the_whole_batch(two: dict[str, list[dict[str, Any]]]) -> None:
+    """Which their own statistics do not, by far more than rounding."""
+    one = trained("synced")["weights"]
+    apart = {
+        name: max(float((r["weights"][key] - one[key]).abs().max()) for key in one)
+        for name, (r, _) in two.items()
+        if name in ("norms", "synced")
+    }
+    assert apart["norms"] > 100 * apart["synced"]
+
+
+def test_synchronising_needs_batch_norms_and_plain_passes() -> None:
+    with pytest.raises(InputError, match="sync_batch_norm: the network has no batch-norm"):
+        fit(plain_net(), bright(), made("at", "linf"), replace(OPTIONS, sync_batch_norm=True))
+    with pytest.raises(InputError, match="sync_batch_norm with compile"):
+        replace(OPTIONS, sync_batch_norm=True, compile=True)
+    with pytest.raises(InputError, match="sync_batch_norm with checkpoint_stages=on"):
+        replace(OPTIONS, sync_batch_norm=True, checkpoint_stages="on")
 
 
 def test_batch_norms_end_with_the_statistics_of_rank_0(two: dict[str, list[dict[str, Any]]]) -> None:

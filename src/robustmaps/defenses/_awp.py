@@ -14,7 +14,7 @@ from robustmaps.defenses._schedule import at
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import statistics_kept
 from robustmaps.engine.numbers import check_at_least
-from robustmaps.engine.ranks.sharing import averaged
+from robustmaps.engine.ranks.sharing import Share, add_up, weight_of
 from robustmaps.engine.view import AttackView
 
 _TINY = 1e-20
@@ -94,12 +94,17 @@ class AWP:
             )
         with statistics_kept(model):
             first = self.defense.climbed(model, x, examples, y, targets)
-        # Ranks move their weights alike, by the gradient of the whole batch.
-        uphill = averaged(torch.autograd.grad(first, weights, allow_unused=True), generator)
+        # Ranks move their weights alike, by the gradient of the whole batch. Losses are weighted before they are
+        # differentiated, since batch-norms may pass gradients from rank to rank.
+        share = weight_of(generator)
+        uphill = torch.autograd.grad(first * share, weights, allow_unused=True)
+        if isinstance(generator, Share):
+            add_up(g for g in uphill if g is not None)
         moves = _moves(weights, uphill, self.gamma)
         with _moved(weights, moves):
             second = self.defense.outer(model, x, examples, y, targets)
-            gradients = torch.autograd.grad(second.value, parameters, allow_unused=True)
+            found = torch.autograd.grad(second.value * share, parameters, allow_unused=True)
+        gradients = tuple(g if g is None or share in (0, 1) else g / share for g in found)
         value: Tensor = _HandOver.apply(second.value.detach(), gradients, *parameters)  # type: ignore[no-untyped-call]
         return replace(second, value=value)
 

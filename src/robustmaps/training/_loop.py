@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
@@ -87,7 +88,8 @@ class Loop:
         usual = data.train.subset(torch.arange(min(own, len(data.train)))).tensors()[0].to(self.device)
         self.validation_attack = _stopping_early(validation_attack)
         self.forms = forms or choose_forms(model, data, defense, options, self.validation_attack, usual)
-        stages = choose_stages(model, options, usual, own)
+        shared = _shares_statistics(model, options)
+        stages = () if shared else choose_stages(model, options, usual, own)
         form = self.forms.attack.form
         how = ViewOptions(precision=form.precision, compile=form.compile and not stages, stages=bool(stages))
         self.engine = AttackEngine(model, how)
@@ -98,8 +100,10 @@ class Loop:
                 to_channels_last(self.average.model)
         self.model = model
         form = self.forms.training.form
-        compiled = form.compile and not stages
-        self.trainee = Trainee(model, form.precision, compiled, own, channels_last=channels_last, stages=stages)
+        compiled = form.compile and not stages and not shared
+        self.trainee = Trainee(
+            model, form.precision, compiled, own, channels_last=channels_last, stages=stages, shared=shared
+        )
         self.data, self.defense, self.options = data, defense, options
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train
@@ -429,6 +433,13 @@ class Loop:
         folder.write_history(self.state.history)
         if self.state.best_epoch:
             self.save_best()
+
+
+def _shares_statistics(model: nn.Module, options: TrainOptions) -> bool:
+    """Whether batch-norms take their statistics from all ranks."""
+    if options.sync_batch_norm and not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise InputError("sync_batch_norm: the network has no batch-norm; leave it out")
+    return options.sync_batch_norm and ranks.size() > 1
 
 
 def _stopping_early(attack: Attack | None) -> Attack | None:

@@ -36,6 +36,7 @@ class TrainOptions:
             batch-norms and weight perturbations then see a part at a time
         checkpoint_stages: let the network's stages run again in backward passes, which takes less memory and longer:
             on, off, or auto, where a step would need more than half of the free memory
+        sync_batch_norm: under torchrun, let batch-norms normalise by the images of all processes, as one process would
         seed: seed of all random draws
         device: device to compute on: auto, cpu, cuda, cuda:1 or mps
         precision: precision: auto (fp32 or bf16, whichever a timed pass of this network shows to be faster, compiled if
@@ -67,6 +68,7 @@ class TrainOptions:
     clip_grad: float = 0.0
     accumulate: int = 1
     checkpoint_stages: Literal["auto", "on", "off"] = "auto"
+    sync_batch_norm: bool = False
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
@@ -99,6 +101,11 @@ class TrainOptions:
             raise unknown("checkpoint_stages", self.checkpoint_stages, ["auto", "on", "off"])
         if self.checkpoint_stages == "on" and self.compile:
             raise InputError("checkpoint_stages=on with compile: compiled passes decide what they keep; leave one out")
+        if self.sync_batch_norm and (self.compile or self.checkpoint_stages == "on"):
+            other = "compile" if self.compile else "checkpoint_stages=on"
+            raise InputError(
+                f"sync_batch_norm with {other}: passes that exchange statistics run as they are; leave one out"
+            )
         if not 0 <= self.ema < 1:
             raise InputError(f"ema={self.ema!r}: expected a decay in [0, 1), such as 0.999; 0 for none")
         if not 0 <= self.swa < 1:

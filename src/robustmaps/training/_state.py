@@ -131,12 +131,17 @@ def _text(value: object) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
+# What checkpoints of before a setting was there mean.
+_SINCE = {"sync_batch_norm": "False"}
+
+
 def check_settings(where: object, before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Refuse to resume a run with other settings.
 
     Raises:
         InputError: a setting differs; the message lists each with both values.
     """
-    changes = [f"{name}: {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
+    known = {**_SINCE, **before}
+    changes = [f"{name}: {known.get(name)} then, {now.get(name)} now" for name in now if known.get(name) != now[name]]
     if changes:
         raise InputError(f"{where} was started with other settings ({'; '.join(changes)}); use another folder")

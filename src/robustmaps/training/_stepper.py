@@ -71,6 +71,7 @@ class BatchTrainer:
         with self.engine.view(usual) if defense.attack is not None else nullcontext() as view:
             for part in self.parts(x):
                 own, images = _own(len(part), generator)
+                self.trainee.counted = images > 0
                 rows = part[own]
                 some = None if targets is None else targets[rows]
                 loss = defense.loss(self.trainee, x[rows], y[rows], targets=some, view=view, generator=generator)
@@ -78,10 +79,10 @@ class BatchTrainer:
                 self._add(sums, images, loss)
         self._descend(sums, len(x))
 
-    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The rows of each part of a batch."""
+    def parts(self, x: Tensor, least: int | None = None) -> tuple[Tensor, ...]:
+        """The rows of each part of a batch, or of a rank's share of it, of which the smallest has ``least``."""
         # A single image has no batch statistics if the map is a single pixel.
-        parts = min(self.options.accumulate, max(len(x) // 2, 1))
+        parts = min(self.options.accumulate, max((len(x) if least is None else least) // 2, 1))
         return torch.arange(len(x), device=x.device).tensor_split(parts)
 
     def defense_at(self, done: float, steps: int) -> Defense:
@@ -112,14 +113,15 @@ class BatchTrainer:
         replays_left, total = defense.replays, len(x)
         share = Share.of(torch.Generator(x.device)) if ranks.size() > 1 else None
         own, images = _own(total, share)
-        weight = images / len(x[own])
+        weight, least = images / len(x[own]), None if share is None else share.least
+        self.trainee.counted = images > 0
         x, y, targets = x[own], y[own], None if targets is None else targets[own]
 
         def step(x_adv: Tensor) -> None:
             nonlocal replays_left
             replays_left -= 1
             self.optimizer.zero_grad(set_to_none=True)
-            for rows in self.parts(x):
+            for rows in self.parts(x, least):
                 some = None if targets is None else targets[rows]
                 loss = defense.outer(self.trainee, x[rows], x_adv[rows], y[rows], some)
                 (loss.value * (weight * len(rows) / total)).backward()  # type: ignore[no-untyped-call]

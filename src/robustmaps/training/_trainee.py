@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.calling import Caller, at_least_float32, logits_of, own_copy, parameter_dtype
 from robustmaps.engine.device import Precision
+from robustmaps.engine.ranks.batch_norm import SharedStatistics
 from robustmaps.engine.view import require_compiler
 from robustmaps.engine.views.stages import Stage, checkpointed
 
@@ -22,7 +23,13 @@ class Trainee(Caller):
         batch_size: the usual batch size.
         channels_last: whether images are in channels-last order.
         stages: those that run again in backward passes.
+        shared: whether batch-norms in training mode take their statistics from the images of all ranks.
+
+    Attributes:
+        counted: whether this rank's images count there.
     """
+
+    counted = True
 
     def __init__(
         self,
@@ -33,11 +40,12 @@ class Trainee(Caller):
         *,
         channels_last: bool = True,
         stages: Sequence[Stage] = (),
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self._channels_last = channels_last
-        self._stages = stages
+        self._stages, self._shared = stages, shared
         self._bf16 = precision == "bf16"
         self._batch_size = batch_size
         self._full = network
@@ -50,6 +58,7 @@ class Trainee(Caller):
         own = own_copy(x, parameter_dtype(self.network), channels_last=self._channels_last)
         network = self._full if len(x) == self._batch_size else self.network
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self._bf16 else nullcontext()
-        with autocast, checkpointed(self.network, self._stages):
+        statistics = SharedStatistics(counted=self.counted) if self._shared else nullcontext()
+        with autocast, checkpointed(self.network, self._stages), statistics:
             result = network(own)
         return at_least_float32(logits_of(result, len(x)))

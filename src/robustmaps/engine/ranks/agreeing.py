@@ -23,7 +23,7 @@ def gather(value: T) -> list[T]:
     import torch.distributed as dist
 
     values: list[T | None] = [None] * size()
-    with _named():
+    with named():
         dist.all_gather_object(values, value)
     return cast(list[T], values)
 
@@ -40,7 +40,7 @@ def from_main(make: Callable[[], T]) -> T:
             sent = [(make(), None)]
         except Exception as error:  # noqa: BLE001 - raised again, on every rank
             sent = [(None, error)]
-    with _named():
+    with named():
         dist.broadcast_object_list(sent, src=0)
     value, raised = sent[0]
     if raised is not None:
@@ -80,7 +80,7 @@ def compare(what: str, values: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def named() -> Iterator[None]:
     """Errors of a collective say which rank has lost the others."""
     try:
         yield

@@ -1,11 +1,11 @@
 """A rank's share of a batch: its rows, its random draws, and what is added up over all shares."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.ranks.agreeing import _named
+from robustmaps.engine.ranks.agreeing import named
 from robustmaps.engine.ranks.present import rank, size
 
 
@@ -16,9 +16,10 @@ class Share(torch.Generator):
         total: images of the batch.
         rows: the slice of this rank.
         images: their number; 0 for a rank too many, which works on the rows of rank 0, for company and without weight.
+        least: images of the rank that has the fewest.
     """
 
-    total = images = 0
+    total = images = least = 0
     rows = slice(0)
 
     @staticmethod
@@ -39,6 +40,7 @@ class Share(torch.Generator):
         mine = 0 if idle else rank()
         begin = mine * each + min(mine, more)
         self.total, self.rows = total, slice(begin, begin + each + (mine < more))
+        self.least = each
         self.images = 0 if idle else self.rows.stop - begin
 
 
@@ -60,14 +62,9 @@ def by_image(like: Tensor, draw: Callable[[Tensor], Tensor], generator: torch.Ge
     return draw(whole)[generator.rows]
 
 
-def averaged(gradients: Sequence[Tensor | None], generator: torch.Generator | None) -> list[Tensor | None]:
-    """Gradients of the mean loss of a `Share` as those of the whole batch's; others as they are."""
-    if not isinstance(generator, Share):
-        return list(gradients)
-    present = [g * (generator.images / generator.total) for g in gradients if g is not None]
-    add_up(present)
-    summed = iter(present)
-    return [None if g is None else next(summed) for g in gradients]
+def weight_of(generator: torch.Generator | None) -> float:
+    """The weight of a `Share`'s mean loss in that of the whole batch; 1 for any other generator."""
+    return generator.images / generator.total if isinstance(generator, Share) else 1.0
 
 
 @torch.no_grad()
@@ -79,7 +76,7 @@ def add_up(tensors: Iterable[Tensor]) -> None:
     import torch.distributed as dist
 
     flat = torch.cat([part.reshape(-1).to(parts[0].dtype) for part in parts])
-    with _named():
+    with named():
         dist.all_reduce(flat)
     for part, summed in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
         part.copy_(summed.view(part.shape))
