@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import sync_playwright
 
 from robustmaps.config import DefenseConfig, ModelConfig, RunConfig
 from robustmaps.config._run import write_config
@@ -114,6 +113,8 @@ def main() -> None:
 
 
 def _open(page: Path, browser: str) -> tuple[float, float, float]:
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=browser, args=FLAGS)
         tab = started.new_page(viewport={"width": 1366, "height": 800})

@@ -41,6 +41,10 @@ def test_columns_and_classes_come_from_the_features(parquet: Path) -> None:
     assert torch.equal(data.train.images[0], torch.from_numpy(expected.transpose(2, 0, 1).copy()))
 
 
+def test_a_folder_of_parquet_files_needs_no_prefix(parquet: Path) -> None:
+    assert load(parquet).fingerprint == load(f"hf:{parquet}").fingerprint
+
+
 def test_a_set_with_train_only_gets_a_test_split(parquet: Path) -> None:
     (parquet / "data/test-00000-of-00001.parquet").unlink()
     data = load(f"hf:{parquet}", validation=0)

@@ -51,12 +51,14 @@ class Contents:
         blocks: read once, block by block, so that a source need not fit in memory.
         classes: the class names in the order of the labels; None for the names found, sorted.
         tally: counts what was left out or changed; complete when all blocks have been read.
+        numbered: without ``classes``, names that are all numbers are the labels, so that classes are 0 to the largest.
     """
 
     where: str
     blocks: Iterator[Block]
     classes: tuple[str, ...] | None = None
     tally: Tally = field(default_factory=Tally)
+    numbered: bool = False
 
 
 class Source(Protocol):

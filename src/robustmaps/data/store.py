@@ -5,6 +5,7 @@ import json
 import mmap
 import zlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +73,7 @@ def write(contents: Contents, folder: Path) -> None:
     where = contents.where
     names = _write_images(contents, folder)
     _require_splits(where, set(names))
-    classes = contents.classes or tuple(sorted({name for labels in names.values() for name in labels}))
+    classes = contents.classes or _found_classes(contents, names)
     if len(classes) < 2:
         raise InputError(
             f"{where}: found {len(classes)} class {', '.join(classes)!r}, but a classifier needs at least two"
@@ -210,6 +211,17 @@ def _write_images(contents: Contents, folder: Path) -> dict[str, list[str]]:
     if channels == 1 or REPEATED in contents.tally.notes():
         contents.tally.forget(GREY)
     return names
+
+
+def _found_classes(contents: Contents, names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The classes of a source that does not name them."""
+    found = {name for labels in names.values() for name in labels}
+    if not contents.numbered or not all(name.isdecimal() for name in found):
+        return tuple(sorted(found))
+    largest = max(map(int, found), default=0)
+    if largest >= sum(map(len, names.values())):
+        raise InputError(f"{contents.where}: label {largest}: expected labels from 0 on, each with an image")
+    return tuple(map(str, range(largest + 1)))
 
 
 def _order_notes(contents: Contents, classes: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from robustmaps.data.decode import DECODING, Encoded, decode_blocks
 from robustmaps.data.source import Contents, Progress
 from robustmaps.data.sources.content import HEAD_BYTES
-from robustmaps.data.sources.members import MOST_BYTES, Member
+from robustmaps.data.sources.members import MOST_BYTES, Member, safe_parts
 from robustmaps.data.sources.registry import SourceRow
 from robustmaps.data.sources.tar_members import tar_members
 from robustmaps.data.sources.tree import Tree, is_hidden, leave_out
@@ -63,7 +63,7 @@ class Archive:
         tree.finish()
 
     def _image(self, member: Member, tree: Tree, tally: Tally) -> Encoded | None:
-        parts = self._safe_parts(member)
+        parts = safe_parts(str(self.path), member)
         if any(map(is_hidden, parts[:-1])):
             return None
         if member.read is None:
@@ -81,18 +81,6 @@ class Archive:
             )
         split, label = tree.place("/".join(parts[:-1]))
         return Encoded(f"{self.path}: {member.name}", head + member.read(MOST_BYTES), split, label)
-
-    def _safe_parts(self, member: Member) -> list[str]:
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        windows = "\\" in member.name or member.name[1:2] == ":"
-        if member.name.startswith("/") or ".." in parts or windows or (member.read is not None and not parts):
-            raise InputError(f"{self.path}: unsafe member {member.name!r} points outside the archive; pack it anew")
-        if member.special:
-            raise InputError(
-                f"{self.path}: unsafe member {member.name!r} is a link or a device; "
-                "pack plain files (tar --dereference --hard-dereference, or zip without --symlinks)"
-            )
-        return parts
 
 
 def suffix_of(path: Path) -> str | None:

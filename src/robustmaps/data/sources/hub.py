@@ -184,9 +184,18 @@ def _named(spec: str) -> Hub | None:
     return Hub(repository.split("/")[1], HubId(repository, config, label, revision or None, splits=splits))
 
 
+def _at(path: Path) -> Hub | None:
+    """A folder with Parquet files, at its top or in the usual folders."""
+    usual = (path, path / "data", *(path / name for name in SPLIT_NAMES))
+    found = path.is_dir() and any(file.is_file() for folder in usual for file in folder.glob("*.parquet"))
+    return Hub(path.name, HubId(str(path))) if found else None
+
+
 ROW = SourceRow(
     name="hub",
     form="hf:OWNER/NAME",
-    summary="any image classification set of the Hugging Face hub",
+    summary="any image classification set of the Hugging Face hub, or a folder of Parquet files",
     named=_named,
+    at=_at,
+    order=4,
 )
