@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from robustmaps.data import Dataset
 from robustmaps.engine.files import atomic
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, norm_text
 from robustmaps.engine.text import visible
 from robustmaps.engine.writing.outputs import SOFTWARE, claim, is_picture
 
@@ -88,8 +88,7 @@ def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], n
         axes.fill_between(radii, low, high, color=_COLOURS[0], alpha=0.15, linewidth=0, label="95 % interval")
         axes.plot(radii, rates, "o-", color=_COLOURS[0], label="accuracy under attack")
         axes.set_xticks(radii, [as_fraction(eps) for eps in radii])
-        name = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}[norm]
-        axes.set(xlabel=f"eps ({name}, images in [0, 1])", ylabel="accuracy (%)", title=title, ylim=(0, 100))
+        axes.set(xlabel=f"eps ({norm_text(norm)}, images in [0, 1])", ylabel="accuracy (%)", title=title, ylim=(0, 100))
         axes.legend(loc="upper right")
         _save(figure, path)
 

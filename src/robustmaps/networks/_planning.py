@@ -10,12 +10,13 @@ from torch import nn
 
 from robustmaps.analysis import feature_gain, margin_gain
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import budget_text
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
 from robustmaps.models import Measure, Pool, Smooth
+from robustmaps.networks._names import name_given
 from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
@@ -142,12 +143,12 @@ def plan_network(
     files: tuple[Path, ...] = ()
     about = _NAMES[gain]
     if gain != "none":
-        about += f", {subject.norm}, eps {as_fraction(subject.eps)}, {len(subject.x)} images"
+        about += f", {budget_text(subject.norm, subject.eps)}, {len(subject.x)} images"
     if without:
         about += "; none where most of these are classified wrong"
     if out is not None:
         files = (Path(out),)
-        plot_plan(files[0], found, f"{Path(model).name}: enlargements within {budget:g}x {measure}", _NAMES[gain])
+        plot_plan(files[0], found, f"{name_given(model)}: enlargements within {budget:g}x {measure}", _NAMES[gain])
     return PlannedNetwork(found, about, files)
 
 

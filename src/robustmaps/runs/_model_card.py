@@ -10,12 +10,13 @@ import yaml
 from robustmaps._version import __version__
 from robustmaps.config import in_effect
 from robustmaps.data import Dataset
+from robustmaps.defenses import title_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.numbers import as_fraction, budget_text, human, norm_text
 from robustmaps.engine.tables import in_markdown, table
 from robustmaps.evaluation import Evaluation
 from robustmaps.models import SMOOTHED, Cost
-from robustmaps.networks import Checkpoint
+from robustmaps.networks import Checkpoint, name_network
 from robustmaps.runs._record import RunRecord, evaluations_of, read_run
 from robustmaps.runs._yardstick import Yardstick
 from robustmaps.training import is_chosen
@@ -75,7 +76,7 @@ def model_card(
     return "\n".join(
         [
             f"---\n{front}---\n",
-            f"# {in_markdown(checkpoint.name)}\n",
+            f"# {in_markdown(_title(record, checkpoint))}\n",
             f"{_network(about)} for {data.num_classes} classes of {in_markdown(data.name)},",
             f"{_trained(record, checkpoint)}. It takes images (N, {shape}) in [0, 1] and returns logits",
             f"(N, {data.num_classes}); upsampling and normalisation are included.\n",
@@ -94,6 +95,13 @@ def model_card(
             "",
         ]
     )
+
+
+def _title(record: RunRecord | None, checkpoint: Checkpoint) -> str:
+    """The network of a run with its defence; the name of any other."""
+    if record is None:
+        return checkpoint.name
+    return f"{name_network(record.config.model)} · {title_of(record.config.defense.defense)}"
 
 
 def _record(checkpoint: Checkpoint) -> RunRecord | None:
@@ -165,7 +173,7 @@ def _network(about: Mapping[str, Any]) -> str:
 
 
 def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
-    budget = f"{checkpoint.norm}, eps {as_fraction(checkpoint.eps)}"
+    budget = f"{budget_text(checkpoint.norm, checkpoint.eps)}"
     if record is None:  # the weights alone don't record the defence
         return f"intended for {budget}"
     if record.config.defense.defense == "standard":
@@ -180,8 +188,8 @@ def _figures(measured: Sequence[Evaluation]) -> str:
     warnings: dict[str, None] = {}
     for evaluation in measured:
         stick = Yardstick.of(evaluation)
-        rates = (evaluation.clean_accuracy, evaluation.robust_accuracy)
-        rows.append((stick.heading, stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates))
+        about = (stick.heading, norm_text(stick.norm), as_fraction(stick.eps), f"{stick.count:,} {stick.kind}")
+        rows.append((*about, evaluation.clean_accuracy, evaluation.robust_accuracy))
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
     notes = "".join(f"\n- Caution: {in_markdown(warning)}" for warning in warnings)
@@ -196,8 +204,8 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     defense = config.defense
     if defense.defense != "standard":
         steps = [f"{defense.steps} steps"] if "steps" in in_effect(config) else []
-        attack = ", ".join([defense.norm, f"eps {as_fraction(defense.eps)}", *steps])
-        lines.append(f"- defence: {in_markdown(defense.defense)} ({attack})")
+        attack = ", ".join([norm_text(defense.norm), f"eps {as_fraction(defense.eps)}", *steps])
+        lines.append(f"- defence: {in_markdown(title_of(defense.defense))} ({attack})")
     epochs = len(record.history)
     chosen = is_chosen(record.history)
     kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"

@@ -14,7 +14,7 @@ from robustmaps.data import Dataset, load
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.files import remove, write_json, write_text
 from robustmaps.engine.finite import predictions
-from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.numbers import budget_text, human
 from robustmaps.engine.random import stream
 from robustmaps.engine.tables import Table, percent_cell, table
 from robustmaps.evaluation import Comparison, compare_all
@@ -29,8 +29,6 @@ from robustmaps.studies._sweep import RunsFailed, claim_study, sweep
 EPS = 0.15
 SEEDS = 3
 _UPSAMPLES = (1, 2)
-_NAMES = ("122", "122, inputs x2")
-_TITLES = ("ResNet-8", "ResNet-8 with inputs upsampled by 2")
 _SHOWN = 8
 _FILES = ("curves.png", "attacked.png", "summary.json", "summary.md")
 
@@ -56,14 +54,14 @@ class DemoResult:
             "folder": str(self.folder),
             "variants": [
                 {
-                    "name": name,
+                    "name": v.name,
                     "clean_accuracy": {"value": v.clean.value, "interval": v.clean.interval},
                     "robust_accuracy": {"value": v.robust.value, "interval": v.robust.interval},
                     "cost": None if v.cost is None else v.cost.to_dict(),
                     "train_s": _train_s(v),
                     "evaluate_s": _evaluate_s(v),
                 }
-                for name, v in zip(_NAMES, self.variants, strict=True)
+                for v in self.variants
             ],
             "clean_gain": self.clean_gain.to_dict(),
             "robust_gain": self.robust_gain.to_dict(),
@@ -87,7 +85,7 @@ class DemoResult:
             ("training, per run", *(f"{_train_s(v):.0f} s" for v in self.variants), ""),
             ("attack, per run", *(f"{_evaluate_s(v):.0f} s" for v in self.variants), ""),
         ]
-        return table(("ResNet-8", *_NAMES, "difference"), rows)
+        return table(("figure", *(v.name for v in self.variants), "difference"), rows)
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
@@ -153,8 +151,8 @@ def _result(plan: SweepPlan) -> DemoResult:
     clean, robust = (
         compare_all(
             {
-                title: {seed: getattr(evaluation, which) for seed, evaluation in variant.evaluated.items()}
-                for title, variant in zip(_TITLES, variants, strict=True)
+                variant.name: {seed: getattr(evaluation, which) for seed, evaluation in variant.evaluated.items()}
+                for variant in variants
             }
         )[0]
         for which in ("clean_correct", "robust_correct")
@@ -174,8 +172,8 @@ def _write(result: DemoResult, plan: SweepPlan) -> None:
     curves, attacked, record, summary = files = [result.folder / name for name in _FILES]
     for path in files:  # of earlier versions too, whose pictures are not marked
         remove(path)
-    named = dict(zip(_NAMES, result.variants, strict=True))
-    budget = f"l_inf, eps {as_fraction(EPS)}"
+    named = {variant.name: variant for variant in result.variants}
+    budget = budget_text("linf", EPS)
     plot_curves(
         curves,
         {name: [run.history for run in variant.runs] for name, variant in named.items()},
@@ -217,8 +215,7 @@ def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[Attacke
 def _markdown(result: DemoResult) -> str:
     environment = result.variants[0].runs[0].environment
     listed = "\n".join(
-        f"- {name}: {', '.join(f'`{run.name}`' for run in variant.runs)}"
-        for name, variant in zip(_NAMES, result.variants, strict=True)
+        f"- {variant.name}: {', '.join(f'`{run.name}`' for run in variant.runs)}" for variant in result.variants
     )
     return f"""# The gain from larger feature maps: ResNet-8 on digits
 
@@ -227,7 +224,7 @@ def _markdown(result: DemoResult) -> str:
 {result.table().to_markdown()}
 Accuracies are means over {result.robust_gain.seeds} seeds on {result.robust_gain.images} test images that neither \
 training nor the choice of the best epoch has seen, with 95 % intervals over seeds and images; \
-differences are paired by seed and image. Robust accuracy: l_inf, eps {as_fraction(EPS)}, PGD-20 with 5 restarts; \
+differences are paired by seed and image. Robust accuracy: {budget_text("linf", EPS)}, PGD-20 with 5 restarts; \
 training used PGD-5. Costs are for a forward pass of one image. Times are means per run, on one core each.
 
 ![validation accuracy over epochs](curves.png)

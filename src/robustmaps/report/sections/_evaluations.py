@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, norm_text
 from robustmaps.engine.tables import NONE, Cell, Table, percent_cell, table
 from robustmaps.engine.views.passes import Passes
 from robustmaps.evaluation import Evaluation, over_seeds
@@ -13,7 +13,7 @@ from robustmaps.report.sections._registry import SectionRow
 from robustmaps.runs import Yardstick
 from robustmaps.studies import Statistics, bounded, by_yardstick
 
-_NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
+_NORMS = ("linf", "l2", "l1")
 Found = dict[Yardstick, list[Evaluation]]
 
 
@@ -45,7 +45,7 @@ def _columns(study: Statistics) -> Table | None:
         clean = percent_cell(bounded(mine[0], "clean_correct")) if mine else NONE
         rates = (percent_cell(each[variant.name]) if variant.name in each else NONE for each in study.columns.values())
         rows.append((variant.name, clean, *rates))
-    budget = f"{_NORMS[of.norm]} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
+    budget = f"{norm_text(of.norm)} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
     labels = (stick.title for stick in study.columns)
     return table(("configuration", "clean", *labels), rows, f"Accuracy under each attack, {budget}")
 
@@ -61,7 +61,7 @@ def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
                 (
                     name,
                     labels[stick],
-                    _NORMS.get(stick.norm, stick.norm),
+                    norm_text(stick.norm),
                     Cell(as_fraction(stick.eps), stick.eps),
                     f"{stick.count:,} {stick.kind}",
                     percent_cell(bounded(of, "clean_correct")),
@@ -71,7 +71,7 @@ def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
                     *_cost(of),
                 )
             )
-    means = (f"mean {norm}" for norm in _NORMS.values())
+    means = (f"mean {norm_text(norm)}" for norm in _NORMS)
     more = ["consistent"] if consistent else []
     columns = ("configuration", "attack", "norm", "eps", "images", "clean", "robust", *more, *means)
     columns += ("passes", "time (s)")
