@@ -10,6 +10,7 @@ from torch import nn
 
 from robustmaps.analysis import feature_gain, margin_gain
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import budget_text
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
@@ -24,6 +25,11 @@ _NAMES = {
     "features": "gain of the pooled features / their spread",
     "margin": "median gain of the margin / margin",
     "none": "not measured",
+}
+_MEANING = {
+    "features": "how far the perturbation moves the pooled features to first order, in units of their spread",
+    "margin": "how far the perturbation moves an image's margin to first order, divided by that margin (median over "
+    "images; it suffices from 1 on)",
 }
 
 
@@ -138,12 +144,15 @@ def plan_network(
     )
     # JSON knows no infinity; it stands for a network that gets most images wrong.
     without = any(o.gain is not None and math.isinf(o.gain) for o in found.options)
-    options = (replace(o, gain=None) if o.gain is not None and math.isinf(o.gain) else o for o in found.options)
+    options = (
+        replace(o, gain=None, interval=None) if o.gain is not None and math.isinf(o.gain) else o for o in found.options
+    )
     found = replace(found, options=tuple(options))
     files: tuple[Path, ...] = ()
     about = _NAMES[gain]
     if gain != "none":
-        about += f", {budget_text(subject.norm, subject.eps)}, {len(subject.x)} images"
+        about = f"{_MEANING[gain]}; smaller is better; brackets: 95 % intervals over images"
+        about += f"; {budget_text(subject.norm, subject.eps)}, {len(subject.x)} images"
     if without:
         about += "; none where most of these are classified wrong"
     if out is not None:
@@ -152,12 +161,12 @@ def plan_network(
     return PlannedNetwork(found, about, files)
 
 
-def _measured(subject: Subject, kind: GainKind, seed: int, watcher: Watcher) -> Callable[[nn.Module], float] | None:
+def _measured(subject: Subject, kind: GainKind, seed: int, watcher: Watcher) -> Callable[[nn.Module], Measured] | None:
     if kind == "none":
         return None
     done = 0
 
-    def gain(network: nn.Module) -> float:
+    def gain(network: nn.Module) -> Measured:
         nonlocal done
         done += 1
         if kind == "margin":

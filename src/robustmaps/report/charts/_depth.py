@@ -41,7 +41,7 @@ class LearningCurve:
     runs: tuple[tuple[float, ...], ...]
 
 
-_FEW_EPOCHS = 30
+_FEW_EPOCHS = 15
 _FEW_NAMES = 3
 _DASHES: dict[str, Dash] = {"validation, robust": "solid", "training, robust": "dash", "validation, clean": "dot"}
 

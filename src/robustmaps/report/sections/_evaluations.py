@@ -51,6 +51,7 @@ def _columns(study: Statistics) -> Table | None:
 
 
 def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
+    norms = [n for n in _NORMS if any(_distance(of, n) != NONE for each in found.values() for of in each.values())]
     consistent = any(e.misclassified is not None for each in found.values() for of in each.values() for e in of)
     rows = []
     for name, each in found.items():
@@ -67,11 +68,11 @@ def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
                     percent_cell(bounded(of, "clean_correct")),
                     percent_cell(bounded(of, "robust_correct")),
                     *kept,
-                    *(_distance(of, norm) for norm in _NORMS),
+                    *(_distance(of, norm) for norm in norms),
                     *_cost(of),
                 )
             )
-    means = (f"mean {norm_text(norm)}" for norm in _NORMS)
+    means = (f"mean {norm_text(norm)}" for norm in norms)
     more = ["consistent"] if consistent else []
     columns = ("configuration", "attack", "norm", "eps", "images", "clean", "robust", *more, *means)
     columns += ("passes", "time (s)")
