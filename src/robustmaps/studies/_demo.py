@@ -19,7 +19,7 @@ from robustmaps.engine.random import stream
 from robustmaps.engine.tables import Table, percent_cell, table
 from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.figures import AttackedImage, plot_attacked, plot_curves
-from robustmaps.networks import open_checkpoint
+from robustmaps.networks import choose_images, open_checkpoint
 from robustmaps.runs import Yardstick, create_attacks, read_run
 from robustmaps.studies._configurations import Variant, group
 from robustmaps.studies._plan import SweepPlan, evaluation_names, plan_sweep
@@ -179,23 +179,43 @@ def _write(result: DemoResult, plan: SweepPlan) -> None:
         {name: [run.history for run in variant.runs] for name, variant in named.items()},
         f"Adversarial training of ResNet-8 on digits ({budget}, PGD-5), {result.robust_gain.seeds} seeds",
     )
-    data = load("digits")
-    attack = plan.study.evaluations[0].attack
-    plot_attacked(
-        attacked,
-        {name: _attacked(variant.runs[0].folder, attack, data) for name, variant in named.items()},
-        EPS,
-        f"The same test images attacked on both networks ({budget}, PGD-20, 5 restarts)",
-    )
+    runs = [variant.runs[0] for variant in result.variants]
+    found, about = _different(result, load("digits"), plan.study.evaluations[0].attack)
+    plot_attacked(attacked, found, EPS, f"{about}\n{budget}, PGD-20, 5 restarts; seed {runs[0].config.training.seed}")
     write_json(record, result.to_dict())
     write_text(summary, _markdown(result))
 
 
-def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[AttackedImage]:
-    """The first test image of the first classes, before and after the attack."""
-    images = data.test
-    rows = torch.stack([(images.labels == label).nonzero()[0, 0] for label in range(_SHOWN)])
-    x, y = images.subset(rows).tensors()
+def _different(result: DemoResult, data: Dataset, settings: AttackConfig) -> tuple[dict[str, list[AttackedImage]], str]:
+    """Test images that one network alone withstands, attacked on both, and how many there are of each kind.
+
+    Of either kind the first ones, as many as is their share of all. Without any, the first images.
+    """
+    names = [variant.name for variant in result.variants]
+    evaluations = [next(iter(variant.evaluated.values())) for variant in result.variants]
+    x, y = choose_images(data, "test", len(evaluations[0].verdicts))
+    plain, larger = (evaluation.robust_correct for evaluation in evaluations)
+    clean = evaluations[0].clean_correct & evaluations[1].clean_correct
+    kinds = [np.flatnonzero(clean & won & ~lost) for won, lost in ((larger, plain), (plain, larger))]
+    counts = [len(rows) for rows in kinds]
+    first = round(_SHOWN * counts[0] / sum(counts)) if sum(counts) else 0
+    # Another random start may end otherwise; those are left out.
+    rows = np.concatenate([kinds[0][: 2 * _SHOWN], kinds[1][: 2 * _SHOWN]]) if sum(counts) else np.arange(_SHOWN)
+    attacked = {
+        name: _attacked(variant.runs[0].folder, settings, data, x[rows], y[rows])
+        for name, variant in zip(names, result.variants, strict=True)
+    }
+    if not sum(counts):
+        return attacked, "The first test images: both networks withstand or lose the same ones"
+    right = np.array([[image.predictions[1] == image.truth for image in images] for images in attacked.values()])
+    as_before = [np.flatnonzero(rights[0] & ~rights[1]) for rights in (right[::-1], right)]
+    chosen = [*as_before[0][:first], *as_before[1][: _SHOWN - first]] or list(range(min(_SHOWN, len(rows))))
+    about = f"Only {names[1]} withstands {counts[0]} of {len(y)} test images, only {names[0]} {counts[1]}: the first of each"
+    return {name: [images[n] for n in chosen] for name, images in attacked.items()}, about
+
+
+def _attacked(path: Path, settings: AttackConfig, data: Dataset, x: Tensor, y: Tensor) -> list[AttackedImage]:
+    """Images before and after the attack on the network of a run."""
     checkpoint = open_checkpoint(path)
     model = checkpoint.model.eval()
     (attack,) = create_attacks(settings, checkpoint.norm, checkpoint.eps)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 from robustmaps.engine.text import visible
-from robustmaps.report.charts._labels import Box, place_labels, text_width, wrapped
+from robustmaps.figures import Box, place_labels, text_width, wrapped
 from robustmaps.report.charts._plot import Axis, Interval, Mark, Plot, Series
 
 WIDE_PX, NARROW_PX = 880, 380

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SIZE = 12
-_HEIGHT = 16
+_HEIGHT = 4 / 3
 _DISTANCES = (3.0, 14.0, 30.0, 50.0)
 _EIGHTHS = (0, 4, -1, 1, -3, 3, -2, 2)
 """Right, left, then above and below them."""
@@ -62,12 +62,15 @@ def wrapped(text: str, limit: float, size: float, most: int) -> list[str]:
     return lines or [""]
 
 
-def place_labels(points: Sequence[tuple[float, float, float, str]], room: Box) -> list[tuple[Box, bool] | None]:
+def place_labels(
+    points: Sequence[tuple[float, float, float, str]], room: Box, size: float = _SIZE
+) -> list[tuple[Box, bool] | None]:
     """Find a place for the label of each point.
 
     Args:
         points: pixels, radius and label; an empty label needs no place.
         room: where labels may be.
+        size: of the letters.
 
     Returns:
         For each point the box of its label, and whether it is so far away that it needs a line to its point; None
@@ -79,7 +82,7 @@ def place_labels(points: Sequence[tuple[float, float, float, str]], room: Box) -
     for x, y, radius, label in points:
         free = None
         for distance in _DISTANCES if label else ():
-            boxes = (_beside(x, y, radius + distance, direction, label) for direction in _DIRECTIONS)
+            boxes = (_beside(x, y, radius + distance, direction, label, size) for direction in _DIRECTIONS)
             free = next((b for b in boxes if room.holds(b) and not any(map(b.meets, [*dots, *taken]))), None)
             if free is not None:
                 taken.append(free)
@@ -90,11 +93,12 @@ def place_labels(points: Sequence[tuple[float, float, float, str]], room: Box) -
     return placed
 
 
-def _beside(x: float, y: float, distance: float, direction: tuple[float, float], label: str) -> Box:
+def _beside(x: float, y: float, distance: float, direction: tuple[float, float], label: str, size: float) -> Box:
     """A label whose nearest edge is at a distance from a place."""
-    width = text_width(label, _SIZE) + 4
+    lines = label.split("\n")
+    width, height = max(text_width(line, size) for line in lines) + 4, _HEIGHT * size * len(lines)
     towards_x, towards_y = direction
     at_x, at_y = x + distance * towards_x, y + distance * towards_y
     left = at_x - width / 2 * (1 - (towards_x > 0.3) + (towards_x < -0.3))
-    top = at_y - _HEIGHT / 2 * (1 - (towards_y > 0.3) + (towards_y < -0.3))
-    return Box(left, top, left + width, top + _HEIGHT)
+    top = at_y - height / 2 * (1 - (towards_y > 0.3) + (towards_y < -0.3))
+    return Box(left, top, left + width, top + height)
