@@ -94,8 +94,8 @@ def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255,
     drawn = np.random.default_rng(0).integers(len(x), size=(_RESAMPLES, len(x)))
     medians = np.quantile(relative[drawn], 0.5, axis=1, method="higher")
     # No mean of two of them, which may be infinite.
-    low, high = (float(np.quantile(medians, q, method=how)) for q, how in ((0.025, "lower"), (0.975, "higher")))
-    return Measured(float(np.quantile(relative, 0.5, method="higher")), low, high, len(x))
+    low, high = np.quantile(medians, 0.025, method="lower"), np.quantile(medians, 0.975, method="higher")
+    return Measured(float(np.quantile(relative, 0.5, method="higher")), float(low), float(high), len(x))
 
 
 def _wrong(view: AttackView, y: Tensor, x: Tensor) -> Tensor:

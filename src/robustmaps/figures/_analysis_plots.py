@@ -173,24 +173,23 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
         axes.plot([], [], "o", color=_COLOURS[0], markerfacecolor="none", label="another has")
         axes.legend(fontsize=8, title="bars: 95 % intervals" if any(o.interval for o, _ in known) else None)
         axes.margins(x=0.15, y=0.15)
-        _label(axes, [(option.relative, gain_, _label_of(option)) for option, gain_ in known])
+        _label(figure, axes, [(option.relative, gain_, _label_of(option)) for option, gain_ in known])
         _save(figure, path)
 
 
-def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write labels beside points, none over another."""
-    figure = axes.figure
-    figure.draw_without_rendering()  # which arranges the axes  # type: ignore[union-attr]
+    figure.draw_without_rendering()  # arranges the axes, which then stay where they are
+    figure.set_layout_engine("none")
     height, size = figure.bbox.height, 7 * figure.dpi / 72
     pixels = [axes.transData.transform((x, y)) for x, y, _ in points]
     room = axes.bbox
     box = Box(room.x0, height - room.y1, room.x1, height - room.y0)
     wanted = [(x, height - y, 5.0, label) for (x, y), (*_, label) in zip(pixels, points, strict=True)]
-    for placed, (x, y, _, label) in zip(place_labels(wanted, box, size), wanted, strict=True):
+    for placed, (x, y, _, label), point in zip(place_labels(wanted, box, size), wanted, points, strict=True):
         if placed is not None:
             offset = ((placed[0].left - x) * 72 / figure.dpi, (y - placed[0].top) * 72 / figure.dpi)
-            at = axes.transData.inverted().transform((x, height - y))
-            axes.annotate(label, at, offset, textcoords="offset points", fontsize=7, va="top")
+            axes.annotate(label, point[:2], offset, textcoords="offset points", fontsize=7, va="top")
 
 
 def _label_of(option: Option) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 _SIZE = 12
 _HEIGHT = 4 / 3
 _DISTANCES = (3.0, 14.0, 30.0, 50.0)
-_EIGHTHS = (0, 4, -1, 1, -3, 3, -2, 2)
-"""Right, left, then above and below them."""
+_EIGHTHS = (-1, 1, -3, 3, 0, 4, -2, 2)
+"""Between the directions of bars first, then right and left, then above and below."""
 _DIRECTIONS = tuple((math.cos(turn * math.pi / 4), math.sin(turn * math.pi / 4)) for turn in _EIGHTHS)
 _WIDE = frozenset("mwMWGOQ%@—…")
 _THIN = frozenset("iljtfrI.,:;'|()[]·- ")

@@ -160,7 +160,7 @@ def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]],
         bar = figure.colorbar(scale, ax=list(grid[1:, -1]), ticks=[-eps, 0, eps], fraction=0.3, aspect=30)
         bar.ax.set_yticklabels([f"-{as_fraction(eps)}", "0", f"+{as_fraction(eps)}"], fontsize=8)
         bar.set_label("perturbation", fontsize=8)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         figure.suptitle(visible(title), fontsize=10)
         _save(figure, path)
 

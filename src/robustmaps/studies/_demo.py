@@ -210,8 +210,8 @@ def _different(result: DemoResult, data: Dataset, settings: AttackConfig) -> tup
     right = np.array([[image.predictions[1] == image.truth for image in images] for images in attacked.values()])
     as_before = [np.flatnonzero(rights[0] & ~rights[1]) for rights in (right[::-1], right)]
     chosen = [*as_before[0][:first], *as_before[1][: _SHOWN - first]] or list(range(min(_SHOWN, len(rows))))
-    about = f"Only {names[1]} withstands {counts[0]} of {len(y)} test images, only {names[0]} {counts[1]}: the first of each"
-    return {name: [images[n] for n in chosen] for name, images in attacked.items()}, about
+    about = f"Only {names[1]} withstands {counts[0]} of {len(y)} test images, only {names[0]} {counts[1]}"
+    return {name: [images[n] for n in chosen] for name, images in attacked.items()}, f"{about}: the first of each"
 
 
 def _attacked(path: Path, settings: AttackConfig, data: Dataset, x: Tensor, y: Tensor) -> list[AttackedImage]:

@@ -95,7 +95,7 @@ def _distance(of: Sequence[Evaluation], norm: str) -> Cell | str:
     if not means or not all(evaluation.perturbations for evaluation in of):
         return NONE
     mean: Measured = means[0] if len(means) == 1 else over_seeds([each.value for each in means])
-    return Cell(str(mean), mean.value)
+    return Cell(str(mean), mean.value, mean.interval if mean.is_bounded else None)
 
 
 def _cost(of: Sequence[Evaluation]) -> tuple[Cell | str, Cell]:
