@@ -171,7 +171,8 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
         axes.set_title(visible(title), fontsize=10, wrap=True)
         axes.plot([], [], "o", color=_COLOURS[0], label="no other has as small a gain at this cost")
         axes.plot([], [], "o", color=_COLOURS[0], markerfacecolor="none", label="another has")
-        axes.legend(fontsize=8, title="bars: 95 % intervals" if any(o.interval for o, _ in known) else None)
+        about = "bars: 95 % intervals" if any(o.interval for o, _ in known) else None
+        axes.legend(fontsize=8, title=about, title_fontsize=8)
         axes.margins(x=0.15, y=0.15)
         _label(figure, axes, [(option.relative, gain_, _label_of(option)) for option, gain_ in known])
         _save(figure, path)

@@ -73,10 +73,8 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str, tints: Tints | None
         series.append(Series((mark,), tint(colour), keys, shape=shape))
     legend: list[Key] = []
     if several:
-        looks = range(len(groups[by_colour])) if by_shape == by_colour else ["box"] * len(groups[by_colour])
-        legend += [
-            Key(name, tint(i), look) for i, (name, look) in enumerate(zip(groups[by_colour], looks, strict=True))
-        ]
+        both = by_shape == by_colour
+        legend += [Key(name, tint(i), i) if both else Key(name, tint(i)) for i, name in enumerate(groups[by_colour])]
     if by_shape != by_colour and len(groups[by_shape]) > 1:
         legend += [Key(name, MUTED, number) for number, name in enumerate(groups[by_shape])]
     best = max(points, key=lambda point: point.robust.value)
