@@ -57,7 +57,9 @@ def test_no_stronger_than_the_data(tmp_path):
     write_run(tmp_path, configuration(2), 52, flops=4000)
     answer = report(tmp_path, pictures=False).page.answer
     assert answer[0].endswith("; its lead is within chance.")
-    assert answer[1].startswith("ResNet-8 ×2 is 2.0 points more robust than ResNet-8, within chance (95 % interval")
+    assert answer[1].startswith(
+        "ResNet-8 ×2 is 2.0 points higher in robust accuracy than ResNet-8, within chance (95 % interval"
+    )
     assert "other seeds may differ" in answer[1]
 
 

@@ -1,6 +1,7 @@
 """Every evaluation of every configuration: each attack, radius, norm and set of images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import as_fraction, norm_text
@@ -76,11 +77,21 @@ def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
     more = ["consistent"] if consistent else []
     columns = ("configuration", "attack", "norm", "eps", "images", "clean", "robust", *more, *means)
     columns += ("passes", "time (s)")
+    # What all rows share is said once.
+    shared = [
+        at for at, name in enumerate(columns) if name in ("norm", "images") and len({row[at] for row in rows}) == 1
+    ]
+    about = "".join(f"; {rows[0][at]}" for at in shared)
+    columns, rows = _without(columns, shared), [_without(row, shared) for row in rows]
     caption = (
         "All evaluations, with 95 % intervals; distances are those of the images that broke their samples; passes are "
-        "forward + backward per attacked image"
+        f"forward + backward per attacked image{about}"
     )
     return table(columns, rows, caption)
+
+
+def _without(row: tuple[Any, ...], places: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(cell for at, cell in enumerate(row) if at not in places)
 
 
 def _consistent(of: Sequence[Evaluation]) -> Cell | str:
