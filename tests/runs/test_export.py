@@ -106,7 +106,7 @@ def test_the_card_of_an_enlarged_network_says_how(run, tmp_path):
     save_enlarged(enlarge_network(str(run[0].folder), Surgery(where="last"), samples=8, latency_runs=0), folder)
     done = export(folder, "safetensors")
     text = (done.folder / "README.md").read_text().split("---")[2]
-    assert "resnet8 122; images x2 (nearest); strides of downsampling step 1 divided by 2 for 10 classes" in text
+    assert "ResNet-8 122; images ×2 (nearest); strides of downsampling step 1 divided by 2 for 10 classes" in text
     assert "intended for linf, eps 0.1." in text
     assert "trained adversarially" not in text
     assert "<i>" not in text

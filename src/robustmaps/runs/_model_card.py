@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from robustmaps import models
 from robustmaps._version import __version__
 from robustmaps.config import in_effect
 from robustmaps.data import Dataset
@@ -159,10 +160,10 @@ def _front_matter(checkpoint: Checkpoint, data: Dataset, form: str, measured: Se
 def _network(about: Mapping[str, Any]) -> str:
     """The architecture and the enlargement of its maps."""
     model = about["model"]
-    words = [in_markdown(f"{model['name']} {model.get('strides') or ''}".rstrip())]
+    words = [in_markdown(f"{models.title_of(model['name'])} {model.get('strides') or ''}".rstrip())]
     words += ["maximum over the last map instead of its average"] * (model.get("pool") == "max")
     changes = [model, *about.get("enlarge", ())]
-    words += [f"images x{c['upsample']:g} ({c['upsample_mode']})" for c in changes if c.get("upsample", 1) != 1]
+    words += [f"images ×{c['upsample']:g} ({c['upsample_mode']})" for c in changes if c.get("upsample", 1) != 1]
     for change in changes:
         if change.get("where"):
             steps = ", ".join(map(str, change["where"]))
