@@ -2,11 +2,13 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from robustmaps.report import write_report
+from robustmaps.report import report, write_report
 from tests.helpers.pages import EVIL, some_page
+from tests.helpers.studies import configuration, write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which the dev extra brings")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -119,6 +121,49 @@ def test_no_sideways_scrolling(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("() => document.documentElement.scrollWidth") == width
     page.set_viewport_size({"width": 1200, "height": 800})
+
+
+@pytest.fixture(scope="module")
+def study(chromium, tmp_path_factory):
+    """The page of a study of networks, defences and enlargements, with all that is folded unfolded."""
+    folder = tmp_path_factory.mktemp("study")
+    kinds = itertools.product(("resnet8", "resnet20"), ("at", "trades"), (1, 2))
+    for number, (model, defense, upsample) in enumerate(kinds):
+        for seed in range(2):
+            config = configuration(upsample, seed, model=model)
+            config = replace(config, defense=replace(config.defense, defense=defense))
+            write_run(folder, config, 40 + 3 * number + seed, flops=1000 * upsample**2)
+    page = chromium.new_page()
+    page.goto(report(folder, pictures=False).path.as_uri())
+    page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("width", [400, 1000, 1200, 1400])
+def test_tables_are_within_their_boxes_and_labels_apart(study, width):
+    study.set_viewport_size({"width": width, "height": 900})
+    wider = (
+        "() => [...document.querySelectorAll('.listing .scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+        ".map((box) => box.querySelector('table').id)"
+    )
+    assert study.evaluate(wider) == []
+    labels = [label.bounding_box() for label in study.locator("#plot-trade-off .label:visible").all()]
+    assert len(labels) == 8
+    for one, other in itertools.combinations(labels, 2):
+        apart = (
+            max(one[at], other[at]) - min(one[at] + one[size], other[at] + other[size])
+            for at, size in (("x", "width"), ("y", "height"))
+        )
+        assert max(apart) > -4  # boxes of letters are a little higher than these
+
+
+def test_the_leaderboard_names_and_begins_with_robustness(study):
+    headers = study.locator("#table-leaderboard thead th").all_text_contents()
+    assert headers[:2] == ["configuration", "robust"]
+    assert study.locator("#table-leaderboard tbody th").first.text_content() == "ResNet-20 ×2 · TRADES"
+    fact = study.locator(".facts .value").first
+    assert fact.text_content() == "ResNet-20 ×2 · TRADES"
 
 
 def test_plots_follow_the_look(page):

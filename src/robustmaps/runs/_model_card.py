@@ -13,7 +13,7 @@ from robustmaps.config import in_effect
 from robustmaps.data import Dataset
 from robustmaps.defenses import title_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import as_fraction, budget_text, human, norm_text
+from robustmaps.engine.numbers import as_fraction, budget_text, counted, human, norm_text
 from robustmaps.engine.tables import in_markdown, table
 from robustmaps.evaluation import Evaluation
 from robustmaps.models import SMOOTHED, Cost
@@ -204,7 +204,7 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     lines.append(f"- data: {in_markdown(record.config.data.data)}, seed {config.training.seed}")
     defense = config.defense
     if defense.defense != "standard":
-        steps = [f"{defense.steps} steps"] if "steps" in in_effect(config) else []
+        steps = [counted(defense.steps, "step")] if "steps" in in_effect(config) else []
         attack = ", ".join([norm_text(defense.norm), f"eps {as_fraction(defense.eps)}", *steps])
         lines.append(f"- defence: {in_markdown(title_of(defense.defense))} ({attack})")
     epochs = len(record.history)
