@@ -1,7 +1,7 @@
-"""Make the pictures of the demonstration and of its report in docs/images again.
+"""Make the pictures of the demonstration, of its report and of the theory in docs/images again.
 
-    robustmaps demo && robustmaps report runs/demo
-    python website/pictures.py runs/demo
+    robustmaps demo && robustmaps report runs/demo && robustmaps theory --out theory
+    python website/pictures.py runs/demo --theory theory
 
 Needs Chromium and playwright (the extra dev).
 """
@@ -28,6 +28,7 @@ def main() -> None:
     """Copy the pictures of the demonstration, and photograph its report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="folder of the demonstration, with its report")
+    parser.add_argument("--theory", type=Path, help="folder of the theory's measurements (default: leave it as it is)")
     parser.add_argument("--out", type=Path, default=IMAGES)
     given = parser.parse_args()
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -36,6 +37,8 @@ def main() -> None:
         parser.error("needs Chromium: apt-get install chromium")
     if not page.is_file():
         parser.error(f"{page}: not found; make it: robustmaps report {given.demo}")
+    if given.theory is not None:
+        save(Image.open(given.theory / "theory.png"), given.out / "theory.png")
     for name in ("curves", "attacked"):
         save(Image.open(given.demo / f"{name}.png"), given.out / f"demo-{name}.png")
     with sync_playwright() as playwright:
