@@ -63,10 +63,9 @@ def _own_strides(name: str) -> str | None:
 
 def name_given(network: str) -> str:
     """Name a network by what a user gave for it: a run, or its weights, by the run's configuration."""
-    for folder in (Path(network), Path(network).parent):
-        if RunFolder(folder).config.is_file():
-            return name_network(read_run_config(RunFolder(folder).config).model)
-    return network_title(network)
+    path = Path(network)
+    config = RunFolder(path.parent if path.is_file() else path).config
+    return name_network(read_run_config(config).model) if config.is_file() else network_title(network)
 
 
 def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
