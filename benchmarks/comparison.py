@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from robustmaps import defenses, models
 from robustmaps.config import RunConfig
 from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import percent_cell
 from robustmaps.enlarging import plan
+from robustmaps.figures._plots import _COLOURS, _STYLE
 from robustmaps.networks import open_checkpoint
 from robustmaps.networks._data import load_data
 from robustmaps.runs import RunRecord, read_runs
@@ -55,7 +58,8 @@ def title_of(config: RunConfig) -> str:
     """Data, network, defence and length of training."""
     size = f" at {config.data.image_size} px" if config.data.image_size else ""
     data = f"{Path(config.data.data).name}{size}"
-    return f"{data}, {short(config.model.model)}, {config.defense.defense}, {config.training.epochs} epochs"
+    network, defense = models.title_of(config.model.model), defenses.title_of(config.defense.defense)
+    return f"{data}, {short(network)} · {defense}, {config.training.epochs} epochs"
 
 
 def short(name: str) -> str:
@@ -130,20 +134,24 @@ def draw(path: Path, titled: Sequence[tuple[str, Statistics]]) -> None:
         raise SystemExit(f"{path}: nothing to draw, no run has robust accuracy on validation images")
     columns = min(3, len(titled))
     rows = -(-len(titled) // columns)
+    with mpl.rc_context(_STYLE):
+        _draw_panels(path, titled, rows, columns)
+
+
+def _draw_panels(path: Path, titled: Sequence[tuple[str, Statistics]], rows: int, columns: int) -> None:
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
     for axis in axes[len(titled) :]:
         axis.set_axis_off()
     for axis, (title, found) in zip(axes, titled, strict=False):
-        for variant in found.families[0]:
+        for colour, variant in zip(_COLOURS, found.families[0], strict=False):
             curves = [[100 * record[_ROBUST] for record in run.history] for run in variant.runs]
             shortest = min(map(len, curves))
             mean = np.mean([curve[:shortest] for curve in curves], axis=0)
-            axis.plot(np.arange(1, shortest + 1), mean, label=short(variant.name))
+            axis.plot(np.arange(1, shortest + 1), mean, color=colour, label=short(variant.name))
         axis.set(xlabel="epoch", ylabel="robust accuracy, validation (%)")
         axis.set_title(title, fontsize=9)
-        axis.legend(fontsize=7)
-        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 

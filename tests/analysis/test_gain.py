@@ -59,8 +59,9 @@ def test_the_margin_of_a_linear_classifier():
     pairs = zip(gains.first_order, gains.margin, strict=True)
     assert gains.relative() == pytest.approx([gain / margin for gain, margin in pairs if margin > 0])
     wrong = torch.tensor([int(row.argmin()) for row in logits])
-    assert margin_gain(network, X, wrong) == float("inf")
-    assert margin_gain(network, X, 1 - wrong) > 0
+    assert margin_gain(network, X, wrong).value == float("inf")
+    gain = margin_gain(network, X, 1 - wrong)
+    assert 0 < gain.low <= gain.value <= gain.high
 
 
 def linear_average_gain(toy: Toy, weights: Weights) -> float:

@@ -17,7 +17,7 @@ sys.path.append(str(BENCHMARKS))
 from gpu_parts import carried  # noqa: E402
 
 # Installed for other purposes; a machine that is lent for minutes has none of them.
-ABSENT = ("tyro", "plotly", "matplotlib", "jinja2", "torchattacks", "foolbox", "datasets", "tensorboard")
+ABSENT = ("tyro", "matplotlib", "jinja2", "torchattacks", "foolbox", "datasets", "tensorboard")
 BLOCKER = f"""
 import sys
 class Absent:

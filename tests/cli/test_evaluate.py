@@ -152,10 +152,10 @@ def test_transfer_names_networks_and_units(run, capsys):
     other = str(train(from_mapping({**SMALL, "seed": 1}, RunConfig()), Path(run).parent).folder)
     assert main(["evaluate", run, "--attack", "fgsm", "--samples", "10", "--transfer", other]) == 0
     out = capsys.readouterr().out
-    assert "tried on seed0" in out
-    assert "tried on seed1" in out
-    assert f"seed1 is {Path(other).name}" in out
-    assert re.search(r"seed0 +\d+\.\d % \[", out)
+    assert "tried on ResNet-8 · seed 0" in out
+    assert "tried on ResNet-8 · seed 1" in out
+    assert f"ResNet-8 · seed 1 is {Path(other).name}" in out
+    assert re.search(r"seed 0 +\d+\.\d % \[", out)
     text = (report(run, Path(run).parent.parent / "page", pictures=False).path.parent / "report.md").read_text()
     assert "Transfer between networks" in text
-    assert "| tried on seed1 |" in text
+    assert "| tried on ResNet-8 · seed 1 |" in text

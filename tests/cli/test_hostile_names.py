@@ -76,7 +76,6 @@ def test_a_report_of_such_classes(hostile, capsys):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".html":
             assert "alert(1)</script>" not in text
-            text = text.partition('<script type="text/plain" id="plotly">')[0]
         if path.suffix == ".csv":
             cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
             assert not [cell for cell in cells if cell[:1] in ("=", "@")]

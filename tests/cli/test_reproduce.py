@@ -110,7 +110,7 @@ def test_a_study_is_planned_made_and_made_only_once(tiny, tmp_path, monkeypatch,
         assert (len(done["made"]), done["before"]) == (made, 1 - made)
         assert (done["study"], done["scale"], done["reproduction"]) == ("strides", "cpu", False)
         assert "not a reproduction" in captured.err
-        assert [row[0] for row in done["table"]["rows"]] == ["resnet8 122"]
+        assert [row[0] for row in done["table"]["rows"]] == ["ResNet-8"]
         assert all(Path(file).is_file() for file in done["files"])
         assert "This is not a reproduction" in Path(done["page"]).read_text(encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """``plan``: what fits a budget, and what beats what."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from robustmaps import models
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
 from robustmaps.enlarging import enlarge, plan
 
 IMAGE = torch.rand(1, 3, 32, 32)
@@ -68,6 +70,19 @@ def test_a_smaller_gain_counts() -> None:
     found = plan(network, IMAGE, budget=3, upsamples=(1,), measure="memory", gain=lambda _: 1.0)
     assert "memory" in str(found)
     assert json.loads(json.dumps(found.to_dict()))["options"][0]["gain"] == 1
+
+
+def test_nothing_is_starred_that_another_beats_in_cost_and_gain() -> None:
+    """As both are printed; what is no number beats nothing."""
+    network = models.create("resnet8")
+    gains = iter([0.5, math.nan, 0.5004, 0.4])
+    found = plan(network, IMAGE, budget=4.5, gain=lambda _: next(gains))
+    assert [option.best for option in found.options if option.gain in (0.5, 0.4)] == [True, True]
+    assert len(found.front) == 2
+    assert "* no other one within 4.5x flops has as small a gain" in str(found)
+    sure = plan(network, IMAGE, budget=3, upsamples=(1,), gain=lambda _: Measured(0.5, 0.4, 0.6))
+    assert "0.5 [0.4, 0.6]" in str(sure)
+    assert sure.to_dict()["options"][0]["interval"] == [0.4, 0.6]
 
 
 def test_nothing_below_the_floor() -> None:

@@ -264,8 +264,6 @@ def _child(order: dict[str, Any], log: int, counter: int) -> None:
 
 def _serve() -> None:
     # Imported before the fork. No tensor is computed here: threads of a parent do not survive a fork.
-    import plotly.graph_objects  # noqa: F401
-
     import robustmaps.cli
     import robustmaps.report
     import robustmaps.runs

@@ -44,7 +44,9 @@ def some_page(*names: str, titles: Sequence[str] = ("",)) -> Page:
     leaderboard = table(("configuration", "robust"), [*rows, ("unknown", "-")], "Leaderboard")
     tile = Tile(png_of_image(np.full((3, 4, 4), 0.5, np.float32)), f"picture of {names[0]}", names[0], names[0], False)
     charts = [
-        trade_off_chart([TradeOff(n, n, half, r, 1e6, "1 MFLOP") for n, r in zip(names, rates, strict=True)], "pgd"),
+        trade_off_chart(
+            [TradeOff(n, "", "", half, r, 1e6, "1 MFLOP") for n, r in zip(names, rates, strict=True)], "pgd"
+        ),
         differences_chart([(name, names[0], rate) for name, rate in zip(names, rates, strict=True)]),
         learning_chart([LearningCurve(n, "validation, robust", (1, 2), ((0.1, 0.2), (0.2, 0.3))) for n in names], ""),
         cascade_chart([(n, [("robust", 0.5), ("pgd", 0.3), ("wrong, clean", 0.2)]) for n in names], "pgd"),

@@ -1,11 +1,14 @@
 """The page in a browser: from disk, without a network, used with the keyboard."""
 
+import itertools
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from robustmaps.report import write_report
+from robustmaps.report import report, write_report
 from tests.helpers.pages import EVIL, some_page
+from tests.helpers.studies import configuration, write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which the dev extra brings")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -38,10 +41,6 @@ def page(chromium, address):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: request.url.startswith(("file:", "data:")) or errors.append(request.url))
     page.goto(address)
-    page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
-    for plot in page.locator(".plot").all():
-        plot.scroll_into_view_if_needed()
-        plot.locator("svg.main-svg").first.wait_for()
     yield page
     assert errors == []
 
@@ -51,30 +50,40 @@ def names(page):
 
 
 def test_every_plot_is_drawn_and_a_name_is_text(page):
-    assert page.locator(".plot svg.main-svg").count() >= page.locator(".plot").count() == 7
+    assert page.locator(".plot svg.wide:visible").count() == page.locator(".plot").count() == 7
+    assert page.locator(".plot svg.narrow:visible").count() == 0
     assert page.evaluate("() => window.evil") is None
     assert names(page)[0] == EVIL
     assert page.locator("h1").inner_text() == EVIL
-    drawn = page.locator("#plot-cascade .ytick text").all_text_contents()
-    assert any("<script>" in text and "$0 %{x} &" in text for text in drawn)
+    drawn = page.locator("#plot-cascade svg.wide .name").all_text_contents()
+    assert " ".join(drawn[:2]) == EVIL
 
 
-@pytest.mark.parametrize("event", ["scroll", "beforeprint"])
-def test_plots_far_below_wait_until_they_are_needed(chromium, address, event):
-    """Drawn when they come near, or all of them before printing."""
-    page = chromium.new_page(viewport={"width": 1200, "height": 300})
-    page.goto(address)
-    page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
-    empty = page.locator(".plot:not(:has(svg.main-svg))")
-    before = empty.count()
-    assert before > 0
-    if event == "scroll":
-        page.locator(".plot").last.scroll_into_view_if_needed()
-        page.locator(".plot").last.locator("svg.main-svg").first.wait_for()
-    else:
-        page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
-        assert empty.count() == 0
-    page.close()
+def test_no_text_of_a_plot_is_over_another(page):
+    """At both widths, as the browser measures them."""
+    for width in (400, 1200):
+        page.set_viewport_size({"width": width, "height": 800})
+        for plot in page.locator(".plot").all():
+            boxes = [text.bounding_box() for text in plot.locator("text:visible").all()]
+            for one, other in itertools.combinations(boxes, 2):
+                across, down = (
+                    min(one[at] + one[size], other[at] + other[size]) - max(one[at], other[at])
+                    for at, size in (("x", "width"), ("y", "height"))
+                )
+                # Boxes of turned texts are larger than the texts.
+                assert min(across, down) < 4 or plot.get_attribute("id") == "plot-classes"
+
+
+def test_the_legend_switches_series(page):
+    plot = page.locator("figure:has(#plot-radius)")
+    key = plot.locator(".legend button").nth(1)
+    series = plot.locator("svg.wide g.series").nth(1)
+    assert series.is_visible()
+    key.focus()
+    page.keyboard.press("Enter")
+    assert (key.get_attribute("aria-pressed"), series.is_visible()) == ("false", False)
+    page.keyboard.press("Enter")
+    assert series.is_visible()
 
 
 def test_sorting_with_the_keyboard(page):
@@ -103,26 +112,65 @@ def test_filtering(page):
 def test_hovering_says_what_a_point_is(page):
     plot = page.locator("#plot-cascade")
     plot.scroll_into_view_if_needed()
-    bar = plot.locator(".bars .point path").first.bounding_box()
-    page.mouse.move(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] / 2)
-    page.wait_for_selector("#plot-cascade .hovertext")
-    assert "robust: 50.0 % of images" in plot.locator(".hovertext").text_content()
+    plot.locator("svg.wide .bar").first.hover()
+    assert "robust: 50.0 % of images" in page.locator(".tip").text_content()
 
 
 @pytest.mark.parametrize("width", [360, 1366])
 def test_no_sideways_scrolling(page, width):
     page.set_viewport_size({"width": width, "height": 800})
-    page.wait_for_timeout(400)
     assert page.evaluate("() => document.documentElement.scrollWidth") == width
     page.set_viewport_size({"width": 1200, "height": 800})
 
 
+@pytest.fixture(scope="module")
+def study(chromium, tmp_path_factory):
+    """The page of a study of networks, defences and enlargements, with all that is folded unfolded."""
+    folder = tmp_path_factory.mktemp("study")
+    kinds = itertools.product(("resnet8", "resnet20"), ("at", "trades"), (1, 2))
+    for number, (model, defense, upsample) in enumerate(kinds):
+        for seed in range(2):
+            config = configuration(upsample, seed, model=model)
+            config = replace(config, defense=replace(config.defense, defense=defense))
+            write_run(folder, config, 40 + 3 * number + seed, flops=1000 * upsample**2)
+    page = chromium.new_page()
+    page.goto(report(folder, pictures=False).path.as_uri())
+    page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("width", [400, 1000, 1200, 1400])
+def test_tables_are_within_their_boxes_and_labels_apart(study, width):
+    study.set_viewport_size({"width": width, "height": 900})
+    wider = (
+        "() => [...document.querySelectorAll('.listing .scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+        ".map((box) => box.querySelector('table').id)"
+    )
+    assert study.evaluate(wider) == []
+    labels = [label.bounding_box() for label in study.locator("#plot-trade-off .label:visible").all()]
+    assert len(labels) == 8
+    for one, other in itertools.combinations(labels, 2):
+        apart = (
+            max(one[at], other[at]) - min(one[at] + one[size], other[at] + other[size])
+            for at, size in (("x", "width"), ("y", "height"))
+        )
+        assert max(apart) > -4  # boxes of letters are a little higher than these
+
+
+def test_the_leaderboard_names_and_begins_with_robustness(study):
+    headers = study.locator("#table-leaderboard thead th").all_text_contents()
+    assert headers[:2] == ["configuration", "robust"]
+    assert study.locator("#table-leaderboard tbody th").first.text_content() == "ResNet-20 ×2 · TRADES"
+    fact = study.locator(".facts .value").first
+    assert fact.text_content() == "ResNet-20 ×2 · TRADES"
+
+
 def test_plots_follow_the_look(page):
     page.emulate_media(color_scheme="light")
-    colour = "() => getComputedStyle(document.querySelector('#plot-radius .xtitle')).fill"
+    colour = "() => getComputedStyle(document.querySelector('#plot-radius .line')).stroke"
     light = page.evaluate(colour)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(500)
     assert page.evaluate(colour) != light
 
 
@@ -142,10 +190,12 @@ def test_contrast(page):
 
 
 def test_printing(page):
-    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
-    assert page.evaluate("() => document.querySelector('#plot-radius .main-svg').clientWidth") == 680
-    page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    """In light colours, whatever the look of the screen."""
+    page.emulate_media(color_scheme="dark", media="print")
+    ink = page.evaluate("() => getComputedStyle(document.documentElement).getPropertyValue('--text').trim()")
+    assert contrast(ink, "#ffffff") > 7
     assert page.pdf(format="A4")[:5] == b"%PDF-"
+    page.emulate_media(media="screen")
 
 
 def contrast(one, other):

@@ -48,12 +48,12 @@ def test_a_table_has_the_configurations_in_the_order_of_the_study(tmp_path):
     plan = made("strides", tmp_path)
     result, page = report_ready(plan, ready_studies()["strides"], "cpu")
     rows = rows_of(page.path, "strides")
-    assert [row["configuration"] for row in rows] == ["resnet8 122", "resnet8 112", "resnet8 111"]
+    assert [row["configuration"] for row in rows] == ["ResNet-8 122", "ResNet-8 112", "ResNet-8 111"]
     assert result.picture is None
     assert [float(row["PGD, eps 0.1"]) for row in rows] == [10, 11, 12]
     assert [float(row["clean"]) for row in rows] == [75, 75, 75]
     for ending in ("md", "tex"):
-        assert "resnet8 111" in (page.path.parent / "tables" / f"strides.{ending}").read_text()
+        assert "ResNet-8 111" in (page.path.parent / "tables" / f"strides.{ending}").read_text()
 
 
 def test_an_evaluation_of_a_single_run_is_no_column(tmp_path):

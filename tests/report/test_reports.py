@@ -12,10 +12,10 @@ from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, OriginCon
 from robustmaps.data import load
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256, write_json
+from robustmaps.networks import name_configurations
 from robustmaps.report import Chart, Code, Gallery, Listing, Missing, report
 from robustmaps.runs import Options, evaluate_checkpoint, evaluate_corrupted, evaluate_transfer, train
 from robustmaps.studies import compare_runs, corrupted_test_images
-from robustmaps.studies._configurations import name_configurations
 from robustmaps.training import TrainOptions
 from tests.helpers.studies import configuration, write_run
 
@@ -40,10 +40,10 @@ def study(tmp_path):
 def test_the_answer(study):
     done = report(study, pictures=False)
     first, gain = done.page.answer
-    assert first.startswith("Of 2 configurations, resnet8 122 x2 is the most robust: 61.0 % of the test images")
-    assert "resnet8 122 x2 is 30.0 points more robust than resnet8 122" in gain
+    assert first.startswith("ResNet-8 ×2 is the most robust of 2 configurations: 61.0 % of the test images")
+    assert "ResNet-8 ×2 is 30.0 points more robust than ResNet-8" in gain
     assert "3 seeds x 100 images" in gain
-    assert gain.endswith("takes 4 times the operations of resnet8 122.")
+    assert gain.endswith("takes 4 times the operations of ResNet-8.")
     best, plain = leaderboard(done.page)
     assert (best["robust"].value, plain["robust"].value) == pytest.approx((61, 31))
     assert best["gain (points)"].value == pytest.approx(30)
@@ -57,9 +57,9 @@ def test_no_stronger_than_the_data(tmp_path):
     write_run(tmp_path, configuration(1), 50)
     write_run(tmp_path, configuration(2), 52, flops=4000)
     answer = report(tmp_path, pictures=False).page.answer
-    assert "measured the most robust" in answer[0]
+    assert answer[0].endswith("; its lead is within chance.")
     assert answer[1].startswith(
-        "resnet8 122 x2 is 2.0 points more robust than resnet8 122, within chance (95 % interval"
+        "ResNet-8 ×2 is 2.0 points higher in robust accuracy than ResNet-8, within chance (95 % interval"
     )
     assert "other seeds may differ" in answer[1]
 
@@ -87,7 +87,7 @@ def test_runs_that_differ_and_ones_that_lack_something(study):
     (study / "notes" / "ideas.txt").touch()
     page = report(study, pictures=False).page
     rows = leaderboard(page)
-    assert [row["configuration"] for row in rows] == ["resnet8 122 x2", "resnet8 122", "vgg11 122"]
+    assert [row["configuration"] for row in rows] == ["ResNet-8 ×2", "ResNet-8", "VGG-11 122"]
     assert rows[2]["robust"] == "-"
     assert any(warning.startswith("1 of 7 runs have not been evaluated with PGD, l_inf") for warning in page.warnings)
     assert any(warning.startswith("notes: ") for warning in page.warnings)
@@ -106,10 +106,10 @@ def test_parts_that_cannot_be_compared(study):
     assert [part.title for part in page.parts] == ["fashion-mnist", "digits"]
     assert page.kind == "Report of a study: 5 configurations, 13 runs in 2 parts with different images or attacks"
     (fashion_rows, digit_rows) = [b.table.rows for b in blocks(page, Listing) if b.name.endswith("-leaderboard")]
-    assert [row[0] for row in fashion_rows] == ["resnet8 122", "resnet8 122 x2", "resnet8 122 x1.5"]
-    assert [row[0] for row in digit_rows] == ["resnet8 122 x2", "resnet8 122"]
-    assert page.answer[0].startswith("fashion-mnist: Of 2 configurations, resnet8 122 is the most robust: 20.0 %")
-    assert any(text.startswith("digits: Of 2 configurations, resnet8 122 x2 is the most") for text in page.answer)
+    assert [row[0] for row in fashion_rows] == ["ResNet-8", "ResNet-8 ×2", "ResNet-8 ×1.5"]
+    assert [row[0] for row in digit_rows] == ["ResNet-8 ×2", "ResNet-8"]
+    assert page.answer[0].startswith("fashion-mnist: ResNet-8 is the most robust of 2 configurations: 20.0 %")
+    assert any(text.startswith("digits: ResNet-8 ×2 is the most robust of 2") for text in page.answer)
     names = [block.name for kind in (Chart, Listing) for block in blocks(page, kind)]
     assert len(set(names)) == len(names)
     assert (study / "report" / "tables" / "part2-leaderboard.csv").exists()
@@ -132,12 +132,13 @@ def test_the_most_robust_has_to_be_shown_against_every_other(tmp_path):
         for seed, count in enumerate(robust):
             write_run(tmp_path, configuration(upsample, seed), count, of=400)
     first = report(tmp_path, pictures=False).page.answer[0]
-    assert "resnet8 122 x2 measured the most robust" in first
+    assert first.startswith("ResNet-8 ×2 is the most robust of 3")
+    assert "its lead is within chance" in first
     for seed, count in enumerate((45, 46, 44)):
         path = tmp_path / configuration(1.5, seed).name
         shutil.rmtree(path)
         write_run(tmp_path, configuration(1.5, seed), count, of=400)
-    assert "resnet8 122 x2 is the most robust" in report(tmp_path, pictures=False).page.answer[0]
+    assert "within chance" not in report(tmp_path, pictures=False).page.answer[0]
 
 
 def test_a_study_is_reported_as_it_stands(study):
@@ -208,13 +209,13 @@ def test_a_real_pair_with_pictures_and_classes(tmp_path):
     done = report(tmp_path, device="cpu")
     charts = {chart.name: chart for chart in blocks(done.page, Chart)}
     assert len(charts["classes"].data.rows) == 10
-    assert {row[0] for row in charts["depth"].data.rows} == {"resnet8 122", "resnet8 122 x2"}
+    assert {row[0] for row in charts["depth"].data.rows} == {"ResNet-8", "ResNet-8 ×2"}
     titles = [gallery.title for gallery in blocks(done.page, Gallery)]
     assert sorted(titles) == [
-        "Feature maps of resnet8 122",
-        "Feature maps of resnet8 122 x2",
-        "resnet8 122",
-        "resnet8 122 x2",
+        "Feature maps of ResNet-8",
+        "Feature maps of ResNet-8 ×2",
+        "ResNet-8",
+        "ResNet-8 ×2",
     ]
     assert report(tmp_path, tmp_path / "other", device="cpu").path.read_text() == done.path.read_text()
 
@@ -222,11 +223,11 @@ def test_a_real_pair_with_pictures_and_classes(tmp_path):
 def test_compare(study):
     runs = {upsample: study / configuration(upsample).name for upsample in (1, 2)}
     done = compare_runs(runs[1], runs[2])
-    assert done.sentence().startswith("B is 30.0 points more robust than A")
+    assert done.sentence().startswith("ResNet-8 ×2 is 30.0 points more robust than ResNet-8")
     assert done.yardstick.eps == 0.1
     assert done.settings.rows == (("upsample", "1.0", "2.0"),)
     assert json.dumps(done.to_dict(), allow_nan=False)
-    assert compare_runs(runs[2], runs[1]).sentence().startswith("A is 30.0 points more robust than B")
+    assert compare_runs(runs[2], runs[1]).sentence().startswith("ResNet-8 ×2 is 30.0 points more robust than ResNet-8")
     other = write_run(study, configuration(1, 7), None)
     with pytest.raises(InputError, match="have no evaluation in common; evaluate both"):
         compare_runs(runs[1], other)
@@ -237,17 +238,19 @@ def test_configurations_are_named_by_no_more_than_tells_them_apart():
     larger = replace(digits, model=replace(digits.model, enlarge="where=0"))
     trades = replace(digits, defense=DefenseConfig(defense="trades", eps=0.1))
     longer = replace(trades, training=TrainOptions(epochs=7, lr=0.2))
-    assert name_configurations([digits, other]) == ["resnet8, digits", "resnet8, cifar10"]
-    assert name_configurations([digits, larger]) == ["resnet8", "resnet8 where=0"]
+    assert name_configurations([digits, other]) == ["ResNet-8 · digits", "ResNet-8 · cifar10"]
+    assert name_configurations([digits, larger]) == ["ResNet-8", "ResNet-8, step 0"]
     assert name_configurations([digits, trades, longer]) == [
-        "resnet8, at, epochs 110",
-        "resnet8, trades, epochs 110",
-        "resnet8, trades, epochs 7",
+        "ResNet-8 · AT · epochs 110",
+        "ResNet-8 · TRADES · epochs 110",
+        "ResNet-8 · TRADES · epochs 7",
     ]
+    other_network = replace(trades, model=replace(digits.model, model="resnet20", upsample=2.0))
+    assert name_configurations([digits, other_network]) == ["ResNet-8 · AT", "ResNet-20 ×2 · TRADES"]
     # Where the values come from makes no other configuration.
     labelled = replace(digits, origin=OriginConfig("at-resnet8-122-digits", "published"))
     assert labelled.hash == digits.hash
-    assert name_configurations([digits, labelled]) == ["resnet8 (digits) #1", "resnet8 (digits) #2"]
+    assert name_configurations([digits, labelled]) == ["ResNet-8 (digits) #1", "ResNet-8 (digits) #2"]
 
 
 def commands(page):

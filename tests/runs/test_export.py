@@ -86,7 +86,7 @@ def test_the_card_in_the_form_of_the_hub(run, tmp_path):
     assert robust.metric_name == "Robust accuracy (FGSM, l_inf 0.1)"
     assert robust.metric_value == round(evaluation.robust_accuracy.value, 4)
     assert f"| {evaluation.robust_accuracy} |" in card.text
-    assert "defence: at (linf, eps 0.1, 1 steps)" in card.text
+    assert "defence: AT (l_inf, eps 0.1, 1 step)" in card.text
     config = json.loads((done.folder / "config.json").read_text())
     assert config["input"]["shape"] == ["batch", 1, 8, 8]
     assert config["id2label"]["9"] == "9"
@@ -106,8 +106,8 @@ def test_the_card_of_an_enlarged_network_says_how(run, tmp_path):
     save_enlarged(enlarge_network(str(run[0].folder), Surgery(where="last"), samples=8, latency_runs=0), folder)
     done = export(folder, "safetensors")
     text = (done.folder / "README.md").read_text().split("---")[2]
-    assert "resnet8 122; images x2 (nearest); strides of downsampling step 1 divided by 2 for 10 classes" in text
-    assert "intended for linf, eps 0.1." in text
+    assert "ResNet-8 122; images ×2 (nearest); strides of downsampling step 1 divided by 2 for 10 classes" in text
+    assert "intended for l_inf, eps 0.1." in text
     assert "trained adversarially" not in text
     assert "<i>" not in text
     assert json.loads((done.folder / "config.json").read_text())["enlarge"][0]["where"] == [1]

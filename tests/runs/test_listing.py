@@ -157,11 +157,11 @@ def test_autoattack_is_listed_under_its_name(tmp_path):
 
 def test_configurations_over_seeds_and_in_words(records):
     found = statistics_of(records)
-    assert [each.name for each in found.compared] == ["resnet8 112", "resnet8 122"]
+    assert [each.name for each in found.compared] == ["ResNet-8 112", "ResNet-8 122"]
     best = found.best
     assert (best.seeds, best.robust.value) == ((0, 1), pytest.approx(0.63))
-    comparison = found.gains["resnet8 112"]
-    assert comparison.a == "resnet8 122"  # the cheaper one
+    comparison = found.gains["ResNet-8 112"]
+    assert comparison.a == "ResNet-8 122"  # the cheaper one
     assert (comparison.seeds, comparison.images) == (2, 100)
     (sentence,) = found.sentences()
     assert "2 seeds x 100 images" in sentence
@@ -175,14 +175,14 @@ def test_statistics_in_a_notebook_and_in_pandas(records):
     found = statistics_of(records)
     frame = found.to_pandas().set_index("configuration")
     assert list(frame.index) == [each.name for each in found.variants]
-    row = frame.loc["resnet8 112"]
+    row = frame.loc["ResNet-8 112"]
     assert (row["robust"], row["seeds"]) == (pytest.approx(0.63), 2)
     assert row["robust_low"] < 0.63 < row["robust_high"]
-    assert frame.loc["resnet8 111"].isna()["robust"]  # not evaluated
-    assert "3 configurations, 5 runs, best resnet8 112: 63.0 %" in repr(found)
+    assert frame.loc["ResNet-8 111"].isna()["robust"]  # not evaluated
+    assert "3 configurations, 5 runs, best ResNet-8 112: 63.0 %" in repr(found)
     page = found._repr_html_()
     assert page.count("<tr>") == 4
-    assert "<td>resnet8 112</td><td>2</td>" in page
+    assert "<td>ResNet-8 112</td><td>2</td>" in page
 
 
 def test_what_was_not_evaluated_alike_is_not_compared(tmp_path):

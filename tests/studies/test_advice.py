@@ -48,9 +48,9 @@ def test_every_way_spends_the_same(digits, tmp_path):
     assert longer.config.training.epochs == 16
     assert longer.spent == 4
     names = [way.name for way in others]
-    assert any("x2" in name for name in names)
+    assert any("×2" in name for name in names)
     assert any("112" in name for name in names)
-    assert any("resnet20" in name for name in names)
+    assert any("ResNet-20" in name for name in names)
     for way in others:
         assert way.spent == pytest.approx(way.relative * way.config.training.epochs / 4)
         assert 4 - way.relative / 4 < way.spent <= 1.05 * 4

@@ -16,7 +16,7 @@ def test_the_demonstration_can_be_stopped_and_goes_on(tmp_path):
         demo(tmp_path, seeds=1, epochs=1, jobs=2, should_stop=lambda: True)
     seen = set()
     result = demo(tmp_path, seeds=1, epochs=1, jobs=2, watcher=lambda state: seen.update(state.running))
-    assert seen == {"upsample 1", "upsample 2"}
+    assert seen == {"ResNet-8", "ResNet-8 ×2"}
     plain, enlarged = result.variants
     assert enlarged.cost.flops > 3.9 * plain.cost.flops
     assert enlarged.cost.parameters == plain.cost.parameters

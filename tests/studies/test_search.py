@@ -23,7 +23,7 @@ EVALUATION = EvaluationConfig(AttackConfig("fgsm"), samples=40)
 
 def test_candidates_stay_within_the_budget(digits):
     found = find_candidates(BASE, digits, budget=4)
-    assert [one.title for one in found] == ["resnet8 122", "resnet8 121", "resnet8 112", "resnet8 122 x2"]
+    assert [one.title for one in found] == ["ResNet-8", "ResNet-8 121", "ResNet-8 112", "ResNet-8 ×2"]
     assert found[0].relative == 1
     assert [one.relative for one in found] == sorted(one.relative for one in found)
     assert all(one.cost.flops == pytest.approx(one.relative * found[0].cost.flops) for one in found)
@@ -114,7 +114,7 @@ evaluation: {attack: fgsm, samples: 30}
 """)
     assert main(["search", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [trial["title"] for trial in found["trials"]] == ["resnet8 122", "resnet8 121"]
+    assert [trial["title"] for trial in found["trials"]] == ["ResNet-8", "ResNet-8 121"]
     assert found["file"] == str(tmp_path / "study-search" / "search.json")
     with pytest.raises(SystemExit):
         main(["search", str(path), "--no-such-option"])

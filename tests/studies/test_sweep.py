@@ -96,7 +96,7 @@ def test_all_runs_are_made_evaluated_and_recorded(study):
         assert len(evaluation.verdicts) == 40
     assert (len(result.made), result.before, result.failed) == (2, 0, {})
     assert (states[-1].done, states[-1].failed, states[-1].total, states[-1].running) == (2, 0, 2, {})
-    assert states[-1].event.startswith("done: seed")
+    assert states[-1].event.startswith("done: ResNet-8 · seed 1: ")
     assert states[-1].best[1] == max(s.robust_accuracy.value for r in records for s in r.evaluations.values())
     assert (out / "study.yaml").read_text() == SEEDS
     about = json.loads((out / "study.json").read_text())
@@ -139,7 +139,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(study, capsys):
     assert len(result.made) == 1
     assert read_run(result.made[0]).status == "finished"
     assert (states[-1].done, states[-1].failed) == (1, 1)
-    assert any(state.event and state.event.startswith("failed: lr 1e+30") for state in states)
+    assert any(state.event and state.event.startswith("failed: ResNet-8 · lr 1e+30: ") for state in states)
     # Through the command, with a process: tried again, and told by the exit code.
     assert main(["sweep", str(path), "--jobs", "1", "--json"]) == 1
     captured = capsys.readouterr()

@@ -1,6 +1,6 @@
 """Analysis of a network: what its maps see, and the gain of perturbations."""
 
-from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, StageReport, budget_text, short_names
+from robustmaps.analysis._analysis import Analysis, FeatureGain, MarginGain, StageReport, short_names
 from robustmaps.analysis._analyze import analyze, analyze_both, feature_maps
 from robustmaps.analysis._comparison import ComparedAnalyses
 from robustmaps.analysis._estimate import estimate, ratio
@@ -50,7 +50,6 @@ __all__ = [
     "Weights",
     "analyze",
     "analyze_both",
-    "budget_text",
     "effective_field_px",
     "estimate",
     "feature_gain",

@@ -11,7 +11,7 @@ from robustmaps.analysis._estimate import estimate, finite_only
 from robustmaps.analysis._stage_costs import Share
 from robustmaps.analysis._stages import Stage
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction, by, counted, human, stride_text
+from robustmaps.engine.numbers import budget_text, by, counted, human, stride_text
 from robustmaps.engine.tables import Table, table
 from robustmaps.models import Cost
 
@@ -218,18 +218,12 @@ class Analysis:
     def title(self) -> str:
         """A line about the network, the images and the budget."""
         return (
-            f"{self.network}, images of {by(self.image_size)} px; {budget_text(self)} on "
+            f"{self.network}, images of {by(self.image_size)} px; {budget_text(self.norm, self.eps)} on "
             f"{counted(self.images, 'image')}"
         )
 
     def __str__(self) -> str:
         return "\n\n".join([self.title, *map(str, self.tables())])
-
-
-def budget_text(analysis: Analysis) -> str:
-    """The budget in words."""
-    norm = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}[analysis.norm]
-    return f"{norm}, eps {as_fraction(analysis.eps)}"
 
 
 def short_names(analysis: Analysis) -> list[str]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from robustmaps.analysis._analysis import Analysis, budget_text, short_names
+from robustmaps.analysis._analysis import Analysis, short_names
 from robustmaps.analysis._estimate import estimate, finite_only, ratio
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import by
+from robustmaps.engine.numbers import budget_text, by
 from robustmaps.engine.tables import Table, table
 
 ARROW = " → "
@@ -102,7 +102,7 @@ class ComparedAnalyses:
     def title(self) -> str:
         """A line about the network, the images and the budget."""
         a = self.before
-        return f"{a.network}, images of {by(a.image_size)} px; {budget_text(a)} on {a.images} images"
+        return f"{a.network}, images of {by(a.image_size)} px; {budget_text(a.norm, a.eps)} on {a.images} images"
 
     @property
     def note(self) -> str:

@@ -1,4 +1,4 @@
-"""The perturbation gain of a network as a single number, to rank enlargements."""
+"""The perturbation gain of a network as a single number with its 95 % interval over images, to rank enlargements."""
 
 from functools import partial
 
@@ -13,16 +13,18 @@ from robustmaps.analysis._stages import find_stages
 from robustmaps.attacks import logit_margin
 from robustmaps.engine.calling import fitting
 from robustmaps.engine.errors import InputError
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.modes import no_shortcuts
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.tracing import find_head, trace
 
 _BATCH = 16
+_RESAMPLES = 1000
 
 
 def feature_gain(
     model: nn.Module, x: Tensor, *, eps: float = 8 / 255, norm: str = "linf", directions: int = 4, seed: int = 0
-) -> float:
+) -> Measured:
     """The first-order gain of the last map's pooled features, in units of their spread over the images.
 
     It needs neither labels nor trained weights, so it can rank enlargements of an untrained network.
@@ -45,7 +47,7 @@ def feature_gain(
     with plain_view(model), no_shortcuts():
         parts = [probe.measure_features(x[begin : begin + _BATCH]) for begin in range(0, len(x), _BATCH)]
     gain = gain_of(parts, 0)
-    return float("inf") if gain.relative is None else gain.relative.value
+    return Measured(np.inf, -np.inf, np.inf) if gain.relative is None else gain.relative
 
 
 def margin_gains(
@@ -74,7 +76,7 @@ def margin_gains(
     return MarginGain(tuple(margins), tuple(first), tuple(reached) if steps else None)
 
 
-def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255, norm: str = "linf") -> float:
+def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255, norm: str = "linf") -> Measured:
     """The median over images of the margin's first-order gain divided by the margin.
 
     Misclassified images count as infinite, so that enlargements can be compared on the same images.
@@ -89,7 +91,11 @@ def margin_gain(model: nn.Module, x: Tensor, y: Tensor, *, eps: float = 8 / 255,
     gains = margin_gains(model, x, y, eps=eps, norm=norm)
     relative = np.full(len(x), np.inf)
     relative[gains.right] = gains.relative()
-    return float(np.quantile(relative, 0.5, method="higher"))
+    drawn = np.random.default_rng(0).integers(len(x), size=(_RESAMPLES, len(x)))
+    medians = np.quantile(relative[drawn], 0.5, axis=1, method="higher")
+    # No mean of two of them, which may be infinite.
+    low, high = np.quantile(medians, 0.025, method="lower"), np.quantile(medians, 0.975, method="higher")
+    return Measured(float(np.quantile(relative, 0.5, method="higher")), float(low), float(high), len(x))
 
 
 def _wrong(view: AttackView, y: Tensor, x: Tensor) -> Tensor:

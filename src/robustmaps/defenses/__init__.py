@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from robustmaps.defenses._fat import FAT, FriendlyTRADES
     from robustmaps.defenses._hat import HAT
     from robustmaps.defenses._liet import LIET
-    from robustmaps.defenses._registry import DefenseRow, check_parameters, create, find, is_attacked, listed, register
+    from robustmaps.defenses._registry import (
+        DefenseRow,
+        check_parameters,
+        create,
+        find,
+        is_attacked,
+        listed,
+        register,
+        title_of,
+    )
     from robustmaps.defenses._schedule import at, scaled, validation_attack
     from robustmaps.defenses._standard import Standard
 
@@ -47,6 +56,7 @@ __all__ = [
     "listed",
     "register",
     "scaled",
+    "title_of",
     "validation_attack",
 ]
 

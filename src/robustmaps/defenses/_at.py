@@ -132,6 +132,7 @@ _BUDGET = {
 ROWS = (
     DefenseRow(
         name="at",
+        title="AT",
         summary="adversarial training (arXiv 1706.06083)",
         kind=AT,
         attack=PGD,
@@ -140,6 +141,7 @@ ROWS = (
     ),
     DefenseRow(
         name="fast-at",
+        title="Fast AT",
         summary="adversarial training with one step from a random start (arXiv 2001.03994)",
         kind=FastAT,
         attack=partial(PGD, steps=1),
@@ -148,6 +150,7 @@ ROWS = (
     ),
     DefenseRow(
         name="n-fgsm",
+        title="N-FGSM",
         summary="adversarial training with one step from strong noise (arXiv 2202.01181)",
         kind=NFGSM,
         attack=NoiseFGSM,
@@ -155,6 +158,7 @@ ROWS = (
     ),
     DefenseRow(
         name="free-at",
+        title="Free AT",
         summary="free adversarial training: each batch several times (arXiv 1904.12843)",
         kind=FreeAT,
         attack=FGSM,

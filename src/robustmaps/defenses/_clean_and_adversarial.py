@@ -134,6 +134,7 @@ class MART(_CleanAndAdversarial):
 ROWS = (
     DefenseRow(
         name="alp",
+        title="ALP",
         summary="adversarial logit pairing (arXiv 1803.06373)",
         kind=ALP,
         attack=PGD,
@@ -146,6 +147,7 @@ ROWS = (
     ),
     DefenseRow(
         name="trades",
+        title="TRADES",
         summary="accuracy traded against a divergence (arXiv 1901.08573)",
         kind=TRADES,
         attack=partial(PGD, loss="kl", start="normal"),
@@ -158,6 +160,7 @@ ROWS = (
     ),
     DefenseRow(
         name="mart",
+        title="MART",
         summary="misclassification-aware adversarial training (openreview rklOg6EFwS)",
         kind=MART,
         attack=partial(PGD, start="normal"),

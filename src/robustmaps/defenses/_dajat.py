@@ -119,6 +119,7 @@ def _jensen_shannon(p: Tensor) -> Tensor:
 
 ROW = DefenseRow(
     name="dajat",
+    title="DAJAT",
     summary="diverse augmentations with a joint loss (arXiv 2210.15318)",
     kind=DAJAT,
     attack=PGD,

@@ -90,6 +90,7 @@ class FriendlyTRADES(_Friendly, TRADES):
 ROWS = (
     DefenseRow(
         name="fat",
+        title="FAT",
         summary="friendly adversarial training: PGD that stops soon after an error (arXiv 2002.11242)",
         kind=FAT,
         attack=PGD,
@@ -103,6 +104,7 @@ ROWS = (
     ),
     DefenseRow(
         name="fat-trades",
+        title="FAT-TRADES",
         summary="TRADES whose attack stops soon after an error (arXiv 2002.11242)",
         kind=FriendlyTRADES,
         attack=partial(PGD, loss="kl", start="normal"),

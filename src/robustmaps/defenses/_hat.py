@@ -76,6 +76,7 @@ class HAT(Minimax[tuple[Tensor, Tensor, Tensor]]):
 
 ROW = DefenseRow(
     name="hat",
+    title="HAT",
     summary="TRADES with a helper network that was trained without an attack (openreview BuD2LmNaU3a)",
     kind=HAT,
     attack=partial(PGD, loss="kl", start="normal"),

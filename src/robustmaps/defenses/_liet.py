@@ -128,6 +128,7 @@ def _unmasked(logits: Tensor) -> Tensor:
 
 ROW = DefenseRow(
     name="liet",
+    title="LIET",
     summary="one step from a start without information on the label (Pan et al., ICCV 2025)",
     kind=LIET,
     attack=FGSM,

@@ -31,6 +31,7 @@ class DefenseRow:
         networks: parameters that are networks, given as a run or its weights.
         awp_gamma: the usual size of a perturbation of the weights around it, which makes it known as ``NAME-awp`` too;
             None for none.
+        title: its name in reports, as papers write it; the name itself if empty.
     """
 
     name: str
@@ -41,6 +42,7 @@ class DefenseRow:
     fixed_steps: int | None = None
     networks: tuple[str, ...] = ()
     awp_gamma: float | None = None
+    title: str = ""
 
 
 _AWP_SUFFIX = "-awp"
@@ -61,11 +63,18 @@ def _around(row: Listed) -> Iterator[Listed]:
             name=f"{row.name}{_AWP_SUFFIX}",
             summary=f"{row.name} with adversarial weight perturbation (arXiv 2004.05884)",
             parameters={**row.parameters, **_AWP_PARAMETERS, "awp_gamma": gamma},
+            values={**row.values, "title": f"{row.values.get('title') or row.name}-AWP"},
         )
 
 
 _REGISTRY = Registry("robustmaps.defenses", "defense", DefenseRow, _around)
 register, listed, find = _REGISTRY.register, _REGISTRY.listed, _REGISTRY.find
+
+
+def title_of(name: str) -> str:
+    """The name of a defence as papers write it, such as ``TRADES``; the name itself of one that is not known."""
+    row = listed(warn=False).get(name)
+    return name if row is None else str(row.values.get("title") or name)
 
 
 def is_attacked(name: str) -> bool:

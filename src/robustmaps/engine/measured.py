@@ -1,8 +1,9 @@
 """A figure with its uncertainty: Wilson's interval of a share and the bootstrap."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,20 @@ class Measured:
         if self.count is None:
             return values
         return values | ({"successes": self.successes, "total": self.count} if self.percent else {"count": self.count})
+
+
+def told_apart(lines: Sequence[Mapping[float, Measured]]) -> bool:
+    """Whether the bands around several lines can be told apart: no two overlap at more than half of their places.
+
+    Args:
+        lines: per line its figures by place.
+    """
+    for one, other in combinations(lines, 2):
+        common = one.keys() & other.keys()
+        overlapping = sum(one[x].low < other[x].high and other[x].low < one[x].high for x in common)
+        if 2 * overlapping > len(common):
+            return False
+    return True
 
 
 def bootstrap(

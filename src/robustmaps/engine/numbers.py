@@ -51,6 +51,24 @@ def check_eps(eps: float, norm: str) -> None:
         raise InputError(f"eps={eps}: expected a value in (0, 1] for l_inf; did you mean {eps:g}/255?")
 
 
+def norm_text(norm: str) -> str:
+    """A norm as prose and plots write it.
+
+    >>> norm_text("linf"), norm_text("l2")
+    ('l_inf', 'l_2')
+    """
+    return f"l_{norm.removeprefix('l')}"
+
+
+def budget_text(norm: str, eps: float) -> str:
+    """A budget in words.
+
+    >>> budget_text("linf", 8 / 255)
+    'l_inf, eps 8/255'
+    """
+    return f"{norm_text(norm)}, eps {as_fraction(eps)}"
+
+
 def check_at_least(name: str, value: float, least: float, *, exclusive: bool = False) -> None:
     """Refuse a number below its bound."""
     bound = f"{'above' if exclusive else 'of at least'} {least:g}"

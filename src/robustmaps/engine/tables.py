@@ -30,6 +30,9 @@ _LATEX = {
     ">": r"\textgreater{}",
     "`": r"\textasciigrave{}",
     "→": r"$\rightarrow$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "÷": r"$\div$",
     "[": "{[}",
     "]": "{]}",
 }

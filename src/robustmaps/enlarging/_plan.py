@@ -9,6 +9,7 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from robustmaps.engine.errors import unknown
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
 from robustmaps.enlarging._advice import against_head
@@ -37,8 +38,9 @@ class Option:
         field_share: the share of the image's side that a pixel of the last map sees, on the worse axis; at least 1 if
             it sees the whole image, None if unknown.
         gain: the gain of a perturbation; None if not measured.
-        best: whether no other option is at least as good in cost and gain and better in one of them; in cost and map
-            size where no gain was measured.
+        interval: its 95 % interval; None if not known.
+        best: whether no other option is at least as good in cost and gain, as far as both are printed, and better in
+            one of them; in cost and map size where no gain was measured.
         spread: whether dilation changes it; not so where no window follows its steps.
     """
 
@@ -49,6 +51,7 @@ class Option:
     effective_stride: tuple[float, float] | None
     field_share: float | None = None
     gain: float | None = None
+    interval: tuple[float, float] | None = None
     best: bool = False
     spread: bool = True
 
@@ -68,6 +71,7 @@ class Option:
             "field_share": None if self.field_share is None or math.isinf(self.field_share) else self.field_share,
             "sees_enough": self.sees_enough,
             "gain": self.gain,
+            "interval": None if self.interval is None else list(self.interval),
             "best": self.best,
         }
 
@@ -112,18 +116,20 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        columns = ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", "gain")
+        gains = "gain [95 %]" if any(o.interval for o in self.options) else "gain"
+        columns = ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", gains)
         rows = []
         for o in self.options:
             where = ",".join(map(str, o.where)) or "-"
-            gain = "-" if o.gain is None else f"{o.gain:.3g}"
+            gain = "-" if o.gain is None else str(Measured(o.gain, *(o.interval or (-math.inf, math.inf))))
             size, stride = by(o.cost.map_size), stride_text(o.effective_stride)
             operations = human(o.cost.flops, "FLOP")
             sees = _percent(o.field_share) + ("" if o.sees_enough else " !")
             cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", size, stride, sees, operations, gain)
             rows.append(("*" if o.best else "", *cells))
         steps = "\n".join(f"  step {step}" for step in self.steps)
-        legend = f"* beaten by no other within {self.budget:g}x {self.measure}"
+        spent_for = "as small a gain" if any(o.gain is not None for o in self.options) else "as large a map"
+        legend = f"* no other one within {self.budget:g}x {self.measure} has {spent_for} at the same or a lower cost"
         if not all(o.sees_enough for o in self.options):
             legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
         same = [",".join(map(str, o.where)) for o in self.options if self.dilate and o.where and not o.spread]
@@ -142,7 +148,7 @@ def plan(
     upsamples: Sequence[float] = (1, 2),
     dilate: bool = False,
     smooth: Smooth | None = None,
-    gain: Callable[[nn.Module], float] | None = None,
+    gain: Callable[[nn.Module], float | Measured] | None = None,
 ) -> Plan:
     """All ways to halve strides and upsample within a budget.
 
@@ -156,7 +162,8 @@ def plan(
         upsamples: factors to try.
         dilate: whether later windows are dilated.
         smooth: whether steps keep the size of their maps, and how, see `enlarge`.
-        gain: measures the gain of a perturbation on a network, the smaller the better; called for each option.
+        gain: measures the gain of a perturbation on a network, with its interval where that is known; the smaller the
+            better. Called for each option.
 
     Raises:
         InputError: the budget is below 1, the measure unknown, or the network can't take the example.
@@ -168,7 +175,7 @@ def plan(
     check_smooth(smooth, dilate=dilate)
     study = Attempts(model, example[:1], 2, smooth)
     cost = _cost(study, model, measure)
-    own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), None if gain is None else gain(model))
+    own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), *_gained(gain, model))
     options = [own]
     for upsample in upsamples:
         options += _within(study, own, upsample, budget, measure, gain, dilate=dilate)
@@ -184,7 +191,7 @@ def _within(
     upsample: float,
     budget: float,
     measure: Measure,
-    gain: Callable[[nn.Module], float] | None,
+    gain: Callable[[nn.Module], float | Measured] | None,
     *,
     dilate: bool,
 ) -> Iterator[Option]:
@@ -206,9 +213,17 @@ def _within(
         if relative > budget:
             over.append(set(where))
             continue
-        reached = None if gain is None else gain(enlarged)
+        reached = _gained(gain, enlarged)
         spread = study.spreads(where, 2) if dilate and where else True
-        yield Option(upsample, where, cost, relative, view.stride, _share(study, view), reached, spread=spread)
+        yield Option(upsample, where, cost, relative, view.stride, _share(study, view), *reached, spread=spread)
+
+
+def _gained(
+    gain: Callable[[nn.Module], float | Measured] | None, model: nn.Module
+) -> tuple[float | None, tuple[float, float] | None]:
+    """The gain and its interval."""
+    found = None if gain is None else gain(model)
+    return (found.value, found.interval if found.is_bounded else None) if isinstance(found, Measured) else (found, None)
 
 
 def _cost(study: Attempts, model: nn.Module, measure: Measure) -> Cost:
@@ -237,6 +252,9 @@ def _beats(a: Option, b: Option) -> bool:
 
 
 def _merits(option: Option) -> tuple[float, float]:
-    """Cost, and what it is spent for: the smaller the better."""
+    """Cost, and what it is spent for, as they are printed: the smaller the better, and no number the worst."""
     height, width = option.cost.map_size or (0, 0)
-    return option.relative, -height * width if option.gain is None else option.gain
+    cost = float(f"{option.relative:.2f}")
+    if option.gain is None:
+        return cost, -height * width
+    return cost, math.inf if math.isnan(option.gain) else float(f"{option.gain:.3g}")

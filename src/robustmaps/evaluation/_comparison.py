@@ -100,7 +100,7 @@ class Comparison:
         if not one.value:
             text = f"{one.a} and {one.b} are equally {quality}"
         elif not one.shown:
-            text += ", within chance"
+            text = f"{one.b} is {100 * one.value:.1f} points higher in {quality} accuracy than {one.a}, within chance"
         only = "; one pair of networks only, other seeds may differ" if one.seeds == 1 else ""
         return f"{text} ({extent}{only})"
 

@@ -6,6 +6,7 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.figures._analysis_plots import AttackedMaps, plot_gains, plot_maps, plot_plan
+    from robustmaps.figures._labels import Box, place_labels, text_width, wrapped
     from robustmaps.figures._plots import AttackedImage, plot_attacked, plot_curves, plot_eps_curve, plot_samples
     from robustmaps.figures._rasters import png_of_change, png_of_image, png_of_map
     from robustmaps.figures._study_plots import plot_lines, plot_planes
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AttackedImage",
     "AttackedMaps",
+    "Box",
+    "place_labels",
     "plot_attacked",
     "plot_curves",
     "plot_eps_curve",
@@ -29,6 +32,8 @@ __all__ = [
     "png_of_change",
     "png_of_image",
     "png_of_map",
+    "text_width",
+    "wrapped",
 ]
 
 __getattr__, __dir__ = lazy(__name__, __file__)

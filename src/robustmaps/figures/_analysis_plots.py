@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from robustmaps.analysis import Analysis, estimate, short_names
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import by
+from robustmaps.engine.text import visible
 from robustmaps.enlarging import Option, Plan
-from robustmaps.figures._plots import _COLOURS, _STYLE, AttackedImage, _as_picture, _name_guess, _save
+from robustmaps.figures._labels import Box, place_labels
+from robustmaps.figures._plots import _COLOURS, _OF_IMAGES, _STYLE, AttackedImage, _as_picture, _name_guess, _save
 
 Maps = NDArray[np.float32]
 
@@ -124,7 +127,7 @@ def plot_maps(path: str | Path, networks: Mapping[str, AttackedMaps], title: str
     """
     columns = 1 + max(len(maps.stages) for maps in networks.values())
     kinds = ("clean", "attacked", "change")
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with mpl.rc_context(_OF_IMAGES):
         size = (1.75 * columns + 0.6, 1.95 * len(kinds) * len(networks) + 0.8)
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(kinds) * len(networks), columns, squeeze=False)
@@ -158,25 +161,45 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.5, 4.6), layout="constrained")
         axes = figure.subplots()
-        for option in plan.options:
-            if option.gain is None:
-                continue
-            name = "as it is" if option.upsample == 1 and not option.where else _option_name(option)
-            size = "x".join(map(str, option.cost.map_size or ()))
-            at = (option.relative, option.gain)
-            axes.plot(*at, "o", color=_COLOURS[0], markerfacecolor=_COLOURS[0] if option.best else "none")
-            axes.annotate(f"{name}\n{size}", at, (5, 3), textcoords="offset points", fontsize=7)
+        known = [(option, option.gain) for option in plan.options if option.gain is not None]
+        for option, gain_ in known:
+            at, (low, high) = option.relative, option.interval or (gain_, gain_)
+            fill = _COLOURS[0] if option.best else "none"
+            axes.errorbar(at, gain_, [[gain_ - low], [high - gain_]], color=_COLOURS[0], alpha=0.5, capsize=3)
+            axes.plot(at, gain_, "o", color=_COLOURS[0], markerfacecolor=fill)
         axes.set(xlabel=f"{plan.measure}, times the given network", ylabel=gain)
-        axes.set_title(title, fontsize=9, wrap=True)
-        axes.plot([], [], "o", color=_COLOURS[0], label="beaten by no other in cost and gain")
-        axes.plot([], [], "o", color=_COLOURS[0], markerfacecolor="none", label="beaten")
-        axes.legend(fontsize=7)
+        axes.set_title(visible(title), fontsize=10, wrap=True)
+        axes.plot([], [], "o", color=_COLOURS[0], label="no other has as small a gain at this cost")
+        axes.plot([], [], "o", color=_COLOURS[0], markerfacecolor="none", label="another has")
+        about = "bars: 95 % intervals" if any(o.interval for o, _ in known) else None
+        axes.legend(fontsize=8, title=about, title_fontsize=8)
         axes.margins(x=0.15, y=0.15)
+        _label(figure, axes, [(option.relative, gain_, _label_of(option)) for option, gain_ in known])
         _save(figure, path)
 
 
+def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write labels beside points, none over another."""
+    figure.draw_without_rendering()  # arranges the axes, which then stay where they are
+    figure.set_layout_engine("none")
+    height, size = figure.bbox.height, 7 * figure.dpi / 72
+    pixels = [axes.transData.transform((x, y)) for x, y, _ in points]
+    room = axes.bbox
+    box = Box(room.x0, height - room.y1, room.x1, height - room.y0)
+    wanted = [(x, height - y, 5.0, label) for (x, y), (*_, label) in zip(pixels, points, strict=True)]
+    for placed, (x, y, _, label), point in zip(place_labels(wanted, box, size), wanted, points, strict=True):
+        if placed is not None:
+            offset = ((placed[0].left - x) * 72 / figure.dpi, (y - placed[0].top) * 72 / figure.dpi)
+            axes.annotate(label, point[:2], offset, textcoords="offset points", fontsize=7, va="top")
+
+
+def _label_of(option: Option) -> str:
+    name = "as it is" if option.upsample == 1 and not option.where else _option_name(option)
+    return f"{name}\n{by(option.cost.map_size)}"
+
+
 def _option_name(option: Option) -> str:
-    parts = [f"x{option.upsample:g}"] if option.upsample != 1 else []
+    parts = [f"×{option.upsample:g}"] if option.upsample != 1 else []
     return ", ".join(
         [*parts, *([f"step{'s' * (len(option.where) > 1)} {'+'.join(map(str, option.where))}"] if option.where else [])]
     )

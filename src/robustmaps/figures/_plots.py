@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from robustmaps.data import Dataset
 from robustmaps.engine.files import atomic
-from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.measured import Measured, told_apart
+from robustmaps.engine.numbers import as_fraction, norm_text
 from robustmaps.engine.text import visible
 from robustmaps.engine.writing.outputs import SOFTWARE, claim, is_picture
 
@@ -29,45 +29,64 @@ _STYLE: dict[Any, Any] = {
     "axes.titlesize": 11,
     "legend.frameon": False,
     "text.parse_math": False,  # names may have dollar signs
+    "axes.edgecolor": "0.45",
+    "xtick.color": "0.3",
+    "ytick.color": "0.3",
 }
+_OF_IMAGES = {
+    **_STYLE,
+    **dict.fromkeys((f"axes.spines.{side}" for side in ("left", "right", "top", "bottom")), True),
+    "axes.grid": False,
+    "axes.edgecolor": "0.8",
+    "axes.linewidth": 0.5,
+}
+"""Images end at a thin grey line, which is no part of them."""
 
 
 def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> None:
-    """Validation accuracy over epochs, clean (dashed) and robust (solid), as mean and range over seeds.
+    """Validation accuracy over epochs, clean (dashed) and robust (solid): means over seeds.
+
+    Bands span the seeds where they can be told apart; elsewhere each seed is a thin line.
 
     Args:
         path: the PNG to write.
         histories: the histories of each variant's runs.
         title: the title.
     """
+    kinds = (("validation_clean_accuracy", "--", "clean"), ("validation_robust_accuracy", "-", "robust"))
+    drawn = {
+        (name, label): (style, colour, _by_epoch(runs, key))
+        for colour, (name, runs) in zip(_COLOURS, histories.items(), strict=False)
+        for key, style, label in kinds
+    }
+    bands = told_apart([_spans(seeds) for _, _, seeds in drawn.values() if seeds])
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         axes = figure.subplots()
-        for colour, (name, runs) in zip(_COLOURS, histories.items(), strict=False):
-            for key, style, label in (
-                ("validation_clean_accuracy", "--", "clean"),
-                ("validation_robust_accuracy", "-", "robust"),
-            ):
-                _curve(
-                    axes,
-                    [[(r["epoch"], r[key]) for r in run if key in r] for run in runs],
-                    colour,
-                    style,
-                    f"{name}, {label}",
-                )
+        for (name, label), (style, colour, seeds) in drawn.items():
+            if not seeds:
+                continue
+            epochs, values = list(seeds), 100 * np.array(list(seeds.values()))
+            axes.plot(epochs, values.mean(1), style, color=colour, label=f"{visible(name)}, {label}")
+            if bands:
+                axes.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.12, linewidth=0)
+            elif values.shape[1] > 1:
+                axes.plot(epochs, values, style, color=colour, alpha=0.3, linewidth=0.8)
+        several = any(len(runs) > 1 for runs in histories.values())
+        about = f"{'bands' if bands else 'thin lines'}: seeds" if several else None
         axes.set(xlabel="epoch", ylabel="validation accuracy (%)", title=title, ylim=(0, 100))
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", title=about, title_fontsize=9)
         _save(figure, path)
 
 
-def _curve(axes: Axes, runs: list[list[tuple[int, float]]], colour: str, style: str, label: str) -> None:
-    if not runs or not all(runs):
-        return
-    epochs = [epoch for epoch, _ in runs[0]]
-    values = 100 * np.array([[value for _, value in run] for run in runs])
-    axes.plot(epochs, values.mean(0), style, color=colour, label=label)
-    if len(runs) > 1:
-        axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
+def _by_epoch(runs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> dict[float, list[float]]:
+    """By epoch the shares of all runs; empty where one of them has none."""
+    found = [{float(record["epoch"]): record[key] for record in run if key in record} for run in runs]
+    return {epoch: [run[epoch] for run in found] for epoch in found[0]} if found and all(found) else {}
+
+
+def _spans(seeds: Mapping[float, Sequence[float]]) -> dict[float, Measured]:
+    return {epoch: Measured(float(np.mean(each)), min(each), max(each)) for epoch, each in seeds.items()}
 
 
 def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], norm: str, title: str) -> None:
@@ -88,8 +107,7 @@ def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], n
         axes.fill_between(radii, low, high, color=_COLOURS[0], alpha=0.15, linewidth=0, label="95 % interval")
         axes.plot(radii, rates, "o-", color=_COLOURS[0], label="accuracy under attack")
         axes.set_xticks(radii, [as_fraction(eps) for eps in radii])
-        name = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}[norm]
-        axes.set(xlabel=f"eps ({name}, images in [0, 1])", ylabel="accuracy (%)", title=title, ylim=(0, 100))
+        axes.set(xlabel=f"eps ({norm_text(norm)}, images in [0, 1])", ylabel="accuracy (%)", title=title, ylim=(0, 100))
         axes.legend(loc="upper right")
         _save(figure, path)
 
@@ -112,39 +130,49 @@ class AttackedImage:
 
 
 def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]], eps: float, title: str) -> None:
-    """Images of each network with their perturbations, attacked versions and predictions.
+    """The same images attacked on several networks: once clean, then for each network the perturbation and its result.
 
     Args:
         path: the PNG to write.
-        rows: the images of each network, the same number for each.
+        rows: for each network the same images, which all of them classify correctly when clean.
         eps: the budget; perturbations are grey for no change and white for ``+eps``.
         title: the title.
     """
-    columns = len(next(iter(rows.values())))
-    kinds = ("clean", "perturbation", "attacked")
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(1.15 * columns + 1.3, 1.42 * len(kinds) * len(rows) + 0.7), layout="constrained")
-        grid = figure.subplots(len(kinds) * len(rows), columns, squeeze=False)
-        for block, (name, images) in enumerate(rows.items()):
-            for column, image in enumerate(images):
-                change = 0.5 + (image.attacked - image.clean) / (2 * eps)
-                shown = (image.clean, change, image.attacked)
-                for offset, (kind, picture) in enumerate(zip(kinds, shown, strict=True)):
-                    axes = grid[len(kinds) * block + offset, column]
-                    axes.imshow(_as_picture(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-                    axes.set(xticks=[], yticks=[])
-                    if column == 0:
-                        axes.set_ylabel(f"{name}\n{kind}" if offset == 1 else kind, fontsize=8)
-                    if kind != "perturbation":
-                        _name_guess(axes, image.predictions[offset // 2], image.truth)
-        figure.suptitle(title, fontsize=10)
+    first = next(iter(rows.values()))
+    with mpl.rc_context(_OF_IMAGES):
+        figure = Figure(figsize=(1.15 * len(first) + 2.2, 1.32 * (1 + 2 * len(rows)) + 0.9), layout="constrained")
+        grid = figure.subplots(1 + 2 * len(rows), len(first), squeeze=False)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[])
+        for axes, image in zip(grid[0], first, strict=True):
+            _show(axes, image.clean)
+            axes.set_title(visible(image.truth), fontsize=8, pad=2)
+        grid[0, 0].set_ylabel("clean", fontsize=8)
+        for number, (name, images) in enumerate(rows.items()):
+            changes, results = grid[1 + 2 * number], grid[2 + 2 * number]
+            changes[0].set_ylabel("perturbation", fontsize=8)
+            results[0].set_ylabel(f"{visible(name)}\nattacked", fontsize=8)
+            for change, result, image in zip(changes, results, images, strict=True):
+                _show(change, 0.5 + (image.attacked - image.clean) / (2 * eps))
+                _show(result, image.attacked)
+                _name_guess(result, image.predictions[1], image.truth)
+        scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(-eps, eps), "gray")
+        bar = figure.colorbar(scale, ax=list(grid[1:, -1]), ticks=[-eps, 0, eps], fraction=0.3, aspect=30)
+        bar.ax.set_yticklabels([f"-{as_fraction(eps)}", "0", f"+{as_fraction(eps)}"], fontsize=8)
+        bar.set_label("perturbation", fontsize=8)
+        bar.outline.set_visible(False)
+        figure.suptitle(visible(title), fontsize=10)
         _save(figure, path)
+
+
+def _show(axes: Axes, picture: NDArray[np.float32]) -> None:
+    axes.imshow(_as_picture(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def plot_samples(path: str | Path, data: Dataset, per_class: int = 8, classes: int = 10) -> None:
     """Some test images of the first classes, one row per class."""
     names = data.classes[:classes]
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with mpl.rc_context(_OF_IMAGES):
         figure = Figure(figsize=(0.8 * per_class + 1.5, 0.85 * len(names) + 0.5), layout="constrained")
         grid = figure.subplots(len(names), per_class, squeeze=False)
         for label, name in enumerate(names):

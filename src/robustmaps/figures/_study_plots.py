@@ -9,13 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from robustmaps.engine.measured import Measured
+from robustmaps.engine.measured import Measured, told_apart
 from robustmaps.engine.text import visible
 from robustmaps.figures._plots import _COLOURS, _STYLE, _save
 
 # Okabe and Ito's other colours; a plot of more lines changes their style as well.
 _ALL_COLOURS = (*_COLOURS, "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", ":")
+_FEW = 3
+"""The number of lines with bars at their points, where their bands can't be told apart."""
 
 
 def plot_lines(
@@ -25,7 +27,7 @@ def plot_lines(
     title: str,
     ticks: Mapping[float, str] | None = None,
 ) -> None:
-    """Accuracy along an axis, a line each, with 95 % intervals.
+    """Accuracy along an axis, a line each, with 95 % intervals as far as they can be told apart.
 
     Args:
         path: the PNG to write.
@@ -37,6 +39,8 @@ def plot_lines(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.subplots()
+        bands = told_apart([dict(points) for points in lines.values()])
+        bars = not bands and len(lines) <= _FEW
         for number, (name, points) in enumerate(lines.items()):
             at = [x for x, _ in points]
             rates = 100 * np.array([rate.value for _, rate in points])
@@ -44,11 +48,15 @@ def plot_lines(
             style = _LINES[number // len(_ALL_COLOURS) % len(_LINES)]
             colour = _ALL_COLOURS[number % len(_ALL_COLOURS)]
             axes.plot(at, rates, style, marker="o", color=colour, label=visible(name))
-            axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+            if bands:
+                axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+            elif bars:
+                axes.errorbar(at, rates, [rates - low, high - rates], fmt="none", color=colour, capsize=3, alpha=0.6)
         shown = ticks or {x: f"{x:g}" for x in sorted({x for points in lines.values() for x, _ in points})}
         axes.set_xticks(list(shown), list(shown.values()))
         axes.set(xlabel=label, ylabel="accuracy (%)", title=visible(title), ylim=(0, 100))
-        axes.legend(fontsize=8, title="bands: 95 % intervals", title_fontsize=8)
+        about = f"{'bands' if bands else 'bars'}: 95 % intervals" if bands or bars else None
+        axes.legend(fontsize=8, title=about, title_fontsize=8)
         _save(figure, path)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         names,
         parse_strides,
         register,
+        title_of,
     )
     from robustmaps.models._strides import Strides, StridesLike
 
@@ -54,6 +55,7 @@ __all__ = [
     "names",
     "parse_strides",
     "register",
+    "title_of",
     "upsampling",
 ]
 

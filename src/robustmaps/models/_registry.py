@@ -1,6 +1,8 @@
 """The table of networks and the one function that makes them."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -24,6 +26,18 @@ def names() -> list[str]:
 def is_built_in(name: str) -> bool:
     """Whether the network's code is this package's own."""
     return _REGISTRY.find(name).module.startswith("robustmaps.")
+
+
+def title_of(name: str) -> str:
+    """The name of a network as papers write it; that of one from elsewhere as it is given, a file's without its folder.
+
+    >>> title_of("resnet20"), title_of("wrn28_10"), title_of("timm:resnet18")
+    ('ResNet-20', 'Wide ResNet-28-10', 'timm:resnet18')
+    """
+    if name not in _REGISTRY.listed(warn=False) or not is_built_in(name):
+        return name if ":" in name else Path(name).name
+    size, kind = re.fullmatch(r"[a-z]+(\d+(?:_\d[^_]*)*)?(?:_(.+))?", name).groups("")  # type: ignore[union-attr]
+    return f"{architecture(name).family}{'-' * bool(size)}{size.replace('_', '-')} {kind.replace('_', ' ')}".rstrip()
 
 
 def default_strides(name: str) -> Strides:

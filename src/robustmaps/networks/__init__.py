@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustmaps.networks._evaluated import open_evaluated, open_trained, write_evaluated
     from robustmaps.networks._initial import ResolvedRun, Resolver, complete, create_network, resolve, starting_from
     from robustmaps.networks._libraries import Fit
+    from robustmaps.networks._names import ENLARGED_BY, name_configurations, name_given, name_network, name_runs
     from robustmaps.networks._open_model import open_model
     from robustmaps.networks._open_network import open_network
     from robustmaps.networks._opened import OpenedNetwork
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DESCRIPTION",
+    "ENLARGED_BY",
     "NAME_ORDER",
     "AnalyzedNetwork",
     "Checkpoint",
@@ -50,6 +52,10 @@ __all__ = [
     "enlargement_text",
     "image_cost",
     "load_data",
+    "name_configurations",
+    "name_given",
+    "name_network",
+    "name_runs",
     "open_checkpoint",
     "open_evaluated",
     "open_model",

@@ -14,7 +14,6 @@ from robustmaps.analysis import (
     ComparedAnalyses,
     analyze,
     analyze_both,
-    budget_text,
     feature_maps,
     short_names,
 )
@@ -23,12 +22,14 @@ from robustmaps.config import Surgery
 from robustmaps.data import Dataset
 from robustmaps.engine.files import write_json
 from robustmaps.engine.finite import predictions
+from robustmaps.engine.numbers import budget_text
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.view import plain_view
 from robustmaps.engine.writing.outputs import claim, is_picture
 from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge
 from robustmaps.figures import AttackedImage, AttackedMaps, plot_gains, plot_maps
 from robustmaps.models import Pool
+from robustmaps.networks._names import name_given
 from robustmaps.networks._subject import Subject, open_subject
 
 
@@ -154,7 +155,7 @@ def analyze_network(
     undecided = before.margin.margin.count(-math.inf)
     if undecided:
         notes.append(f"{undecided} of {len(subject.x)} images have NaN or infinite logits; they count as wrong")
-    result = _named(result, model)
+    result = _named(result, name_given(model))
     files: tuple[Path, ...] = ()
     if out is not None:
         files = _write(Path(out), result, subject, [network] if enlargement is None else [network, twin])
@@ -184,7 +185,8 @@ def _write(
         name: _attacked_maps(network, side, subject, shown)
         for name, network, side in zip(names, networks, sides, strict=True)
     }
-    plot_maps(maps, pictures, f"Feature maps under attack: {sides[0].network}, {budget_text(sides[0])}")
+    budget = budget_text(sides[0].norm, sides[0].eps)
+    plot_maps(maps, pictures, f"Feature maps under attack: {sides[0].network}, {budget}")
     write_json(record, result.to_dict())
     return record, gains, maps
 

@@ -12,12 +12,14 @@ from torch import nn
 from robustmaps.analysis import feature_gain, margin_gain
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.finite import undecided
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.measured import Measured
+from robustmaps.engine.numbers import budget_text
 from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
 from robustmaps.models import Measure, Pool, Smooth
+from robustmaps.networks._names import name_given
 from robustmaps.networks._subject import Subject, open_subject
 
 GainKind = Literal["auto", "features", "margin", "none"]
@@ -25,6 +27,11 @@ _NAMES = {
     "features": "gain of the pooled features / their spread",
     "margin": "median gain of the margin / margin",
     "none": "not measured",
+}
+_MEANING = {
+    "features": "how far the perturbation moves the pooled features to first order, in units of their spread",
+    "margin": "how far the perturbation moves an image's margin to first order, divided by that margin (median over "
+    "images; it suffices from 1 on)",
 }
 
 
@@ -139,19 +146,22 @@ def plan_network(
     )
     # JSON knows no infinity; it stands for a network that gets most images wrong.
     without = any(o.gain is not None and math.isinf(o.gain) for o in found.options)
-    options = (replace(o, gain=None) if o.gain is not None and math.isinf(o.gain) else o for o in found.options)
+    options = (
+        replace(o, gain=None, interval=None) if o.gain is not None and math.isinf(o.gain) else o for o in found.options
+    )
     found = replace(found, options=tuple(options))
     files: tuple[Path, ...] = ()
     about = _NAMES[gain]
     if gain != "none":
-        about += f", {subject.norm}, eps {as_fraction(subject.eps)}, {len(subject.x)} images"
+        about = f"{_MEANING[gain]}; smaller is better; brackets: 95 % intervals over images"
+        about += f"; {budget_text(subject.norm, subject.eps)}, {len(subject.x)} images"
     if lost := _undecided(subject) if gain != "none" else 0:
         about += f"; {lost} of {len(subject.x)} images have NaN or infinite logits; they count as wrong"
     if without:
         about += "; none where most of these are classified wrong"
     if out is not None:
         files = (Path(out),)
-        plot_plan(files[0], found, f"{Path(model).name}: enlargements within {budget:g}x {measure}", _NAMES[gain])
+        plot_plan(files[0], found, f"{name_given(model)}: enlargements within {budget:g}x {measure}", _NAMES[gain])
     return PlannedNetwork(found, about, files)
 
 
@@ -161,12 +171,12 @@ def _undecided(subject: Subject) -> int:
         return int(undecided(subject.network.model(subject.x)).sum())
 
 
-def _measured(subject: Subject, kind: GainKind, seed: int, watcher: Watcher) -> Callable[[nn.Module], float] | None:
+def _measured(subject: Subject, kind: GainKind, seed: int, watcher: Watcher) -> Callable[[nn.Module], Measured] | None:
     if kind == "none":
         return None
     done = 0
 
-    def gain(network: nn.Module) -> float:
+    def gain(network: nn.Module) -> Measured:
         nonlocal done
         done += 1
         if kind == "margin":

@@ -1,10 +1,10 @@
 """The building blocks of a report: plain values, independent of runs and of HTML."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from robustmaps.engine.tables import Table
+from robustmaps.report.charts._plot import Plot
 
 
 @dataclass(frozen=True)
@@ -76,29 +76,25 @@ class Listing:
 
 @dataclass(frozen=True)
 class Chart:
-    """An interactive plot in Plotly's form.
+    """A plot, with its figures as a table.
 
     Attributes:
         name: unique within the page; letters, digits and hyphens.
         title: the title.
         alt: its message in words, for screen readers.
-        traces: Plotly's traces. Colours are ``$0``, ``$1`` ... for series, ``$0/0.2`` with an opacity, ``$text``,
-            ``$muted``, ``$grid``, ``$surface``, ``$good`` and ``$bad``; the page replaces them according to its light
-            or dark theme.
-        layout: Plotly's layout, with the same colours.
+        plot: its axes, series and legend.
         data: the plotted figures, shown below the plot and written as files.
         caption: how to read it.
-        height_px: height of the plot.
+        height_px: height of the plot on a wide page.
     """
 
     name: str
     title: str
     alt: str
-    traces: Sequence[Mapping[str, Any]]
-    layout: Mapping[str, Any]
+    plot: Plot
     data: Table | None = None
     caption: str = ""
-    height_px: int = 420
+    height_px: int = 360
 
 
 @dataclass(frozen=True)

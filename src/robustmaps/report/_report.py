@@ -137,11 +137,11 @@ def answer(study: Statistics) -> tuple[str, ...]:
     robust = best.robust
     size = f"{counted(len(best.evaluated), 'seed')} x {study.yardstick.count:,} images"
     extent = f"95 % interval {100 * robust.low:.1f} to {100 * robust.high:.1f}, {size}"
-    share = f"{100 * robust.value:.1f} % of the {study.yardstick.kind} withstand {study.yardstick.short} ({extent})."
+    share = f"{100 * robust.value:.1f} % of the {study.yardstick.kind} withstand {study.yardstick.short} ({extent})"
     if len(study.compared) == 1:
-        return (f"With {best.name}, {share}",)
-    claim = "is the most robust" if study.best_is_shown else "measured the most robust"
-    sentences = [f"Of {len(study.compared)} configurations, {best.name} {claim}: {share}"]
+        return (f"With {best.name}, {share}.",)
+    doubt = "" if study.best_is_shown else "; its lead is within chance"
+    sentences = [f"{best.name} is the most robust of {len(study.compared)} configurations: {share}{doubt}."]
     gain = _gain(study)
     if gain is not None and reference is not None:
         sentences.append(f"{gain.as_sentence()[:-1]}{_at_cost(best, reference)}.")

@@ -13,6 +13,7 @@ from robustmaps.engine.tables import code_in_markdown, in_markdown
 from robustmaps.engine.text import visible
 from robustmaps.engine.writing.outputs import claim_folder
 from robustmaps.report._blocks import Block, Chart, Code, Listing, Missing, Page, Text
+from robustmaps.report.charts._svg import draw, swatch
 
 PAGE = "index.html"
 _TABLES = (".md", ".tex", ".csv")
@@ -57,7 +58,7 @@ def _write_tables(folder: Path, page: Page) -> None:
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML; all text is escaped, and Plotly is inlined once if there are plots."""
+    """The page as HTML; all text is escaped."""
     environment = Environment(
         loader=PackageLoader("robustmaps.report"),
         autoescape=True,
@@ -66,22 +67,13 @@ def render_page(page: Page) -> str:
         # Markup is our own.
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    charts = [block for section in page.sections for block in section.blocks if isinstance(block, Chart)]
     return environment.get_template("page.html.j2").render(
         page=page,
         version=__version__,
-        charts=[
-            {
-                "name": c.name,
-                "traces": c.traces,
-                "layout": c.layout,
-                "height_px": c.height_px,
-            }  # data is in the HTML
-            for c in charts
-        ],
         css=_part("page.css"),
         js=_part("page.js"),
-        plotly=_plotly() if charts else "",
+        draw=draw,
+        swatch=swatch,
         kind_of=lambda block: type(block).__name__,
         data_uri=lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}",
     )
@@ -143,9 +135,3 @@ def claim_report(folder: Path) -> None:
 
 def _part(name: str) -> Markup:
     return Markup(files("robustmaps.report").joinpath("templates", name).read_text(encoding="utf-8"))  # noqa: S704
-
-
-def _plotly() -> Markup:
-    from plotly.offline import get_plotlyjs
-
-    return Markup(get_plotlyjs())  # noqa: S704

@@ -7,15 +7,17 @@ from typing import Any
 
 import yaml
 
+from robustmaps import models
 from robustmaps._version import __version__
 from robustmaps.config import in_effect
 from robustmaps.data import Dataset
+from robustmaps.defenses import title_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.numbers import as_fraction, budget_text, counted, human, norm_text
 from robustmaps.engine.tables import in_markdown, table
 from robustmaps.evaluation import Evaluation
 from robustmaps.models import SMOOTHED, Cost
-from robustmaps.networks import Checkpoint
+from robustmaps.networks import Checkpoint, name_network
 from robustmaps.runs._record import RunRecord, evaluations_of, read_run
 from robustmaps.runs._yardstick import Yardstick
 from robustmaps.training import is_chosen
@@ -75,7 +77,7 @@ def model_card(
     return "\n".join(
         [
             f"---\n{front}---\n",
-            f"# {in_markdown(checkpoint.name)}\n",
+            f"# {in_markdown(_title(record, checkpoint))}\n",
             f"{_network(about)} for {data.num_classes} classes of {in_markdown(data.name)},",
             f"{_trained(record, checkpoint)}. It takes images (N, {shape}) in [0, 1] and returns logits",
             f"(N, {data.num_classes}); upsampling and normalisation are included.\n",
@@ -94,6 +96,13 @@ def model_card(
             "",
         ]
     )
+
+
+def _title(record: RunRecord | None, checkpoint: Checkpoint) -> str:
+    """The network of a run with its defence; the name of any other."""
+    if record is None:
+        return checkpoint.name
+    return f"{name_network(record.config.model)} · {title_of(record.config.defense.defense)}"
 
 
 def _record(checkpoint: Checkpoint) -> RunRecord | None:
@@ -151,10 +160,10 @@ def _front_matter(checkpoint: Checkpoint, data: Dataset, form: str, measured: Se
 def _network(about: Mapping[str, Any]) -> str:
     """The architecture and the enlargement of its maps."""
     model = about["model"]
-    words = [in_markdown(f"{model['name']} {model.get('strides') or ''}".rstrip())]
+    words = [in_markdown(f"{models.title_of(model['name'])} {model.get('strides') or ''}".rstrip())]
     words += ["maximum over the last map instead of its average"] * (model.get("pool") == "max")
     changes = [model, *about.get("enlarge", ())]
-    words += [f"images x{c['upsample']:g} ({c['upsample_mode']})" for c in changes if c.get("upsample", 1) != 1]
+    words += [f"images ×{c['upsample']:g} ({c['upsample_mode']})" for c in changes if c.get("upsample", 1) != 1]
     for change in changes:
         if change.get("where"):
             steps = ", ".join(map(str, change["where"]))
@@ -165,7 +174,7 @@ def _network(about: Mapping[str, Any]) -> str:
 
 
 def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
-    budget = f"{checkpoint.norm}, eps {as_fraction(checkpoint.eps)}"
+    budget = f"{budget_text(checkpoint.norm, checkpoint.eps)}"
     if record is None:  # the weights alone don't record the defence
         return f"intended for {budget}"
     if record.config.defense.defense == "standard":
@@ -180,8 +189,8 @@ def _figures(measured: Sequence[Evaluation]) -> str:
     warnings: dict[str, None] = {}
     for evaluation in measured:
         stick = Yardstick.of(evaluation)
-        rates = (evaluation.clean_accuracy, evaluation.robust_accuracy)
-        rows.append((stick.heading, stick.norm, as_fraction(stick.eps), f"{stick.count:,} {stick.kind}", *rates))
+        about = (stick.heading, norm_text(stick.norm), as_fraction(stick.eps), f"{stick.count:,} {stick.kind}")
+        rows.append((*about, evaluation.clean_accuracy, evaluation.robust_accuracy))
         warnings.update(dict.fromkeys(evaluation.warnings))
     text = table(("attacks", "norm", "eps", "images", "clean accuracy", "robust accuracy"), rows).to_markdown()
     notes = "".join(f"\n- Caution: {in_markdown(warning)}" for warning in warnings)
@@ -195,9 +204,9 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     lines.append(f"- data: {in_markdown(record.config.data.data)}, seed {config.training.seed}")
     defense = config.defense
     if defense.defense != "standard":
-        steps = [f"{defense.steps} steps"] if "steps" in in_effect(config) else []
-        attack = ", ".join([defense.norm, f"eps {as_fraction(defense.eps)}", *steps])
-        lines.append(f"- defence: {in_markdown(defense.defense)} ({attack})")
+        steps = [counted(defense.steps, "step")] if "steps" in in_effect(config) else []
+        attack = ", ".join([norm_text(defense.norm), f"eps {as_fraction(defense.eps)}", *steps])
+        lines.append(f"- defence: {in_markdown(title_of(defense.defense))} ({attack})")
     epochs = len(record.history)
     chosen = is_chosen(record.history)
     kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"

@@ -3,13 +3,12 @@
 import json
 from dataclasses import dataclass, field
 
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, norm_text
 from robustmaps.evaluation import ALONE, Evaluation
 from robustmaps.runs._attack_options import attack_label
 from robustmaps.runs._attacks import same_values
 
 _KINDS = {"train": "training"}
-_NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Yardstick:
     @property
     def short(self) -> str:
         """Attacks and budget, for axes."""
-        budget = f"{_NORMS[self.norm]} {as_fraction(self.eps)}"
+        budget = f"{norm_text(self.norm)} {as_fraction(self.eps)}"
         return f"{attack_label(self.norm, self.eps, self.attacks, titled=True)}, {budget}{self._of_weights}"
 
     @property

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from robustmaps.studies._advice import Advice, Confirmed, advise
     from robustmaps.studies._candidates import Candidate, find_candidates, within
     from robustmaps.studies._cluster._executor import RayExecutor
-    from robustmaps.studies._configurations import Variant, bounded, by_yardstick, family, only_enlarged
+    from robustmaps.studies._configurations import Variant, bounded, by_yardstick, factors, only_enlarged
     from robustmaps.studies._corrupted import corrupted_test_images
     from robustmaps.studies._demo import DemoResult, demo
     from robustmaps.studies._plan import PlannedRun, SweepPlan, evaluation_names, plan_sweep
@@ -51,7 +51,7 @@ __all__ = [
     "corrupted_test_images",
     "demo",
     "evaluation_names",
-    "family",
+    "factors",
     "features_in_plane",
     "find_candidates",
     "only_enlarged",

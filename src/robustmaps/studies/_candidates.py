@@ -19,6 +19,7 @@ from robustmaps.networks import (
     create_network,
     enlargement_text,
     image_cost,
+    name_network,
     same_networks,
 )
 
@@ -46,10 +47,8 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """Network, strides, upsampling and surgery."""
-        model = self.config.model
-        parts = [model.model, model.strides, f"x{model.upsample:g}" if model.upsample != 1 else None, model.enlarge]
-        return " = ".join([" ".join(part for part in parts if part), *self.same])
+        """The name of the network, with the other ways to write it."""
+        return " = ".join([name_network(self.config.model), *self.same])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -4,25 +4,21 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustmaps import models
 from robustmaps.config import RunConfig, to_mapping
+from robustmaps.defenses import title_of
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import in_words
 from robustmaps.evaluation import Evaluation, deviation_over_seeds, over_seeds, rate_over_seeds
 from robustmaps.models import Cost
-from robustmaps.networks import image_cost, load_data, open_evaluated
+from robustmaps.networks import ENLARGED_BY, image_cost, load_data, name_configurations, open_evaluated
 from robustmaps.runs import RunRecord, Yardstick
 from robustmaps.training import INCIDENTAL
-
-_ENLARGED_BY = ("strides", "upsample", "upsample_mode", "enlarge")
-_NAMED_APART = frozenset({"model", "seed", *_ENLARGED_BY, *INCIDENTAL})
-_NAMED_FIRST = ("data", "defense")
 
 
 @dataclass(frozen=True)
@@ -206,59 +202,22 @@ def group(runs: Sequence[RunRecord], yardstick: Yardstick | None) -> tuple[Varia
     return tuple(sorted(variants, key=_rank))
 
 
-def name_configurations(configs: Sequence[RunConfig]) -> list[str]:
-    """Name configurations by network, strides, enlargement, and the other keys that distinguish them.
-
-    >>> name_configurations([RunConfig()])
-    ['resnet8']
-    """
-    flat = [to_mapping(config) for config in configs]
-    keys = _telling_apart(flat)
-    names = [
-        ", ".join([_network(values), *(_value(key, values[key]) for key in keys if values[key] is not None)])
-        for values in flat
-    ]
-    # Files with the same name in two folders need the whole path.
-    longer = [
-        name if names.count(name) == 1 else f"{name} ({values['data']})"
-        for name, values in zip(names, flat, strict=True)
-    ]
-    return [
-        name if longer.count(name) == 1 else f"{name} #{longer[:index].count(name) + 1}"
-        for index, name in enumerate(longer)
-    ]
-
-
-def _telling_apart(flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that distinguish configurations that all earlier keys leave equal."""
-    chosen: list[str] = []
-    for key in sorted((key for key in flat[0] if key not in _NAMED_APART), key=_NAMED_FIRST.__contains__, reverse=True):
-        alike: dict[str, set[str]] = {}
-        for values in flat:
-            known = repr([_network(values), *(values[other] for other in chosen)])
-            alike.setdefault(known, set()).add(repr(values[key]))
-        if any(len(each) > 1 for each in alike.values()):
-            chosen.append(key)
-    return chosen
-
-
 def only_enlarged(one: RunConfig, other: RunConfig) -> bool:
     """Whether two configurations differ only in the size of their maps."""
     first, second = (
-        {k: v for k, v in to_mapping(config).items() if k not in {*_ENLARGED_BY, "seed", *INCIDENTAL}}
+        {k: v for k, v in to_mapping(config).items() if k not in {*ENLARGED_BY, "seed", *INCIDENTAL}}
         for config in (one, other)
     )
     return first == second
 
 
-def family(config: RunConfig, configs: Sequence[RunConfig]) -> str:
-    """The key of a configuration's colour: the network and the defence, each only if there are several."""
-    networks, defenses = (
-        {getattr(c, part) for c in of}
-        for of, part in (([c.model for c in configs], "model"), ([c.defense for c in configs], "defense"))
+def factors(config: RunConfig, configs: Sequence[RunConfig]) -> tuple[str, str]:
+    """The network and the defence of a configuration, in words; empty where all configurations share it."""
+    networks, defenses = {c.model.model for c in configs}, {c.defense.defense for c in configs}
+    return (
+        models.title_of(config.model.model) if len(networks) > 1 else "",
+        title_of(config.defense.defense) if len(defenses) > 1 else "",
     )
-    parts = [config.model.model] if len(networks) > 1 or len(defenses) == 1 else []
-    return ", ".join([*parts, *([config.defense.defense] if len(defenses) > 1 else [])])
 
 
 def _key(run: RunRecord) -> str:
@@ -287,18 +246,3 @@ def _cost(runs: Sequence[RunRecord]) -> Cost | None:
 def _rank(variant: Variant) -> tuple[float, str]:
     robust = [e.robust_accuracy.value for e in variant.evaluated.values()]
     return (-float(np.mean(robust)) if robust else 1.0, variant.name)
-
-
-def _network(values: Mapping[str, Any]) -> str:
-    mode = "" if values["upsample_mode"] == "nearest" else f" {values['upsample_mode']}"
-    upsample = f" x{values['upsample']:g}{mode}" if values["upsample"] != 1 else ""
-    surgery = f" {values['enlarge']}" if values["enlarge"] else ""
-    return f"{values['model']}{' ' + values['strides'] if values['strides'] else ''}{upsample}{surgery}"
-
-
-def _value(key: str, value: object) -> str:
-    if key == "defense":
-        return str(value)
-    if key == "data":
-        return Path(str(value)).name
-    return f"{key.replace('_', ' ')} {in_words(value)}"

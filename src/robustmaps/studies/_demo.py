@@ -14,12 +14,12 @@ from robustmaps.data import Dataset, load
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.files import remove, write_json, write_text
 from robustmaps.engine.finite import predictions
-from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.numbers import budget_text, human
 from robustmaps.engine.random import stream
 from robustmaps.engine.tables import Table, percent_cell, table
 from robustmaps.evaluation import Comparison, compare_all
 from robustmaps.figures import AttackedImage, plot_attacked, plot_curves
-from robustmaps.networks import open_checkpoint
+from robustmaps.networks import choose_images, open_checkpoint
 from robustmaps.runs import Yardstick, create_attacks, read_run
 from robustmaps.studies._configurations import Variant, group
 from robustmaps.studies._plan import SweepPlan, evaluation_names, plan_sweep
@@ -29,8 +29,6 @@ from robustmaps.studies._sweep import RunsFailed, claim_study, sweep
 EPS = 0.15
 SEEDS = 3
 _UPSAMPLES = (1, 2)
-_NAMES = ("122", "122, inputs x2")
-_TITLES = ("ResNet-8", "ResNet-8 with inputs upsampled by 2")
 _SHOWN = 8
 _FILES = ("curves.png", "attacked.png", "summary.json", "summary.md")
 
@@ -56,14 +54,14 @@ class DemoResult:
             "folder": str(self.folder),
             "variants": [
                 {
-                    "name": name,
+                    "name": v.name,
                     "clean_accuracy": {"value": v.clean.value, "interval": v.clean.interval},
                     "robust_accuracy": {"value": v.robust.value, "interval": v.robust.interval},
                     "cost": None if v.cost is None else v.cost.to_dict(),
                     "train_s": _train_s(v),
                     "evaluate_s": _evaluate_s(v),
                 }
-                for name, v in zip(_NAMES, self.variants, strict=True)
+                for v in self.variants
             ],
             "clean_gain": self.clean_gain.to_dict(),
             "robust_gain": self.robust_gain.to_dict(),
@@ -87,7 +85,7 @@ class DemoResult:
             ("training, per run", *(f"{_train_s(v):.0f} s" for v in self.variants), ""),
             ("attack, per run", *(f"{_evaluate_s(v):.0f} s" for v in self.variants), ""),
         ]
-        return table(("ResNet-8", *_NAMES, "difference"), rows)
+        return table(("figure", *(v.name for v in self.variants), "difference"), rows)
 
     def sentence(self) -> str:
         """The answer in words, no stronger than the data."""
@@ -153,8 +151,8 @@ def _result(plan: SweepPlan) -> DemoResult:
     clean, robust = (
         compare_all(
             {
-                title: {seed: getattr(evaluation, which) for seed, evaluation in variant.evaluated.items()}
-                for title, variant in zip(_TITLES, variants, strict=True)
+                variant.name: {seed: getattr(evaluation, which) for seed, evaluation in variant.evaluated.items()}
+                for variant in variants
             }
         )[0]
         for which in ("clean_correct", "robust_correct")
@@ -174,30 +172,50 @@ def _write(result: DemoResult, plan: SweepPlan) -> None:
     curves, attacked, record, summary = files = [result.folder / name for name in _FILES]
     for path in files:  # of earlier versions too, whose pictures are not marked
         remove(path)
-    named = dict(zip(_NAMES, result.variants, strict=True))
-    budget = f"l_inf, eps {as_fraction(EPS)}"
+    named = {variant.name: variant for variant in result.variants}
+    budget = budget_text("linf", EPS)
     plot_curves(
         curves,
         {name: [run.history for run in variant.runs] for name, variant in named.items()},
         f"Adversarial training of ResNet-8 on digits ({budget}, PGD-5), {result.robust_gain.seeds} seeds",
     )
-    data = load("digits")
-    attack = plan.study.evaluations[0].attack
-    plot_attacked(
-        attacked,
-        {name: _attacked(variant.runs[0].folder, attack, data) for name, variant in named.items()},
-        EPS,
-        f"The same test images attacked on both networks ({budget}, PGD-20, 5 restarts)",
-    )
+    runs = [variant.runs[0] for variant in result.variants]
+    found, about = _different(result, load("digits"), plan.study.evaluations[0].attack)
+    plot_attacked(attacked, found, EPS, f"{about}\n{budget}, PGD-20, 5 restarts; seed {runs[0].config.training.seed}")
     write_json(record, result.to_dict())
     write_text(summary, _markdown(result))
 
 
-def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[AttackedImage]:
-    """The first test image of the first classes, before and after the attack."""
-    images = data.test
-    rows = torch.stack([(images.labels == label).nonzero()[0, 0] for label in range(_SHOWN)])
-    x, y = images.subset(rows).tensors()
+def _different(result: DemoResult, data: Dataset, settings: AttackConfig) -> tuple[dict[str, list[AttackedImage]], str]:
+    """Test images that one network alone withstands, attacked on both, and how many there are of each kind.
+
+    Of either kind the first ones, as many as is their share of all. Without any, the first images.
+    """
+    names = [variant.name for variant in result.variants]
+    evaluations = [next(iter(variant.evaluated.values())) for variant in result.variants]
+    x, y = choose_images(data, "test", len(evaluations[0].verdicts))
+    plain, larger = (evaluation.robust_correct for evaluation in evaluations)
+    clean = evaluations[0].clean_correct & evaluations[1].clean_correct
+    kinds = [np.flatnonzero(clean & won & ~lost) for won, lost in ((larger, plain), (plain, larger))]
+    counts = [len(rows) for rows in kinds]
+    first = round(_SHOWN * counts[0] / sum(counts)) if sum(counts) else 0
+    # Another random start may end otherwise; those are left out.
+    rows = np.concatenate([kinds[0][: 2 * _SHOWN], kinds[1][: 2 * _SHOWN]]) if sum(counts) else np.arange(_SHOWN)
+    attacked = {
+        name: _attacked(variant.runs[0].folder, settings, data, x[rows], y[rows])
+        for name, variant in zip(names, result.variants, strict=True)
+    }
+    if not sum(counts):
+        return attacked, "The first test images: both networks withstand or lose the same ones"
+    right = np.array([[image.predictions[1] == image.truth for image in images] for images in attacked.values()])
+    as_before = [np.flatnonzero(rights[0] & ~rights[1]) for rights in (right[::-1], right)]
+    chosen = [*as_before[0][:first], *as_before[1][: _SHOWN - first]] or list(range(min(_SHOWN, len(rows))))
+    about = f"Only {names[1]} withstands {counts[0]} of {len(y)} test images, only {names[0]} {counts[1]}"
+    return {name: [images[n] for n in chosen] for name, images in attacked.items()}, f"{about}: the first of each"
+
+
+def _attacked(path: Path, settings: AttackConfig, data: Dataset, x: Tensor, y: Tensor) -> list[AttackedImage]:
+    """Images before and after the attack on the network of a run."""
     checkpoint = open_checkpoint(path)
     model = checkpoint.model.eval()
     (attack,) = create_attacks(settings, checkpoint.norm, checkpoint.eps)
@@ -217,8 +235,7 @@ def _attacked(path: Path, settings: AttackConfig, data: Dataset) -> list[Attacke
 def _markdown(result: DemoResult) -> str:
     environment = result.variants[0].runs[0].environment
     listed = "\n".join(
-        f"- {name}: {', '.join(f'`{run.name}`' for run in variant.runs)}"
-        for name, variant in zip(_NAMES, result.variants, strict=True)
+        f"- {variant.name}: {', '.join(f'`{run.name}`' for run in variant.runs)}" for variant in result.variants
     )
     return f"""# The gain from larger feature maps: ResNet-8 on digits
 
@@ -227,7 +244,7 @@ def _markdown(result: DemoResult) -> str:
 {result.table().to_markdown()}
 Accuracies are means over {result.robust_gain.seeds} seeds on {result.robust_gain.images} test images that neither \
 training nor the choice of the best epoch has seen, with 95 % intervals over seeds and images; \
-differences are paired by seed and image. Robust accuracy: l_inf, eps {as_fraction(EPS)}, PGD-20 with 5 restarts; \
+differences are paired by seed and image. Robust accuracy: {budget_text("linf", EPS)}, PGD-20 with 5 restarts; \
 training used PGD-5. Costs are for a forward pass of one image. Times are means per run, on one core each.
 
 ![validation accuracy over epochs](curves.png)

@@ -15,7 +15,15 @@ from robustmaps.engine.files import sha256
 from robustmaps.engine.numbers import counted, in_words
 from robustmaps.engine.trust import allow_code
 from robustmaps.evaluation import ALONE, Identity, attack_settings, images_sha256
-from robustmaps.networks import ResolvedRun, Resolver, choose_images, enlargement_text, load_data, open_checkpoint
+from robustmaps.networks import (
+    ResolvedRun,
+    Resolver,
+    choose_images,
+    enlargement_text,
+    load_data,
+    name_runs,
+    open_checkpoint,
+)
 from robustmaps.runs import RunRecord, create_attacks, read_run, same_values
 from robustmaps.studies._candidates import same_enlargements
 from robustmaps.studies._costs import (
@@ -41,7 +49,7 @@ class PlannedRun:
 
     Attributes:
         point: its configuration and its values on the study's axes.
-        title: a readable title: the values that differ between the study's runs.
+        title: the name of its configuration, with its seed if there are several.
         folder: its folder.
         done: whether its training and all its evaluations are finished.
         robust: its robust accuracy in the study's first evaluation, if done.
@@ -179,7 +187,9 @@ def plan_sweep(
         with allow_code(config.model.model):  # it was trusted when the study was read
             robust = _finished(path, study.evaluations, images)
         planned = replace(point, config=config)
-        found[config] = PlannedRun(planned, _title(point, study), path, robust is not None, robust, estimate)
+        found[config] = PlannedRun(planned, config.name, path, robust is not None, robust, estimate)
+    titles = name_runs(list(found))
+    found = {config: replace(one, title=title) for (config, one), title in zip(found.items(), titles, strict=True)}
     notes = list(study.notes)
     if len(found) < len(study.points):
         notes.append(f"{counted(len(study.points) - len(found), 'combination')} left out: the same run as another")
@@ -233,13 +243,6 @@ def _notes_on_images(
     counts = [loaded(config.data) for config in missing if config not in uncounted]
     for name in dict.fromkeys(data.name for data in counts if not data.fingerprint):
         yield f"{name} is not downloaded yet; its runs are counted by the known number and size of its images"
-
-
-def _title(point: Point, study: Study) -> str:
-    """The values on the axes with several values, or on all axes if there are none."""
-    several = [key for key in study.keys if len({str(each.values.get(key)) for each in study.points}) > 1]
-    shown = [f"{key} {in_words(point.values[key])}" for key in several or study.keys if key in point.values]
-    return ", ".join(shown) or point.config.name
 
 
 def _jobs(missing: Sequence[RunConfig]) -> int:

@@ -12,6 +12,7 @@ from robustmaps.engine.numbers import human
 from robustmaps.engine.tables import NONE, Table, percent_cell, points_cell, table
 from robustmaps.engine.text import shell
 from robustmaps.evaluation import Comparison, Evaluation, compare_all
+from robustmaps.networks import name_runs
 from robustmaps.runs import RunRecord, Yardstick, read_result
 from robustmaps.studies._configurations import Variant, bounded, choose_yardstick, group
 from robustmaps.training import INCIDENTAL
@@ -23,6 +24,7 @@ class ComparedRuns:
 
     Attributes:
         runs: both runs.
+        names: their names, which differ.
         yardstick: the evaluation that both have.
         clean, robust: accuracy of the second minus the first, paired by image.
         consistent: the same of consistent accuracy; None if one of them lacks it.
@@ -32,6 +34,7 @@ class ComparedRuns:
     """
 
     runs: tuple[RunRecord, RunRecord]
+    names: tuple[str, str]
     yardstick: Yardstick
     clean: Comparison
     robust: Comparison
@@ -49,6 +52,7 @@ class ComparedRuns:
         """As a dictionary for JSON."""
         return {
             "runs": [str(run.folder) for run in self.runs],
+            "names": list(self.names),
             "attacks": self.yardstick.text,
             "sentence": self.sentence(),
             "clean_difference": self.clean.to_dict(),
@@ -82,18 +86,26 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
         )
     a, b = (group([run], yardstick)[0] for run in runs)
     (one,), (other,) = a.evaluated.values(), b.evaluated.values()
-    clean, robust = (_compare(one, other, which) for which in ("clean_correct", "robust_correct"))
+    names = _names(runs)
+    clean, robust = (_compare(one, other, which, names) for which in ("clean_correct", "robust_correct"))
     measured = one.misclassified is not None and other.misclassified is not None
-    consistent = _compare(one, other, "consistent_correct") if measured else None
+    consistent = _compare(one, other, "consistent_correct", names) if measured else None
     each = [{Yardstick.of(e): e for e in run.evaluations.values()} for run in runs]
     rest = [(stick, each[0][stick], each[1][stick]) for stick in sorted(common - {yardstick}, key=lambda s: s.text)]
     figures = _figures(a, b, clean, robust, consistent, rest)
     warnings = tuple(f"{name}: {text}" for name, of in (("A", one), ("B", other)) for text in of.warnings)
-    return ComparedRuns(runs, yardstick, clean, robust, consistent, figures, _settings(runs), warnings)
+    return ComparedRuns(runs, names, yardstick, clean, robust, consistent, figures, _settings(runs), warnings)
 
 
-def _compare(a: Evaluation, b: Evaluation, which: str) -> Comparison:
-    return compare_all({"A": getattr(a, which), "B": getattr(b, which)})[0]
+def _names(runs: tuple[RunRecord, RunRecord]) -> tuple[str, str]:
+    """The names of both; those of the columns where their configurations are the same."""
+    first, second = name_runs([run.config for run in runs])
+    return (first, second) if first != second else ("A", "B")
+
+
+def _compare(a: Evaluation, b: Evaluation, which: str, names: tuple[str, str] = ("A", "B")) -> Comparison:
+    one, other = names
+    return compare_all({one: getattr(a, which), other: getattr(b, which)})[0]
 
 
 def _figures(

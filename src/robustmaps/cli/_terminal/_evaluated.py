@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._streams import Warned
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, budget_text, norm_text
 from robustmaps.engine.tables import table
-from robustmaps.engine.text import told_apart
 from robustmaps.engine.views.passes import Passes
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def show(done: "Done", as_json: bool) -> None:
         )
         for run in done.runs
     ]
-    columns = (f"eps, {first.norm}", "accuracy [95 %]", *(["consistent [95 %]"] * consistent), "verdicts")
+    columns = (f"eps, {norm_text(first.norm)}", "accuracy [95 %]", *(["consistent [95 %]"] * consistent), "verdicts")
     output.result(
         {"curve": [_values(run) for run in done.runs], "file": str(done.path), "plot": str(done.plot)},
         table(columns, rows, words=1),
@@ -85,7 +84,7 @@ def show(done: "Done", as_json: bool) -> None:
 def _transfer(done: "EvaluatedTransfer") -> list[Any]:
     """The figures, then a matrix of accuracies and one of shares that transfer."""
     figures = done.figures
-    names = told_apart(done.names)
+    names = done.titles
     columns = ("made on", *(f"tried on {name}" for name in names))
     accuracy = [(name, *map(_percent, row)) for name, row in zip(names, figures["accuracy"], strict=True)]
     clean = ("not attacked", *map(_percent, figures["clean_accuracy"]))
@@ -99,7 +98,7 @@ def _transfer(done: "EvaluatedTransfer") -> list[Any]:
         "Share that breaks the other network, of the images that broke the one they were made on and that the other "
         "classifies correctly when clean [95 %]:",
         table(columns, shares, words=1),
-        f"{figures['samples']} {kind} images, {figures['norm']}, eps {as_fraction(figures['eps'])}, seed "
+        f"{figures['samples']} {kind} images, {budget_text(figures['norm'], figures['eps'])}, seed "
         f"{figures['seed']}. Every attack makes all its steps, on every image.",
         *([f"Networks: {networks}."] if networks else []),
         f"Matrix: {done.path}\nPlot: {done.plot}",
@@ -141,8 +140,8 @@ def _each(done: "EvaluatedColumns") -> list[object]:
             cost = (found.passes.text(found.attacked) if found.passes else "", f"{found.seconds:.1f} s")
             rows.append((name, _fraction(run), str(found.robust_accuracy), *kept, *means, *cost))
     kept = ["consistent [95 %]"] * consistent
-    means = (f"mean {norm}" for norm in _NORMS)
-    columns = ("attack", f"eps, {first.norm}", "accuracy [95 %]", *kept, *means, "passes", "time")
+    means = (f"mean {norm_text(norm)}" for norm in _NORMS)
+    columns = ("attack", f"eps, {norm_text(first.norm)}", "accuracy [95 %]", *kept, *means, "passes", "time")
     files = ", ".join(run.path.name for column in done.columns for run in column)
     worst_files = ", ".join(str(run.path) for run in done.worst)
     return [
@@ -192,11 +191,11 @@ def _images(evaluation: "Evaluation") -> str:
 def _summary(done: "EvaluatedRun") -> list[str]:
     evaluation = done.evaluation
     lines = [
-        f"{_images(evaluation)}, {evaluation.norm}, eps {_fraction(done)}, seed {evaluation.seed}. {_PASSES}",
+        f"{_images(evaluation)}, {budget_text(evaluation.norm, evaluation.eps)}, seed {evaluation.seed}. {_PASSES}",
         f"{'Evaluated before' if done.before else 'Verdicts'}: {done.path}",
     ]
     if means := evaluation.mean_distances:
-        shown = ", ".join(f"{norm} {mean}" for norm, mean in means.items())
+        shown = ", ".join(f"{norm_text(norm)} {mean}" for norm, mean in means.items())
         lines.append(f"Mean distance of the images that broke their samples [95 %]: {shown}.")
     if done.adversarials is not None:
         lines.append(f"Adversarial images: {done.adversarials}")

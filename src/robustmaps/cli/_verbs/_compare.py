@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
+
+if TYPE_CHECKING:
+    from robustmaps.runs import RunRecord
 
 DESCRIPTION = """Compare two networks, paired by image, by the strongest evaluation that both have: runs, evaluated
 networks of your own (evaluation/NAME), folders that `robustmaps enlarge` saved, or two evaluations."""
@@ -28,6 +32,10 @@ class Arguments:
     json: bool = False
 
 
+def _about(column: str, name: str, run: "RunRecord") -> str:
+    return f"{column}: {run.name if name == column else f'{name} ({run.name})'}"
+
+
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "compare", DESCRIPTION)
@@ -36,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     done = compare_runs(given.a, given.b)
     texts: list[object] = [
         done.sentence(),
-        *(f"{name}: {run.name}" for name, run in zip("AB", done.runs, strict=True)),
+        *(_about(*each) for each in zip("AB", done.names, done.runs, strict=True)),
         done.table,
         f"Robust accuracy: {done.yardstick.text}. Brackets: 95 % intervals.",
     ]

@@ -41,7 +41,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, arguments, "diagnose", DESCRIPTION)
-    from robustmaps.engine.numbers import as_fraction
+    from robustmaps.engine.numbers import budget_text
     from robustmaps.engine.reading.pages import explain
     from robustmaps.runs import diagnose_checkpoint
 
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> None:
         )
     diagnosis = done.diagnosis
     rows = [(finding.name, finding.verdict, finding.text) for finding in diagnosis.findings]
-    budget = f"{diagnosis.norm}, eps {as_fraction(diagnosis.eps)}"
+    budget = f"{budget_text(diagnosis.norm, diagnosis.eps)}"
     texts = [f"{finding.name} is suspect: {explain(finding.name)}" for finding in diagnosis.suspects]
     if not texts:
         texts = ["No check found a sign that the robustness is not real."]

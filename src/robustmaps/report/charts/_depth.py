@@ -5,10 +5,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustmaps.engine.measured import Measured
+from robustmaps.engine.measured import Measured, told_apart
 from robustmaps.engine.tables import Cell, table
 from robustmaps.report._blocks import Chart
-from robustmaps.report.charts._parts import Tints, Trace, axis, band, bars, colour, percent_axis, plain, tints_of
+from robustmaps.report.charts._plot import (
+    MUTED,
+    Axis,
+    Dash,
+    Key,
+    Mark,
+    Plot,
+    Series,
+    Tints,
+    names_axis,
+    percent_axis,
+    tint,
+    tints_of,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class LearningCurve:
 
 _FEW_EPOCHS = 15
 _FEW_NAMES = 3
-_DASHES = {"validation, robust": "solid", "training, robust": "dash", "validation, clean": "dot"}
+_DASHES: dict[str, Dash] = {"validation, robust": "solid", "training, robust": "dash", "validation, clean": "dot"}
 
 
 def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tints | None = None) -> Chart:
@@ -45,53 +58,61 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
     tints = tints or tints_of(names)
     folded = len(names) > _FEW_NAMES  # show only the most important lines; the legend has the others
     longest = max(curve.epochs[-1] for curve in curves)
-    traces: list[Trace] = []
-    rows = []
-    for curve in curves:
-        index = tints[curve.name]
-        shares = 100 * np.array(curve.runs)
-        means = shares.mean(0).tolist()
-        spans = [Measured(*span) for span in zip(means, shares.min(0).tolist(), shares.max(0).tolist(), strict=True)]
-        if len(curve.runs) > 1 and curve.kind == "validation, robust":
-            traces.append(band(curve.epochs, spans, index, curve.name))
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if longest <= _FEW_EPOCHS else "lines",
-                "name": plain(f"{curve.name}: {curve.kind}"),
-                "legendgroup": curve.name,
-                "x": list(curve.epochs),
-                "y": means,
-                "line": {"color": colour(index), "width": 2, "dash": _DASHES[curve.kind]},
-                "marker": {"size": 5},
-                "hovertemplate": "%{y:.1f} %",
-                **({"visible": "legendonly"} if folded and curve.kind != "validation, robust" else {}),
-            }
-        )
-        rows += [
-            (curve.name, curve.kind, Cell(str(epoch), epoch), Cell(f"{span.value:.1f}", span.value, span.interval))
-            for epoch, span in zip(curve.epochs, spans, strict=True)
+    spans = [_spans(curve) for curve in curves]
+    several = [len(curve.runs) > 1 and curve.kind == "validation, robust" for curve in curves]
+    bands = told_apart([span for span, of_several in zip(spans, several, strict=True) if of_several])
+    series, rows = [], []
+    for curve, span, of_several in zip(curves, spans, several, strict=True):
+        banded = of_several and bands
+        marks = [
+            Mark(
+                epoch,
+                figure.value,
+                None,
+                figure.interval if banded else None,
+                tip=f"{curve.name}\n{curve.kind}, epoch {epoch:g}: {figure.value:.1f} %",
+            )
+            for epoch, figure in span.items()
         ]
+        keys = (curve.name, curve.kind)
+        few = longest <= _FEW_EPOCHS
+        series.append(Series(tuple(marks), tint(tints[curve.name]), keys, _DASHES[curve.kind], band=banded, points=few))
+        rows += [
+            (curve.name, curve.kind, Cell(f"{epoch:g}", epoch), Cell(f"{one.value:.1f}", one.value, one.interval))
+            for epoch, one in span.items()
+        ]
+    kinds = [kind for kind in _DASHES if any(curve.kind == kind for curve in curves)]
+    legend = [Key(name, tint(tints[name])) for name in names]
+    legend += [Key(kind, MUTED, _DASHES[kind], not folded or kind == "validation, robust") for kind in kinds]
     return Chart(
         name="training",
         title="Accuracy over epochs",
         alt=f"Lines over epochs for {', '.join(names)}. {overfitting}",
-        traces=traces,
-        layout={
-            "xaxis": axis("epoch", **({"dtick": 1} if longest <= _FEW_EPOCHS else {})),
-            "yaxis": percent_axis("accuracy (%)"),
-            "hovermode": "x unified",
-        },
+        plot=Plot(_epochs(longest), percent_axis("accuracy (%)"), tuple(series), tuple(legend)),
         data=table(
             ("configuration", "images", "epoch", "accuracy (%), mean over seeds"),
             rows,
             "Accuracy over epochs: mean over seeds, with the lowest and highest seed as low and high",
         ),
         caption="Solid: robust, validation images. Dashed: robust, training images. Dotted: clean, validation images. "
-        "Means over seeds; bands span the seeds. If the dashed line rises while the solid one falls, that is robust "
-        "overfitting." + (" Click grey entries in the legend to show their lines." if folded else ""),
-        height_px=460,
+        f"Means over seeds{'; bands span the seeds' * (bands and any(several))}. If the dashed line rises while the "
+        "solid one falls, that is robust overfitting."
+        + (" Press an entry of the legend to show its lines." if folded else ""),
+        height_px=400,
     )
+
+
+def _spans(curve: LearningCurve) -> dict[float, Measured]:
+    """Mean, lowest and highest seed in percent by epoch."""
+    shares = 100 * np.array(curve.runs)
+    spans = zip(shares.mean(0).tolist(), shares.min(0).tolist(), shares.max(0).tolist(), strict=True)
+    return {float(epoch): Measured(*span) for epoch, span in zip(curve.epochs, spans, strict=True)}
+
+
+def _epochs(longest: int) -> Axis:
+    """From the first to the last epoch; each has its number where there are few."""
+    ticks = tuple((float(n), str(n)) for n in range(1, longest + 1)) if longest <= _FEW_EPOCHS else ()
+    return Axis("epoch", 1 if longest > 1 else 0, longest if longest > 1 else 2, ticks)
 
 
 @dataclass(frozen=True)
@@ -115,57 +136,45 @@ def depth_chart(
     stages: Sequence[str], series: Sequence[DepthSeries], unit: str, steps: int, tints: Tints | None = None
 ) -> Chart:
     """The perturbation gain on the pooled features of each stage."""
-    traces: list[Trace] = []
-    rows = []
     tints = tints or tints_of(one.name for one in series)
+    drawn, rows = [], []
+    kinds: dict[str, Dash] = {"first order": "solid", f"PGD, {steps} steps": "dash"}
     for one in series:
-        index = tints[one.name]
-        for kind, dash, figures in (
-            ("first order", "solid", one.first_order),
-            (f"PGD, {steps} steps", "dash", one.reached),
-        ):
+        for (kind, dash), figures in zip(kinds.items(), (one.first_order, one.reached), strict=True):
             known = [(n, figure) for n, figure in enumerate(figures) if figure is not None]
-            if not known:
-                continue
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": plain(f"{one.name}: {kind}"),
-                    "legendgroup": one.name,
-                    "x": [plain(stages[n]) for n, _ in known],
-                    "y": [figure.value for _, figure in known],
-                    "error_y": {**bars([figure for _, figure in known]), "color": colour(index, 0.6)},
-                    "line": {"color": colour(index), "width": 2, "dash": dash},
-                    "customdata": [one.maps[n] for n, _ in known],
-                    "hovertemplate": "map %{customdata}: %{y:.3g}",
-                }
-            )
-            rows += [
-                (
-                    one.name,
-                    stages[n],
-                    one.maps[n],
-                    kind,
-                    Cell(f"{f.value:.3g} [{f.low:.3g}, {f.high:.3g}]", f.value, f.interval),
+            marks = [
+                Mark(
+                    n,
+                    figure.value,
+                    None,
+                    figure.interval,
+                    tip=f"{one.name}, {kind}\n{stages[n]}, map {one.maps[n]}: {figure}",
                 )
-                for n, f in known
+                for n, figure in known
             ]
+            if not marks:
+                continue
+            drawn.append(Series(tuple(marks), tint(tints[one.name]), (one.name, kind), dash))
+            rows += [(one.name, stages[n], one.maps[n], kind, Cell(str(f), f.value, f.interval)) for n, f in known]
+    shown = {key for each in drawn for key in each.keys}
+    legend = [Key(one.name, tint(tints[one.name])) for one in series if one.name in shown]
+    legend += [Key(kind, MUTED, dash) for kind, dash in kinds.items() if kind in shown]
     return Chart(
         name="depth",
         title="Perturbation gain along the depth",
         alt="Lines over the stages from the image to the last map. At the last: "
         + "; ".join(f"{one.name} {one.first_order[-1].value:.3g}" for one in series if one.first_order[-1]),
-        traces=traces,
-        layout={
-            "xaxis": axis("stage, from the image to the last map", type="category"),
-            "yaxis": axis(f"gain ({unit})", rangemode="tozero"),
-            "hovermode": "x unified",
-        },
+        plot=Plot(
+            names_axis(stages, "stage, from the image to the last map"),
+            Axis(f"gain ({unit})", 0),
+            tuple(drawn),
+            tuple(legend),
+        ),
         data=table(
             ("configuration", "stage", "map", "gain", f"gain ({unit}) [95 %]"),
             rows,
             "Perturbation gain along the depth",
         ),
         caption="How far the budget moves the pooled features of a stage. Bars: 95 % intervals over images.",
+        height_px=360,
     )

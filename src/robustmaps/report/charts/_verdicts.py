@@ -5,10 +5,24 @@ from collections.abc import Sequence
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.tables import Cell, percent_cell, table
 from robustmaps.report._blocks import Chart
-from robustmaps.report.charts._parts import Tints, Trace, axis, bars, colour, percent_axis, plain, tints_of
+from robustmaps.report.charts._plot import (
+    GOOD,
+    MUTED,
+    Key,
+    Mark,
+    Plot,
+    Series,
+    Tints,
+    interval_text,
+    names_axis,
+    percent_axis,
+    tint,
+    tints_of,
+)
 
 # Green is reserved for robust images.
 _BROKEN = (1, 4, 3, 0, 6)
+_HALF_A_BAR = 0.34
 
 
 def cascade_chart(
@@ -22,26 +36,21 @@ def cascade_chart(
         alone: whether each attack was run on all images.
     """
     kinds = list(dict.fromkeys(kind for _, shares in rows for kind, _ in shares))
-    names = [name for name, _ in rows]
     broken = [kind for kind in kinds if kind not in ("robust", "wrong, clean")]
     tints = {
-        "robust": "$good",
-        "wrong, clean": "$muted/0.55",
-        **{kind: colour(_BROKEN[i % len(_BROKEN)]) for i, kind in enumerate(broken)},
+        "robust": GOOD,
+        "wrong, clean": MUTED,
+        **{kind: tint(_BROKEN[i % len(_BROKEN)]) for i, kind in enumerate(broken)},
     }
-    traces: list[Trace] = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": plain(kind),
-            "y": [plain(name) for name in reversed(names)],
-            "x": [100 * dict(shares).get(kind, 0.0) for _, shares in reversed(rows)],
-            "marker": {"color": tints[kind]},
-            "hovertemplate": f"<b>%{{y}}</b><br>{plain(kind).replace('%', '')}: %{{x:.1f}} % of images<extra></extra>",
-        }
-        for kind in ["robust", *broken, "wrong, clean"]
-        if kind in kinds
-    ]
+    order = [kind for kind in ("robust", *broken, "wrong, clean") if kind in kinds]
+    series = []
+    for number, kind in enumerate(order):
+        marks = []
+        for place, (name, shares) in enumerate(rows):
+            share, before = (100 * sum(dict(shares).get(one, 0.0) for one in of) for of in ([kind], order[:number]))
+            box = (before, before + share, place - _HALF_A_BAR, place + _HALF_A_BAR)
+            marks.append(Mark(before + share, place, box=box, tip=f"{name}\n{kind}: {share:.1f} % of images"))
+        series.append(Series(tuple(marks), tints[kind]))
     data = table(
         ("configuration", *(f"{kind} (%)" for kind in kinds)),
         [
@@ -61,18 +70,17 @@ def cascade_chart(
         title="Images broken by each attack",
         alt="Stacked bars: the share of images that stayed right, that each attack broke, and that were wrong before. "
         + "; ".join(f"{name}: {100 * dict(shares).get('robust', 0.0):.1f} percent robust" for name, shares in rows),
-        traces=traces,
-        layout={
-            "barmode": "stack",
-            "xaxis": percent_axis("share of the images (%)"),
-            "yaxis": {"automargin": True, "type": "category"},
-            "legend": {"traceorder": "normal"},
-        },
+        plot=Plot(
+            percent_axis("share of the images (%)"),
+            names_axis([name for name, _ in rows]),
+            tuple(series),
+            tuple(Key(kind, tints[kind]) for kind in order),
+        ),
         data=data,
         caption="Each attack is run on all images; its bar shows those that no earlier one broke."
         if alone
         else "Each attack is run only on images that no earlier one broke; its bar shows the images it adds.",
-        height_px=170 + 36 * len(rows),
+        height_px=76 + 36 * len(rows),
     )
 
 
@@ -83,22 +91,17 @@ def classes_chart(
     tints: Tints | None = None,
 ) -> Chart:
     """Robust accuracy per class."""
-    traces: list[Trace] = []
     tints = tints or tints_of(name for name, _ in series)
-    for name, shares in series:
-        index = tints[name]
-        figures = [share.scaled(100) for share in shares]
-        traces.append(
-            {
-                "type": "bar",
-                "name": plain(name),
-                "x": [plain(label) for label in classes],
-                "y": [figure.value for figure in figures],
-                "error_y": {**bars(figures), "color": "$muted"},
-                "marker": {"color": colour(index)},
-                "hovertemplate": "<b>%{x}</b><br>%{y:.1f} %<extra>%{fullData.name}</extra>",
-            }
-        )
+    width = 2 * _HALF_A_BAR / len(series)
+    drawn = []
+    for number, (name, shares) in enumerate(series):
+        marks = []
+        for place, (label, share) in enumerate(zip(classes, shares, strict=True)):
+            figure, left = share.scaled(100), place - _HALF_A_BAR + number * width
+            tip = f"{label}: {interval_text(figure)}\n{name}"
+            box = (left, left + width, 0, figure.value)
+            marks.append(Mark(left + width / 2, figure.value, None, figure.interval, box, tip))
+        drawn.append(Series(tuple(marks), tint(tints[name]), (name,)))
     rows = [(label, *(percent_cell(shares[i]) for _, shares in series)) for i, label in enumerate(classes)]
     return Chart(
         name="classes",
@@ -108,16 +111,17 @@ def classes_chart(
             f"{name}: weakest {_weakest(classes, shares)}, strongest {_strongest(classes, shares)}."
             for name, shares in series
         ),
-        traces=traces,
-        layout={
-            "barmode": "group",
-            "xaxis": axis("class", type="category"),
-            "yaxis": percent_axis("robust accuracy (%)"),
-        },
+        plot=Plot(
+            names_axis(classes, "class"),
+            percent_axis("robust accuracy (%)"),
+            tuple(drawn),
+            tuple(Key(name, tint(tints[name])) for name, _ in series),
+        ),
         data=table(
             ("class", *(name for name, _ in series)), rows, f"Robust accuracy per class with 95 % intervals, {attack}"
         ),
         caption=f"{attack}. Bars: 95 % intervals by bootstrap over images and seeds, Wilson's for one seed.",
+        height_px=340,
     )
 
 

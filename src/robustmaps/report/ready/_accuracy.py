@@ -6,7 +6,7 @@ import numpy as np
 
 from robustmaps.config import to_mapping
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction, human
+from robustmaps.engine.numbers import as_fraction, human, norm_text
 from robustmaps.engine.tables import NONE, Cell, percent_cell, table
 from robustmaps.evaluation import Evaluation
 from robustmaps.figures import plot_lines
@@ -64,7 +64,7 @@ def curve(made: Made) -> Rendered:
     rows = [(name, *(percent_cell(at[x]) if x in at else NONE for x in ticks)) for name, at in lines.items()]
     first = next(iter(labels))
     if over == "eps":
-        kind, axis = "configuration", f"eps ({first.norm.replace('linf', 'l_inf')}, images in [0, 1])"
+        kind, axis = "configuration", f"eps ({norm_text(first.norm)}, images in [0, 1])"
         what = f"{labels[first].partition(', eps')[0]}, {_images(labels)}"
     else:
         kind, axis, what = "attack", f"{over.replace('_', ' ')} factor", _images(labels)

@@ -1,9 +1,10 @@
 """Every evaluation of every configuration: each attack, radius, norm and set of images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, norm_text
 from robustmaps.engine.tables import NONE, Cell, Table, percent_cell, table
 from robustmaps.engine.views.passes import Passes
 from robustmaps.evaluation import Evaluation, over_seeds
@@ -13,7 +14,7 @@ from robustmaps.report.sections._registry import SectionRow
 from robustmaps.runs import Yardstick
 from robustmaps.studies import Statistics, bounded, by_yardstick
 
-_NORMS = {"linf": "l_inf", "l2": "l_2", "l1": "l_1"}
+_NORMS = ("linf", "l2", "l1")
 Found = dict[Yardstick, list[Evaluation]]
 
 
@@ -45,12 +46,13 @@ def _columns(study: Statistics) -> Table | None:
         clean = percent_cell(bounded(mine[0], "clean_correct")) if mine else NONE
         rates = (percent_cell(each[variant.name]) if variant.name in each else NONE for each in study.columns.values())
         rows.append((variant.name, clean, *rates))
-    budget = f"{_NORMS[of.norm]} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
+    budget = f"{norm_text(of.norm)} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
     labels = (stick.title for stick in study.columns)
     return table(("configuration", "clean", *labels), rows, f"Accuracy under each attack, {budget}")
 
 
 def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
+    norms = [n for n in _NORMS if any(_distance(of, n) != NONE for each in found.values() for of in each.values())]
     consistent = any(e.misclassified is not None for each in found.values() for of in each.values() for e in of)
     rows = []
     for name, each in found.items():
@@ -61,25 +63,35 @@ def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:
                 (
                     name,
                     labels[stick],
-                    _NORMS.get(stick.norm, stick.norm),
+                    norm_text(stick.norm),
                     Cell(as_fraction(stick.eps), stick.eps),
                     f"{stick.count:,} {stick.kind}",
                     percent_cell(bounded(of, "clean_correct")),
                     percent_cell(bounded(of, "robust_correct")),
                     *kept,
-                    *(_distance(of, norm) for norm in _NORMS),
+                    *(_distance(of, norm) for norm in norms),
                     *_cost(of),
                 )
             )
-    means = (f"mean {norm}" for norm in _NORMS.values())
+    means = (f"mean {norm_text(norm)}" for norm in norms)
     more = ["consistent"] if consistent else []
     columns = ("configuration", "attack", "norm", "eps", "images", "clean", "robust", *more, *means)
     columns += ("passes", "time (s)")
+    # What all rows share is said once.
+    shared = [
+        at for at, name in enumerate(columns) if name in ("norm", "images") and len({row[at] for row in rows}) == 1
+    ]
+    about = "".join(f"; {rows[0][at]}" for at in shared)
+    columns, rows = _without(columns, shared), [_without(row, shared) for row in rows]
     caption = (
         "All evaluations, with 95 % intervals; distances are those of the images that broke their samples; passes are "
-        "forward + backward per attacked image"
+        f"forward + backward per attacked image{about}"
     )
     return table(columns, rows, caption)
+
+
+def _without(row: tuple[Any, ...], places: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(cell for at, cell in enumerate(row) if at not in places)
 
 
 def _consistent(of: Sequence[Evaluation]) -> Cell | str:
@@ -94,7 +106,7 @@ def _distance(of: Sequence[Evaluation], norm: str) -> Cell | str:
     if not means or not all(evaluation.perturbations for evaluation in of):
         return NONE
     mean: Measured = means[0] if len(means) == 1 else over_seeds([each.value for each in means])
-    return Cell(str(mean), mean.value)
+    return Cell(str(mean), mean.value, mean.interval if mean.is_bounded else None)
 
 
 def _cost(of: Sequence[Evaluation]) -> tuple[Cell | str, Cell]:

@@ -24,22 +24,8 @@ def leaderboard(material: Material) -> list[Block]:
         blocks.append(Text("Sd: standard deviation of robust accuracy between seeds, in points."))
     if study.gains:
         blocks.append(Text(_about_gains(study)))
-    columns = (
-        "configuration",
-        "runs",
-        "clean",
-        "robust",
-        *(["sd"] if _several_seeds(study) else []),
-        *(["gain (points)"] if study.gains else []),
-        "forward (FLOP)",
-        "parameters",
-        "activations (B)",
-        "last map",
-        "training (s)",
-    )
-    rows = [_row(variant, study) for variant in study.variants]
-    several = len(rows) > 1
-    blocks.append(Listing("leaderboard", table(columns, rows, _caption(study)), sortable=several, filterable=several))
+    several = len(study.variants) > 1
+    blocks.append(Listing("leaderboard", _accuracies(study), sortable=several, filterable=several))
     if len(study.compared) > 2:
         blocks.append(
             Text(
@@ -48,14 +34,14 @@ def leaderboard(material: Material) -> list[Block]:
                 "note",
             )
         )
+    blocks.append(Listing("costs", _costs(study), sortable=several))
     if len(study.runs) > len(study.variants):
         blocks.append(Listing("runs", _runs_table(study), sortable=True, filterable=True, folded=True))
     return blocks
 
 
-def _caption(study: Statistics) -> str:
-    several = max(len(variant.runs) for variant in study.variants) > 1
-    return "Accuracy and cost per configuration" + (", means over its runs" if several else "")
+def _means(study: Statistics) -> str:
+    return ", means over its runs" * (max(len(variant.runs) for variant in study.variants) > 1)
 
 
 def _about_gains(study: Statistics) -> str:
@@ -69,28 +55,39 @@ def _about_gains(study: Statistics) -> str:
     )
 
 
-def _row(variant: Variant, study: Statistics) -> tuple[object, ...]:
-    cost = variant.cost
-    rates: tuple[object, object] = (NONE, NONE)
-    if variant.evaluated:
-        rates = (percent_cell(variant.clean), percent_cell(variant.robust))
-    spread: tuple[object, ...] = ()
-    if _several_seeds(study):
-        deviation = variant.deviations[1]
-        spread = (NONE if deviation is None else Cell(f"{100 * deviation:.1f}", 100 * deviation),)
-    gain = study.gains.get(variant.name)
-    gains = (NONE if gain is None else points_cell(gain.difference),) if study.gains else ()
-    seconds = float(np.mean([run.seconds for run in variant.runs]))
-    return (
-        variant.name,
-        _runs(variant),
-        *rates,
-        *spread,
-        *gains,
-        *((_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3),
-        _map(cost.map_size if cost else None),
-        Cell(f"{seconds:.3g}", seconds) if any(run.history for run in variant.runs) else NONE,
-    )
+def _accuracies(study: Statistics) -> Table:
+    """What a leaderboard is asked for, the most important first."""
+    seeds, gains = _several_seeds(study), bool(study.gains)
+    rows = []
+    for variant in study.variants:
+        cost, deviation = variant.cost, variant.deviations[1]
+        gain = study.gains.get(variant.name)
+        rows.append(
+            (
+                variant.name,
+                percent_cell(variant.robust) if variant.evaluated else NONE,
+                *([NONE if gain is None else points_cell(gain.difference)] if gains else []),
+                percent_cell(variant.clean) if variant.evaluated else NONE,
+                *([NONE if deviation is None else Cell(f"{100 * deviation:.1f}", 100 * deviation)] if seeds else []),
+                _runs(variant),
+                _human(cost.flops) if cost else NONE,
+            )
+        )
+    columns = ("configuration", "robust", *(["gain (points)"] if gains else []), "clean", *(["sd"] if seeds else []))
+    columns += ("runs", "forward (FLOP)")
+    return table(columns, rows, f"Accuracy per configuration{_means(study)}")
+
+
+def _costs(study: Statistics) -> Table:
+    rows = []
+    for variant in study.variants:
+        cost, seconds = variant.cost, float(np.mean([run.seconds for run in variant.runs]))
+        figures = (_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3
+        trained = any(run.history for run in variant.runs)
+        size = _map(cost.map_size if cost else None)
+        rows.append((variant.name, *figures, size, Cell(f"{seconds:.3g}", seconds) if trained else NONE))
+    columns = ("configuration", "forward (FLOP)", "parameters", "activations (B)", "last map", "training (s)")
+    return table(columns, rows, f"Cost per configuration, for one image; time of training{_means(study)}")
 
 
 def _several_seeds(study: Statistics) -> bool:

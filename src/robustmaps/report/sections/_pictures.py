@@ -13,7 +13,7 @@ from robustmaps.attacks import PGD
 from robustmaps.data import Dataset, ImageSet
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.finite import predictions
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import budget_text
 from robustmaps.engine.progress import Progress, Watcher
 from robustmaps.engine.text import shell
 from robustmaps.engine.view import plain_view
@@ -116,7 +116,7 @@ def _draw(
     norm, eps = checkpoints[-1][1].norm, checkpoints[-1][1].eps
     opened = [_Opened(name, checkpoint.model.to(at).eval(), norm, eps) for name, checkpoint in checkpoints]
     x, y = (values.to(at) for values in _first_of_classes(data).tensors())
-    budget = f"{norm}, eps {as_fraction(eps)}"
+    budget = f"{budget_text(norm, eps)}"
     pictures: list[Block] = [
         Text(
             f"The first test image of each class under PGD with {_STEPS} steps, {budget}. Perturbation: grey is no "
@@ -196,7 +196,7 @@ def _depth(opened: Sequence[_Opened], analyses: Sequence[Analysis], tints: Mappi
     unit = "spread of the features over images" if relative else "units of the features"
     first = analyses[0]
     text = (
-        f"On {first.images} test images, {first.norm}, eps {as_fraction(first.eps)}. The perturbation gain is the "
+        f"On {first.images} test images, {budget_text(first.norm, first.eps)}. The perturbation gain is the "
         "largest change of a stage's pooled features within the budget: to first order, and by an attack."
     )
     return (Text(text), depth_chart(short_names(first), series, unit, first.steps, tints))

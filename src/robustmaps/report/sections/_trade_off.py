@@ -5,7 +5,7 @@ from robustmaps.report._blocks import Block, Text
 from robustmaps.report.charts._accuracy import TradeOff, differences_chart, trade_off_chart
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
-from robustmaps.studies import family
+from robustmaps.studies import factors
 
 _SENTENCES = 12
 """The number of comparisons that are also given in words."""
@@ -20,7 +20,7 @@ def trade_offs(material: Material) -> list[Block]:
     points = [
         TradeOff(
             variant.name,
-            family(variant.config, configs),
+            *factors(variant.config, configs),
             variant.clean,
             variant.robust,
             variant.cost.flops if variant.cost else None,
@@ -28,7 +28,7 @@ def trade_offs(material: Material) -> list[Block]:
         )
         for variant in study.compared
     ]
-    blocks: list[Block] = [trade_off_chart(points, study.yardstick.short)]
+    blocks: list[Block] = [trade_off_chart(points, study.yardstick.short, study.tints)]
     if study.gains:
         gains = [(gain.b, gain.a, gain.difference) for gain in study.gains.values()]
         blocks.append(differences_chart(gains))

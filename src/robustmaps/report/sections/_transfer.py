@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustmaps.attacks import called
+from robustmaps.attacks import called, title_of
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction, exact
+from robustmaps.engine.numbers import budget_text, exact
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.tables import NONE, Cell, percent_cell, table
@@ -44,6 +44,7 @@ class _Matrix:
     clean_accuracy: tuple[_Share, ...]
     accuracy: tuple[tuple[_Share, ...], ...]
     transferred: tuple[tuple[_Share | None, ...], ...]
+    titles: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     attack_options: tuple[str, ...] = ()
     split: str = "test"
@@ -54,8 +55,8 @@ def transfer(material: Material) -> list[Block]:
     blocks: list[Block] = []
     found = material.once(_matrices)
     for number, (label, matrix) in enumerate(found[:_MOST], 1):
-        names = told_apart(matrix.names)
-        about = f"{label}, {matrix.norm}, eps {as_fraction(matrix.eps)}, {matrix.samples:,} images"
+        names = matrix.titles or told_apart(matrix.names)
+        about = f"{label}, {budget_text(matrix.norm, matrix.eps)}, {matrix.samples:,} images"
         columns = ("made on", *(f"tried on {name}" for name in names))
         clean = ("not attacked", *map(_cell, matrix.clean_accuracy))
         accuracy = [clean, *((name, *map(_cell, row)) for name, row in zip(names, matrix.accuracy, strict=True))]
@@ -112,7 +113,7 @@ def _matrix(folder: Path, path: Path) -> tuple[str, _Matrix] | str:
             return f"{path.name}: {reason}; make the matrix again"
         if {len(found.names)} != {len(row) for row in (*found.accuracy, *found.transferred, found.clean_accuracy)}:
             return f"{path}: a matrix whose rows differ in length"
-        return " + ".join(map(called, found.attacks)), found
+        return " + ".join(title_of(called(each)) for each in found.attacks), found
     except (OSError, ValueError, InputError, IndexError) as error:
         return str(error)
 

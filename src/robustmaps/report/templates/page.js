@@ -1,110 +1,38 @@
 "use strict";
-// Called when the page has been read; the tables below work before that.
-function drawPlots() {
-  // --- plots -------------------------------------------------------------------------------------------------------
-  const charts = JSON.parse(document.getElementById("charts").textContent);
-  const root = document.documentElement;
-  const drawn = new Set();
-  const PRINT_WIDTH_PX = 680;
-
-  // "$0/0.2" in a value whose key speaks of a colour stands for a colour of the page's present look.
-  function tint(value, style) {
-    const found = /^\$(\d|text|muted|grid|surface|good|bad)(?:\/([\d.]+))?$/.exec(value);
-    if (!found) return value;
-    const name = /\d/.test(found[1]) ? "c" + found[1] : found[1];
-    const hex = style.getPropertyValue("--" + name).trim();
-    if (!found[2]) return hex;
-    const parts = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-    return `rgba(${parts.join(",")},${found[2]})`;
-  }
-  function tinted(value, style, key = "") {
-    if (Array.isArray(value)) return key && /colors?$/i.test(key) ? value.map((v) => tint(v, style)) : value.map((v) => (v && typeof v === "object" ? tinted(v, style) : v));
-    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, tinted(v, style, k)]));
-    return typeof value === "string" && /color$/i.test(key) ? tint(value, style) : value;
-  }
-  function layoutOf(chart, element, style) {
-    const color = (name) => style.getPropertyValue("--" + name).trim();
-    const narrow = element.clientWidth < 560;
-    const axis = {
-      gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"), automargin: true,
-      title: { standoff: 10 }, ticks: "outside", tickcolor: color("line"), fixedrange: matchMedia("(pointer: coarse)").matches,
-    };
-    const given = tinted(chart.layout, style);
-    const merge = (a, b) => {
-      const both = { ...a };
-      for (const [k, v] of Object.entries(b || {})) {
-        both[k] = v && typeof v === "object" && !Array.isArray(v) && a[k] ? merge(a[k], v) : v;
+(() => {
+  // --- plots: entries of the legend switch series on and off, and marks tell what they are ---------------------------
+  for (const key of document.querySelectorAll(".legend button")) {
+    key.addEventListener("click", () => {
+      key.setAttribute("aria-pressed", String(key.getAttribute("aria-pressed") !== "true"));
+      const figure = key.closest("figure");
+      const off = new Set([...figure.querySelectorAll('.legend [aria-pressed="false"]')].map((one) => one.dataset.key));
+      for (const series of figure.querySelectorAll("[data-keys]")) {
+        series.style.display = series.dataset.keys.split(" ").some((one) => off.has(one)) ? "none" : "";
       }
-      return both;
-    };
-    const named = chart.traces.filter((trace) => trace.showlegend !== false).length;
-    const wrapped = named * (narrow ? 1 : 0.34);
-    const print = root.dataset.look === "print";
-    return merge({
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: color("text"), family: getComputedStyle(document.body).fontFamily, size: narrow ? 12 : 13 },
-      margin: { l: narrow ? 8 : 16, r: narrow ? 8 : 20, t: 12, b: 12 },
-      xaxis: axis, yaxis: axis, showlegend: true,
-      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left", bgcolor: "rgba(0,0,0,0)" },
-      hoverlabel: { bgcolor: color("surface"), bordercolor: color("muted"), font: { color: color("text") }, align: "left", namelength: -1 },
-      height: chart.height_px + Math.round(20 * wrapped),
-      width: print ? PRINT_WIDTH_PX : element.clientWidth,
-      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    }, given);
-  }
-  const CONFIG = { displaylogo: false, displayModeBar: matchMedia("(pointer: coarse)").matches ? false : "hover", responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-
-  function draw(chart) {
-    const element = document.getElementById("plot-" + chart.name);
-    const style = getComputedStyle(root);
-    if (!drawn.has(chart)) element.replaceChildren();
-    drawn.add(chart);
-    const traces = tinted(chart.traces, style);
-    // Long names would leave a narrow plot no room.
-    if (element.clientWidth < 560) traces.forEach((trace) => { if (trace.mode === "markers+text") trace.mode = "markers"; });
-    return Plotly.react(element, traces, layoutOf(chart, element, style), CONFIG);
-  }
-  const drawAll = () => charts.forEach(draw);
-  const redraw = () => drawn.forEach(draw);
-
-  // Plotly takes longer to start than all the rest, so the page is shown before; then the plots in sight are drawn, and
-  // the others when they come near.
-  function begin() {
-    const library = document.createElement("script");
-    library.textContent = document.getElementById("plotly").textContent;
-    document.body.append(library);
-    const waiting = new Map(charts.map((chart) => [document.getElementById("plot-" + chart.name), chart]));
-    // It reports on all plots once, as soon as the page has been laid out: from then on those in sight are there.
-    const observer = new IntersectionObserver((entries) => {
-      for (const { target, isIntersecting } of entries) {
-        if (!isIntersecting) continue;
-        observer.unobserve(target);
-        draw(waiting.get(target));
-      }
-      root.dataset.ready ||= String(Math.round(performance.now()));
-    }, { rootMargin: "800px" });
-    waiting.forEach((_, element) => observer.observe(element));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-    let width = innerWidth, timer;
-    addEventListener("resize", () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; redraw(); } }, 120);
-    });
-    let folded = [];
-    addEventListener("beforeprint", () => {
-      root.dataset.look = "print";
-      folded = [...document.querySelectorAll("details:not(.data):not([open])")];
-      folded.forEach((details) => { details.open = true; });
-      drawAll();
-    });
-    addEventListener("afterprint", () => {
-      delete root.dataset.look;
-      folded.forEach((details) => { details.open = false; });
-      redraw();
     });
   }
-  requestAnimationFrame(() => setTimeout(begin));
-}
+  const tip = document.createElement("div");
+  tip.className = "tip";
+  tip.hidden = true;
+  document.body.append(tip);
+  document.addEventListener("pointerover", (event) => {
+    const mark = event.target.closest("[data-tip]");
+    tip.hidden = !mark;
+    if (!mark) return;
+    tip.textContent = mark.dataset.tip;
+    const { left, right, top, bottom } = mark.getBoundingClientRect();
+    const across = (left + right) / 2 - tip.offsetWidth / 2;
+    tip.style.left = Math.max(8, Math.min(across, document.documentElement.clientWidth - tip.offsetWidth - 8)) + "px";
+    tip.style.top = (top > tip.offsetHeight + 14 ? top - tip.offsetHeight - 8 : bottom + 8) + "px";
+  });
+  document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not(.data):not([open])")];
+    folded.forEach((details) => { details.open = true; });
+  });
+  addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
+})();
 
 (() => {
   // --- tables ------------------------------------------------------------------------------------------------------

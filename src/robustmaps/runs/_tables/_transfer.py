@@ -8,23 +8,24 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from robustmaps.attacks import Attack
-from robustmaps.config import AttackConfig
+from robustmaps.attacks import Attack, called, title_of
+from robustmaps.config import AttackConfig, read_run_config
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, budget_text
+from robustmaps.engine.text import told_apart
 from robustmaps.engine.writing.outputs import alone, claim, is_picture, json_with
 from robustmaps.evaluation import Evaluation, Transfer, attack_settings, evaluate, for_transfer, right_on
 from robustmaps.figures import plot_transfer
-from robustmaps.networks import Checkpoint
+from robustmaps.networks import Checkpoint, name_runs
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attack_options import words_of
 from robustmaps.runs._attacks import create_attacks
 from robustmaps.runs._evaluation import Options, Work
 from robustmaps.runs._evaluation_files import EvaluationFiles, is_adversarial, spelled_as_before
 from robustmaps.runs._identity import place_for
-from robustmaps.training import load_weights
+from robustmaps.training import RunFolder, load_weights
 
 _BATCH = 256
 
@@ -46,6 +47,11 @@ class EvaluatedTransfer:
     figures: dict[str, Any]
     path: Path
     plot: Path
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The same as tables and plots name them."""
+        return tuple(self.figures["titles"])
 
 
 def evaluate_transfer(
@@ -103,7 +109,9 @@ def evaluate_transfer(
     found = _tried(works, sources)
     command = {"networks": places, "attack_options": words_of(attack, eight_bit=options.eight_bit)}
     figures = _figures(found, works, sources, described) | command
-    plot_transfer(plot, figures["names"], figures["accuracy"], f"{names}, {budget}: accuracy (%)")
+    label = " + ".join(title_of(called(each)) for each in described)
+    title = f"{label}, {budget_text(described[0]['norm'], eps)}: accuracy (%)"
+    plot_transfer(plot, figures["titles"], figures["accuracy"], title)
     write_json(path, figures)
     return EvaluatedTransfer(tuple(figures["names"]), figures, path, plot)
 
@@ -198,6 +206,16 @@ def _tried(works: Sequence[Work], sources: Sequence[_Source]) -> Transfer:
     return Transfer(clean, np.stack(attacked))
 
 
+def _titles(works: Sequence[Work], names: Sequence[str]) -> list[str]:
+    """Names by the runs' configurations; where these are unknown or the same, what tells the given names apart."""
+    paths = [work.checkpoint.path for work in works if work.checkpoint.path is not None and work.checkpoint.is_run]
+    if len(paths) == len(works):
+        titles = name_runs([read_run_config(RunFolder(path.parent).config) for path in paths])
+        if len(set(titles)) == len(titles):
+            return titles
+    return told_apart(names)
+
+
 def _figures(
     found: Transfer,
     works: Sequence[Work],
@@ -216,6 +234,7 @@ def _figures(
     return {
         "format": 1,
         "names": names,
+        "titles": _titles(works, names),
         "attacks": list(described),
         "norm": described[0]["norm"],
         "eps": described[0]["eps"],
