@@ -267,7 +267,7 @@ WRITERS = {
     "data/store.py": "arrays in a temporary folder of the cache",
     "runs/_record.py": "tries whether a run's lock is free",
     "studies/_cluster/_worker.py": "a temporary folder of a machine that does not see that of the study",
-    "training/_tensorboard.py": "events, whose names are new each time",
+    "training/loggers/_tensorboard.py": "events, whose names are new each time",
 }
 
 
