@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         read_runs,
     )
     from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
+    from robustmaps.runs._robustbench import robustbench_entry
     from robustmaps.runs._tables._each import EvaluatedColumns, evaluate_each, evaluate_wanted
     from robustmaps.runs._tables._transfer import EvaluatedTransfer, evaluate_transfer
     from robustmaps.runs._train import TrainedRun, folder_of, train
@@ -73,6 +74,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "reproduce",
+    "robustbench_entry",
     "same_values",
     "train",
 ]
