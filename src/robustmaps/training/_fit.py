@@ -20,6 +20,7 @@ from robustmaps.engine.device import describe_environment, resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.modes import check_values, modes_restored, set_evaluating
+from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.ranks.agreeing import compare, from_main
@@ -51,6 +52,10 @@ class FitResult:
     seconds: float
     folder: Path | None
     forms: Forms
+
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f" in {self.folder}"
+        return f"FitResult({counted(len(self.history), 'epoch')}, best {self.best_epoch}, {self.seconds:.3g} s{where})"
 
 
 def fit(
