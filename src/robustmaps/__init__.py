@@ -9,8 +9,9 @@
 >>> robustmaps.evaluate(model, *data.test.tensors(), attack).robust_accuracy  # doctest: +SKIP
 
 Most programs need only the names here: `load`, for a run, a file or any named network; `enlarge`, `plan`,
-`Enlargement` and `EnlargeWarning`; `fit` and `TrainOptions`; `evaluate`, `compare`, `diagnose` and `Evaluation`; and
-`InputError`, the error for any invalid input. The rest is in the packages, lowest layer first:
+`Enlargement` and `EnlargeWarning`; `fit` and `TrainOptions`; `evaluate`, `compare`, `diagnose` and `Evaluation`;
+`push_to_hub` and `from_pretrained`; and `InputError`, the error for any invalid input. The rest is in the packages,
+lowest layer first:
 
 - `engine`: devices, precision, the attack view, numbers, files.
 - `tracing`: records of a forward pass of any network.
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from robustmaps.engine.errors import InputError
     from robustmaps.enlarging import Enlargement, EnlargeWarning, enlarge, plan
     from robustmaps.evaluation import Evaluation, compare, diagnose, evaluate
-    from robustmaps.runs import load
+    from robustmaps.runs import from_pretrained, load, push_to_hub
     from robustmaps.training import TrainOptions, fit
 
 __all__ = [
@@ -74,10 +75,12 @@ __all__ = [
     "evaluation",
     "figures",
     "fit",
+    "from_pretrained",
     "load",
     "models",
     "networks",
     "plan",
+    "push_to_hub",
     "report",
     "runs",
     "studies",

@@ -77,6 +77,7 @@ TEXTS = {
     "--defense": "trades",
     "--attack": "fgsm",
     "--schedule": "cosine",
+    "--log": "tensorboard",
     "--device": "cuda:9",
     "--budget": "3x",
     "--where": "last",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from robustmaps.engine.checked import Damaged
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import write_json
 from robustmaps.engine.measured import Measured
-from robustmaps.engine.numbers import check_at_least, check_eps, check_whole
+from robustmaps.engine.numbers import as_fraction, check_at_least, check_eps, check_whole
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
+from robustmaps.engine.text import visible
 from robustmaps.engine.views.passes import Passes
 from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation._agreement import Computed
@@ -118,6 +120,17 @@ class Evaluation:
     perturbations: tuple[tuple[float, float, float] | None, ...] = ()
     misclassified: Misclassified | None = None
     weights: str | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(str(attack.get("name", "?")) for attack in self.attacks))
+        budget = f"{names}, {self.norm} {as_fraction(self.eps)}, {len(self.verdicts):,} images"
+        return f"Evaluation({budget}: clean {self.clean_accuracy}, robust {self.robust_accuracy})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = [("clean", self.clean_accuracy), (f"under {self.norm} {as_fraction(self.eps)}", self.robust_accuracy)]
+        lines = "".join(f"<tr><th>{escape(name)}</th><td>{figure}</td></tr>" for name, figure in rows)
+        return f"<table><caption>{escape(visible(repr(self)))}</caption>{lines}</table>"
 
     @property
     def clean_correct(self) -> NDArray[np.bool_]:

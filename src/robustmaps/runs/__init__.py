@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustmaps.runs._evaluation import EvaluatedCurve, EvaluatedRun, Options, evaluate_checkpoint, evaluate_curve
     from robustmaps.runs._export import ExportedRun, export
     from robustmaps.runs._listing import RUN_COLUMNS, as_row, choose_evaluation, differing, list_runs
+    from robustmaps.runs._loaded._hub import from_pretrained, push_to_hub
     from robustmaps.runs._loaded._load import LoadedNetwork, load
     from robustmaps.runs._loaded._result import read_result
     from robustmaps.runs._record import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         read_runs,
     )
     from robustmaps.runs._reproduction import NotReproduced, Reproduction, reproduce
+    from robustmaps.runs._robustbench import robustbench_entry
     from robustmaps.runs._tables._each import EvaluatedColumns, evaluate_each, evaluate_wanted
     from robustmaps.runs._tables._transfer import EvaluatedTransfer, evaluate_transfer
     from robustmaps.runs._train import TrainedRun, folder_of, train
@@ -61,15 +63,18 @@ __all__ = [
     "evaluate_wanted",
     "export",
     "folder_of",
+    "from_pretrained",
     "is_result_folder",
     "list_runs",
     "load",
     "outdated_result",
     "parse_condition",
+    "push_to_hub",
     "read_result",
     "read_run",
     "read_runs",
     "reproduce",
+    "robustbench_entry",
     "same_values",
     "train",
 ]

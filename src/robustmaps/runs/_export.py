@@ -71,6 +71,7 @@ def export(
     data: str | Dataset | None = None,
     image_size: int | None = None,
     channels: int | None = None,
+    license: str = "unknown",  # noqa: A002 - the name of the card's field
 ) -> ExportedRun:
     """Export a network, and keep it only if its outputs on test images match the original's.
 
@@ -86,6 +87,7 @@ def export(
         data: a data set for the check, instead of the training data set.
         image_size: of its images, see `DataConfig`; as in training where None.
         channels: likewise.
+        license: of the weights, for the model card, by the hub's identifiers, such as ``mit``.
 
     Raises:
         InputError: the format is unknown, the network or a library is missing, or the folder contains anything but the
@@ -115,7 +117,8 @@ def export(
         write_json(made / CONFIG, _description(checkpoint, loaded, about))
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest, nameless)
         check, cost = Check(len(x), difference, largest), image_cost(network, loaded)
-        write_text(made / CARD, model_card(checkpoint, loaded, about, form, exported.path.name, check, cost))
+        card = model_card(checkpoint, loaded, about, form, exported.path.name, check, cost, license)
+        write_text(made / CARD, card)
         new = publish(made, folder)
     return replace(exported, before=not new)
 

@@ -33,9 +33,9 @@ session = onnxruntime.InferenceSession("{file}")
 
 network = torch.export.load("{file}").module()
 logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
-    "safetensors": """from robustmaps.networks import open_checkpoint
+    "safetensors": """import robustmaps
 
-network = open_checkpoint("{file}").model.eval()
+network = robustmaps.from_pretrained(".")  # this folder, or OWNER/NAME on the Hugging Face hub
 logits = network(images)  # float32 (N, {shape}) in [0, 1]""",
 }
 _LIBRARY = {"onnx": "onnx", "torch": "pytorch", "safetensors": "robustmaps"}
@@ -57,7 +57,14 @@ class Check:
 
 
 def model_card(
-    checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any], form: str, file: str, check: Check, cost: Cost
+    checkpoint: Checkpoint,
+    data: Dataset,
+    about: Mapping[str, Any],
+    form: str,
+    file: str,
+    check: Check,
+    cost: Cost,
+    license: str = "unknown",  # noqa: A002 - the name of the card's field
 ) -> str:
     """Write the model card.
 
@@ -69,10 +76,13 @@ def model_card(
         file: the file name of the export.
         check: the check of the export.
         cost: the network's cost for one image.
+        license: of the weights, by the hub's identifiers.
     """
     record = _record(checkpoint)
     measured = _measured(record, checkpoint)
-    front = yaml.safe_dump(_front_matter(checkpoint, data, form, measured), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(
+        {"license": license, **_front_matter(checkpoint, data, form, measured)}, sort_keys=False, allow_unicode=True
+    )
     shape = ", ".join(map(str, (data.in_channels, *data.image_size)))
     return "\n".join(
         [
@@ -202,6 +212,10 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
         return []
     config, lines = record.config, []
     lines.append(f"- data: {in_markdown(record.config.data.data)}, seed {config.training.seed}")
+    if config.origin.protocol is not None:
+        lines.append(f"- protocol: {config.origin.protocol} (arXiv 2202.12435)")
+    if config.origin.recipe is not None:
+        lines.append(f"- recipe: {in_markdown(config.origin.recipe)}")
     defense = config.defense
     if defense.defense != "standard":
         steps = [counted(defense.steps, "step")] if "steps" in in_effect(config) else []

@@ -21,7 +21,7 @@ from robustmaps.config import (
 )
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular, sha256
-from robustmaps.engine.numbers import check_whole
+from robustmaps.engine.numbers import check_whole, counted
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.evaluation import Computed, Evaluation
@@ -69,6 +69,10 @@ class RunRecord:
     evaluations: Mapping[str, Evaluation]
     environment: Mapping[str, Any]
     recorded_cost: Mapping[str, Any] | None
+
+    def __repr__(self) -> str:
+        done = f"{counted(len(self.history), 'epoch')}, {counted(len(self.evaluations), 'evaluation')}"
+        return f"RunRecord({self.folder}: {self.status}, {done})"
 
     @property
     def name(self) -> str:

@@ -166,7 +166,8 @@ def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> tuple[float, fl
     few = data.train.subset(min(len(data.train), config.training.batch_size * (_TIMED_STEPS + 1)))
     none = replace(data.validation, images=data.validation.images[:0], labels=data.validation.labels[:0])
     # The learning rate does not affect the time, but the steps would end if it were too large.
-    options = replace(config.training, tensorboard=False, epochs=_TIMED_STEPS + 1, schedule="constant", lr=1e-9)
+    options = replace(config.training, epochs=_TIMED_STEPS + 1, schedule="constant", lr=1e-9)
+    options = replace(options, tensorboard=False, log=None)
     model, defense = create_network(run, data).model, create_defense(config.defense, run.helper)
     with _threads(threads), suppress(Interrupted, RuntimeError, MemoryError):
         model.to(device := resolve_device(options.device))

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from robustmaps.engine.device import describe_environment, resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash
 from robustmaps.engine.modes import check_values, modes_restored, set_evaluating
+from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
 from robustmaps.engine.ranks.agreeing import compare, from_main
@@ -30,7 +31,8 @@ from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder, is_chosen
 from robustmaps.training._schedule import parse_schedule
 from robustmaps.training._state import settings
-from robustmaps.training._tensorboard import open_events
+from robustmaps.training.loggers._open import chosen_loggers, opened_loggers
+from robustmaps.training.loggers._registry import Logger
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class FitResult:
     folder: Path | None
     forms: Forms
 
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f" in {self.folder}"
+        return f"FitResult({counted(len(self.history), 'epoch')}, best {self.best_epoch}, {self.seconds:.3g} s{where})"
+
 
 def fit(
     model: nn.Module,
@@ -65,6 +71,7 @@ def fit(
     watcher: Watcher = ignore,
     should_stop: Callable[[], bool] = lambda: False,
     forms: Forms | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> FitResult:
     """Train a network in place; it ends with the weights of the best epoch, in evaluation mode.
 
@@ -86,6 +93,8 @@ def fit(
         watcher: called about twice a second.
         should_stop: called after each step; True saves a checkpoint and raises `Interrupted`.
         forms: how to compute instead of choosing by the options; a run that is resumed keeps what it began with.
+        loggers: receive the figures of every epoch from now on, beside those that the options name; one that fails gets
+            a warning and nothing more. They are closed at the end.
 
     Raises:
         InputError: there are no training images, the network has no values or nothing to train, or ``out`` contains a
@@ -112,6 +121,7 @@ def fit(
     for what in _without_effect(defense, options):
         warnings.warn(what, stacklevel=2)
     folder = None if out is None else RunFolder(out)
+    rows = chosen_loggers(options.loggers, None if folder is None else folder.path)
     with ExitStack() as stack:
         if folder is not None:
             folder.claim()
@@ -140,9 +150,6 @@ def fit(
         stack.enter_context(modes_restored(model))
         own = (ranks.rank(),) if ranks.rank() else ()  # such as of dropout, which draws for the images that it sees
         torch.manual_seed(derive_seed(options.seed, "fit", *own))
-        events = stack.enter_context(
-            open_events(folder.path / "tensorboard" if folder is not None and options.tensorboard else None)
-        )
         if folder is not None:
             if checkpoint is not None:
                 loop.load(folder, checkpoint)
@@ -153,7 +160,16 @@ def fit(
             folder.write_environment({**describe_environment(loop.device), **kinds})
             loop.log(f"computing in {loop.forms}")
             loop.log(f"training from epoch {loop.state.epoch + 1}, step {loop.state.step} of {loop.steps}")
-        loop.run(events)
+        logged = opened_loggers(
+            rows,
+            loggers,
+            None if folder is None else folder.path,
+            loop.settings,
+            lambda: loop.state.history,
+            loop.device,
+        )
+        with logged as opened:
+            loop.run(opened)
         model.load_state_dict(loop.best_weights)
         if folder is not None:
             folder.log_finish(loop.state.best_epoch, chosen=is_chosen(loop.state.history))

@@ -34,9 +34,9 @@ from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder, kept_epochs, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import BatchTrainer
-from robustmaps.training._tensorboard import NoEvents, TensorBoardEvents
 from robustmaps.training._trainee import Trainee
 from robustmaps.training._weights import check_writable, copied_state
+from robustmaps.training.loggers._open import Loggers
 
 _REPORT_EVERY_S = 0.5
 _SAVING_SHARE = 0.02
@@ -130,7 +130,7 @@ class Loop:
         self.reported = self.saved
         self.settings = settings(model, data, defense, options, validation_attack)
 
-    def run(self, events: NoEvents | TensorBoardEvents) -> None:
+    def run(self, loggers: Loggers) -> None:
         """Train to the end."""
         with float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
             while self.state.epoch < self.options.epochs:
@@ -138,7 +138,7 @@ class Loop:
                     self._stop(any_rank(self.should_stop()))
                 self._train_epoch()
                 record = self._close_epoch()
-                events.write(record)
+                loggers.write(record)
 
     def _train_epoch(self) -> None:
         state, options = self.state, self.options

@@ -6,6 +6,7 @@ from typing import Literal
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.training._schedule import parse_schedule
+from robustmaps.training.loggers._registry import parse_loggers
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
@@ -47,7 +48,9 @@ class TrainOptions:
         memory_share: share of the device's free memory; training images that take more stay in their file and are read
             batch by batch (0 for always)
         workers: threads that read such images ahead
-        tensorboard: write TensorBoard events too (needs pip install 'robustmaps[tensorboard]')
+        tensorboard: the same as log tensorboard, by its name in earlier versions
+        log: loggers that get the figures of every epoch, with commas: tensorboard, wandb or mlflow (each needs pip
+            install 'robustmaps[NAME]'; their own environment variables choose servers and projects)
 
     Raises:
         InputError: a value is out of range.
@@ -78,6 +81,7 @@ class TrainOptions:
     memory_share: float = 0.5
     workers: int = 2
     tensorboard: bool = False
+    log: str | None = None
 
     def __post_init__(self) -> None:
         check_whole("epochs", self.epochs, 1)
@@ -117,13 +121,19 @@ class TrainOptions:
         if not 0 <= self.cutmix <= 1:
             raise InputError(f"cutmix={self.cutmix!r}: expected a share of the batches in [0, 1]")
         parse_schedule(self.schedule, self.epochs)
+        parse_loggers(self.log)
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The names of the loggers."""
+        return tuple(dict.fromkeys((*(["tensorboard"] if self.tensorboard else []), *parse_loggers(self.log))))
 
 
 # The options that may change when a run is resumed, since they don't affect its result; and what it says of where its
 # other values come from.
 INCIDENTAL = frozenset(
     {
-        *("device", "checkpoint_every_s", "checkpoint_stages", "memory_share", "workers", "tensorboard"),
+        *("device", "checkpoint_every_s", "checkpoint_stages", "memory_share", "workers", "tensorboard", "log"),
         *("recipe", "protocol"),
     },
 )
