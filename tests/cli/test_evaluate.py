@@ -33,7 +33,7 @@ def test_a_table_of_attacks_and_what_each_left(run, capsys):
     lines = [line.split() for line in captured.out.splitlines()]
     names = [line[0] for line in lines if line]
     assert names.index("clean") < names.index("a3") < names.index("robust")
-    assert "30 test images, linf, eps 0.1, seed 0." in captured.out
+    assert "30 test images, l_inf, eps 0.1, seed 0." in captured.out
     assert "Note: a3 has no attack without gradients" in captured.out
     assert "a3: " in captured.err
     assert main(["evaluate", run, "--attack", "autoattack", "--version", "a3", "--samples", "30"]) == 0
