@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from robustmaps.analysis import Analysis, estimate, short_names
 from robustmaps.engine.measured import Measured
 from robustmaps.enlarging import Option, Plan
-from robustmaps.figures._plots import _COLOURS, _STYLE, AttackedImage, _as_picture, _name_guess, _save
+from robustmaps.figures._plots import _COLOURS, _STYLE, AttackedImage, _as_picture, _name_guess, save_figure
 
 Maps = NDArray[np.float32]
 
@@ -22,7 +22,7 @@ def plot_gains(path: str | Path, analyses: Mapping[str, Analysis], title: str) -
     """The gain of the pooled features along the network's depth and of the margin, with 95 % intervals.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         analyses: the analysis of each variant of a network.
         title: the title.
     """
@@ -45,7 +45,7 @@ def plot_gains(path: str | Path, analyses: Mapping[str, Analysis], title: str) -
         right.set_ylim(bottom=0)
         right.set_xlabel("dotted: the budget suffices", fontsize=8)
         figure.suptitle(title, fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _along_depth(axes: Axes, analysis: Analysis, colour: str, name: str) -> None:
@@ -118,7 +118,7 @@ def plot_maps(path: str | Path, networks: Mapping[str, AttackedMaps], title: str
     the change has its own, with its size printed above.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         networks: the maps of each network, for the same image.
         title: the title.
     """
@@ -143,14 +143,14 @@ def plot_maps(path: str | Path, networks: Mapping[str, AttackedMaps], title: str
             f"{title}\nmaps: root mean square over channels; the change has its own scale, its size is in % of the map",
             fontsize=9,
         )
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
     """Cost against gain of all enlargements within a budget, with the size of the last map; the best are filled.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         plan: a plan with measured gains.
         title: the title.
         gain: the label of the gain's axis.
@@ -172,7 +172,7 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
         axes.plot([], [], "o", color=_COLOURS[0], markerfacecolor="none", label="beaten")
         axes.legend(fontsize=7)
         axes.margins(x=0.15, y=0.15)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _option_name(option: Option) -> str:

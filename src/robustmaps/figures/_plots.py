@@ -1,4 +1,4 @@
-"""Plots as PNG files, with titles, units and legends."""
+"""Plots as files, with titles, units and legends: PNG, or PDF and SVG by the ending of the name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +30,19 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "text.parse_math": False,  # names may have dollar signs
 }
+# By which `is_picture` recognises them; without a date, which would make each file another one.
+_BY_WHOM: dict[str, dict[str, str | None]] = {
+    "png": {"Software": SOFTWARE},
+    "pdf": {"Creator": SOFTWARE, "CreationDate": None},
+    "svg": {"Creator": SOFTWARE, "Date": None},
+}
 
 
 def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> None:
     """Validation accuracy over epochs, clean (dashed) and robust (solid), as mean and range over seeds.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         histories: the histories of each variant's runs.
         title: the title.
     """
@@ -57,7 +63,7 @@ def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapp
                 )
         axes.set(xlabel="epoch", ylabel="validation accuracy (%)", title=title, ylim=(0, 100))
         axes.legend(loc="lower right")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _curve(axes: Axes, runs: list[list[tuple[int, float]]], colour: str, style: str, label: str) -> None:
@@ -74,7 +80,7 @@ def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], n
     """Robust accuracy against the radius, with 95 % intervals.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         points: radii in ascending order and their rates; radius 0 is clean accuracy.
         norm: the norm of the radius.
         title: the title.
@@ -90,7 +96,7 @@ def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], n
         axes.set_xticks(radii, [as_fraction(eps) for eps in radii])
         axes.set(xlabel=f"eps ({norm_text(norm)}, images in [0, 1])", ylabel="accuracy (%)", title=title, ylim=(0, 100))
         axes.legend(loc="upper right")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]],
     """Images of each network with their perturbations, attacked versions and predictions.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         rows: the images of each network, the same number for each.
         eps: the budget; perturbations are grey for no change and white for ``+eps``.
         title: the title.
@@ -137,7 +143,7 @@ def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]],
                     if kind != "perturbation":
                         _name_guess(axes, image.predictions[offset // 2], image.truth)
         figure.suptitle(title, fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def plot_samples(path: str | Path, data: Dataset, per_class: int = 8, classes: int = 10) -> None:
@@ -155,7 +161,7 @@ def plot_samples(path: str | Path, data: Dataset, per_class: int = 8, classes: i
                     axes.imshow(_as_picture(pictures[column]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             grid[label, 0].set_ylabel(visible(name), rotation=0, ha="right", va="center", fontsize=9)
         figure.suptitle(visible(f"{data.name}: test images"), fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _name_guess(axes: Axes, guess: str, truth: str) -> None:
@@ -167,7 +173,17 @@ def _as_picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return image[0].clip(0, 1) if len(image) == 1 else image.transpose(1, 2, 0).clip(0, 1)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, or as PDF or SVG where its name ends so; the same figure gives the same file.
+
+    A PDF embeds its fonts as TrueType; in an SVG letters are shapes, which look alike everywhere.
+
+    Raises:
+        InputError: the path exists and is not a figure of this package.
+    """
     claim(path, ours=is_picture)
-    with atomic(path) as file:
-        figure.savefig(file, format="png", dpi=150, metadata={"Software": SOFTWARE})
+    form = Path(path).suffix.lower().removeprefix(".")
+    if form not in _BY_WHOM:
+        form = "png"
+    with atomic(path) as file, mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": SOFTWARE}):
+        figure.savefig(file, format=form, dpi=150, metadata=_BY_WHOM[form])
