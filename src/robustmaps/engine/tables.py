@@ -3,10 +3,12 @@
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.text import visible
 
 if TYPE_CHECKING:
@@ -33,12 +35,30 @@ _LATEX = {
     "×": r"$\times$",
     "·": r"$\cdot$",
     "÷": r"$\div$",
+    "\u2212": "$-$",
+    "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "∞": r"$\infty$",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{chr(0x2080 + digit): f"$_{digit}$" for digit in range(10)},
     "[": "{[}",
     "]": "{]}",
 }
 """Square brackets are wrapped too, since LaTeX reads one after a row's end as an option."""
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What begins a formula in a spreadsheet, also in full width."""
+_BOLD = "Bold: the highest of its column, also where it is within chance"
+_MINUS = re.compile(r"(?<![\w.)\]-])-(?=\.?\d)")
+"""The hyphen that people type before a number."""
+_NORM = re.compile(r"\bl\\_(inf|1|2)\b")
+_GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
+_CAPITALS = frozenset(["GAMMA", "DELTA", "THETA", "LAMBDA", "XI", "PI", "SIGMA", "UPSILON", "PHI", "PSI", "OMEGA"])
+"""Greek capitals that differ from all Latin ones; LaTeX has commands for no others."""
+_TYPESET = re.compile(r"[\x00-\u024f\u2010-\u2027\u2030-\u203a\u20ac\u2122]")
+"""What pdfLaTeX sets without further packages."""
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -71,6 +91,7 @@ class Table:
         words: the number of first columns that contain words, while the others contain figures; None where a column
             of figures is one that has a `Cell`.
         whole: the number of first columns whose words are never broken over lines, such as names to be copied.
+        best: columns of which the highest figure is the best, in bold in LaTeX.
     """
 
     columns: tuple[str, ...]
@@ -78,6 +99,7 @@ class Table:
     caption: str = ""
     words: int | None = None
     whole: int = 0
+    best: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -102,29 +124,74 @@ class Table:
         lines = [head, ["---" for _ in self.columns], *body]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
+    def only(self, columns: Sequence[str]) -> "Table":
+        """The table with these columns in this order; a column's unit in brackets may be left out of its name.
+
+        Raises:
+            InputError: there is no such column, or none is named.
+        """
+        short = {name.partition(" (")[0]: name for name in reversed(self.columns)}
+        places = []
+        for column in columns:
+            name = column if column in self.columns else short.get(column)
+            if name is None:
+                raise unknown("column", column, list(dict.fromkeys(name.partition(" (")[0] for name in self.columns)))
+            places.append(self.columns.index(name))
+        if not places or len(set(places)) < len(places):
+            raise InputError(f"columns {','.join(columns)!r}: expected at least one column, and each once")
+        kept = [place for place in places if not self.is_figures(place)]
+        # Where figures stand between words, cells tell which are figures.
+        words = len(kept) if places[: len(kept)] == kept and self.words is not None else None
+        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[place] for place in places), rows=rows, words=words, whole=0)
+
     def to_latex(self, label: str = "") -> str:
-        r"""Format as a LaTeX table for the package booktabs, with right-aligned figures.
+        r"""Format as a LaTeX table for the package booktabs: right-aligned figures, true minus signs, the best in bold.
 
         Args:
             label: label for ``\ref``; empty for none.
         """
         kinds = "".join("r" if self.is_figures(column) else "l" for column in range(len(self.columns)))
-        head, *body = (" & ".join(map(_latex, map(str, line))) + r" \\" for line in (self.columns, *self.rows))
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            *([rf"\caption{{{_latex(self.caption)}}}"] if self.caption else []),
-            *([rf"\label{{{label}}}"] if label else []),
-            rf"\begin{{tabular}}{{{kinds}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-        return "\n".join(lines) + "\n"
+        bold = {(row, column) for column in range(len(self.columns)) for row in self._best(column)}
+        body = []
+        for number, row in enumerate(self.rows):
+            cells = ["--" if str(cell) == NONE else _latex(str(cell)) for cell in row]
+            cells = [rf"\textbf{{{c}}}" if (number, place) in bold else c for place, c in enumerate(cells)]
+            body.append(" & ".join(cells) + r" \\")
+        caption = _latex(self.caption)
+        if bold:
+            caption = ". ".join([*([caption.rstrip(".")] if caption else []), f"{_BOLD}."])
+        made = "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                *([rf"\caption{{{caption}}}"] if caption else []),
+                *([rf"\label{{{label}}}"] if label else []),
+                rf"\begin{{tabular}}{{{kinds}}}",
+                r"\toprule",
+                " & ".join(map(_latex, self.columns)) + r" \\",
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+            ]
+        )
+        others = "".join(sorted(set(_TYPESET.sub("", made)) - {"\n"}))
+        note = f"% pdfLaTeX does not know these characters, XeLaTeX and LuaLaTeX do: {others}\n" if others else ""
+        return f"{note}{made}\n"
+
+    def _best(self, column: int) -> list[int]:
+        """The rows with the highest figure of a column, as it is shown; none where all of them have it."""
+        if self.columns[column] not in self.best:
+            return []
+        known = {number: row[column] for number, row in enumerate(self.rows) if isinstance(row[column], Cell)}
+        values = {n: cell.value for n, cell in known.items() if isinstance(cell, Cell) and cell.value is not None}
+        shown = {number: str(known[number]).split()[0] for number in values}
+        if len(set(shown.values())) < 2:
+            return []
+        highest = max(values, key=lambda number: values[number])
+        return [number for number, text in shown.items() if text == shown[highest]]
 
     def to_csv(self) -> str:
         """Format as CSV, with figures as plain numbers and intervals in separate columns."""
@@ -153,10 +220,11 @@ def table(
     *,
     words: int | None = None,
     whole: int = 0,
+    best: Sequence[str] = (),
 ) -> Table:
     """A table of any values; cells stay cells, and the others become text."""
     cells = tuple(tuple(cell if isinstance(cell, Cell) else str(cell) for cell in row) for row in rows)
-    return Table(tuple(columns), cells, caption, words, whole)
+    return Table(tuple(columns), cells, caption, words, whole, tuple(best))
 
 
 def percent_cell(figure: "Measured") -> Cell:
@@ -221,4 +289,16 @@ def code_in_markdown(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in visible(text)).replace("\n", " ")
+    text = _MINUS.sub("\u2212", visible(text)).replace("\n", " ")
+    made = "".join(_LATEX.get(character) or _greek(character) for character in text)
+    made = _NORM.sub(lambda norm: rf"$\ell_{{{norm[1].replace('inf', chr(92) + 'infty')}}}$", made)
+    # Two hyphens or quotes in a row would become one sign.
+    return re.sub(r"(?<=-)(?=-)|(?<=')(?=')", "{}", made)
+
+
+def _greek(character: str) -> str:
+    """The formula of a Greek letter; any other character as it is."""
+    found = _GREEK.fullmatch(unicodedata.name(character, "").replace("LAMDA", "LAMBDA"))
+    if found is None or (found[2] not in _CAPITALS if found[1] == "CAPITAL" else found[2] == "OMICRON"):
+        return character
+    return f"$\\{found[2].capitalize() if found[1] == 'CAPITAL' else found[2].lower()}$"

@@ -16,7 +16,7 @@ from robustmaps.engine.numbers import by
 from robustmaps.engine.text import visible
 from robustmaps.enlarging import Option, Plan
 from robustmaps.figures._labels import Box, place_labels
-from robustmaps.figures._plots import _COLOURS, _OF_IMAGES, _STYLE, AttackedImage, _as_picture, _name_guess, _save
+from robustmaps.figures._plots import _COLOURS, _OF_IMAGES, _STYLE, AttackedImage, _as_picture, _name_guess, save_figure
 
 Maps = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ def plot_gains(path: str | Path, analyses: Mapping[str, Analysis], title: str) -
     """The gain of the pooled features along the network's depth and of the margin, with 95 % intervals.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         analyses: the analysis of each variant of a network.
         title: the title.
     """
@@ -48,7 +48,7 @@ def plot_gains(path: str | Path, analyses: Mapping[str, Analysis], title: str) -
         right.set_ylim(bottom=0)
         right.set_xlabel("dotted: the budget suffices", fontsize=8)
         figure.suptitle(title, fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _along_depth(axes: Axes, analysis: Analysis, colour: str, name: str) -> None:
@@ -121,7 +121,7 @@ def plot_maps(path: str | Path, networks: Mapping[str, AttackedMaps], title: str
     the change has its own, with its size printed above.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         networks: the maps of each network, for the same image.
         title: the title.
     """
@@ -146,14 +146,14 @@ def plot_maps(path: str | Path, networks: Mapping[str, AttackedMaps], title: str
             f"{title}\nmaps: root mean square over channels; the change has its own scale, its size is in % of the map",
             fontsize=9,
         )
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
     """Cost against gain of all enlargements within a budget, with the size of the last map; the best are filled.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         plan: a plan with measured gains.
         title: the title.
         gain: the label of the gain's axis.
@@ -175,7 +175,7 @@ def plot_plan(path: str | Path, plan: Plan, title: str, gain: str) -> None:
         axes.legend(fontsize=8, title=about, title_fontsize=8)
         axes.margins(x=0.15, y=0.15)
         _label(figure, axes, [(option.relative, gain_, _label_of(option)) for option, gain_ in known])
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:

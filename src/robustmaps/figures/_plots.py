@@ -1,4 +1,4 @@
-"""Plots as PNG files, with titles, units and legends."""
+"""Plots as files, with titles, units and legends: PNG, or PDF and SVG by the ending of the name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +41,12 @@ _OF_IMAGES = {
     "axes.linewidth": 0.5,
 }
 """Images end at a thin grey line, which is no part of them."""
+# By which `is_picture` recognises them; without a date, which would make each file another one.
+_BY_WHOM: dict[str, dict[str, str | None]] = {
+    "png": {"Software": SOFTWARE},
+    "pdf": {"Creator": SOFTWARE, "CreationDate": None},
+    "svg": {"Creator": SOFTWARE, "Date": None},
+}
 
 
 def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> None:
@@ -49,7 +55,7 @@ def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapp
     Bands span the seeds where they can be told apart; elsewhere each seed is a thin line.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         histories: the histories of each variant's runs.
         title: the title.
     """
@@ -76,7 +82,7 @@ def plot_curves(path: str | Path, histories: Mapping[str, Sequence[Sequence[Mapp
         about = f"{'bands' if bands else 'thin lines'}: seeds" if several else None
         axes.set(xlabel="epoch", ylabel="validation accuracy (%)", title=title, ylim=(0, 100))
         axes.legend(loc="lower right", title=about, title_fontsize=9)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _by_epoch(runs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> dict[float, list[float]]:
@@ -93,7 +99,7 @@ def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], n
     """Robust accuracy against the radius, with 95 % intervals.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         points: radii in ascending order and their rates; radius 0 is clean accuracy.
         norm: the norm of the radius.
         title: the title.
@@ -109,7 +115,7 @@ def plot_eps_curve(path: str | Path, points: Sequence[tuple[float, Measured]], n
         axes.set_xticks(radii, [as_fraction(eps) for eps in radii])
         axes.set(xlabel=f"eps ({norm_text(norm)}, images in [0, 1])", ylabel="accuracy (%)", title=title, ylim=(0, 100))
         axes.legend(loc="upper right")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]],
     """The same images attacked on several networks: once clean, then for each network the perturbation and its result.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         rows: for each network the same images, which all of them classify correctly when clean.
         eps: the budget; perturbations are grey for no change and white for ``+eps``.
         title: the title.
@@ -162,7 +168,7 @@ def plot_attacked(path: str | Path, rows: Mapping[str, Sequence[AttackedImage]],
         bar.set_label("perturbation", fontsize=8)
         bar.outline.set_visible(False)
         figure.suptitle(visible(title), fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _show(axes: Axes, picture: NDArray[np.float32]) -> None:
@@ -184,7 +190,7 @@ def plot_samples(path: str | Path, data: Dataset, per_class: int = 8, classes: i
                     axes.imshow(_as_picture(pictures[column]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             grid[label, 0].set_ylabel(visible(name), rotation=0, ha="right", va="center", fontsize=9)
         figure.suptitle(visible(f"{data.name}: test images"), fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _name_guess(axes: Axes, guess: str, truth: str) -> None:
@@ -196,7 +202,17 @@ def _as_picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return image[0].clip(0, 1) if len(image) == 1 else image.transpose(1, 2, 0).clip(0, 1)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, or as PDF or SVG where its name ends so; the same figure gives the same file.
+
+    A PDF embeds its fonts as TrueType; in an SVG letters are shapes, which look alike everywhere.
+
+    Raises:
+        InputError: the path exists and is not a figure of this package.
+    """
     claim(path, ours=is_picture)
-    with atomic(path) as file:
-        figure.savefig(file, format="png", dpi=150, metadata={"Software": SOFTWARE})
+    form = Path(path).suffix.lower().removeprefix(".")
+    if form not in _BY_WHOM:
+        form = "png"
+    with atomic(path) as file, mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": SOFTWARE}):
+        figure.savefig(file, format=form, dpi=150, metadata=_BY_WHOM[form])

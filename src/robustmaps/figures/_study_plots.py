@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robustmaps.engine.measured import Measured, told_apart
 from robustmaps.engine.text import visible
-from robustmaps.figures._plots import _COLOURS, _STYLE, _save
+from robustmaps.figures._plots import _COLOURS, _STYLE, save_figure
 
 # Okabe and Ito's other colours; a plot of more lines changes their style as well.
 _ALL_COLOURS = (*_COLOURS, "#E69F00", "#56B4E9", "#000000")
@@ -30,7 +30,7 @@ def plot_lines(
     """Accuracy along an axis, a line each, with 95 % intervals as far as they can be told apart.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         lines: by name, points in ascending order with their shares.
         label: the axis' label.
         title: the title.
@@ -57,7 +57,7 @@ def plot_lines(
         axes.set(xlabel=label, ylabel="accuracy (%)", title=visible(title), ylim=(0, 100))
         about = f"{'bands' if bands else 'bars'}: 95 % intervals" if bands or bars else None
         axes.legend(fontsize=8, title=about, title_fontsize=8)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 Points = NDArray[np.float64]
@@ -73,7 +73,7 @@ def plot_planes(
     """Features of images, a row per network and a column per projection, before (dots) and after an attack (crosses).
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         planes: by network and projection, points (2, N, 2), clean and attacked.
         labels: by network the true classes (N,).
         classes: names of the classes by label.
@@ -91,7 +91,7 @@ def plot_planes(
         handles, names = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside right upper", fontsize=8, title="true class")
         figure.suptitle(f"{visible(title)}\ndots: clean images; crosses: the same images under attack", fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_points(axes: Axes, points: Points, labels: NDArray[np.int64], classes: Mapping[int, str]) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustmaps.analysis import BASIC, POOLS, Laboratory, Series
-from robustmaps.figures._plots import _COLOURS, _STYLE, _save
+from robustmaps.figures._plots import _COLOURS, _STYLE, save_figure
 
 _MARKS = {"average": ("o", _COLOURS[0]), "max": ("s", _COLOURS[1])}
 _LAWS = {"average": -0.5, "max": 0.0}
@@ -19,7 +19,7 @@ def plot_theory(path: str | Path, found: Laboratory) -> None:
     """Gain against map size in the basic case, and the fitted exponents of all series, with 95 % intervals.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         found: the measurements, with both pools of each series.
     """
     names = list(dict.fromkeys(series.name for series in found.series))
@@ -40,7 +40,7 @@ def plot_theory(path: str | Path, found: Laboratory) -> None:
             f"Perturbation gain of small networks, eps 8/255; means over {found.draws} draws, 95 % intervals",
             fontsize=10,
         )
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _against_size(axes: Axes, series: Series) -> None:

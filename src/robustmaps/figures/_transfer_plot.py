@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from robustmaps.engine.text import visible
-from robustmaps.figures._plots import _STYLE, _save
+from robustmaps.figures._plots import _STYLE, save_figure
 
 _LONGEST = 36
 
@@ -20,7 +20,7 @@ def plot_transfer(
     """Accuracy of each network (columns) under the attacks made on each (rows), with 95 % intervals.
 
     Args:
-        path: the PNG to write.
+        path: the file to write, a PNG, PDF or SVG by its ending.
         names: the networks.
         accuracy: by source and target, ``value`` and ``interval`` of a share.
         title: the title.
@@ -41,7 +41,7 @@ def plot_transfer(
         axes.set_xticks(range(len(names)), labels, rotation=30, ha="right")
         axes.set_yticks(range(len(names)), labels)
         axes.set(xlabel="tried on", ylabel="attack made on", title=visible(title))
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _short(name: str) -> str:

@@ -113,8 +113,8 @@ def plan_network(
     if out is not None and gain == "none":
         raise InputError("gain='none': a picture shows cost against gain; measure one, or leave the picture out")
     if out is not None:
-        if Path(out).suffix != ".png":
-            raise InputError(f"out={str(out)!r}: expected a picture's name, such as plan.png")
+        if Path(out).suffix not in (".png", ".pdf", ".svg"):
+            raise InputError(f"out={str(out)!r}: expected a picture's name, such as plan.png, plan.pdf or plan.svg")
         claim(out)
     subject = open_subject(
         model,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Text,
         Tile,
     )
+    from robustmaps.report._figures import write_figures
     from robustmaps.report._ready import claim_ready, report_ready
     from robustmaps.report._report import Report, report
     from robustmaps.report._writing import render_markdown, render_page, write_report
@@ -68,6 +69,7 @@ __all__ = [
     "report_ready",
     "shell",
     "trade_off_chart",
+    "write_figures",
     "write_report",
 ]
 

@@ -65,6 +65,7 @@ class Listing:
         sortable: whether a click on a column's name sorts it.
         filterable: whether it has a filter field.
         folded: whether it is collapsed at first.
+        latex: the columns of its LaTeX file; all of them if empty.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Listing:
     sortable: bool = False
     filterable: bool = False
     folded: bool = False
+    latex: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

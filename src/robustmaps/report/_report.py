@@ -6,12 +6,15 @@ from pathlib import Path
 
 from robustmaps.config import STUDY, asked_for
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import counted, human
+from robustmaps.engine.numbers import check_at_least, counted, human
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import LOCK, alone
 from robustmaps.evaluation import Comparison
 from robustmaps.report._blocks import Chart, Fact, Facts, Listing, Page, Part, Section
+from robustmaps.report._figures import claim_figures, write_figures
 from robustmaps.report._writing import claim_report, write_report
+from robustmaps.report.charts._paper import COLUMN_IN, NARROWEST_IN
+from robustmaps.report.sections._leaderboard import LEADERBOARD
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import sections
 from robustmaps.runs import RunRecord, is_result_folder, read_run, read_runs
@@ -29,11 +32,13 @@ class Report:
         page: its contents.
         path: the file of the page.
         runs: number of runs.
+        figures: the PDF files of its plots and pictures, if they were asked for.
     """
 
     page: Page
     path: Path
     runs: int
+    figures: tuple[Path, ...] = ()
 
 
 def report(
@@ -41,6 +46,9 @@ def report(
     out: str | Path | None = None,
     *,
     pictures: bool = True,
+    columns: Sequence[str] = (),
+    figures: str | Path | None = None,
+    figure_width_in: float = COLUMN_IN,
     device: str = "auto",
     watcher: Watcher = ignore,
 ) -> Report:
@@ -50,18 +58,24 @@ def report(
         folder: a run folder, a folder of runs, or a study's YAML file; of a study, only its listed runs are used.
         out: folder of the report (default: ``report`` in that folder); an existing report is replaced.
         pictures: also open the best network and its reference, attack a few images and show their maps.
+        columns: of the leaderboard in LaTeX, in this order; all if empty. Units may be left out of the names.
+        figures: folder for the plots and pictures as PDF and SVG for a paper; None for none.
+        figure_width_in: the width of each in inches; the column of a paper by default.
         device: device for the pictures.
         watcher: receives progress reports.
 
     Raises:
-        InputError: the folder does not exist or contains no runs, other files are in the way of the report, or another
-            process is writing it.
+        InputError: the folder does not exist or contains no runs, other files are in the way of the report, another
+            process is writing it, or the leaderboard has no such column.
     """
     root = Path(folder)
     if root.suffix in (".yaml", ".yml") and root.is_file():
         root = root.with_suffix("")  # the folder of that study's runs
     target = Path(out) if out is not None else root / "report"
     claim_report(target)
+    if figures is not None:
+        check_at_least("figure_width_in", figure_width_in, NARROWEST_IN)
+        claim_figures(figures)
     single = is_result_folder(root)
     notes: list[str] = []
 
@@ -91,8 +105,10 @@ def report(
     with alone(target / LOCK, "writing this report"):
         page = _page(statistics_by_part(runs, root), single, pictures, device, watcher)
         page = replace(page, warnings=(*page.warnings, *notes))
+        page = replace(page, parts=tuple(_with_columns(part, columns) for part in page.parts)) if columns else page
         path = write_report(target, page)
-    return Report(page, path, len(runs))
+    drawn = () if figures is None else write_figures(figures, page, figure_width_in)
+    return Report(page, path, len(runs), drawn)
 
 
 def _page(studies: Sequence[Statistics], single: bool, pictures: bool, device: str, watcher: Watcher) -> Page:
@@ -127,6 +143,21 @@ def _within(prefix: str, section: Section) -> Section:
         for block in section.blocks
     )
     return replace(section, name=f"{prefix}{section.name}", blocks=blocks)
+
+
+def _with_columns(part: Part, columns: Sequence[str]) -> Part:
+    """The part whose leaderboard has these columns in LaTeX."""
+
+    def chosen(section: Section) -> Section:
+        blocks = []
+        for block in section.blocks:
+            if isinstance(block, Listing) and block.name.endswith(LEADERBOARD):
+                block.table.only(columns)  # refuses others before anything is written
+                block = replace(block, latex=tuple(columns))
+            blocks.append(block)
+        return replace(section, blocks=tuple(blocks))
+
+    return replace(part, sections=tuple(map(chosen, part.sections)))
 
 
 def answer(study: Statistics) -> tuple[str, ...]:

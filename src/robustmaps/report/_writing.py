@@ -53,7 +53,8 @@ def _write_tables(folder: Path, page: Page) -> None:
                 remove(file)
     for listing in page.listings():
         write_text(folder / f"{listing.name}.md", listing.table.to_markdown())
-        write_text(folder / f"{listing.name}.tex", listing.table.to_latex(f"tab:{listing.name}"))
+        chosen = listing.table.only(listing.latex) if listing.latex else listing.table
+        write_text(folder / f"{listing.name}.tex", chosen.to_latex(f"tab:{listing.name}"))
         write_text(folder / f"{listing.name}.csv", listing.table.to_csv())
 
 

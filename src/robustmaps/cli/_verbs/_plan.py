@@ -25,7 +25,7 @@ class Arguments:
             filter (blur) (default: let them grow)
         gain: gain to measure: of the pooled features, which needs no training, or of the margin, which does (auto takes
             the one that fits)
-        out: PNG of cost against gain (default: no picture)
+        out: picture of cost against gain to write, as PNG, PDF or SVG by its ending (default: no picture)
         json: print the result as one JSON object
     """
 

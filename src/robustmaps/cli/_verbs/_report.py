@@ -23,12 +23,16 @@ class Arguments:
     Attributes:
         folder: run folder, or a folder of runs, such as that of a study
         out: folder to write; replaces a report there (default: report, in the given folder)
+        columns: columns of the leaderboard in LaTeX, with commas, e.g. configuration,robust,clean (default: all)
+        figures: folder for the plots and pictures as PDF and SVG, for a paper; replaces earlier ones (default: none)
         no_pictures: leave out what needs the networks themselves: attacked images, feature maps, gain along the depth
         json: print the answer and the files as one JSON object
     """
 
     folder: tyro.conf.Positional[Path]
     out: Path | None = None
+    columns: str | None = None
+    figures: Path | None = None
     no_pictures: bool = False
     computing: Computing = field(default_factory=Computing)
     json: bool = False
@@ -43,7 +47,15 @@ def run(arguments: Sequence[str]) -> None:
     if given.no_pictures and device != Computing.device:
         raise InputError(f"--device {device}: nothing is computed with --no-pictures; leave one of the two out")
     with watching() as watch:
-        done = report(given.folder, given.out, pictures=not given.no_pictures, device=device, watcher=watch)
+        done = report(
+            given.folder,
+            given.out,
+            pictures=not given.no_pictures,
+            columns=() if given.columns is None else [name.strip() for name in given.columns.split(",")],
+            figures=given.figures,
+            device=device,
+            watcher=watch,
+        )
     page, tables = done.page, done.path.parent / "tables"
     Output(given.json).result(
         {
@@ -51,11 +63,12 @@ def run(arguments: Sequence[str]) -> None:
             "runs": done.runs,
             "answer": list(page.answer),
             "warnings": list(page.warnings),
+            **({"figures": [str(path) for path in done.figures]} if given.figures else {}),
             "tables": {
                 listing.name: str(done.path.parent / "tables" / f"{listing.name}.csv") for listing in page.listings()
             },
         },
         *page.answer,
         *(f"Caution: {warning}" for warning in page.warnings),
-        f"Page: {done.path}\nTables: {tables}",
+        f"Page: {done.path}\nTables: {tables}" + (f"\nFigures: {given.figures}" if given.figures else ""),
     )

@@ -27,6 +27,12 @@ Ours = Callable[[Path], bool]
 LOCK = ".lock"
 SOFTWARE = "robustmaps"
 """What the pictures of this package say that they were made with."""
+_PICTURES = (
+    (b"\x89PNG", b"tEXtSoftware\0" + SOFTWARE.encode()),
+    (b"%PDF", b"/Creator (" + SOFTWARE.encode() + b")"),
+    (b"<?xml", b"<dc:title>" + SOFTWARE.encode() + b"</dc:title>"),
+)
+"""How pictures of this package begin, and what they say of their maker."""
 _EARLIER = "an earlier result of this kind"
 # Longer than another process holds a lock to check whether it is free.
 _LOCK_S = 0.5
@@ -55,7 +61,14 @@ def claim(*outputs: str | Path, ours: Ours | None = None) -> None:
         _check_place(path)
 
 
-def claim_folder(folder: str | Path, ours: Ours | None = None, what: str = "", *, beside: Collection[str] = ()) -> None:
+def claim_folder(
+    folder: str | Path,
+    ours: Ours | None = None,
+    what: str = "",
+    *,
+    beside: Collection[str] = (),
+    option: str = "--out",
+) -> None:
     """Refuse a folder with other people's files, before the work that leads to it.
 
     Args:
@@ -63,6 +76,7 @@ def claim_folder(folder: str | Path, ours: Ours | None = None, what: str = "", *
         ours: recognises a folder that was written before, and may be written again; None if none may.
         what: what ours is called, such as ``a report``.
         beside: names of files that are ours even in a folder that is not recognised yet.
+        option: the option that names the folder, for the error.
 
     Raises:
         InputError: the folder contains something else, or nothing can be written there.
@@ -76,7 +90,7 @@ def claim_folder(folder: str | Path, ours: Ours | None = None, what: str = "", *
         names = {child.name for child in path.iterdir() if not is_leftover(child)}
         if not names <= {LOCK, *beside} and not (ours is not None and ours(path)):
             found = "already exists" if ours is None else f"exists and is not {what}"
-            raise InputError(f"{path}: {found}; name another folder with --out, or delete it")
+            raise InputError(f"{path}: {found}; name another folder with {option}, or delete it")
     _check_place(path)
 
 
@@ -126,15 +140,17 @@ def tensors_with(*keys: str, **values: str) -> Ours:
 
 
 def is_picture(path: Path) -> bool:
-    """Recognises PNG files by `robustmaps.figures`."""
+    """Recognises PNG, PDF and SVG files by `robustmaps.figures`."""
     if not path.is_file():
         return False
     try:
         with path.open("rb") as file:
             start = file.read(1 << 12)
+            file.seek(max(0, path.stat().st_size - (1 << 16)))
+            end = file.read(1 << 16)
     except OSError:
         return False
-    return start.startswith(b"\x89PNG") and b"tEXtSoftware\0" + SOFTWARE.encode() in start
+    return any(start.startswith(kind) and mark in start + end for kind, mark in _PICTURES)
 
 
 def _has(found: Any, keys: Collection[str], values: Mapping[str, object]) -> bool:

@@ -96,11 +96,12 @@ def trade_off_chart(points: Sequence[TradeOff], attack: str, tints: Tints | None
     )
 
 
-def differences_chart(rows: Sequence[tuple[str, str, Measured]]) -> Chart:
+def differences_chart(rows: Sequence[tuple[str, str, Measured]], attack: str = "") -> Chart:
     """The difference in robust accuracy of each configuration to its reference.
 
     Args:
         rows: a configuration, its reference, and the difference.
+        attack: the attack, the budget and the images, in words.
     """
     figures = [figure.scaled(100) for *_, figure in rows]
     named = [(name, other, points_cell(figure)) for name, other, figure in rows]
@@ -109,6 +110,7 @@ def differences_chart(rows: Sequence[tuple[str, str, Measured]]) -> Chart:
         for place, (figure, (name, other, cell)) in enumerate(zip(figures, named, strict=True))
     )
     title = "Gain in robust accuracy"
+    about = ", ".join([title, *([attack] if attack else []), "paired by image and seed"])
     return Chart(
         name="differences",
         title=title,
@@ -116,7 +118,7 @@ def differences_chart(rows: Sequence[tuple[str, str, Measured]]) -> Chart:
         plot=Plot(
             Axis("difference (points)", rule=0), names_axis([name for name, *_ in rows]), (Series(marks, tint(0)),)
         ),
-        data=table(("configuration", "against", "gain (points)"), named, f"{title}, paired by image and seed"),
+        data=table(("configuration", "against", "gain (points)"), named, about),
         caption="A difference is beyond chance if its interval does not include 0.",
         height_px=76 + 34 * len(rows),
     )

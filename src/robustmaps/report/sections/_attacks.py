@@ -72,7 +72,8 @@ def _radius(study: Statistics) -> list[Block]:
         line = [(0.0, bounded(first, "clean_correct"))]
         line += [(eps, bounded(points[eps], "robust_correct")) for eps in sorted(points)]
         lines.append((name, line))
-    chart = radius_chart(lines, norm, Yardstick.of(first[0]).heading, study.tints)
+    stick = Yardstick.of(first[0])
+    chart = radius_chart(lines, norm, f"{stick.heading}, {stick.count:,} {stick.kind}", study.tints)
     return [*some_only(len(lines), len(found)), chart]
 
 

@@ -38,7 +38,7 @@ def classes(material: Material) -> list[Block]:
         blocks.append(Text(f"Only the weakest and the strongest of {len(present)} classes are shown.", "note"))
     series = [(name, [each[n] for n in shown]) for name, each in shares.items()]
     labelled = [names[present[n]] for n in shown]
-    chart = classes_chart(labelled, series, study.yardstick.short, study.tints)
+    chart = classes_chart(labelled, series, study.yardstick.text, study.tints)
     return [*blocks, chart]
 
 

@@ -47,8 +47,8 @@ def _columns(study: Statistics) -> Table | None:
         rates = (percent_cell(each[variant.name]) if variant.name in each else NONE for each in study.columns.values())
         rows.append((variant.name, clean, *rates))
     budget = f"{norm_text(of.norm)} {as_fraction(of.eps)}, {of.count:,} {of.kind}"
-    labels = (stick.title for stick in study.columns)
-    return table(("configuration", "clean", *labels), rows, f"Accuracy under each attack, {budget}")
+    accuracies = ("clean", *(stick.title for stick in study.columns))
+    return table(("configuration", *accuracies), rows, f"Accuracy under each attack, {budget}", best=accuracies)
 
 
 def _listed(found: dict[str, Found], labels: dict[Yardstick, str]) -> Table:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from robustmaps.engine.numbers import human
+from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import NONE, Cell, Table, percent_cell, points_cell, table
 from robustmaps.evaluation import Evaluation
 from robustmaps.report._blocks import Block, Listing, Text
@@ -11,6 +11,9 @@ from robustmaps.report.sections._registry import SectionRow
 from robustmaps.report.sections._shared import not_evaluated
 from robustmaps.studies import Statistics, Variant, bounded, only_enlarged
 
+LEADERBOARD = "leaderboard"
+"""The name of the table that a paper shows."""
+
 
 def leaderboard(material: Material) -> list[Block]:
     """One row per configuration, and one per run."""
@@ -18,14 +21,12 @@ def leaderboard(material: Material) -> list[Block]:
     blocks: list[Block] = []
     if study.yardstick is None:
         blocks.append(not_evaluated(study))
-    else:
-        blocks.append(Text(f"Robust accuracy: {study.yardstick.text}. Brackets: 95 % intervals over images and seeds."))
     if _several_seeds(study):
         blocks.append(Text("Sd: standard deviation of robust accuracy between seeds, in points."))
     if study.gains:
         blocks.append(Text(_about_gains(study)))
     several = len(study.variants) > 1
-    blocks.append(Listing("leaderboard", _accuracies(study), sortable=several, filterable=several))
+    blocks.append(Listing(LEADERBOARD, _accuracies(study), sortable=several, filterable=several))
     if len(study.compared) > 2:
         blocks.append(
             Text(
@@ -38,6 +39,15 @@ def leaderboard(material: Material) -> list[Block]:
     if len(study.runs) > len(study.variants):
         blocks.append(Listing("runs", _runs_table(study), sortable=True, filterable=True, folded=True))
     return blocks
+
+
+def _measured(study: Statistics) -> str:
+    """Attack, budget, and the numbers of images and seeds of robust accuracy."""
+    if study.yardstick is None:
+        return ""
+    counts = sorted({len(variant.evaluated) for variant in study.compared})
+    seeds = counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return f". Robust accuracy: {study.yardstick.text}, {seeds}. Brackets: 95 % intervals over images and seeds"
 
 
 def _means(study: Statistics) -> str:
@@ -75,7 +85,12 @@ def _accuracies(study: Statistics) -> Table:
         )
     columns = ("configuration", "robust", *(["gain (points)"] if gains else []), "clean", *(["sd"] if seeds else []))
     columns += ("runs", "forward (FLOP)")
-    return table(columns, rows, f"Accuracy per configuration{_means(study)}")
+    # The caption goes with the table into a paper, so it has all that the figures need.
+    measured = (
+        "" if study.yardstick is None else f". {_measured(study)}. Brackets: 95 % intervals over images and seeds"
+    )
+    caption = f"Accuracy per configuration{_means(study)}{measured}"
+    return table(columns, rows, caption, best=("robust", "gain (points)", "clean"))
 
 
 def _costs(study: Statistics) -> Table:
@@ -129,7 +144,8 @@ def _runs_table(study: Statistics) -> Table:
                 )
             )
     columns = ("run", "configuration", "seed", "status", "clean", "robust", "epoch of the weights", "training (s)")
-    return table(columns, rows, f"All {len(rows)} runs")
+    measured = "" if study.yardstick is None else f". Robust accuracy: {study.yardstick.text}"
+    return table(columns, rows, f"All {len(rows)} runs{measured}")
 
 
 def _rate(evaluation: Evaluation, which: str) -> Cell:

@@ -31,7 +31,7 @@ def trade_offs(material: Material) -> list[Block]:
     blocks: list[Block] = [trade_off_chart(points, study.yardstick.short, study.tints)]
     if study.gains:
         gains = [(gain.b, gain.a, gain.difference) for gain in study.gains.values()]
-        blocks.append(differences_chart(gains))
+        blocks.append(differences_chart(gains, study.yardstick.text))
         blocks += [Text(gain.as_sentence()) for gain in list(study.gains.values())[:_SENTENCES]]
         if len(gains) > _SENTENCES:
             blocks.append(Text(f"The other {len(gains) - _SENTENCES} are in the figures of the plot.", "note"))
