@@ -132,7 +132,7 @@ def test_the_most_robust_has_to_be_shown_against_every_other(tmp_path):
         for seed, count in enumerate(robust):
             write_run(tmp_path, configuration(upsample, seed), count, of=400)
     first = report(tmp_path, pictures=False).page.answer[0]
-    assert first.startswith("ResNet-8 ×2 is the most robust of 3")
+    assert first.startswith("ResNet-8 ×2 has the highest robust accuracy of 3")
     assert "its lead is within chance" in first
     for seed, count in enumerate((45, 46, 44)):
         path = tmp_path / configuration(1.5, seed).name

@@ -171,8 +171,11 @@ def answer(study: Statistics) -> tuple[str, ...]:
     share = f"{100 * robust.value:.1f} % of the {study.yardstick.kind} withstand {study.yardstick.short} ({extent})"
     if len(study.compared) == 1:
         return (f"With {best.name}, {share}.",)
-    doubt = "" if study.best_is_shown else "; its lead is within chance"
-    sentences = [f"{best.name} is the most robust of {len(study.compared)} configurations: {share}{doubt}."]
+    of = f"of {len(study.compared)} configurations: {share}"
+    if study.best_is_shown:
+        sentences = [f"{best.name} is the most robust {of}."]
+    else:
+        sentences = [f"{best.name} has the highest robust accuracy {of}; its lead is within chance."]
     gain = _gain(study)
     if gain is not None and reference is not None:
         sentences.append(f"{gain.as_sentence()[:-1]}{_at_cost(best, reference)}.")
