@@ -2,8 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
@@ -21,6 +26,9 @@ class Behave:
         if self.how == "die":
             time.sleep(0.5)  # reports are sent by a thread of their own
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how.startswith("busy in "):
+            Path(self.how.removeprefix("busy in ")).write_text(str(os.getpid()))
+            sum(range(10**9))  # holds the interpreter for many seconds
         if self.how == "wait":
             while not worker.should_stop():
                 time.sleep(0.01)
@@ -55,6 +63,33 @@ def test_a_stop_reaches_running_tasks_and_begins_no_other():
     assert ended == [0]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_worker_ends_with_its_parent_even_while_it_computes(tmp_path):
+    """Otherwise it would hold the lock of its run when the killed sweep is started again."""
+    told = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-m", "tests.studies.test_processes", f"busy in {told}"])
+    while not told.exists() or not told.read_text():
+        assert parent.poll() is None
+        time.sleep(0.05)
+    worker = int(told.read_text())
+    parent.kill()
+    parent.wait()
+    for _ in range(40):
+        time.sleep(0.05)
+        if not _is_running(worker):
+            return
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker has outlived its parent")
+
+
+def _is_running(process):
+    """Whether a process computes; one that has ended may wait for somebody to notice."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setattr("robustmaps.studies._processes.available_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -64,3 +99,7 @@ def test_cores_are_shared_out(monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
         assert [LocalExecutor(jobs).threads_each for jobs in (1, 3, 8, 20)] == expected
     assert LocalExecutor(1, threads=4).threads_each == 4
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -3,11 +3,13 @@
 Small networks make far better use of one core each than of several shared cores.
 """
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 _POLL_S = 0.1
 _FOLLOW_S = 0.2
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -242,10 +245,19 @@ def _begin(stop: Any, reports: "Queue[tuple[int, Progress]]", threads: int) -> N
     _connection = (stop, reports)
     # Ctrl-C reaches the whole process group, but only the main process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    parent = os.getppid()
+    _die_with_parent()
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _die_with_parent() -> None:
+    """Let Linux kill this process at once when its parent ends, so that it can't hold a lock while a sweep goes on."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # not every C library has it
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _follow(parent: int) -> None:
