@@ -55,7 +55,7 @@ def test_a_run_as_a_table(run, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "what was found" in printed
     assert "No check found a sign" in printed
-    assert "10 test images, l2, eps 64/255" in printed
+    assert "10 test images, l_2, eps 64/255" in printed
     assert out.exists()
 
 

@@ -141,7 +141,7 @@ def test_no_field_of_an_evaluation_can_take_a_listing_or_a_report_down(healthy: 
     assert found.keys() == expected.keys()
     assert len(unreadable) > 100
     json.dumps(list(found.values()), allow_nan=False)
-    assert "Of 3 configurations" in report(folder, pictures=False).page.answer[0]
+    assert "of 3 configurations" in report(folder, pictures=False).page.answer[0]
 
 
 def test_comparing_with_a_damaged_run_names_it(

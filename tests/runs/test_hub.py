@@ -57,10 +57,10 @@ def test_what_is_pushed(pushed):
     about = yaml.safe_load(front)
     assert about["license"] == "cc-by-4.0"
     assert about["model-index"][0]["results"][0]["metrics"][1]["name"] == "Robust accuracy (FGSM, l_inf 0.1)"
-    assert "images x2 (nearest)" in text  # the enlargement
-    assert "| FGSM | linf | 0.1 | 50 test images |" in text  # attack and counts
+    assert "images ×2 (nearest)" in text  # the enlargement
+    assert "| FGSM | l_inf | 0.1 | 50 test images |" in text  # attack and counts
     assert "95 % intervals" in text
-    assert "defence: at (linf, eps 0.1, 1 steps)" in text  # protocol
+    assert "defence: AT (l_inf, eps 0.1, 1 step)" in text  # protocol
     assert "data: digits" in text
 
 

@@ -64,10 +64,10 @@ def test_before_and_after_is_three_commands_and_a_page(here, capsys):
     assert evaluate("--enlarge", "last") == 0
     assert main(["report", "evaluation", "--allow-code"]) == 0
     said = capsys.readouterr().out
-    assert "Of 2 configurations" in said
+    assert "of 2 configurations" in said
     assert "my_network:network" in said
     page = (here / "evaluation/report/index.html").read_text()
-    assert "factor=2,where=1" in page
+    assert "my_network:network, step 1" in page
     assert "train --resume" not in page
     assert "robustmaps evaluate evaluation/network-" in page
 

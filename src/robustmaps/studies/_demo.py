@@ -27,7 +27,7 @@ from robustmaps.studies._progress import SweepState
 from robustmaps.studies._sweep import RunsFailed, claim_study, sweep
 
 EPS = 0.15
-SEEDS = 3
+SEEDS = 5
 _UPSAMPLES = (1, 2)
 _SHOWN = 8
 _FILES = ("curves.png", "attacked.png", "summary.json", "summary.md")

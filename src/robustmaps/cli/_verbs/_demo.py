@@ -26,7 +26,7 @@ class Arguments:
     """
 
     out: Path = Path("runs/demo")
-    seeds: int = 3
+    seeds: int = 5
     epochs: int = 10
     jobs: int | None = None
     json: bool = False
