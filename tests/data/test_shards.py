@@ -90,6 +90,13 @@ def test_names_as_labels_and_shards_without_splits(tmp_path: Path) -> None:
     assert len(found.train) + len(found.validation) + len(found.test) == 16
 
 
+def test_a_single_shard_is_a_set_without_splits(tmp_path: Path) -> None:
+    pack(tmp_path / "mine-train-0.tar", [sample(n, n % 3) for n in range(24)])
+    found = data.load(tmp_path / "mine-train-0.tar")
+    assert (found.name, found.classes) == ("mine-train-0", ("0", "1", "2"))
+    assert len(found.train) + len(found.validation) + len(found.test) == 24
+
+
 def test_a_sample_without_an_image_is_counted(tmp_path: Path) -> None:
     pack(tmp_path / "set/train.tar", [*(sample(n, n % 2) for n in range(8)), {"cls": b"0", "txt": b"no picture"}])
     pack(tmp_path / "set/test.tar", [sample(n, n % 2) for n in range(4)])

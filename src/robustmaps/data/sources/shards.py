@@ -30,6 +30,8 @@ _DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
 class Shards:
     """Shards in ``FOLDER``, or in ``FOLDER/train`` and so on; else the names say the split: ``mine-train-000.tar``.
 
+    A single shard, given as a file, is a set without splits.
+
     A label is the number or name in ``KEY.cls``, or under ``label`` or ``cls`` in ``KEY.json``. Numbers count from 0;
     the lines of ``classnames.txt``, if there is one, are their names.
     """
@@ -38,8 +40,8 @@ class Shards:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
+        """The name of the folder or file, without its ending."""
+        return self.path.stem if self.path.is_file() else self.path.name
 
     def identity(self) -> str:
         """The path, and a hash of the names, sizes and modification times of all shards."""
@@ -53,7 +55,9 @@ class Shards:
     def read(self, image_size: int | None, progress: Progress | None) -> Contents:
         """Decode while reading, shard by shard in the order of their names."""
         names, tally = self._names(), Tally()
-        splits = {shard: _split(shard.relative_to(self.path)) for shard in _shards(self.path)}
+        splits = {
+            shard: _split(shard.relative_to(self.path)) for shard in _shards(self.path)
+        }  # a file to itself is "."
         apart = [shard for shard, split in splits.items() if split == UNSPLIT]
         if apart and len(apart) < len(splits):
             raise InputError(
@@ -84,7 +88,9 @@ class Shards:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The shards in a folder and in those of its splits, sorted by path."""
+    """The shards in a folder and in those of its splits, sorted by path; a shard itself is the only one."""
+    if folder.is_file():
+        return [folder]
     below = (child for child in folder.iterdir() if child.is_dir() and child.name.lower() in SPLIT_NAMES)
     return sorted(file for each in (folder, *below) for file in each.glob("*.tar") if file.is_file())
 
@@ -139,7 +145,18 @@ def _label(where: str, files: Mapping[str, bytes], names: tuple[str, ...]) -> st
     return names[number] if names else str(number)
 
 
+def _is_shard(file: Path) -> bool:
+    """Whether a tar file begins with an image and its label under one key, in no folder."""
+    try:
+        key, files = next(_samples(file), ("", {}))
+    except (InputError, *_DAMAGE):
+        return False
+    return "/" not in key and len(files) > 1 and bool({_LABEL, _TABLE} & files.keys())
+
+
 def _at(path: Path) -> Shards | None:
+    if path.is_file():
+        return Shards(path) if path.suffix.lower() == ".tar" and _is_shard(path) else None
     if not path.is_dir() or not _shards(path):
         return None
     others = (child for child in path.iterdir() if child.is_dir() and not is_hidden(child.name))
@@ -151,5 +168,5 @@ ROW = SourceRow(
     form="FOLDER with NAME.tar",
     summary="tar shards in the form of WebDataset: KEY.jpg and KEY.cls",
     at=_at,
-    order=5,
+    order=-1,  # before archives and folders of classes
 )
