@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
@@ -16,15 +15,8 @@ from robustmaps.report._blocks import Block, Listing
 from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
+from robustmaps.report.sections._shared import Share
 from robustmaps.runs import RunRecord, outdated_result
-
-
-@dataclass(frozen=True)
-class _Share:
-    """A mean accuracy."""
-
-    value: float
-    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -33,8 +25,8 @@ class _Corrupted:
 
     images: int
     fingerprint: str
-    mean_corruption_accuracy: _Share
-    severities: tuple[_Share, ...]
+    mean_corruption_accuracy: Share
+    severities: tuple[Share, ...]
     corruptions: dict[str, object]
     folder: str = ""
     path: str | None = None
@@ -57,7 +49,7 @@ def corrupted(material: Material) -> list[Block]:
             (
                 seeds[run.folder][0],
                 str(run.config.training.seed),
-                *map(percent_cell, map(_measured, (found.mean_corruption_accuracy, *found.severities))),
+                *(percent_cell(share.measured) for share in (found.mean_corruption_accuracy, *found.severities)),
             )
             for run, found in members
         ]
@@ -71,10 +63,6 @@ def corrupted(material: Material) -> list[Block]:
 def _kinds(found: _Corrupted) -> str:
     names = list(found.corruptions)
     return ", ".join(names) if len(names) <= 5 else counted(len(names), "corruption")
-
-
-def _measured(share: _Share) -> Measured:
-    return Measured(share.value, *share.interval, percent=True)
 
 
 def corruption_commands(again: Path, run: RunRecord) -> Iterator[str]:

@@ -1,9 +1,26 @@
-"""Texts shared by several sections."""
+"""Texts and figures shared by several sections."""
 
+from dataclasses import dataclass
+
+from robustmaps.engine.measured import Measured
 from robustmaps.engine.text import shell
 from robustmaps.report._blocks import Block, Missing, Text
 from robustmaps.report.sections._commands import permission
 from robustmaps.studies import Statistics
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share in a file of results, with its interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+    @property
+    def measured(self) -> Measured:
+        """For a cell of a table."""
+        return Measured(self.value, *self.interval, percent=True)
+
 
 MOST_LINES = 8
 """The largest number of configurations in one line plot: the number of colours."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from robustmaps.attacks import called, title_of
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.measured import Measured
 from robustmaps.engine.numbers import budget_text, exact
 from robustmaps.engine.reading.declared import declared
 from robustmaps.engine.reading.plain import read_json
@@ -17,17 +16,10 @@ from robustmaps.report._blocks import Block, Listing, Text
 from robustmaps.report.sections._commands import permission
 from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
+from robustmaps.report.sections._shared import Share
 from robustmaps.runs import RunRecord, outdated_result
 
 _MOST = 5
-
-
-@dataclass(frozen=True)
-class _Share:
-    """A cell of a matrix."""
-
-    value: float
-    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -41,9 +33,9 @@ class _Matrix:
     seed: int
     attacks: tuple[Mapping[str, Any], ...]
     weights_sha256: tuple[str, ...]
-    clean_accuracy: tuple[_Share, ...]
-    accuracy: tuple[tuple[_Share, ...], ...]
-    transferred: tuple[tuple[_Share | None, ...], ...]
+    clean_accuracy: tuple[Share, ...]
+    accuracy: tuple[tuple[Share, ...], ...]
+    transferred: tuple[tuple[Share | None, ...], ...]
     titles: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     attack_options: tuple[str, ...] = ()
@@ -87,8 +79,8 @@ def transfer_commands(again: Path, run: RunRecord) -> Iterator[str]:
             yield shell("robustmaps", "evaluate", again, *options, "--transfer", *others, *permission(run))
 
 
-def _cell(share: _Share | None) -> Cell | str:
-    return NONE if share is None else percent_cell(Measured(share.value, *share.interval, percent=True))
+def _cell(share: Share | None) -> Cell | str:
+    return NONE if share is None else percent_cell(share.measured)
 
 
 def _matrices(material: Material) -> list[tuple[str, _Matrix]]:
