@@ -50,6 +50,11 @@ class Colour(Net):
     def forward(self, x):
         return super().forward(x.expand(-1, 3, -1, -1))
 
+class Worded(Net):
+    def forward(self, x):
+        x.mul_(0.5)
+        return {"features": x, "logits": super().forward(x)}
+
 class Nan(Net):
     def forward(self, x):
         logits = super().forward(x)
@@ -89,6 +94,7 @@ META = "first.weight is on the meta device and has no values: load the network's
 COPY = "the network can't be copied (cannot pickle '_thread.lock' object)"
 CASES: list[tuple[str, tuple[str, ...], str]] = [
     ("Reentrant", ("plan", "train"), ""),
+    ("Worded", ("evaluate", "plan"), ""),
     ("Listed", ("train",), ""),
     ("Locked", ("train",), ""),
     ("Locked", LOOKING, COPY),

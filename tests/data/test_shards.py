@@ -115,7 +115,10 @@ def test_a_sample_without_an_image_is_counted(tmp_path: Path) -> None:
         ({"png": picture(0), "json": b"[" * 60_000}, "its label can't be read"),
         ({"png": picture(0), "cls": b"\xff"}, "its label can't be read"),
         ({"png": picture(0), "cls": b"-1"}, "label -1 out of range; expected numbers from 0 on"),
-        ({"png": picture(0), "cls": b"1099511627776"}, "label 1099511627776: expected labels from 0 on"),
+        (
+            {"png": picture(0), "cls": b"1099511627776"},
+            "label 1099511627776 among 13 images; expected labels from 0 on",
+        ),
         ({"png": picture(0), "cls": b"1" * 6000}, "label 111111111111111111 out of range"),
         ({"png": picture(0), "cls": b"0" * 70_000}, "70,000 bytes; expected at most"),
         ({"png": picture(0), "jpg": picture(1), "cls": b"0"}, "2 images"),

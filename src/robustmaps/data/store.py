@@ -19,6 +19,7 @@ from robustmaps.data.decode import GREY
 from robustmaps.data.memory_map import RowFile, map_rows
 from robustmaps.data.sets import ImageSet
 from robustmaps.data.source import UNSPLIT, Contents
+from robustmaps.data.sources.arrays import classes_of
 from robustmaps.data.sources.channels import REPEATED
 from robustmaps.data.splits import held_out
 from robustmaps.data.statistics import channel_statistics
@@ -218,10 +219,7 @@ def _found_classes(contents: Contents, names: Mapping[str, Sequence[str]]) -> tu
     found = {name for labels in names.values() for name in labels}
     if not contents.numbered or not all(name.isdecimal() for name in found):
         return tuple(sorted(found))
-    largest = max(map(int, found), default=0)
-    if largest >= sum(map(len, names.values())):
-        raise InputError(f"{contents.where}: label {largest}: expected labels from 0 on, each with an image")
-    return tuple(map(str, range(largest + 1)))
+    return classes_of(contents.where, np.array([int(name) for labels in names.values() for name in labels]))
 
 
 def _order_notes(contents: Contents, classes: tuple[str, ...]) -> list[str]:

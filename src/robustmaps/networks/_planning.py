@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustmaps.analysis import feature_gain, margin_gain
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.finite import undecided
 from robustmaps.engine.measured import Measured
@@ -155,8 +156,8 @@ def plan_network(
     if gain != "none":
         about = f"{_MEANING[gain]}; smaller is better; brackets: 95 % intervals over images"
         about += f"; {budget_text(subject.norm, subject.eps)}, {len(subject.x)} images"
-    if lost := _undecided(subject) if gain != "none" else 0:
-        about += f"; {lost} of {len(subject.x)} images have NaN or infinite logits; they count as wrong"
+        if lost := _undecided(subject):
+            about += f"; {lost} of {len(subject.x)} images have NaN or infinite logits; they count as wrong"
     if without:
         about += "; none where most of these are classified wrong"
     if out is not None:
@@ -168,7 +169,7 @@ def plan_network(
 def _undecided(subject: Subject) -> int:
     """How many images the given network has no prediction for."""
     with torch.no_grad():
-        return int(undecided(subject.network.model(subject.x)).sum())
+        return int(undecided(network_logits(subject.network.model, subject.x)).sum())
 
 
 def _measured(subject: Subject, kind: GainKind, seed: int, watcher: Watcher) -> Callable[[nn.Module], Measured] | None:
