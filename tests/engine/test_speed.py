@@ -34,9 +34,15 @@ class Machine:
         return one
 
 
+def as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "_here", {})
+    monkeypatch.setattr(speed, "_looks", {})
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROBUSTMAPS_CACHE", str(tmp_path))
+    as_in_a_new_process(monkeypatch)
     monkeypatch.setattr(speed, "_TIMED_S", 0.05)
     monkeypatch.setattr(speed.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
@@ -94,10 +100,11 @@ def test_a_form_that_does_not_apply_is_left_out() -> None:
     assert chosen(Machine()).form == FP32  # so does fp32, which the work itself will say
 
 
-def test_it_is_measured_once_on_a_machine() -> None:
+def test_it_is_measured_once_on_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(fp32=10, bf16=5)
     first = chosen(machine)
     machine.passes.clear()
+    as_in_a_new_process(monkeypatch)
     assert chosen(machine) == first
     assert not machine.passes
     # The same decision for short work as before anything was measured.
@@ -118,11 +125,14 @@ def test_it_is_measured_once_on_a_machine() -> None:
         lambda text: "[]",
     ],
 )
-def test_a_damaged_measurement_is_made_again(change: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_damaged_measurement_is_made_again(
+    change: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine = Machine(fp32=10, bf16=5)
     chosen(machine)
     (path,) = tmp_path.rglob("*.json")
     path.write_text(change(path.read_text()))
+    as_in_a_new_process(monkeypatch)
     machine.passes.clear()
     assert chosen(machine).form == BF16
     assert machine.passes
@@ -138,6 +148,17 @@ def test_on_a_busy_machine_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(speed.os, "getloadavg", lambda: (1e3, 0.0, 0.0))
     assert chosen(Machine(fp32=10, bf16=5)).form == BF16
     assert not list(tmp_path.iterdir())
+
+
+def test_one_process_decides_once_however_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed.os, "getloadavg", lambda: (1e3, 0.0, 0.0))
+    assert chosen(Machine(fp32=10, bf16=5)).form == BF16
+    assert chosen(Machine(fp32=10, bf16=40)).form == BF16
+    as_in_a_new_process(monkeypatch)
+    worth_it, little = 3 * speed._WORTH_MEASURING_S, "too little work to measure"
+    passes = worth_it / 0.008
+    assert chosen(Machine(fp32=1, bf16=0.5), passes).because == little
+    assert chosen(Machine(fp32=8, bf16=4), passes).because == little, "the first look is remembered"
 
 
 def test_of_a_large_network_few_images_are_passed() -> None:

@@ -41,6 +41,9 @@ _LOOK_S, _TIMED_S, _PASS_S, _LEAST_IMAGES = 0.1, 1.0, 0.15, 8
 # Seconds of a pass that can't be made.
 _NEVER = 1e9
 _FOLDER = "speeds"
+# What this process measured: the same work takes the same form again, however busy the machine is meanwhile.
+_here: dict[Path, tuple[dict["Form", float], int]] = {}
+_looks: dict[tuple[Path, "Form"], tuple[float, int]] = {}
 
 Pass = Callable[[Tensor, Tensor], object]
 """What is timed: a function of images (N, C, H, W) and labels (N,)."""
@@ -195,6 +198,8 @@ class _Speeds:
 
     def _read(self) -> tuple[dict[Form, float], int]:
         """What was measured before; nothing if the file is not there or not what it should be."""
+        if self._path in _here:
+            return _here[self._path]
         with suppress(InputError, OSError, TypeError, ValueError, KeyError, AttributeError):
             found: Any = read_json(self._path)
             seconds = {Form.of(name): float(value) for name, value in found["seconds"].items()}
@@ -206,6 +211,13 @@ class _Speeds:
         """Seconds of a pass of the whole batch: as measured, or after a look at few images; 0 if it can't be made."""
         if form in self._seconds:
             return self.of(form)
+        if (self._path, form) not in _looks:
+            _looks[self._path, form] = self._look(form)
+        each, self._images = _looks[self._path, form]
+        return each * len(self._x)
+
+    def _look(self, form: Form) -> tuple[float, int]:
+        """Seconds of an image in a pass of few, 0 if it can't be made, and the images of passes that are timed."""
         few = min(len(self._x), _LEAST_IMAGES)
         try:
             one = self._make(form)
@@ -214,9 +226,8 @@ class _Speeds:
                 times.append(self._time(one, few))
             each = min(times) / few
         except Exception:  # noqa: BLE001 - what is wrong is said by the work itself
-            return 0.0
-        self._images = max(few, min(len(self._x), int(_PASS_S / each)))
-        return each * len(self._x)
+            return 0.0, few
+        return each, max(few, min(len(self._x), int(_PASS_S / each)))
 
     def of(self, form: Form) -> float:
         """Seconds of a pass of the whole batch."""
@@ -227,6 +238,7 @@ class _Speeds:
         forms = list(forms)
         if any(form not in self._seconds for form in forms):
             self._seconds = self._measure(forms)
+            _here[self._path] = self._seconds, self._images
             self._keep()
         best = forms[0]
         for form in forms[1:]:
