@@ -223,7 +223,7 @@ def step_of(model: nn.Module, defense: Defense, x: Tensor, y: Tensor, view: View
     trainee = Trainee(model, view.precision, view.compile, len(x))
     stepper = BatchTrainer(trainee, AttackEngine(model, view), defense, options, 10, None)
     sums = Sums(x.device)
-    return lambda: stepper(x, y, 0, 0, 1, sums)
+    return lambda: stepper(x, y, len(x), 0, 0, 1, sums)
 
 
 def main() -> None:

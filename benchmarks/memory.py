@@ -46,7 +46,7 @@ def work(network: str, strides: str, batch: int, mode: str, cap: int) -> dict[st
         resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
     before, began = _peak(), time.perf_counter()
     for step in range(STEPS):
-        trainer(x, y, 0, step, STEPS, Sums(torch.device("cpu")))
+        trainer(x, y, batch, 0, step, STEPS, Sums(torch.device("cpu")))
     seconds = (time.perf_counter() - began) / STEPS
     return {"memory": _peak() - before, "seconds": seconds, "space": _space(), "weights": _hash(model)}
 

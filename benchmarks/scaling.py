@@ -63,10 +63,10 @@ def steps(network: str = "resnet8", strides: str = "122", batch: int = 32, pixel
     trainee = Trainee(model, "fp32", False, batch).train()
     trainer = BatchTrainer(trainee, engine, create("at", "linf", 8 / 255, steps=5), options, 10, None)
     sums = Sums(torch.device("cpu"))
-    trainer(x, y, 0, 0, 3, sums)
+    trainer(x, y, batch, 0, 0, 3, sums)
     began = time.perf_counter()
     for step in (1, 2):
-        trainer(x, y, 0, step, 3, sums)
+        trainer(x, y, batch, 0, step, 3, sums)
     return {"training step": (time.perf_counter() - began) / 2}
 
 

@@ -75,6 +75,33 @@ def test_workers_change_nothing(count: int, size: int, workers: int, share: floa
         assert torch.equal(y, y_expected)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    count=st.integers(1, 40),
+    size=st.integers(1, 20),
+    workers=st.integers(0, 2),
+    share=st.sampled_from([None, 0.3, 0.7]),
+    crop=st.booleans(),
+    data=st.data(),
+)
+def test_some_rows_of_a_batch_are_those_of_the_whole_batch(
+    count: int, size: int, workers: int, share: float | None, crop: bool, data: st.DataObject
+) -> None:
+    extra = None if share is None or size < 3 else Extra(numbered(90), share, "extra")
+    augmentation = ResizedCrop(3) if crop else Augmentation(pad=1, flip=True)
+    settings_ = {"seed": 3, "epoch": 1, "augmentation": augmentation, "extra": extra}
+    rows = {
+        n: torch.tensor(sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1))))
+        for n in {min(size, count), count % size} - {0}
+    }
+    found = list(batches(numbered(count), size, workers=workers, own=rows.__getitem__, **settings_))
+    expected = list(batches(numbered(count), size, **settings_))
+    assert len(found) == len(expected)
+    for (x, y), (x_expected, y_expected) in zip(found, expected, strict=True):
+        assert torch.equal(x, x_expected[rows[len(y_expected)]])
+        assert torch.equal(y, y_expected[rows[len(y_expected)]])
+
+
 def test_an_epoch_that_is_left_early_leaves_no_thread_at_work() -> None:
     before = threading.active_count()
     epoch = batches(numbered(100), 5, seed=0, epoch=0, workers=3)

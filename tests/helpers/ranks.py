@@ -29,6 +29,7 @@ VARIANTS = {
     "mixed": ("at", {"cutmix": 0.5, "label_smoothing": 0.1, "ema": 0.9}),
     "swa": ("at", {"swa": 0.5}),
     "tiny": ("at", {"batch_size": 3}),
+    "streamed": ("at", {"memory_share": 0.0}),
     "warm": ("dajat", {"eps_warmup": 1.0}),
     "l2": ("at", {}),
     "norms": ("at", {}),
@@ -99,9 +100,21 @@ def bright() -> Dataset:
     )
 
 
+class Read:
+    """In place of the checksums of a file: notes the rows that are read."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def verify(self, rows: torch.Tensor | None) -> None:
+        self.rows.extend([] if rows is None else rows.tolist())
+
+
 def trained(name: str) -> dict[str, Any]:
-    """The weights and the history of a defence or variant, and the sizes of its reductions."""
+    """The weights and the history of a defence or variant, the sizes of its reductions, and the rows that it read."""
     defense, options = VARIANTS.get(name, (name, {}))
+    data, read = bright(), Read()
+    data = replace(data, train=replace(data.train, blocks=read))
     network, sizes, reduce = plain_net(norms=name.startswith(("norms", "synced"))), list[int](), dist.all_reduce
 
     def counting(flat: torch.Tensor) -> None:
@@ -110,10 +123,10 @@ def trained(name: str) -> dict[str, Any]:
 
     dist.all_reduce = counting
     try:
-        result = fit(network, bright(), made(defense, "l2" if name == "l2" else "linf"), replace(OPTIONS, **options))
+        result = fit(network, data, made(defense, "l2" if name == "l2" else "linf"), replace(OPTIONS, **options))
     finally:
         dist.all_reduce = reduce
-    return {"weights": network.state_dict(), "history": list(result.history), "reductions": sizes}
+    return {"weights": network.state_dict(), "history": list(result.history), "reductions": sizes, "read": read.rows}
 
 
 def made(name: str, norm: str) -> Defense:

@@ -15,7 +15,20 @@ from tests.helpers.ranks import OPTIONS, VARIANTS, bright, finish, made, plain_n
 
 NORMS = "norms"  # whose statistics are a rank's own
 EVERY = tuple(name for name in (*defenses.listed(), *VARIANTS) if name != NORMS)
-NAMES = ("at", "at-awp", "free-at", "fat", "dajat", "liet", "parts", "mixed", "tiny", "synced", "synced tiny")
+NAMES = (
+    "at",
+    "at-awp",
+    "free-at",
+    "fat",
+    "dajat",
+    "liet",
+    "parts",
+    "mixed",
+    "tiny",
+    "streamed",
+    "synced",
+    "synced tiny",
+)
 PARAMETERS = 4 * 9 + 4 + 64 * 2 + 2
 FIGURES_AND_VOTES = 6
 
@@ -48,6 +61,14 @@ def test_two_processes_train_as_one(name: str, two: dict[str, list[dict[str, Any
     for key, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][key])
     check_same(trained(name), first)
+
+
+def test_each_process_reads_its_images_alone(two: dict[str, list[dict[str, Any]]]) -> None:
+    """But for the first eight of the set, which each looks at before the first step."""
+    assert all(result["read"][:8] == list(range(8)) for result in two["streamed"])
+    read = [result["read"][8:] for result in two["streamed"]]
+    assert abs(len(read[0]) - len(read[1])) <= 2 * 6
+    assert sorted(read[0] + read[1]) == sorted([*range(37)] * 2)
 
 
 @pytest.mark.parametrize(("name", "extra"), [("at", 0), ("dajat", 0), ("fat", 0), ("at-awp", 1)])

@@ -11,6 +11,24 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_whole
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The images of a batch that a process works on; random draws are made for all, so that they belong to the images.
+
+    Attributes:
+        total: images of the batch.
+        rows: those that are here, int64, (n,), ascending.
+    """
+
+    total: int
+    rows: Tensor
+
+    @classmethod
+    def whole(cls, images: Tensor) -> "Part":
+        """All images of a batch."""
+        return cls(len(images), torch.arange(len(images), device=images.device))
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """A random crop of the reflect-padded image, and a horizontal flip of every second one on average.
@@ -46,12 +64,13 @@ class Augmentation:
         done = [f"shifted by up to {self.pad} px"] * (self.pad > 0) + ["mirrored"] * self.flip
         return " and ".join(done) or "used as they are"
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, part: Part | None = None) -> Tensor:
         """Augment a batch.
 
         Args:
             images: (B, C, H, W), of any type.
             generator: on the device of the images.
+            part: which part of a batch they are, if they are not the whole.
 
         Returns:
             A batch of the same shape and type; the same tensor if there is nothing to do.
@@ -59,19 +78,21 @@ class Augmentation:
         Raises:
             InputError: ``pad`` is not smaller than the image.
         """
-        batch, _, height, width = images.shape
+        part = part or Part.whole(images)
+        height, width = images.shape[2:]
         if self.pad >= min(height, width):
             raise InputError(f"pad={self.pad}: must be smaller than the image, which is {height} x {width}")
         device = images.device
         if self.pad:
-            shift = torch.randint(-self.pad, self.pad + 1, (2, batch, 1), generator=generator, device=device)
+            shift = torch.randint(-self.pad, self.pad + 1, (2, part.total, 1), generator=generator, device=device)
+            shift = shift[:, part.rows]
             rows = _reflect(torch.arange(height, device=device) + shift[0], height)
             columns = _reflect(torch.arange(width, device=device) + shift[1], width)
             images = images.gather(2, rows[:, None, :, None].expand(images.shape))
         else:
-            columns = torch.arange(width, device=device).expand(batch, width)
+            columns = torch.arange(width, device=device).expand(len(images), width)
         if self.flip:
-            mirrored = torch.randint(0, 2, (batch, 1), generator=generator, device=device) == 1
+            mirrored = torch.randint(0, 2, (part.total, 1), generator=generator, device=device)[part.rows] == 1
             columns = torch.where(mirrored, columns.flip(1), columns)
         if self.pad or self.flip:
             images = images.gather(3, columns[:, None, None, :].expand(images.shape))
@@ -115,20 +136,22 @@ class ResizedCrop:
         flipped = ", mirrored" if self.flip else ""
         return f"cropped to {low:g} to {high:g} % of their area{flipped} and resized to {self.size} x {self.size}"
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, part: Part | None = None) -> Tensor:
         """Augment a batch.
 
         Args:
             images: (B, C, H, W), bytes or floats.
             generator: on the device of the images.
+            part: which part of a batch they are, if they are not the whole.
 
         Returns:
             (B, C, size, size) of the same type; bytes are rounded.
         """
+        part = part or Part.whole(images)
         batch, channels, _, _ = images.shape
-        width, height, left, top = self._boxes(images, generator)
+        width, height, left, top = self._boxes(images, generator, part)
         if self.flip:
-            mirrored = torch.randint(0, 2, (batch,), generator=generator, device=images.device) == 1
+            mirrored = torch.randint(0, 2, (part.total,), generator=generator, device=images.device)[part.rows] == 1
             width = torch.where(mirrored, -width, width)
             left = torch.where(mirrored, left - width, left)
         # Maps positions in the result to positions in the image, both from -1 to 1 between the outer edges.
@@ -139,9 +162,12 @@ class ResizedCrop:
         crops = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return crops.to(images.dtype) if images.is_floating_point() else crops.round_().to(images.dtype)
 
-    def _boxes(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _boxes(
+        self, images: Tensor, generator: torch.Generator, part: Part | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Width, height, left and top of each crop, as shares of the image's sides, (B,) each."""
-        batch, _, rows, columns = images.shape
+        part = part or Part.whole(images)
+        batch, (rows, columns) = part.total, images.shape[2:]
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=images.device)
@@ -153,7 +179,8 @@ class ResizedCrop:
         width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
         first = ((width <= 1) & (height <= 1)).byte().argmax(0, keepdim=True)
         width, height = (side.gather(0, first)[0].clamp(max=1) for side in (width, height))
-        return width, height, uniform(batch) * (1 - width), uniform(batch) * (1 - height)
+        left, top = uniform(batch) * (1 - width), uniform(batch) * (1 - height)
+        return width[part.rows], height[part.rows], left[part.rows], top[part.rows]
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

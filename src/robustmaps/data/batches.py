@@ -1,14 +1,14 @@
 """Shuffled, augmented batches of one epoch, which can start at any step."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from robustmaps.data.augment import Augmentation, ResizedCrop
+from robustmaps.data.augment import Augmentation, Part, ResizedCrop
 from robustmaps.data.memory_map import expect_random_reads, read_ahead
 from robustmaps.data.sets import Extra, ImageSet, to_unit
 from robustmaps.engine.errors import InputError
@@ -30,6 +30,7 @@ def batches(
     start_step: int = 0,
     drop_last: bool = False,
     workers: int = 0,
+    own: Callable[[int], Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over one epoch.
 
@@ -55,6 +56,8 @@ def batches(
         start_step: the first step to yield, counted from 0.
         drop_last: omit an incomplete last batch.
         workers: threads that gather ahead; with 0, one thread does so only for images on another device.
+        own: for a size of batch, the rows of it that are wanted, int64, (n,), ascending. Only these are read and
+            augmented, as they would be in the whole batch, and yielded. Default: all.
 
     Returns:
         Pairs of images, float32 in [0, 1], (B, C, H, W), and labels, int64, (B,).
@@ -75,43 +78,57 @@ def batches(
             "choose larger batches or another share"
         )
     device = torch.device(device)
-    rows = _rows(images, extra, batch_size, (seed, epoch), start_step, steps)
+    sizes = [min(batch_size, len(images) - step * batch_size) for step in {0, steps - 1} if 0 <= step < steps]
+    parts = {size: Part(size, (own or torch.arange)(size)) for size in sizes}
+    rows = _rows(images, extra, batch_size, (seed, epoch), range(start_step, steps), parts)
     here = images.images.device == torch.empty(0, device=device).device
     sources = (images, None if extra is None else extra.images)
     gathered = _gather(sources, rows) if here and not workers else _gather_ahead(sources, rows, device, workers or 1)
-    return _finish(gathered, start_step, augmentation, (seed, epoch), device)
+    at = range(start_step, steps)
+    return _finish(zip(at, gathered, strict=True), len(images), batch_size, augmentation, (seed, epoch), device, parts)
+
+
+def _finish(
+    gathered: Iterator[tuple[int, tuple[Tensor, Tensor]]],
+    total: int,
+    batch_size: int,
+    augmentation: Augmentation | ResizedCrop | None,
+    seed_epoch: tuple[int, int],
+    device: torch.device,
+    parts: Mapping[int, Part],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    seed, epoch = seed_epoch
+    parts = {size: Part(size, part.rows.to(device)) for size, part in parts.items()}
+    for step, (x, y) in gathered:
+        if augmentation is not None:
+            part = parts[min(batch_size, total - step * batch_size)]
+            x = augmentation(x, stream(seed, "augment", epoch, step, device=device), part)
+        yield to_unit(x), y
 
 
 def _rows(
-    images: ImageSet, extra: Extra | None, batch_size: int, seed_epoch: tuple[int, int], start_step: int, steps: int
+    images: ImageSet,
+    extra: Extra | None,
+    batch_size: int,
+    seed_epoch: tuple[int, int],
+    steps: range,
+    parts: Mapping[int, Part],
 ) -> Iterator[_Rows]:
-    """The rows of the images and of the extra images, for each step."""
+    """The rows of the images and of the extra images, for each step and the part of its batch."""
     seed, epoch = seed_epoch
     order = torch.randperm(len(images), generator=stream(seed, "order", epoch))
     full = batch_size if extra is None else batch_size - extra.count(batch_size)
-    for step in range(start_step, steps):
+    for step in steps:
         size = min(batch_size, len(images) - step * batch_size)
+        part = parts[size].rows
         if extra is None:
-            yield order[step * full : step * full + size], None
+            yield order[step * full : step * full + size][part], None
             continue
         drawn = extra.count(size)
         generator = stream(seed, "extra", epoch, step)
         own = order[step * full : step * full + size - drawn]
-        yield own, torch.randint(len(extra.images), (drawn,), generator=generator)
-
-
-def _finish(
-    gathered: Iterator[tuple[Tensor, Tensor]],
-    start_step: int,
-    augmentation: Augmentation | ResizedCrop | None,
-    seed_epoch: tuple[int, int],
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    seed, epoch = seed_epoch
-    for step, (x, y) in enumerate(gathered, start_step):
-        if augmentation is not None:
-            x = augmentation(x, stream(seed, "augment", epoch, step, device=device))
-        yield to_unit(x), y
+        others = torch.randint(len(extra.images), (drawn,), generator=generator)
+        yield own[part[part < len(own)]], others[part[part >= len(own)] - len(own)]
 
 
 def _gather(sources: tuple[ImageSet, ImageSet | None], rows: Iterator[_Rows]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -158,10 +158,12 @@ class Loop:
                 start_step=state.step,
                 drop_last=self.drop_last,
                 workers=options.workers if self.placed.streamed else 0,
+                own=self.stepper.reads,
             )
         )
         for x, y in remaining:
-            self.stepper(x, y, state.epoch, state.step, self.steps, self.sums)
+            total = min(options.batch_size, len(self.train) - state.step * options.batch_size)
+            self.stepper(x, y, total, state.epoch, state.step, self.steps, self.sums)
             state.step += 1
             elapsed = time.perf_counter() - began
             state.epoch_seconds, state.data_s = before + elapsed, waited_before + remaining.seconds

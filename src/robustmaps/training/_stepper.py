@@ -53,31 +53,50 @@ class BatchTrainer:
         self.elected: list[bool] = []
         self._waiting: list[tuple[int, Loss]] = []
 
-    def __call__(self, x: Tensor, y: Tensor, epoch: int, step: int, steps: int, sums: Sums) -> None:
-        """Train on a batch, step ``step`` of ``steps`` in its epoch, both counted from 0."""
+    @property
+    def reads(self) -> Callable[[int], Tensor] | None:
+        """For a size of batch, the rows that this rank has to be given; None if it needs all, as mixing images does."""
+        return None if ranks.size() == 1 or self.options.cutmix else self._own_rows
+
+    def _own_rows(self, total: int) -> Tensor:
+        """The rows of a batch that this rank works on, in the order in which it does."""
+        share, rows = Share(), torch.arange(total)
+        parts = [rows] if isinstance(self.defense, ReplayingDefense) else self.parts(rows)
+        return torch.cat([part[_own(len(part), share)[0]] for part in parts])
+
+    def __call__(self, x: Tensor, y: Tensor, total: int, epoch: int, step: int, steps: int, sums: Sums) -> None:
+        """Train on a batch of so many images, of which ``x`` and ``y`` are those that `reads` says.
+
+        It is step ``step`` of ``steps`` in its epoch, both counted from 0.
+        """
         done = epoch + step / steps
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * self.schedule(done)
         defense = self.defense_at(done, steps)
         generator = stream(self.options.seed, "attack", epoch, step, device=x.device)
         x, y, targets = self._mixed(x, y, epoch, step)
+        if ranks.size() > 1 and len(x) == total:
+            rows = self._own_rows(total).to(x.device)
+            x, y, targets = x[rows], y[rows], None if targets is None else targets[rows]
         if isinstance(defense, ReplayingDefense):
-            self._replay(defense, x, y, targets, sums)
+            self._replay(defense, x, y, targets, total, sums)
             return
         self.optimizer.zero_grad(set_to_none=True)
         if ranks.size() > 1:
             generator = Share.of(generator)
-        usual = x[: math.ceil(len(x) / ranks.size())]
+        usual = x[: math.ceil(total / ranks.size())]
         with self.engine.view(usual) if defense.attack is not None else nullcontext() as view:
-            for part in self.parts(x):
+            end = 0
+            for part in self.parts(torch.arange(total)):
                 own, images = _own(len(part), generator)
                 self.trainee.counted = images > 0
-                rows = part[own]
-                some = None if targets is None else targets[rows]
-                loss = defense.loss(self.trainee, x[rows], y[rows], targets=some, view=view, generator=generator)
-                (loss.value * (images / len(x))).backward()  # type: ignore[no-untyped-call]
+                here = slice(end, end + len(part[own]))
+                end = here.stop
+                some = None if targets is None else targets[here]
+                loss = defense.loss(self.trainee, x[here], y[here], targets=some, view=view, generator=generator)
+                (loss.value * (images / total)).backward()  # type: ignore[no-untyped-call]
                 self._add(sums, images, loss)
-        self._descend(sums, len(x))
+        self._descend(sums, total)
 
     def parts(self, x: Tensor, least: int | None = None) -> tuple[Tensor, ...]:
         """The rows of each part of a batch, or of a rank's share of it, of which the smallest has ``least``."""
@@ -109,13 +128,14 @@ class BatchTrainer:
         drawn = torch.rand((), generator=stream(self.options.seed, "cutmix", epoch, step))
         return self.options.cutmix > float(drawn)
 
-    def _replay(self, defense: ReplayingDefense, x: Tensor, y: Tensor, targets: Tensor | None, sums: Sums) -> None:
-        replays_left, total = defense.replays, len(x)
+    def _replay(
+        self, defense: ReplayingDefense, x: Tensor, y: Tensor, targets: Tensor | None, total: int, sums: Sums
+    ) -> None:
+        replays_left = defense.replays
         share = Share.of(torch.Generator(x.device)) if ranks.size() > 1 else None
         own, images = _own(total, share)
-        weight, least = images / len(x[own]), None if share is None else share.least
+        weight, least = images / len(x), None if share is None else share.least
         self.trainee.counted = images > 0
-        x, y, targets = x[own], y[own], None if targets is None else targets[own]
 
         def step(x_adv: Tensor) -> None:
             nonlocal replays_left
