@@ -201,24 +201,24 @@ class _Test:
         self.p_value = self._p_value()
 
     def _p_value(self) -> float:
-        from scipy import stats
+        from scipy.special import ndtr, stdtr
 
         if not self.value:
             return 1.0
         # Without any spread over seeds, only the other error counts.
         p_values = [self.each_p[0] if len(self.gain) == 1 else 0.0]
         if self._seed_error:
-            p_values.append(2 * float(stats.t.sf(abs(self.value) / self._seed_error, len(self.gain) - 1)))
+            p_values.append(2 * float(stdtr(len(self.gain) - 1, -abs(self.value) / self._seed_error)))
         if self._bootstrap_error:
-            p_values.append(2 * float(stats.norm.sf(abs(self.value) / self._bootstrap_error)))
+            p_values.append(2 * float(ndtr(-abs(self.value) / self._bootstrap_error)))
         return max(p_values)
 
     def interval(self, level: float) -> tuple[float, float]:
-        from scipy import stats
+        from scipy.special import ndtri, stdtrit  # quantiles of the normal and of Student's distribution
 
-        half = float(stats.norm.ppf(1 - level / 2)) * self._bootstrap_error
+        half = float(ndtri(1 - level / 2)) * self._bootstrap_error
         if len(self.gain) > 1:
-            half = max(half, float(stats.t.ppf(1 - level / 2, len(self.gain) - 1)) * self._seed_error)
+            half = max(half, float(stdtrit(len(self.gain) - 1, 1 - level / 2)) * self._seed_error)
         elif self.each_p[0] >= level:
             half = max(half, abs(self.value))  # include 0 if McNemar's exact test finds no difference
         if not half:

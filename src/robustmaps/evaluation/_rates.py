@@ -12,9 +12,16 @@ _RESAMPLES = 2000
 _ALPHA = 0.05
 
 
+def at_least(count: int, total: int, share: float) -> float:
+    """The probability that ``count`` or more of ``total`` happen if each does with probability ``share`` (binomial)."""
+    from scipy.special import bdtrc  # scipy.stats would take a second to import
+
+    return float(bdtrc(count - 1, total, share)) if count > 0 else 1.0
+
+
 def mcnemar(gained: int, lost: int) -> float:
     """The p-value of McNemar's exact test of equal gains and losses (McNemar, Psychometrika 1947)."""
-    from scipy.special import bdtr  # takes a second to import, and reading records does not need it
+    from scipy.special import bdtr  # not above, since reading records does not need it
 
     # Both tails of the binomial distribution with probability 1/2, which is symmetric.
     return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
@@ -72,9 +79,9 @@ def over_seeds(values: ArrayLike) -> Measured:
         raise InputError("no values: expected one per seed")
     mean, half = float(sample.mean()), np.inf
     if (deviation := deviation_over_seeds(sample)) is not None:
-        from scipy import stats
+        from scipy.special import stdtrit  # quantiles of Student's distribution
 
-        half = float(stats.t.ppf(1 - _ALPHA / 2, sample.size - 1)) * deviation / sample.size**0.5
+        half = float(stdtrit(sample.size - 1, 1 - _ALPHA / 2)) * deviation / sample.size**0.5
     return Measured(mean, mean - half, mean + half, sample.size)
 
 

@@ -17,7 +17,6 @@ from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.writing.outputs import alone
 from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256, with_consistency
-from robustmaps.figures import plot_eps_curve
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint, write_evaluated
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attacks import create_attacks, spellings
@@ -201,6 +200,8 @@ def curve(work: "Work", attack: AttackConfig, out: str | Path | None = None) -> 
         ],
     }
     title = f"{work.checkpoint.name}: {names}, {len(evaluation.verdicts)} {work.options.split} images"
+    from robustmaps.figures import plot_eps_curve  # not above, since Matplotlib takes long to import
+
     plot_eps_curve(plot, [(0.0, evaluation.clean_accuracy), *points], evaluation.norm, title)
     write_json(path, values)
     return EvaluatedCurve(tuple(runs), path, plot)

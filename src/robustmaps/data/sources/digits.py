@@ -1,8 +1,12 @@
 """The embedded default: scikit-learn's handwritten digits."""
 
+import gzip
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustmaps.data.source import UNSPLIT, Contents, Progress
 from robustmaps.data.sources.arrays import array_blocks, numbered_classes
@@ -22,13 +26,27 @@ class Digits:
 
     def read(self, image_size: int | None, progress: Progress | None) -> Contents:
         """Read all images; there is no test split."""
-        # Imported here, since scikit-learn takes longer to import than everything else to run.
-        from sklearn.datasets import load_digits
+        table = _table()
+        images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / _LEVELS)).astype(np.uint8)
+        labels, classes = table[:, -1].astype(np.int64), numbered_classes(10)
+        return Contents("digits", array_blocks(UNSPLIT, images, labels, classes, image_size, progress), classes)
 
-        digits = load_digits()
-        images = np.rint(digits.images[:, None] * (255 / _LEVELS)).astype(np.uint8)
-        classes = numbered_classes(len(digits.target_names))
-        return Contents("digits", array_blocks(UNSPLIT, images, digits.target, classes, image_size, progress), classes)
+
+def _table() -> NDArray[np.float64]:
+    """Pixels (1797, 64), from 0 to 16, and behind them the label, as scikit-learn keeps them in a file.
+
+    It is read without scikit-learn, which takes longer to import than an evaluation of some digits.
+    """
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            with gzip.open(file, "rt", encoding="ascii") as lines:
+                return np.loadtxt(lines, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.column_stack([digits.data, digits.target])
 
 
 ROW = SourceRow(

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import torch
-from scipy import optimize, stats
 from torch import Tensor
 
 from robustmaps.evaluation._checks._doubt import Doubt, Seen
 from robustmaps.evaluation._checks._finding import exceeds, percent
+from robustmaps.evaluation._rates import at_least
 
 _FEWEST_IMAGES = 10
 # Above chance by less than this, and not significantly, accuracy counts as chance.
@@ -86,7 +86,7 @@ def clearly_better(after: Tensor, before: Tensor) -> bool:
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     if gained - lost < _GAIN * len(after):
         return False
-    return bool(stats.binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue < _SIGNIFICANCE)
+    return at_least(gained, gained + lost, 0.5) < _SIGNIFICANCE
 
 
 def _shifted(predictions: Tensor, y: Tensor, classes: int) -> Tensor:
@@ -95,7 +95,10 @@ def _shifted(predictions: Tensor, y: Tensor, classes: int) -> Tensor:
 
 
 def _reordered(predictions: Tensor, y: Tensor, classes: int) -> Tensor | None:
-    """The labels in the order that fits answers best; each half of the images gets the order that fits the other."""
+    """The labels in the order that fits answers best; each half of the images gets the order that fits the other.
+
+    None if there are too many classes, or if no order can fit clearly better than their own.
+    """
     if classes > _MOST_CLASSES:
         return None
     # Every other image of each class.
@@ -103,12 +106,17 @@ def _reordered(predictions: Tensor, y: Tensor, classes: int) -> Tensor | None:
     for label in set(y.tolist()):
         rows = (y == label).nonzero().squeeze(1)
         half[rows] = torch.arange(len(rows)) % 2
+    cells = y * classes + predictions
+    tables = [cells[half == side].bincount(minlength=classes**2).view(classes, classes) for side in (0, 1)]
+    most = sum(int(table.max(1).values.sum()) for table in tables)
+    if most - int((predictions == y).sum()) < _GAIN * len(y):
+        return None  # no order can be clearly better
+    from scipy.optimize import linear_sum_assignment  # not above, since it takes long to import
+
     mapped = y.clone()
-    for side in (0, 1):
-        fit, test = half != side, half == side
-        table = (y[fit] * classes + predictions[fit]).bincount(minlength=classes**2).view(classes, classes)
+    for side, other in ((0, 1), (1, 0)):
         # Where nothing speaks for another class, a label keeps its own.
-        score = table.double() + 0.5 * torch.eye(classes)
-        order = torch.from_numpy(optimize.linear_sum_assignment(score.numpy(), maximize=True)[1])
-        mapped[test] = order[y[test]]
+        score = tables[other].double() + 0.5 * torch.eye(classes)
+        order = torch.from_numpy(linear_sum_assignment(score.numpy(), maximize=True)[1])
+        mapped[half == side] = order[y[half == side]]
     return mapped

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from scipy import stats
+from robustmaps.evaluation._rates import at_least
 
 Verdict = Literal["ok", "suspect", "skipped"]
 
@@ -54,7 +54,7 @@ def exceeds(count: int, total: int, share: float) -> bool:
     """
     if total == 0:
         return False
-    return bool(stats.binomtest(count, total, share, alternative="greater").pvalue < _SIGNIFICANCE)
+    return at_least(count, total, share) < _SIGNIFICANCE
 
 
 def percent(count: int, total: int) -> str:

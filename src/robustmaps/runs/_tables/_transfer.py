@@ -17,7 +17,6 @@ from robustmaps.engine.numbers import as_fraction, budget_text
 from robustmaps.engine.text import told_apart
 from robustmaps.engine.writing.outputs import alone, claim, is_picture, json_with
 from robustmaps.evaluation import Evaluation, Transfer, attack_settings, evaluate, for_transfer, right_on
-from robustmaps.figures import plot_transfer
 from robustmaps.networks import Checkpoint, name_runs
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attack_options import words_of
@@ -111,6 +110,8 @@ def evaluate_transfer(
     figures = _figures(found, works, sources, described) | command
     label = " + ".join(title_of(called(each)) for each in described)
     title = f"{label}, {budget_text(described[0]['norm'], eps)}: accuracy (%)"
+    from robustmaps.figures import plot_transfer  # not above, since Matplotlib takes long to import
+
     plot_transfer(plot, figures["titles"], figures["accuracy"], title)
     write_json(path, figures)
     return EvaluatedTransfer(tuple(figures["names"]), figures, path, plot)
