@@ -2,7 +2,8 @@
 
 Both sides run on the same network and images, stage by stage in turn, so that a busy machine slows both. Seconds of
 processor time are shown beside the clock's: they leave out what other programs took. ``--version a3`` has other stages
-than the peer's standard version, beside which it runs; only the sums compare.
+than the peer's standard version, beside which it runs; only the sums compare. ``--version pgd-20`` compares that attack, as
+`evaluate` makes it, with torchattacks' PGD of as many steps of the same size.
 
     python benchmarks/autoattack.py --data cifar10-jpeg.tar.xz --checkpoint resnet8.safetensors
 
@@ -22,7 +23,7 @@ import torchattacks
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robustmaps import data, models
+from robustmaps import attacks, data, models
 from robustmaps.attacks import PGD, AutoAttack
 from robustmaps.engine.random import stream
 from robustmaps.engine.view import AttackEngine
@@ -101,7 +102,13 @@ def main() -> None:
     peer = torchattacks.AutoAttack(
         network, norm=PEER_NORMS[options.norm], eps=options.eps, n_classes=dataset.num_classes, seed=0
     )
-    stages, peers = AutoAttack(options.norm, options.eps, options.version).stages, peer._autoattack.attacks
+    peers = peer._autoattack.attacks
+    if options.version == "pgd-20":
+        stages = (attacks.create("pgd-20", options.norm, options.eps),)
+        peers = [torchattacks.PGD(network, options.eps, options.eps / 4, 20)]
+        options.peer_steps = 20
+    else:
+        stages = AutoAttack(options.norm, options.eps, options.version).stages
     print(f"{len(x)} images, {len(right)} classified correctly; {options.threads} threads")
     print(f"{'':9}{'robustmaps':>26}{'torchattacks':>26}   ratio (clock, processor)")
     with AttackEngine(network).view(x) as view:

@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 # More choices than this would hide the message.
-_MANY, _NEAREST = 80, 12
+_MANY, _NEAREST = 30, 12
 
 
 class InputError(ValueError):
