@@ -2,8 +2,8 @@
 
 Both sides run on the same network and images, stage by stage in turn, so that a busy machine slows both. Seconds of
 processor time are shown beside the clock's: they leave out what other programs took. ``--version a3`` has other stages
-than the peer's standard version, beside which it runs; only the sums compare. ``--version pgd-20`` compares that attack, as
-`evaluate` makes it, with torchattacks' PGD of as many steps of the same size.
+than the peer's standard version, beside which it runs; only the sums compare. ``--version pgd-20`` compares that
+attack, as `evaluate` makes it, with torchattacks' PGD of as many steps of the same size.
 
     python benchmarks/autoattack.py --data cifar10-jpeg.tar.xz --checkpoint resnet8.safetensors
 

@@ -10,6 +10,7 @@ from robustmaps.cli import main
 from robustmaps.config import RunConfig, from_mapping
 from robustmaps.data import Dataset
 from robustmaps.runs import Options, evaluate_corrupted, train
+from tests.helpers.ranks import finish, start
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,18 @@ def folder(tmp_path: Path, digits: Dataset) -> Path:
     np.save(path / "white.npy", np.full_like(np.tile(images, (5, 1, 1, 1)), 255))
     np.save(path / "labels.npy", np.tile(few.labels.numpy(), 5))
     return path
+
+
+def test_two_processes_find_what_one_finds(run: Path, folder: Path, tmp_path: Path) -> None:
+    found = {}
+    for size in (1, 2):
+        out = tmp_path / f"{size}.json"
+        command = ["robustmaps", "evaluate", str(run), "--corruptions", str(folder), "--batch-size", "16"]
+        for code, _, told in finish(start(size, [*command, "--out", str(out)])):
+            assert code == 0, told
+        values = json.loads(out.read_text())
+        found[size] = {key: values[key] for key in ("images", "corruptions", "severities", "undecided", "fingerprint")}
+    assert found[1] == found[2]
 
 
 def test_a_table_and_a_file_once(run: Path, folder: Path, capsys) -> None:

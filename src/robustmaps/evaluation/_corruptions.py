@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustmaps.data import CorruptedImages, ImageSet
+from robustmaps.engine import ranks
 from robustmaps.engine.checked import Damaged
 from robustmaps.engine.device import device_name, device_of
 from robustmaps.engine.errors import InputError
@@ -21,6 +22,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.memory import usual_batch
 from robustmaps.engine.numbers import check_whole
 from robustmaps.engine.progress import Progress, Watcher, ignore
+from robustmaps.engine.ranks.agreeing import from_main, gather
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.engine.view import AttackView, plain_view
 from robustmaps.evaluation._agreement import Computed, read_computed
@@ -145,18 +147,12 @@ def evaluate_corruptions(
     check_whole("batch_size", batch, 1)
     rows = _choose(corrupted.labels, samples)
     network = Identity.of(model, corrupted.shape)
-    verdicts: dict[str, NDArray[Any]] = {}
     began = time.perf_counter()
     with plain_view(model) as plain, torch.no_grad():
         _check_classes(plain, corrupted, device)
-        if state is not None:
-            _claim(Path(state), network, {"corruptions": corrupted.fingerprint(), "images": len(rows)}, corrupted.names)
-        files = {name: None if state is None else Path(state) / f"{name}.json" for name in corrupted.names}
-        missing = [name for name, file in files.items() if file is None or not file.exists()]
-        for name, file in files.items():
-            if name not in missing and file is not None:
-                verdicts[name] = _read_verdicts(file, len(rows))
-                continue
+        verdicts = from_main(lambda: {} if state is None else _known(Path(state), network, corrupted, len(rows)))
+        missing = [name for name in corrupted.names if name not in verdicts]
+        for name in missing:
 
             def report(done: int, total: int, accuracy: float, name: str = name) -> None:
                 before = missing.index(name) * total
@@ -166,12 +162,13 @@ def evaluate_corruptions(
             found = verdicts[name] = _classify(
                 plain, corrupted.images(name), corrupted.labels, rows, batch, device, report
             )
-            if file is not None:
-                write_json(file, {"correct": _packed(found == _RIGHT), "undecided": _packed(found == _UNDECIDED)})
+            if state is not None:
+                packed = {"correct": _packed(found == _RIGHT), "undecided": _packed(found == _UNDECIDED)}
+                write_json(Path(state) / f"{name}.json", packed)
     environment = {"device": device_name(device), "torch": torch.__version__, "batch_size": batch}
     seconds = time.perf_counter() - began
     return CorruptionEvaluation(
-        {name: found == _RIGHT for name, found in verdicts.items()},
+        {name: verdicts[name] == _RIGHT for name in corrupted.names},
         corrupted.fingerprint(),
         seconds,
         environment,
@@ -183,6 +180,13 @@ def evaluate_corruptions(
 def corruption_files(names: Iterable[str]) -> list[str]:
     """The names of all files in the folder of a state, with those of earlier versions."""
     return [_RECORD, *(f"{name}{ending}" for name in names for ending in (".json", ".npy"))]
+
+
+def _known(state: Path, network: Identity, corrupted: CorruptedImages, images: int) -> dict[str, NDArray[np.uint8]]:
+    """The verdicts of the corruptions that are finished."""
+    _claim(state, network, {"corruptions": corrupted.fingerprint(), "images": images}, corrupted.names)
+    files = {name: state / f"{name}.json" for name in corrupted.names}
+    return {name: _read_verdicts(file, images) for name, file in files.items() if file.exists()}
 
 
 def _claim(state: Path, network: Identity, others: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -216,20 +220,22 @@ def _classify(
     device: torch.device,
     report: Callable[[int, int, float], None],
 ) -> NDArray[np.uint8]:
-    """Verdicts (5, n) on these rows of the versions (5, N, C, H, W) of one corruption."""
+    """Verdicts (5, n) on these rows of the versions (5, N, C, H, W) of one corruption.
+
+    Ranks share out whole batches, which are those that a single process makes.
+    """
     verdicts = torch.zeros(len(images), len(rows), dtype=torch.uint8)
     done = right = 0
-    for severity, versions in enumerate(images):
-        for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            logits = plain(versions[part].to(device).float().div_(255)).cpu()
-            found = is_right(logits, labels[part])
-            verdicts[severity, start : start + batch] = torch.where(
-                undecided(logits), _UNDECIDED, found.byte() * _RIGHT
-            )
-            done, right = done + len(part), right + int(found.sum())
-            report(done, verdicts.numel(), right / done)
-    return verdicts.numpy()
+    parts = [(severity, start) for severity in range(len(images)) for start in range(0, len(rows), batch)]
+    for severity, start in parts[ranks.rank() :: ranks.size()]:
+        part = rows[start : start + batch]
+        logits = plain(images[severity][part].to(device).float().div_(255)).cpu()
+        found = is_right(logits, labels[part])
+        verdicts[severity, start : start + batch] = torch.where(undecided(logits), _UNDECIDED, found.byte() * _RIGHT)
+        done, right = done + len(part), right + int(found.sum())
+        report(min(done * ranks.size(), verdicts.numel()), verdicts.numel(), right / done)
+    together: NDArray[np.uint8] = np.maximum.reduce(gather(verdicts.numpy()))
+    return together
 
 
 def _packed(which: NDArray[np.bool_]) -> str:

@@ -54,13 +54,7 @@ def evaluate_corrupted(
         InputError: the checkpoint or folder is invalid, the images don't fit the network, or another file is in the
             way.
     """
-    # Not worth sharing: a pass per image. The other processes of the run, if any, wait for rank 0.
-    return from_main(lambda: _evaluated(checkpoint, folder, options or Options(), out))
-
-
-def _evaluated(
-    checkpoint: str | Path | Checkpoint, folder: str | Path, options: Options, out: str | Path | None
-) -> CorruptedRun:
+    options = options or Options()
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     corrupted = open_corruptions(folder)
     _check_size(opened, corrupted)
@@ -74,16 +68,21 @@ def _evaluated(
         # Named after the settings, so that an existing folder has the same ones.
         return path.with_name(f"{path.stem}-{short_hash(decisive)}.partial")
 
-    path = Path(out) if out is not None else place_for(opened.folder / name, network, lambda file: [partial(file)])
-    if path.exists():
-        return CorruptedRun(_known(path, decisive, network), path, before=True)
+    def known() -> CorruptedRun | None:
+        return CorruptedRun(_known(path, decisive, network), path, before=True) if path.exists() else None
+
+    path = from_main(
+        lambda: Path(out) if out else place_for(opened.folder / name, network, lambda file: [partial(file)])
+    )
+    if done := from_main(known):
+        return done
     state, parts = partial(path), corruption_files(corrupted.names)
     claim(path)
     claim_folder(state, beside=parts)
     with alone(state / LOCK, "at this evaluation"):
-        if path.exists():  # another process has finished it meanwhile
-            return CorruptedRun(_known(path, decisive, network), path, before=True)
-        done = evaluate_corruptions(
+        if done := from_main(known):  # another process has finished it meanwhile
+            return done
+        found = evaluate_corruptions(
             model,
             corrupted,
             samples=options.samples,
@@ -91,10 +90,10 @@ def _evaluated(
             state=state,
             watcher=options.watcher,
         )
-        figures = replace(done, checkpoint_sha256=opened.sha256).to_dict()
+        figures = replace(found, checkpoint_sha256=opened.sha256).to_dict()
         write_json(path, {**figures, "folder": corrupted.folder.resolve().name, "path": str(corrupted.folder)})
         discard(state, parts)
-    return CorruptedRun(_known(path, decisive, network), path)
+    return from_main(lambda: CorruptedRun(_known(path, decisive, network), path))
 
 
 def _known(path: Path, decisive: list[Any], network: Identity) -> dict[str, Any]:
