@@ -67,7 +67,8 @@ def saved_bytes(told: Callable[[int], None], *known: Tensor) -> Iterator[None]:
             if storage._cdata not in seen:
                 seen[storage._cdata] = storage
                 told(storage.nbytes())
-        return tensor
+        # The tensor itself would lead to the operation that saves it, which would then never be freed.
+        return tensor.detach()
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         yield
