@@ -40,7 +40,10 @@ def test_a_table(folder, capsys):
 
 def test_csv_and_json(folder, capsys):
     assert main(["runs", str(folder), "--format", "csv", "--sort", "validation_robust"]) == 0
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    printed = capsys.readouterr().out
+    assert main(["runs", str(folder), "--csv", "--sort", "validation_robust"]) == 0
+    assert capsys.readouterr().out == printed
+    rows = list(csv.DictReader(io.StringIO(printed)))
     assert [row["seed"] for row in rows] == ["0", "2", "1"]
     assert rows[0]["robust"] == ""
     assert main(["runs", str(folder), "--json"]) == 0

@@ -35,6 +35,7 @@ class Arguments:
         evaluation: evaluation to show for each run, by its file's name, e.g. 'autoattack*' (default: the worst one at
             the run's own budget with the most images)
         format: format of the list
+        csv: print the list as CSV, as --format csv does
         json: print the list as one JSON object, as --format json does
     """
 
@@ -44,15 +45,17 @@ class Arguments:
     columns: str | None = None
     evaluation: str | None = None
     format: Literal["table", "csv", "json"] = "table"
+    csv: bool = False
     json: bool = False
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
     given = parse(Arguments, _joined(arguments), "runs", DESCRIPTION)
-    form = "json" if given.json else given.format
-    if given.json and given.format == "csv":
-        raise InputError("--json and --format csv: give one of the two")
+    asked = {form for form in ("csv", "json") if getattr(given, form)} | {given.format} - {"table"}
+    if len(asked) > 1:
+        raise InputError("--csv and --json, or --format: give one of them")
+    form = asked.pop() if asked else "table"
     if given.columns is not None and form != "table":
         raise InputError(f"--columns {given.columns}: {form} has all columns; leave --columns out")
     from robustmaps.runs import RUN_COLUMNS, differing, list_runs, read_runs
