@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from robustmaps import TrainOptions
-from robustmaps.config import DataConfig, DefenseConfig, ModelConfig, RunConfig, Surgery
+from robustmaps.config import AttackConfig, DataConfig, DefenseConfig, ModelConfig, RunConfig, Surgery
 from robustmaps.engine.errors import InputError
 from robustmaps.networks import choose_images, enlarge_network, load_data, open_checkpoint, save_enlarged
-from robustmaps.runs import train
+from robustmaps.runs import Options, evaluate_checkpoint, train
 
 LARGER = Surgery(where="0,1", smooth="blur")
 pytestmark = pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
@@ -53,3 +53,39 @@ def test_what_has_no_statistics_is_refused(run):
         enlarge_network("resnet8", LARGER, recalibrate=True)
     with pytest.raises(InputError, match="recalibrate: the network has random weights; train it"):
         enlarge_network("resnet8", LARGER, data="digits", recalibrate=True)
+
+
+def test_a_trained_network_takes_images_with_more_pixels(run, tmp_path):
+    done = enlarge_network(run, Surgery(), image_size=12, recalibrate=True, latency_runs=0)
+    assert done.enlargement.larger_images == (12, 12)
+    assert "images of 8x8: takes images of 12x12 instead" in str(done)
+    assert done.enlargement.after.cost.flops > 2 * done.enlargement.before.cost.flops
+    assert done.enlargement.before.cost.parameters == done.enlargement.after.cost.parameters
+    old, new = open_checkpoint(run).model.state_dict(), done.model.state_dict()
+    weights = [name for name in old if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(old[name], new[name]) for name in weights)
+    assert any(not torch.equal(old[name], new[name]) for name in old)
+    # The saved one is a network for these images, and says so to all that open it.
+    save_enlarged(done, tmp_path / "larger")
+    opened = open_checkpoint(tmp_path / "larger")
+    assert opened.data.image_size == 12
+    evaluated = evaluate_checkpoint(opened, AttackConfig("fgsm"), Options(samples=40, device="cpu"))
+    x, y = choose_images(load_data(opened.data), "test", 40)
+    right = (done.model.eval()(x).argmax(1) == y).float().mean().item()
+    assert evaluated.evaluation.clean_accuracy.value == pytest.approx(right)
+    with pytest.raises(InputError, match=r"images of 8 x 8 pixels; .* was trained on 12 x 12"):
+        evaluate_checkpoint(opened, AttackConfig("fgsm"), Options(samples=40, device="cpu", image_size=8))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("run", {"image_size": 6}, "images of 6x6 instead of 8x8: expected larger ones"),
+        ("run", {}, "nothing to do"),
+        ("run", {"image_size": 8}, "nothing to do"),
+        ("resnet8", {"image_size": 16}, "nothing to do"),
+    ],
+)
+def test_images_that_are_not_larger_are_refused(run, model, options, message):
+    with pytest.raises(InputError, match=message):
+        enlarge_network(run if model == "run" else model, Surgery(), latency_runs=0, **options)

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import read_limited
 from robustmaps.engine.numbers import as_fraction, parse_number
+from robustmaps.engine.reading.declared import hints_of
 from robustmaps.engine.reading.yaml_text import load_yaml
 
 _MOST_BYTES = 1 << 22
@@ -43,7 +44,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def fraction_keys(kind: Any) -> frozenset[str]:
     """The keys of a configuration whose type is `Fraction`."""
     keys: set[str] = set()
-    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    hints = hints_of(kind, extras=True)
     for name, hint in hints.items():
         if is_dataclass(hint):
             nested: Any = hint
@@ -66,7 +67,7 @@ def section_from_mapping(base: Section, values: Mapping[str, Any], where: str) -
     Raises:
         InputError: a value of the wrong type or out of its range.
     """
-    kinds = get_type_hints(type(base), include_extras=True)
+    kinds = hints_of(type(base), extras=True)  # type: ignore[arg-type] # types are hashable
     changed = {name: _convert(value, kinds[name], f"{where}: {name}") for name, value in values.items()}
     return replace(base, **changed)  # type: ignore[type-var]
 

@@ -78,6 +78,11 @@ def _stride(enlargement: Enlargement) -> Iterator[str]:
 
 def _field(enlargement: Enlargement) -> Iterator[str]:
     before, after, image = enlargement.before.field_px, enlargement.after.field_px, enlargement.image_size
+    if enlargement.larger_images is not None:
+        larger = enlargement.larger_images
+        if after is not None and any(after[axis] < larger[axis] for axis in (0, 1)):
+            yield f"the receptive field of {by(after)} px does not cover the image of {by(larger)} px"
+        return
     if before is None or after is None or not any(after[a] < min(before[a], image[a]) for a in (0, 1)):
         return
     covered = all(before[axis] >= image[axis] for axis in (0, 1))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from robustmaps.engine.calling import fitting, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import predictions
-from robustmaps.engine.modes import check_values, evaluating
-from robustmaps.engine.numbers import check_at_least, check_whole
+from robustmaps.engine.modes import check_values, copy_of, evaluating
+from robustmaps.engine.numbers import by, check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images, check_smooth
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
@@ -115,8 +115,65 @@ def enlarge(
     return enlarged, enlargement
 
 
+def on_larger_images(
+    model: nn.Module, example: Tensor, larger: Tensor, *, labels: Tensor | None = None, latency_runs: int = 5
+) -> tuple[nn.Module, Enlargement]:
+    """Return a copy of a network that is to take larger images, and a record of what that changes.
+
+    Where images have more pixels than the network was trained on, their maps are larger without upsampling.
+
+    Args:
+        model: an image classifier, as for `enlarge`.
+        example: images (N, C, H, W) as the network was trained on them.
+        larger: the same images, with more pixels.
+        labels: (N,), to report accuracy before and after.
+        latency_runs: passes to time; 0 for none.
+
+    Raises:
+        InputError: the images are not larger, or the network can't take them; or a label is not among its classes.
+
+    Warns:
+        EnlargeWarning: the theory does not apply, or the receptive field does not cover the larger image.
+    """
+    for images in (example, larger):
+        check_images(images)
+    sizes = [(images.shape[2], images.shape[3]) for images in (example, larger)]
+    if min(now - was for was, now in zip(*sizes, strict=True)) < 0 or sizes[0] == sizes[1]:
+        raise InputError(f"images of {by(sizes[1])} instead of {by(sizes[0])}: expected larger ones")
+    try:
+        was, now = (Attempts(model, images[:1], 2) for images in (example, larger))
+    except InputError as error:
+        raise InputError(f"{type(model).__name__} can't take images of {by(sizes[1])}: {error}") from error
+    enlargement = Enlargement(
+        network=type(model).__name__,
+        image_size=sizes[0],
+        upsample=1,
+        upsample_mode="nearest",
+        factor=1,
+        where=(),
+        dilate=False,
+        head=was.view.kind,
+        steps=tuple(was.steps),
+        before=_side(was, model, was.view, latency_runs),
+        after=_side(now, model, now.view, latency_runs),
+        larger_images=sizes[1],
+    )
+    enlargement = replace(enlargement, warnings=tuple(advise(enlargement, ())))
+    copy = copy_of(model)
+    if labels is not None:
+        enlargement = with_decisions(enlargement, model, copy, example, labels, larger)
+    for text in enlargement.warnings:
+        warnings.warn(text, EnlargeWarning, stacklevel=2)
+    return copy, enlargement
+
+
 def with_decisions(
-    enlargement: Enlargement, model: nn.Module, enlarged: nn.Module, example: Tensor, labels: Tensor | None
+    enlargement: Enlargement,
+    model: nn.Module,
+    enlarged: nn.Module,
+    example: Tensor,
+    labels: Tensor | None,
+    larger: Tensor | None = None,
 ) -> Enlargement:
     """The record with what both networks decide on images: their agreement, and their accuracy where there are labels.
 
@@ -126,11 +183,13 @@ def with_decisions(
         enlarged: the network after.
         example: images (N, C, H, W).
         labels: (N,); None if they have none.
+        larger: the images for the network after, if they have more pixels.
 
     Raises:
         InputError: a label is not among the networks' classes.
     """
-    old, new = _decisions(model, example, labels), _decisions(enlarged, example, labels)
+    old = _decisions(model, example, labels)
+    new = _decisions(enlarged, example if larger is None else larger, labels)
     undecided = [
         f"{int((found < 0).sum())} of {len(example)} images have {_UNDECIDED} {when}; they count as wrong"
         for when, found in (("before", old), ("after", new))

@@ -91,6 +91,8 @@ class Enlargement:
         warnings: reasons against this enlargement, in words.
         resized: learned positions that were interpolated to the larger grid.
         spread: whether dilation changed anything; not so where no window follows the relaxed steps.
+        larger_images: height and width of the images that the network takes instead, with their own pixels; None if
+            it takes the same.
     """
 
     network: str
@@ -109,6 +111,7 @@ class Enlargement:
     resized: tuple[Resized, ...] = ()
     smooth: Smooth | None = None
     spread: bool = True
+    larger_images: Pair | None = None
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -127,6 +130,7 @@ class Enlargement:
         return {
             "network": self.network,
             "image_size": list(self.image_size),
+            "larger_images": None if self.larger_images is None else list(self.larger_images),
             "recipe": self.recipe,
             "head": self.head,
             "steps": [
@@ -162,6 +166,8 @@ class Enlargement:
 
     def _title(self) -> str:
         done = []
+        if self.larger_images is not None:
+            done.append(f"takes images of {by(self.larger_images)} instead")
         if self.upsample != 1:
             done.append(f"images upsampled by {self.upsample:g} ({self.upsample_mode})")
         if self.where:

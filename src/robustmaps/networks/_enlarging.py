@@ -15,7 +15,7 @@ from robustmaps.engine.files import write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.writing.outputs import claim_published, json_with, publish, tensors_with
 from robustmaps.engine.writing.temporaries import temporary
-from robustmaps.enlarging import Enlargement, enlarge, with_decisions
+from robustmaps.enlarging import Enlargement, enlarge, on_larger_images, with_decisions
 from robustmaps.models import Pool
 from robustmaps.networks._data import choose_images
 from robustmaps.networks._libraries import Fit
@@ -80,7 +80,8 @@ def enlarge_network(
         surgery: what to change.
         data: images; with them and trained weights the accuracy before and after is measured. Where none are given, a
             network that was trained on known ones uses those, and any other is looked at with a blank image.
-        image_size: pixels a side; the network's own where None.
+        image_size: pixels a side; the network's own where None. With more than a network was trained on, and without
+            surgery, the same network takes these images: if they have as many pixels, its maps grow without upsampling.
         channels: of the images, 1 or 3; the data set's own where None.
         samples: images for the accuracy.
         weights: a file with weights for a network that is named, see `open_model`.
@@ -132,16 +133,42 @@ def enlarge_network(
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
         fit = replace(network.fit, in_channels=example.shape[1])
         network = replace(network, recipe=replace(network.recipe, fit=fit))
-    larger, enlargement = enlarge(
-        network.model, example, **surgery.arguments(), labels=labels, latency_runs=latency_runs
-    )
+    shown = example
+    if surgery.is_none and (smaller := _trained_on(network, example)) is not None:
+        shown, example = (
+            example,
+            open_subject(
+                model,
+                opened=network,
+                data=data,
+                image_size=smaller,
+                channels=channels,
+                samples=samples,
+                classes=classes,
+                device="cpu",
+                watcher=watcher,
+            ).x,
+        )
+        larger, enlargement = on_larger_images(network.model, example, shown, labels=labels, latency_runs=latency_runs)
+    else:
+        larger, enlargement = enlarge(
+            network.model, example, **surgery.arguments(), labels=labels, latency_runs=latency_runs
+        )
     if labels is None and enlargement.agreement is not None and len(example) == 1:
         enlargement = replace(enlargement, agreement=None)  # one blank image tells nothing
     if training is not None:
         update_bn(torch.split(training, _BATCH), larger)
         if labels is not None:
-            enlargement = with_decisions(enlargement, network.model, larger, example, labels)
+            enlargement = with_decisions(enlargement, network.model, larger, example, labels, shown)
     return EnlargedNetwork(network, larger, enlargement, 0 if training is None else len(training))
+
+
+def _trained_on(network: OpenedNetwork, images: Tensor) -> int | None:
+    """Pixels a side of the images that a network was trained on, if these are known, square, and others than these."""
+    size = network.image_size
+    if not network.trained or network.data is None or size is None or tuple(size) == tuple(images.shape[2:]):
+        return None
+    return size[0] if size[0] == size[1] else None
 
 
 def _check_recalibrated(network: OpenedNetwork, training: Tensor | None) -> None:
@@ -176,7 +203,9 @@ def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, 
     """
     claim_enlarged(folder)
     target = Path(folder)
-    description = enlarged.before.changed(enlarged.model, enlarged.enlargement).describe()
+    larger = enlarged.before.changed(enlarged.model, enlarged.enlargement)
+    known = {"classes": larger.classes, "image_size": larger.image_size}  # so that others are still noticed
+    description = larger.describe() | {key: list(value) for key, value in known.items() if value is not None}
     with temporary(target, folder=True) as made:
         write_json(made / RECIPE, description)
         save_weights(made / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})

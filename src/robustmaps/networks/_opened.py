@@ -95,6 +95,10 @@ class OpenedNetwork:
 
     def changed(self, model: nn.Module, enlargement: Enlargement) -> "OpenedNetwork":
         """What the enlarged network is."""
+        if enlargement.larger_images is not None:
+            assert self.data is not None  # noqa: S101 - only known images can become larger
+            data = replace(self.data, image_size=enlargement.larger_images[0])
+            return replace(self, model=model, data=data, image_size=enlargement.larger_images)
         change = {**enlargement.recipe, "image_size": list(enlargement.image_size)}
         return replace(self, model=model, recipe=replace(self.recipe, enlargements=(*self.recipe.enlargements, change)))
 

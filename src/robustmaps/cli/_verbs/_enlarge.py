@@ -10,8 +10,9 @@ from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
 
 DESCRIPTION = """Enlarge the maps of any network, by upsampled images, smaller strides or both, and print what it costs.
-With --save, write weights and recipe to a folder that can be given wherever a MODEL is expected. Without --data, a
-network that was trained on known images is compared on those, and any other one not at all."""
+--image-size alone lets a trained network take images with more pixels than it was trained on. With --save, write
+weights and recipe to a folder that can be given wherever a MODEL is expected. Without --data, a network that was
+trained on known images is compared on those, and any other one not at all."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from robustmaps.engine.errors import InputError, unknown
@@ -35,7 +36,7 @@ def declared(kind: type[T], values: Any, where: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise _unlike(where.rstrip(".") or kind.__name__, values, "keys and values")
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)  # type: ignore[arg-type] # types are hashable
     given = {}
     for item in fields(kind):  # type: ignore[arg-type] # mypy knows no bound for dataclasses
         name = f"{where}{item.name}"
@@ -44,6 +45,17 @@ def declared(kind: type[T], values: Any, where: str = "") -> T:
         elif item.default is MISSING and item.default_factory is MISSING:
             raise InputError(f"{name} is missing")
     return kind(**given)
+
+
+@cache
+def hints_of(kind: type, *, extras: bool = False) -> dict[str, Any]:
+    """The declared types of a class's fields; kept, since reading a thousand runs asks for them very often.
+
+    Args:
+        kind: the class.
+        extras: whether ``Annotated`` types stay as they are.
+    """
+    return get_type_hints(kind, include_extras=extras)
 
 
 def _converted(value: Any, hint: Any, what: str) -> Any:
