@@ -19,7 +19,7 @@ from robustmaps.engine import ranks
 from robustmaps.engine.device import describe_environment, resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash
-from robustmaps.engine.modes import check_values, modes_restored, set_evaluating
+from robustmaps.engine.modes import check_changeable, check_values, modes_restored, set_evaluating
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
@@ -105,6 +105,7 @@ def fit(
     options = options or TrainOptions()
     if len(data.train) == 0:
         raise InputError(f"{data.name}: found no training images; expected at least one")
+    check_changeable(model)
     check_values(model)
     try:
         model.train(model.training)
