@@ -113,6 +113,8 @@ class Reader:
         for option, value in FEWER.get(short[0], {}).items():
             if option not in short and not (option == "--steps" and NO_STEPS & {*short}):
                 short += [option, value]
+        if "--recipe" in short and "--data" not in short and "digits" not in short[short.index("--recipe") + 1]:
+            short += ["--data", "photos", "--image-size", "32"]
         return short
 
     def _run(self, name: str) -> str:

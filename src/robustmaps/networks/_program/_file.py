@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.reading.plain import loads
+from robustmaps.engine.text import first_line
 from robustmaps.networks._program._graph import Graph
 from robustmaps.training import PROGRAM, RunFolder, read_weights
 
@@ -28,7 +29,12 @@ def save_program(folder: RunFolder, model: nn.Module, data: Dataset, spec: str) 
     # Not needed by anybody who only opens one; it takes a second to import.
     from robustmaps.networks._program._exporting import export_program
 
-    graph, constants = export_program(model, (data.in_channels, *data.image_size), spec)
+    try:
+        graph, constants = export_program(model, (data.in_channels, *data.image_size), spec)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a network of somebody else leads to: the run is finished all the same
+        raise InputError(f"it can't be exported ({type(error).__name__}: {first_line(error)})") from error
     folder.save_weights(PROGRAM, constants, {PROGRAM: json.dumps(graph.to_plain(), allow_nan=False)})
 
 
