@@ -45,7 +45,7 @@ SHORTER = [
     (r"epochs=\d+", "epochs=1"),
     (r"epochs: \d+", "epochs: 1"),
     (r"attack: a3", "attack: a3, samples: 60"),
-    (r"--data (PATH/)?cifar10(\.tar\.xz)?", "--data photos --image-size 32"),
+    (r"--data (PATH/)?cifar10(\.tar\.xz)?", "--data photos --image-size 16"),
     (r"PATH/photos.tar.xz", "photos"),
     (r"FILE.pt|\b(rob_)?paras.pt", "resnet18.pt"),
     (r"'last.pth#ema'|last.pth#ema", "preactresnet18.pt"),
@@ -53,8 +53,8 @@ SHORTER = [
 ]
 FEWER = {
     "train": {"--epochs": "1", "--steps": "1"},
-    "evaluate": {"--samples": "20"},
-    "diagnose": {"--samples": "20"},
+    "evaluate": {"--samples": "8"},
+    "diagnose": {"--samples": "8"},
     "analyze": {"--samples": "10"},
     "plan": {"--samples": "10"},
 }
@@ -114,7 +114,9 @@ class Reader:
             if option not in short and not (option == "--steps" and NO_STEPS & {*short}):
                 short += [option, value]
         if "--recipe" in short and "--data" not in short and "digits" not in short[short.index("--recipe") + 1]:
-            short += ["--data", "photos", "--image-size", "32"]
+            short += ["--data", "photos", "--image-size", "16"]
+        if "--recipe" in short:
+            short += ["--validation", "0.1", "--train-samples", "16"]
         return short
 
     def _run(self, name: str) -> str:
