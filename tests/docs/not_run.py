@@ -7,6 +7,7 @@ MINUTES = "takes minutes"
 CLUSTER = "needs a cluster, or starts processes of its own"
 INTERNET = "needs a data set or weights from the internet"
 LIBRARY = "needs a compiled torchvision"
+WEIGHTS = "tests/networks/test_checkpoints.py opens such files"
 ELSEWHERE = "takes up what another page makes"
 
 NOT_RUN: dict[tuple[str, str], tuple[str, str]] = {
@@ -35,19 +36,19 @@ NOT_RUN: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("docs/command-line.md", "evaluate resnet18 --strides 1122 --weights FILE.pt --data cifar10 --attack autoattack"): (
         MINUTES,
-        "tests/networks/test_checkpoints.py opens such files",
+        WEIGHTS,
     ),
     (
         "docs/command-line.md",
         "evaluate resnet18 --strides 1122 --weights paras.pt --data cifar10 --attack autoattack",
     ): (
         MINUTES,
-        "tests/networks/test_checkpoints.py opens such files",
+        WEIGHTS,
     ),
     (
         "docs/command-line.md",
         "evaluate resnet18 --enlarge upsample=2 --weights rob_paras.pt --data cifar10 --attack autoattack",
-    ): (MINUTES, "tests/networks/test_checkpoints.py opens such files"),
+    ): (MINUTES, WEIGHTS),
     ("docs/command-line.md", "search resnet8 --budget 4x --eps 0.15"): (MINUTES, "tests/studies/test_search.py"),
     ("docs/command-line.md", "theory"): (MINUTES, "tests/analysis/test_theory.py"),
     ("docs/command-line.md", "reproduce strides --scale cpu"): (MINUTES, "tests/studies/test_ready.py"),

@@ -116,7 +116,9 @@ class Reader:
         if "--recipe" in short and "--data" not in short and "digits" not in short[short.index("--recipe") + 1]:
             short += ["--data", "photos", "--image-size", "16"]
         if "--recipe" in short:
-            short += ["--validation", "0.1", "--train-samples", "16"]
+            short += ["--validation", "0.1"]
+        if short[0] == "train" and ("--recipe" in short or any("cifar10" in word for word in words)):
+            short += ["--train-samples", "16"]
         return short
 
     def _run(self, name: str) -> str:
