@@ -25,7 +25,7 @@ from website import notebooks
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::robustmaps.EnlargeWarning", "ignore::robustmaps.evaluation.EvaluationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # such as of one epoch, or of the few images
 ]
 
 COMMANDS = ("commands", "sh", "bash")
