@@ -132,7 +132,7 @@ def test_a_run_of_one_s_own_is_opened_again(hostile, capsys):
     assert main(["evaluate", *run, "--samples", "5", "--attack", "fgsm"]) == 0
     shutil.rmtree(Path(run[0]) / "evaluation")
     capsys.readouterr()
-    assert main(["compare", run[0], run[0]]) == 2
+    assert main(["compare", run[0], str(hostile)]) == 2
     assert f"robustmaps evaluate {run[0]} --attack autoattack --allow-code" in capsys.readouterr().err
     for name in ("metrics.jsonl", "log.txt"):
         (Path(run[0]) / name).unlink()

@@ -228,6 +228,10 @@ def test_compare(study):
     assert done.settings.rows == (("upsample", "1.0", "2.0"),)
     assert json.dumps(done.to_dict(), allow_nan=False)
     assert compare_runs(runs[2], runs[1]).sentence().startswith("ResNet-8 ×2 is 30.0 points more robust than ResNet-8")
+    with pytest.raises(InputError, match="is the same network twice, so nothing can differ"):
+        compare_runs(runs[1], runs[1])
+    with pytest.raises(InputError, match="are the same network twice"):
+        compare_runs(runs[1], runs[1].parent / "." / runs[1].name / ".." / runs[1].name)
     other = write_run(study, configuration(1, 7), None)
     with pytest.raises(InputError, match="have no evaluation in common; evaluate both"):
         compare_runs(runs[1], other)

@@ -147,10 +147,11 @@ def test_a_missing_library_is_named(run, tmp_path, monkeypatch):
 
 def test_the_verbs(run, tmp_path, capsys):
     folder = run[0].folder
+    copy = shutil.copytree(folder, tmp_path / "copy" / folder.name)
     for arguments in (
         ["export", folder, "--format", "safetensors", "--out", tmp_path / "out"],
         ["report", folder, "--no-pictures", "--out", tmp_path / "report"],
-        ["compare", folder, folder],
+        ["compare", folder, copy],
     ):
         assert main([*map(str, arguments), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)

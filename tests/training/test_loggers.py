@@ -14,6 +14,7 @@ from robustmaps.cli import main
 from robustmaps.config import RunConfig
 from robustmaps.defenses import AT
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.measured import Measured
 from robustmaps.training import TrainOptions, fit
 from robustmaps.training.loggers import LoggedRun, LoggerFailed, LoggerRow, OpenedLog, register
 from robustmaps.training.loggers import _registry as registry
@@ -54,6 +55,17 @@ class Kept:
     @property
     def epochs(self):
         return [record["epoch"] for record in self.records]
+
+
+class Summarising(Kept):
+    """Takes final figures, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.final = []
+
+    def summarise(self, record):
+        self.final.append(dict(record))
 
 
 class Unruly(Kept):
@@ -98,6 +110,19 @@ def test_every_epoch_is_handed_on(net, make_dataset, tmp_path, rows):
     (run,) = told
     assert (run.name, run.folder, run.identity) == ("run", tmp_path / "run", None)
     assert run.settings["batch_size"] == "32"
+
+
+def test_the_kept_epoch_is_handed_on_at_the_end(net, make_dataset):
+    data, own = make_dataset(), Summarising()
+    result = fit(net, data, AT(ATTACK), options(), loggers=[own, Kept()])
+    (final,) = own.final
+    best = result.history[result.best_epoch - 1]
+    assert final["epoch"] == final["best_epoch"] == result.best_epoch
+    for kind in ("clean", "robust"):
+        name = f"best_validation_{kind}_accuracy"
+        assert final[name] == best[f"validation_{kind}_accuracy"]
+        expected = Measured.wilson(final[name], len(data.validation))
+        assert (final[f"{name}_low"], final[f"{name}_high"]) == (expected.low, expected.high)
 
 
 @pytest.mark.parametrize("log", [None, "kept"])

@@ -71,6 +71,17 @@ def check_values(model: nn.Module) -> None:
             raise InputError(f"{name} is on the meta device and has no values: load the network's weights first")
 
 
+def check_changeable(model: nn.Module) -> None:
+    """Refuse to change or train a network that can't be: a module in it says so in an attribute ``unchangeable``.
+
+    Raises:
+        InputError: there is one; the message is what it says.
+    """
+    for module in model.modules():
+        if isinstance(why := getattr(module, "unchangeable", None), str):
+            raise InputError(why)
+
+
 def hidden_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Networks that a network keeps where PyTorch does not look for them, by path.
 

@@ -68,6 +68,12 @@ def names_code(spec: str) -> bool:
     return bool(colon) and kind not in LIBRARIES
 
 
+def is_trusted(spec: str) -> bool:
+    """Whether the name of a network may be taken from a file: it is no function, or one that is trusted here."""
+    trust = _TRUST.get()
+    return not names_code(spec) or trust.everything or spec in trust.names
+
+
 def check_from_file(spec: str, where: object) -> None:
     """Refuse a name from a file that would run code which nobody typed.
 
@@ -78,8 +84,7 @@ def check_from_file(spec: str, where: object) -> None:
     Raises:
         InputError: it stands for a function that is not trusted.
     """
-    trust = _TRUST.get()
-    if not names_code(spec) or trust.everything or spec in trust.names:
+    if is_trusted(spec):
         return
     raise InputError(
         f"{where}: names the network {spec!r}, a function whose code would be run; a file may only name built-in "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustmaps.engine.calling import fitting, network_logits
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import predictions
-from robustmaps.engine.modes import check_values, copy_of, evaluating
+from robustmaps.engine.modes import check_changeable, check_values, copy_of, evaluating
 from robustmaps.engine.numbers import by, check_at_least, check_whole
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images, check_smooth
@@ -78,6 +78,7 @@ def enlarge(
         EnlargeWarning: the theory does not apply, or the receptive field no longer covers the image.
     """
     factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate, smooth=smooth)
+    check_changeable(model)
     study = Attempts(model, example[:1], max(factor, 2), smooth)
     if factor == 1 and upsample == 1:
         raise InputError(f"nothing to do: set upsample=2, or where to one or several of\n{_listing(study.steps)}")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import unknown
 from robustmaps.engine.measured import Measured
+from robustmaps.engine.modes import check_changeable
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
 from robustmaps.enlarging._advice import against_head
@@ -173,6 +174,7 @@ def plan(
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
     check_smooth(smooth, dilate=dilate)
+    check_changeable(model)
     study = Attempts(model, example[:1], 2, smooth)
     cost = _cost(study, model, measure)
     own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), *_gained(gain, model))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from robustmaps.networks._open_network import open_network
     from robustmaps.networks._opened import OpenedNetwork
     from robustmaps.networks._planning import PlannedNetwork, plan_network
+    from robustmaps.networks._program._file import save_program
     from robustmaps.networks._same_network import enlargement_text, same_networks
     from robustmaps.networks._weights import (
         NAME_ORDER,
@@ -65,6 +66,7 @@ __all__ = [
     "resolve",
     "same_networks",
     "save_enlarged",
+    "save_program",
     "starting_from",
     "unknown_order",
     "weights_file",

@@ -66,6 +66,7 @@ class OpenedNetwork:
         image_px: side of the images it is made for.
         classes, image_size: names of the classes, and height and width of the images, where that is known.
         filled: the file of another program that its weights are from, if any.
+        program: why it was opened from its run's program, if it was; such a network can't be enlarged or trained.
     """
 
     model: nn.Module
@@ -77,6 +78,7 @@ class OpenedNetwork:
     classes: tuple[str, ...] | None = None
     image_size: tuple[int, ...] | None = None
     filled: Filled | None = None
+    program: str | None = None
 
     @property
     def fit(self) -> Fit:
@@ -135,12 +137,15 @@ class OpenedNetwork:
         }
 
     @staticmethod
-    def from_description(about: Mapping[str, Any], where: object = "the description") -> "OpenedNetwork":
+    def from_description(
+        about: Mapping[str, Any], where: object = "the description", model: nn.Module | None = None
+    ) -> "OpenedNetwork":
         """The network, with weights that are still to be filled in.
 
         Args:
             about: what `describe` returned.
             where: the file that it was read from, for messages.
+            model: the network itself, where it is not to be made as described.
 
         Raises:
             KeyError, TypeError, ValueError: nothing that `describe` wrote.
@@ -148,12 +153,13 @@ class OpenedNetwork:
         """
         fit = dict(about["model"])
         name = str(fit.pop("name"))
-        check_from_file(name, where)
         recipe = Recipe(name, Fit.of(fit), tuple(about.get("enlarge", ())))
         data = None if about["data"] is None else section_from_mapping(DataConfig(), about["data"], str(where))
         budget = None if about["norm"] is None else (str(about["norm"]), float(about["eps"]))
+        if model is None:
+            check_from_file(name, where)
         try:
-            made = recipe.make()
+            made = recipe.make() if model is None else MadeNetwork(model.eval(), name, trained=True)
         except RuntimeError as error:  # such as one that needs more memory than there is
             raise InputError(f"{where}: the network that it describes can't be made: {first_line(error)}") from error
         classes = _tuple_of(str, about.get("classes"))

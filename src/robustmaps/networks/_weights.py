@@ -1,6 +1,7 @@
 """Trained networks from files: our own, which describe themselves, and weights for a user's network."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import check_regular
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.reading.plain import loads
+from robustmaps.engine.trust import names_code
 from robustmaps.networks._checkpoints import copy_values, networks_that_fit
 from robustmaps.networks._data import load_data
 from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.networks._program._choice import program_beside, with_program
 from robustmaps.networks._same_run import check_same_run
 from robustmaps.networks._takes import check_takes
 from robustmaps.training import DESCRIPTION, RUN_WEIGHTS, RunFolder, other_weights, read_weights
@@ -215,22 +218,37 @@ def open_weights(path: str | Path, which: str = RUN_WEIGHTS[0]) -> tuple[OpenedN
     Raises:
         InputError: no such file, it does not describe its network, the weights don't fit that, or the configuration
             beside them is damaged or another run's.
+
+    Warns:
+        UserWarning: the network of somebody's own function is opened from its run's program, with the reason.
     """
     weights_path = weights_file(path, which)
     if weights_path.suffix != ".safetensors":
         raise InputError(f"{weights_path}: not weights of a run{_of_a_network(weights_path)}")
     loaded = read_weights(weights_path)
+
+    def described(program: nn.Module | None) -> OpenedNetwork:
+        opened = OpenedNetwork.from_description(about, weights_path, program)
+        _fill(opened.model, loaded.tensors, weights_path, opened.recipe.spec)
+        return opened
+
     try:
         about = loads(loaded.description[DESCRIPTION])
         _check_size(about, sum(tensor.numel() for tensor in loaded.tensors.values()))
-        opened = OpenedNetwork.from_description(about, weights_path)
+        spec, program = str(about["model"]["name"]), program_beside(weights_path)
+        if program is not None and names_code(spec):
+            opened = with_program(described, spec, loaded, weights_path, program)
+        else:
+            opened = described(None)
     except InputError:
         raise
     except Exception as error:  # whatever libraries raise for arguments that nobody wrote
         raise InputError(
             f"{weights_path}: its header does not describe a network written by robustmaps{_of_a_network(weights_path)}"
         ) from error
-    _fill(opened.model, loaded.tensors, weights_path, opened.recipe.spec)
+    if opened.program is not None:
+        text = f"{weights_path.parent}: opened from its program, as the network was when trained: {opened.program}"
+        warnings.warn(text, stacklevel=2)
     if weights_path.stem in RUN_WEIGHTS:
         check_same_run(weights_path, opened)
     return opened, weights_path, loaded.sha256

@@ -160,7 +160,9 @@ def reproduce(
         raise InputError(f"{run}: the run is {record.status}; name its first epochs with --epochs, up to {finished}")
     if epochs is not None and not 1 <= epochs <= finished:
         raise InputError(f"epochs={epochs}: expected a number from 1 to {finished}, the epochs that {run} has finished")
-    resolved = resolve(record.config)
+    # The server that the run was logged to has it already.
+    silent = replace(record.config.training, log=None, tensorboard=False)
+    resolved = resolve(replace(record.config, training=silent))
     folder = RunFolder(Path(out) / resolved.config.name)
     if folder.path.resolve() == record.folder.resolve():
         raise InputError(f"--out {out}: the recorded run itself is in that folder; choose another one")

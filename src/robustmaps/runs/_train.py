@@ -10,9 +10,11 @@ from torch import nn
 
 from robustmaps.config import RunConfig, departures, read_mapping, write_run_config
 from robustmaps.data import Dataset
+from robustmaps.engine import ranks
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import remove, write_json
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.trust import names_code
 from robustmaps.networks import (
     DESCRIPTION,
     OpenedNetwork,
@@ -21,6 +23,7 @@ from robustmaps.networks import (
     image_cost,
     load_data,
     resolve,
+    save_program,
     weights_file,
 )
 from robustmaps.runs._defenses import create_defense
@@ -37,6 +40,7 @@ class TrainedRun:
         model: the network, with its best weights.
         data: the data set.
         fit: history and best epoch.
+        needs_code: why the run of somebody's own function opens only with that function; None if it opens without.
     """
 
     folder: Path
@@ -44,6 +48,7 @@ class TrainedRun:
     model: nn.Module
     data: Dataset
     fit: FitResult
+    needs_code: str | None = None
 
 
 def folder_of(config: RunConfig, out: str | Path) -> Path:
@@ -109,7 +114,22 @@ def train(
         should_stop=should_stop,
         forms=forms,
     )
-    return TrainedRun(folder.path, config, network.model, data, result)
+    needs_code = _keep_program(folder, network, data)
+    return TrainedRun(folder.path, config, network.model, data, result, needs_code)
+
+
+def _keep_program(folder: RunFolder, network: OpenedNetwork, data: Dataset) -> str | None:
+    """Write what somebody's own network computes beside its weights; why that is not possible, or None."""
+    spec = network.recipe.spec
+    if not names_code(spec) or folder.program.exists() or not ranks.is_main():
+        return None
+    try:
+        save_program(folder, network.model, data, spec)
+    except InputError as error:
+        why = f"this run opens only where {spec} is at hand: {error}"
+        folder.log(why)
+        return why
+    return None
 
 
 def _check_helper(path: str, helper: OpenedNetwork, data: Dataset) -> None:

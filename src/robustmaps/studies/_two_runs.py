@@ -73,9 +73,10 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
         second: another one.
 
     Raises:
-        InputError: one is none of these, or they have no evaluation in common.
+        InputError: one is none of these, both are the same, or they have no evaluation in common.
     """
     runs = (read_result(first), read_result(second))
+    _check_two(first, second, runs)
     common = set.intersection(*({Yardstick.of(e) for e in run.evaluations.values()} for run in runs))
     yardstick = choose_yardstick(runs, common)
     if yardstick is None:
@@ -95,6 +96,14 @@ def compare_runs(first: str | Path, second: str | Path) -> ComparedRuns:
     figures = _figures(a, b, clean, robust, consistent, rest)
     warnings = tuple(f"{name}: {text}" for name, of in (("A", one), ("B", other)) for text in of.warnings)
     return ComparedRuns(runs, names, yardstick, clean, robust, consistent, figures, _settings(runs), warnings)
+
+
+def _check_two(first: str | Path, second: str | Path, runs: tuple[RunRecord, RunRecord]) -> None:
+    """Refuse one result given twice, whose differences would all be zero."""
+    one, other = runs
+    if one.folder.resolve() == other.folder.resolve() and {*one.evaluations} == {*other.evaluations}:
+        what = f"{first} is" if str(first) == str(second) else f"{first} and {second} are"
+        raise InputError(f"{what} the same network twice, so nothing can differ; name two networks or two evaluations")
 
 
 def _names(runs: tuple[RunRecord, RunRecord]) -> tuple[str, str]:

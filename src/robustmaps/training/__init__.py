@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._run_folder import (
+        PROGRAM,
         RUN_WEIGHTS,
         RunFolder,
         best_epoch,
@@ -33,6 +34,7 @@ __all__ = [
     "DESCRIPTION",
     "ENLARGED",
     "INCIDENTAL",
+    "PROGRAM",
     "RUN_WEIGHTS",
     "CatastrophicOverfitting",
     "Diverged",

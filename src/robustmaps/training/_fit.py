@@ -19,7 +19,8 @@ from robustmaps.engine import ranks
 from robustmaps.engine.device import describe_environment, resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash
-from robustmaps.engine.modes import check_values, modes_restored, set_evaluating
+from robustmaps.engine.measured import Measured
+from robustmaps.engine.modes import check_changeable, check_values, modes_restored, set_evaluating
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.random import derive_seed
@@ -105,6 +106,7 @@ def fit(
     options = options or TrainOptions()
     if len(data.train) == 0:
         raise InputError(f"{data.name}: found no training images; expected at least one")
+    check_changeable(model)
     check_values(model)
     try:
         model.train(model.training)
@@ -170,6 +172,7 @@ def fit(
         )
         with logged as opened:
             loop.run(opened)
+            opened.summarise(_kept_figures(loop.state.history, loop.state.best_epoch, len(data.validation)))
         model.load_state_dict(loop.best_weights)
         if folder is not None:
             folder.log_finish(loop.state.best_epoch, chosen=is_chosen(loop.state.history))
@@ -182,6 +185,17 @@ def fit(
         None if folder is None else folder.path,
         loop.forms,
     )
+
+
+def _kept_figures(history: Sequence[Mapping[str, Any]], epoch: int, images: int) -> dict[str, float]:
+    """The validation figures of the kept epoch with the ends of their intervals, for loggers."""
+    found: dict[str, float] = {"epoch": epoch, "best_epoch": epoch}
+    for kind in ("clean", "robust"):
+        value = history[epoch - 1].get(f"validation_{kind}_accuracy")
+        if value is not None:
+            name, measured = f"best_validation_{kind}_accuracy", Measured.wilson(value, images)
+            found |= {name: value, f"{name}_low": measured.low, f"{name}_high": measured.high}
+    return found
 
 
 def _begun(folder: RunFolder | None, device: torch.device) -> tuple[dict[str, Any] | None, dict[str, Any]]:

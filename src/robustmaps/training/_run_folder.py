@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 RUN_WEIGHTS = ("best", "best-clean", "last")
 """The weights of a finished run: best on validation images (robust first), best there by clean accuracy, and last."""
 
+PROGRAM = "program"
+"""What an own network computes, kept beside its weights; see `robustmaps.networks`."""
+
 # Of a hundred thousand epochs.
 _MOST_METRICS_BYTES = 1 << 26
 _DAMAGED = "damaged.pt"
@@ -106,6 +109,11 @@ class RunFolder:
     def error(self) -> Path:
         """The error of a failed run, removed when the run resumes."""
         return self.path / "error.txt"
+
+    @property
+    def program(self) -> Path:
+        """What the network of somebody's own function computes, so that the run opens without that function."""
+        return self.path / f"{PROGRAM}.safetensors"
 
     @property
     def reproduction(self) -> Path:
@@ -290,7 +298,7 @@ class RunFolder:
         return state
 
     def save_weights(self, which: str, weights: "Mapping[str, Tensor]", description: Mapping[str, str]) -> None:
-        """Write one of `RUN_WEIGHTS` as safetensors, atomically."""
+        """Write one of `RUN_WEIGHTS`, or the constants of `PROGRAM`, as safetensors, atomically."""
         from robustmaps.training._weights import save_weights
 
         save_weights(self.path / f"{which}.safetensors", weights, description)

@@ -114,6 +114,8 @@ def _train(given: Arguments, begun: Begun) -> None:
         except Interrupted as place:
             continued = shell("robustmaps", "train", "--resume", folder, *permission)
             raise Interrupted(f"stopped at {place}; continue with:\n  {continued}") from None
+    if done.needs_code is not None:
+        tell(f"note: {done.needs_code}")
     best = done.fit.history[done.fit.best_epoch - 1]
     values = {
         "run": str(done.folder),

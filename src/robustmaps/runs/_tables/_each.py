@@ -1,9 +1,11 @@
 """Each attack by itself on all images, and the worst case of all."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robustmaps.config import AttackConfig, EvaluationConfig
+from robustmaps.config import AttackConfig, EvaluationConfig, read_run_config, to_mapping
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash
@@ -22,7 +24,11 @@ from robustmaps.runs._evaluation import (
 )
 from robustmaps.runs._evaluation_files import is_verdicts, spelled_as_before
 from robustmaps.runs._identity import place_for
-from robustmaps.training import TrainOptions
+from robustmaps.training import RUN_WEIGHTS, RunFolder, TrainOptions, kept_epochs
+from robustmaps.training.loggers import log_final
+
+_HASH = re.compile(r"-[0-9a-f]{8}(-\d+)?$")
+"""Of the settings, at the end of the name of a file of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +107,27 @@ def evaluate_wanted(
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint, wanted.weights)
     if wanted.each:
-        return evaluate_each(checkpoint, wanted.attack, options).worst[-1].evaluation
-    if len(wanted.attack.eps) > 1:
-        return evaluate_curve(checkpoint, wanted.attack, options).runs[-1].evaluation
-    return evaluate_checkpoint(checkpoint, wanted.attack, options).evaluation
+        done = evaluate_each(checkpoint, wanted.attack, options).worst
+    elif len(wanted.attack.eps) > 1:
+        done = evaluate_curve(checkpoint, wanted.attack, options).runs
+    else:
+        done = (evaluate_checkpoint(checkpoint, wanted.attack, options),)
+    if training.loggers and checkpoint.path is not None:
+        _log(RunFolder(checkpoint.path.parent), training, done)
+    return done[-1].evaluation
+
+
+def _log(folder: RunFolder, training: TrainOptions, done: Sequence[EvaluatedRun]) -> None:
+    """Hand the accuracies to the run's loggers, with the ends of their intervals."""
+    history = folder.read_history()
+    record: dict[str, float] = {"epoch": kept_epochs(history)[done[-1].evaluation.weights or RUN_WEIGHTS[0]]}
+    for one in done:
+        name = _HASH.sub("", one.path.stem)
+        for kind in ("robust", "clean"):
+            rate, each = getattr(one.evaluation, f"{kind}_accuracy"), f"{name}/{kind}_accuracy"
+            record |= {each: rate.value, f"{each}_low": rate.low, f"{each}_high": rate.high}
+    settings = {key: str(value) for key, value in to_mapping(read_run_config(folder.config)).items()}
+    log_final(training.loggers, folder.path, settings, history, record)
 
 
 def _worst(

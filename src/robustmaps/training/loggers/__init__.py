@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
-    from robustmaps.training.loggers._open import LoggerFailed
-    from robustmaps.training.loggers._registry import LoggedRun, Logger, LoggerRow, OpenedLog, register
+    from robustmaps.training.loggers._open import LoggerFailed, log_final
+    from robustmaps.training.loggers._registry import LoggedRun, Logger, LoggerRow, OpenedLog, Summariser, register
 
-__all__ = ["LoggedRun", "Logger", "LoggerFailed", "LoggerRow", "OpenedLog", "register"]
+__all__ = ["LoggedRun", "Logger", "LoggerFailed", "LoggerRow", "OpenedLog", "Summariser", "log_final", "register"]
 
 __getattr__, __dir__ = lazy(__name__, __file__)

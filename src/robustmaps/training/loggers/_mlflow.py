@@ -22,13 +22,17 @@ class MlflowLogger:
     def __init__(self, client: Any, identity: str) -> None:
         self._client, self._identity = client, identity
 
-    def write(self, record: Mapping[str, float]) -> None:
-        """Write an epoch's figures."""
+    def write(self, record: Mapping[str, float], step: int | None = None) -> None:
+        """Write an epoch's figures; at its own step, if none is given."""
         from mlflow.entities import Metric
 
-        now, step = int(1000 * time.time()), int(record["epoch"])
+        now, step = int(1000 * time.time()), int(record["epoch"]) if step is None else step
         metrics = [Metric(name, float(value), now, step) for name, value in record.items()]
         self._client.log_batch(self._identity, metrics=metrics)
+
+    def summarise(self, record: Mapping[str, float]) -> None:
+        """Write final figures as metrics, at the epoch of the weights."""
+        self.write({name: value for name, value in record.items() if name != "epoch"}, int(record["epoch"]))
 
     def close(self, *, finished: bool) -> None:
         """End the run; one that was stopped may be resumed."""

@@ -12,7 +12,7 @@ from robustmaps.engine import ranks
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.engine.reading.plain import read_json
-from robustmaps.training.loggers._registry import LoggedRun, Logger, LoggerRow, OpenedLog, logger_row
+from robustmaps.training.loggers._registry import LoggedRun, Logger, LoggerRow, OpenedLog, Summariser, logger_row
 
 IDENTITIES = "loggers.json"
 """The file of a run folder with what each logger calls the run."""
@@ -54,6 +54,12 @@ class Loggers:
         for name in list(self._open):
             self._write(name, record)
 
+    def summarise(self, record: Mapping[str, Any]) -> None:
+        """Hand final figures to those that take them."""
+        for name, logger in list(self._open.items()):
+            if isinstance(logger, Summariser):
+                self._try(name, _summarise, logger, record)
+
     def close(self, *, finished: bool) -> None:
         """Close all of them."""
         for name, logger in list(self._open.items()):
@@ -83,8 +89,39 @@ def _write(logger: Logger, record: Mapping[str, Any]) -> None:
     logger.write(dict(record))
 
 
+def _summarise(logger: Summariser, record: Mapping[str, Any]) -> None:
+    logger.summarise(dict(record))
+
+
 def _close(logger: Logger, finished: bool) -> None:
     logger.close(finished=finished)
+
+
+def log_final(
+    names: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, str],
+    history: Sequence[Mapping[str, Any]],
+    record: Mapping[str, float],
+) -> None:
+    """Hand final figures of a finished run to the loggers that it names; one that can't be opened gets a warning.
+
+    Args:
+        names: of the loggers.
+        folder: the run folder.
+        settings: what the run is, in words, for a logger that has no log of it yet.
+        history: its epochs, likewise.
+        record: the figures, see `Summariser`.
+    """
+    rows = {}
+    for name in names:
+        try:
+            rows[name] = logger_row(name)
+        except InputError as error:
+            warnings.warn(f"{error}; the final figures are in {folder} alone", LoggerFailed, stacklevel=2)
+    device = torch.device("cpu")
+    with opened_loggers(rows, (), folder, settings, lambda: history, device, finished=True) as opened:
+        opened.summarise(record)
 
 
 def chosen_loggers(names: Sequence[str], folder: Path | None) -> dict[str, LoggerRow]:
@@ -106,6 +143,8 @@ def opened_loggers(
     settings: Mapping[str, str],
     history: Callable[[], Sequence[Mapping[str, Any]]],
     device: torch.device,
+    *,
+    finished: bool = False,
 ) -> Iterator[Loggers]:
     """The loggers of a run; only rank 0 has any.
 
@@ -116,19 +155,20 @@ def opened_loggers(
         settings: what the run is, in words.
         history: returns the epochs before this process.
         device: the device of the run.
+        finished: see `LoggedRun`.
     """
     loggers = Loggers(device)
     if ranks.is_main():
         for number, logger in enumerate(given, 1):
             loggers.add(f"{type(logger).__name__} ({number})", logger)
         if folder is not None and rows:
-            _open_all(loggers, rows, folder, settings, history())
-    finished = False
+            _open_all(loggers, rows, folder, settings, history(), finished=finished)
+    whole = False
     try:
         yield loggers
-        finished = True
+        whole = True
     finally:
-        loggers.close(finished=finished)
+        loggers.close(finished=whole)
 
 
 def _open_all(
@@ -137,6 +177,8 @@ def _open_all(
     folder: Path,
     settings: Mapping[str, str],
     history: Sequence[Mapping[str, Any]],
+    *,
+    finished: bool,
 ) -> None:
     path = folder / IDENTITIES
     known: dict[str, Any] = {}
@@ -148,7 +190,8 @@ def _open_all(
     found = {}
     for name, row in rows.items():
         identity = known.get(name)
-        run = LoggedRun(folder.resolve().name, folder, settings, identity if isinstance(identity, str) else None)
+        identity = identity if isinstance(identity, str) else None
+        run = LoggedRun(folder.resolve().name, folder, settings, identity, finished)
         found[name] = loggers.open(name, row, run, history)
     now = {**known, **{name: identity for name, identity in found.items() if identity is not None}}
     if now and now != known:

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.registry import Registry
@@ -13,7 +13,8 @@ from robustmaps.engine.registry import Registry
 class Logger(Protocol):
     """What receives the figures of a run.
 
-    An exception in a logger ends that logger, with one warning; it neither stops nor changes the run.
+    An exception in a logger ends that logger, with one warning; it neither stops nor changes the run. A logger that is
+    also a `Summariser` receives the final figures, too.
     """
 
     def write(self, record: Mapping[str, float]) -> None:
@@ -21,6 +22,14 @@ class Logger(Protocol):
 
     def close(self, *, finished: bool) -> None:
         """The run is finished, or was stopped."""
+
+
+@runtime_checkable
+class Summariser(Protocol):
+    """A logger that receives final figures: those of the kept epoch, and of evaluations that a study makes."""
+
+    def summarise(self, record: Mapping[str, float]) -> None:
+        """Receive final figures by name; ``epoch`` is that of the weights, and a name may come again."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +42,14 @@ class LoggedRun:
         settings: the network, the data, the defence and the hyper-parameters, in words.
         identity: what the logger called the run when it began, so that a resumed run goes on in the same log; None for
             a new log.
+        finished: whether all epochs were handed on before, if the run has a log, and only final figures follow.
     """
 
     name: str
     folder: Path
     settings: Mapping[str, str]
     identity: str | None = None
+    finished: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """TensorBoard events in the run folder."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +30,10 @@ class TensorBoardLogger:
                 self._writer.add_scalar(name, value, int(record["epoch"]))
         self._writer.flush()
 
+    def summarise(self, record: Mapping[str, float]) -> None:
+        """Write final figures, at the epoch of the weights."""
+        self.write(record)
+
     def close(self, *, finished: bool) -> None:  # noqa: ARG002 - event files say nothing about it
         """Close the file."""
         self._writer.close()
@@ -36,6 +41,8 @@ class TensorBoardLogger:
 
 def _open(run: LoggedRun) -> OpenedLog:
     folder = run.folder / _FOLDER
+    if run.finished and folder.exists():
+        return OpenedLog(TensorBoardLogger(folder), _FOLDER, sys.maxsize)
     return OpenedLog(TensorBoardLogger(folder, purge=folder.exists()), _FOLDER)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,10 @@ class WandbLogger:
     def write(self, record: Mapping[str, float]) -> None:
         """Write an epoch's figures."""
         self._run.log(dict(record), step=int(record["epoch"]))
+
+    def summarise(self, record: Mapping[str, float]) -> None:
+        """Write final figures into the run's summary."""
+        self._run.summary.update({name: value for name, value in record.items() if name != "epoch"})
 
     def close(self, *, finished: bool) -> None:
         """Finish the run; one that was stopped counts as failed until it is resumed."""
@@ -42,7 +47,8 @@ def _open(run: LoggedRun) -> OpenedLog:
         settings=wandb.Settings(console="off"),
     )
     # The next step, which a server knows; without one, all epochs are written again, each at its own step.
-    return OpenedLog(WandbLogger(made), identity, max(0, int(made.step) - 1))
+    known = run.finished and run.identity is not None
+    return OpenedLog(WandbLogger(made), identity, sys.maxsize if known else max(0, int(made.step) - 1))
 
 
 ROW = LoggerRow(
