@@ -13,14 +13,16 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import remove, write_json
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.models import Cost
 from robustmaps.networks import (
     DESCRIPTION,
     OpenedNetwork,
     ResolvedRun,
+    create_earlier,
     create_network,
-    image_cost,
     load_data,
     resolve,
+    trained_cost,
     weights_file,
 )
 from robustmaps.runs._defenses import create_defense
@@ -37,6 +39,7 @@ class TrainedRun:
         model: the network, with its best weights.
         data: the data set.
         fit: history and best epoch.
+        cost: the network's cost for one image.
     """
 
     folder: Path
@@ -44,6 +47,7 @@ class TrainedRun:
     model: nn.Module
     data: Dataset
     fit: FitResult
+    cost: Cost
 
 
 def folder_of(config: RunConfig, out: str | Path) -> Path:
@@ -95,8 +99,10 @@ def train(
         for line in departures(config):
             folder.log(line)
     remove(folder.error)
+    earlier = create_earlier(run, data)
+    cost = trained_cost(network.model, data, earlier, config.training.epochs)
     if not folder.cost.exists():
-        write_json(folder.cost, image_cost(network.model, data).to_dict())
+        write_json(folder.cost, cost.to_dict())
     result = fit(
         network.model,
         data,
@@ -108,8 +114,9 @@ def train(
         watcher=watcher,
         should_stop=should_stop,
         forms=forms,
+        earlier=earlier,
     )
-    return TrainedRun(folder.path, config, network.model, data, result)
+    return TrainedRun(folder.path, config, network.model, data, result, cost)
 
 
 def _check_helper(path: str, helper: OpenedNetwork, data: Dataset) -> None:
