@@ -26,7 +26,7 @@ from robustmaps.networks import (
     weights_file,
 )
 from robustmaps.runs._defenses import create_defense
-from robustmaps.training import FitResult, Forms, RunFolder, fit
+from robustmaps.training import FitResult, Forms, RunFolder, check_earlier, fit
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ def train(
     data = data or load_data(config.data, watcher)
     if run.helper is not None:
         _check_helper(str(config.defense.helper), run.helper, data)
-    network = create_network(run, data)
+    network, earlier = create_network(run, data), create_earlier(run, data)
+    check_earlier(network.model, earlier, config.training.epochs)
     if not folder.config.exists():
         write_run_config(folder.config, config)
         for line in departures(config):
             folder.log(line)
     remove(folder.error)
-    earlier = create_earlier(run, data)
     cost = trained_cost(network.model, data, earlier, config.training.epochs)
     if not folder.cost.exists():
         write_json(folder.cost, cost.to_dict())
