@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from robustmaps.config._enlarge_option import Surgery, parse_surgery
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import counted, parse_number
-from robustmaps.models import default_strides
 
 if TYPE_CHECKING:
     from robustmaps.config._model import ModelConfig
@@ -58,6 +57,8 @@ def plain(model: "ModelConfig") -> "ModelConfig":
     Args:
         model: of a resolved run.
     """
+    from robustmaps.models import default_strides  # which loads PyTorch
+
     before = replace(model, enlarge=None, enlarge_at=None)
     if model.init_from is not None:
         return before
