@@ -56,6 +56,7 @@ NEEDS = {
     "--tau": "--defense fat",
     "--replays": "--defense free-at",
     "--upsample-mode": "--upsample 2",
+    "--enlarge-at": "--upsample 2",
     "--extra-share": "--extra-data extra.npz",
     "--version": "--attack autoattack",
     **dict.fromkeys(("--address", "--cpus-per-run", "--gpus-per-run"), "--executor ray"),
@@ -74,6 +75,7 @@ TEXTS = {
     "--recipe": "at-resnet8-up2-digits",
     "--strides": "112",
     "--enlarge": "last",
+    "--enlarge-at": "0.5",
     "--defense": "trades",
     "--attack": "fgsm",
     "--schedule": "cosine",
@@ -232,4 +234,4 @@ def test_the_help_is_short(capsys):
         for verb in VERBS
         if verb != "reproduce strides"  # the same help
     }
-    assert sum(counts.values()) <= 292, counts
+    assert sum(counts.values()) <= 294, counts

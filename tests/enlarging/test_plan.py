@@ -85,6 +85,27 @@ def test_nothing_is_starred_that_another_beats_in_cost_and_gain() -> None:
     assert sure.to_dict()["options"][0]["interval"] == [0.4, 0.6]
 
 
+def test_training_that_enlarges_late_costs_the_mean_of_its_epochs() -> None:
+    network = models.create("resnet8")
+    whole = plan(network, IMAGE, budget=4.5)
+    late = plan(network, IMAGE, budget=1.7, shares=(0.8,))
+    for option in late.options:
+        assert option.training == pytest.approx(0.8 + 0.2 * option.relative)
+        assert option.training <= 1.7
+    assert {(o.upsample, o.where) for o in whole.options} <= {(o.upsample, o.where) for o in late.options}
+    assert "enlarged after 80 % of them" in str(late)
+    assert "training" not in str(whole)
+    grown = plan(network, IMAGE, budget=3, upsamples=(1, 2), shares=(0.5, 0.8))
+    (plain, twice) = grown.options
+    middle = plan(network, IMAGE, budget=3, upsamples=(1.5,)).options
+    half = next(o.relative for o in middle if (o.upsample, o.where) == (1.5, ()))
+    assert (plain.training, twice.upsample, twice.where) == (1, 2, ())
+    assert twice.training == pytest.approx(0.5 + 0.3 * half + 0.2 * twice.relative)
+    assert grown.to_dict()["enlarge_at"] == [0.5, 0.8]
+    with pytest.raises(InputError, match="does not add up over epochs"):
+        plan(network, IMAGE, measure="memory", shares=(0.8,))
+
+
 def test_nothing_below_the_floor() -> None:
     found = plan(models.create("resnet8"), IMAGE, budget=1e6, upsamples=(1, 2, 4, 8), dilate=True)
     assert min(max(option.effective_stride) for option in found.options) == 1

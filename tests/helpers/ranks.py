@@ -18,7 +18,7 @@ from robustmaps.data import Augmentation, Dataset, ImageSet
 from robustmaps.defenses import Defense
 from robustmaps.engine import ranks
 from robustmaps.engine.ranks.joining import joined
-from robustmaps.training import TrainOptions, fit
+from robustmaps.training import Earlier, TrainOptions, fit
 
 # 37 images: the last batch is smaller, and shared out unevenly.
 OPTIONS = TrainOptions(epochs=2, batch_size=16, lr=0.05, schedule="constant", device="cpu", precision="fp32")
@@ -38,6 +38,7 @@ VARIANTS = {
     "synced free": ("free-at", {"sync_batch_norm": True}),
     "synced parts": ("dajat", {"sync_batch_norm": True, "accumulate": 3, "swa": 0.5}),
     "synced tiny": ("at", {"sync_batch_norm": True, "batch_size": 3, "epochs": 1, "lr": 0.01}),
+    "growing": ("at", {"sync_batch_norm": True, "ema": 0.9}),
 }
 
 
@@ -85,6 +86,15 @@ def images(count: int, seed: int) -> ImageSet:
     return ImageSet((noise + 64 * labels[:, None, None, None]).to(torch.uint8), labels)
 
 
+def growing_net(factor: float) -> nn.Sequential:
+    """With maps of any size, and the same weights for each."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        larger = nn.Upsample(scale_factor=factor)
+        body = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.AdaptiveAvgPool2d(4))
+        return nn.Sequential(larger, *body, nn.Flatten(), nn.Linear(64, 2))
+
+
 def bright() -> Dataset:
     return Dataset(
         name="bright",
@@ -116,6 +126,9 @@ def trained(name: str) -> dict[str, Any]:
     data, read = bright(), Read()
     data = replace(data, train=replace(data.train, blocks=read))
     network, sizes, reduce = plain_net(norms=name.startswith(("norms", "synced"))), list[int](), dist.all_reduce
+    earlier = []
+    if name == "growing":
+        network, earlier = growing_net(2.0), [Earlier(growing_net(1.0), 1)]
 
     def counting(flat: torch.Tensor) -> None:
         sizes.append(flat.numel())
@@ -123,7 +136,8 @@ def trained(name: str) -> dict[str, Any]:
 
     dist.all_reduce = counting
     try:
-        result = fit(network, data, made(defense, "l2" if name == "l2" else "linf"), replace(OPTIONS, **options))
+        used = replace(OPTIONS, **options)
+        result = fit(network, data, made(defense, "l2" if name == "l2" else "linf"), used, earlier=earlier)
     finally:
         dist.all_reduce = reduce
     return {"weights": network.state_dict(), "history": list(result.history), "reductions": sizes, "read": read.rows}

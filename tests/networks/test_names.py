@@ -22,6 +22,11 @@ from tests.helpers.studies import configuration
             "VGG-11 bn ×2, steps 0+1, strides ÷4, smoothed (blur)",
         ),
         (ModelConfig("timm:resnet18", enlarge="upsample=2"), "timm:resnet18 ×2"),
+        (ModelConfig("resnet20", upsample=2.0, enlarge_at="0.8"), "ResNet-20 ×2, after 80 % of the epochs"),
+        (
+            ModelConfig("resnet20", upsample=4.0, enlarge_at="0.5,0.8"),
+            "ResNet-20 ×4, in steps after 50 and 80 % of the epochs",
+        ),
         (ModelConfig("/some/where/net.pt2"), "net.pt2"),
         (ModelConfig("mine:network"), "mine:network"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustmaps.cli import main
-from robustmaps.config import DefenseConfig, RunConfig, read_study
+from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, read_study
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.evaluation import compare_all
@@ -51,7 +51,11 @@ def test_every_way_spends_the_same(digits, tmp_path):
     assert any("×2" in name for name in names)
     assert any("112" in name for name in names)
     assert any("ResNet-20" in name for name in names)
+    assert any("×2, after 80 % of the epochs" in name for name in names)
+    # A third of its eight epochs, three, is too few for three networks.
+    assert not any("in steps" in name for name in names)
     for way in others:
+        assert way.spent_by(way.config.training.epochs) == pytest.approx(way.spent)
         assert way.spent == pytest.approx(way.relative * way.config.training.epochs / 4)
         assert 4 - way.relative / 4 < way.spent <= 1.05 * 4
     assert len(plan.screening.runs) == len(plan.ways) - 1
@@ -62,6 +66,21 @@ def test_every_way_spends_the_same(digits, tmp_path):
     )
     assert counted.times == pytest.approx(4)
     assert counted.ways == plan.ways
+
+
+def test_a_late_enlargement_costs_more_at_the_end():
+    model = ModelConfig(upsample=2.0, enlarge_at="0.5,0.8")
+    config = replace(BASE, model=model, training=TrainOptions(epochs=10))
+    way = Way("in steps", config, relative=2.0, spent=4.0, each=(1.0, 7 / 3, 4.0))
+    assert [way.spent_by(epoch) for epoch in (1, 5, 6, 8, 9, 10)] == pytest.approx(
+        [0.2, 1.0, 1.0 + 1.4 / 3, 2.4, 3.2, 4.0]
+    )
+
+
+def test_a_schedule_of_one_s_own_is_refused(digits, tmp_path):
+    late = replace(BASE, model=ModelConfig(upsample=2.0, enlarge_at="0.8"))
+    with pytest.raises(InputError, match=r"enlarge_at=0\.8: late enlargement is among the ways that are tried"):
+        plan_advice(late, digits, tmp_path, budget=TrainingBudget.of("4x"))
 
 
 @pytest.mark.slow

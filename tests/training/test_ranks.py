@@ -15,20 +15,8 @@ from tests.helpers.ranks import OPTIONS, VARIANTS, bright, finish, made, plain_n
 
 NORMS = "norms"  # whose statistics are a rank's own
 EVERY = tuple(name for name in (*defenses.listed(), *VARIANTS) if name != NORMS)
-NAMES = (
-    "at",
-    "at-awp",
-    "free-at",
-    "fat",
-    "dajat",
-    "liet",
-    "parts",
-    "mixed",
-    "tiny",
-    "streamed",
-    "synced",
-    "synced tiny",
-)
+_DEFENCES = ("at", "at-awp", "free-at", "fat", "dajat", "liet")
+NAMES = (*_DEFENCES, "parts", "mixed", "tiny", "streamed", "synced", "synced tiny", "growing")
 PARAMETERS = 4 * 9 + 4 + 64 * 2 + 2
 FIGURES_AND_VOTES = 6
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         section_from_mapping,
         to_mapping,
     )
+    from robustmaps.config._growing import earlier_models, last_epochs, parse_shares, plain
     from robustmaps.config._model import ModelConfig
     from robustmaps.config._origin import OriginConfig, find_recipe
     from robustmaps.config._ready import READY, ReadyStudy, Scale, find_ready, ready_studies
@@ -85,6 +86,7 @@ __all__ = [
     "departures",
     "describe_recipe",
     "differing",
+    "earlier_models",
     "field_names",
     "find_ready",
     "find_recipe",
@@ -94,9 +96,12 @@ __all__ = [
     "from_mapping",
     "images_needed",
     "in_effect",
+    "last_epochs",
     "make_study",
     "needs_trust",
+    "parse_shares",
     "parse_surgery",
+    "plain",
     "read_config",
     "read_evaluated",
     "read_mapping",

@@ -122,8 +122,8 @@ def _convert(value: Any, kind: Any, what: str) -> Any:
         return tuple(parse_number(part, what) for part in parts)
     if kind in (float, Fraction):
         return parse_number(value, what)
-    if kind is str and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # strides: 1122 is a number to YAML
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # strides: 1122 and enlarge_at: 0.8 are numbers to YAML
     if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or abs(value) > _LARGEST)):
         raise InputError(f"{what}={value!r}: expected {_A_TYPE[kind]}")
     return value

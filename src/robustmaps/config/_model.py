@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustmaps.config._enlarge_option import parse_surgery
+from robustmaps.config._growing import parse_shares
 from robustmaps.engine.errors import InputError
 from robustmaps.models import Pool, UpsampleMode
 
@@ -23,6 +24,9 @@ class ModelConfig:
         enlarge: enlargement of any network: upsample=2, first, last, or numbers of downsampling steps such as 0,2;
             dilate keeps what a trained network computes; several with commas, e.g. last,dilate; each part is an option
             of its own too, as in `robustmaps enlarge` (default: none)
+        enlarge_at: share of the epochs after which strides, upsample or enlarge take effect, e.g. 0.8; until then the
+            plain network is trained, whose weights go on; several with commas let upsample grow step by step, e.g.
+            0.5,0.8 (default: from the first epoch)
         init_from: weights to begin with: a run, a weights file, or a folder that `robustmaps enlarge` saved; they
             decide network, data and budget where these are left out (default: random weights)
         weights: file with weights to begin with, of any program, as in `robustmaps evaluate`; of a run in init_from
@@ -32,7 +36,7 @@ class ModelConfig:
             arXiv 2202.12435 draws for its family
 
     Raises:
-        InputError: ``enlarge`` can't be read.
+        InputError: ``enlarge`` or ``enlarge_at`` can't be read.
     """
 
     model: str = "resnet8"
@@ -41,6 +45,7 @@ class ModelConfig:
     upsample_mode: UpsampleMode = "nearest"
     pool: Pool | None = None
     enlarge: str | None = None
+    enlarge_at: str | None = None
     init_from: str | None = None
     weights: str | None = None
     init_sha256: str | None = None
@@ -66,3 +71,4 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.enlarge is not None and parse_surgery(self.enlarge).is_none:
             raise InputError(f"enlarge={self.enlarge!r}: changes nothing; expected upsample=2, or last,dilate")
+        parse_shares(self.enlarge_at)

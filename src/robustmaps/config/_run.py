@@ -77,6 +77,7 @@ class RunConfig:
             ),
             *([] if model.pool is None else [f"{model.pool}pool"]),
             *([] if model.enlarge is None else [_for_a_file(model.enlarge)]),
+            *([] if model.enlarge_at is None else [f"late{model.enlarge_at.replace(',', '-')}"]),
             *(["tuned"] if model.begins_with_weights else []),
             defense.defense,
             f"seed{self.training.seed}",

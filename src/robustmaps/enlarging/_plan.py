@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from robustmaps.engine.errors import unknown
+from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.measured import Measured
 from robustmaps.engine.modes import check_changeable
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
@@ -43,6 +43,7 @@ class Option:
         best: whether no other option is at least as good in cost and gain, as far as both are printed, and better in
             one of them; in cost and map size where no gain was measured.
         spread: whether dilation changes it; not so where no window follows its steps.
+        training: ``relative`` averaged over the epochs of a training that enlarges late; None where it does not.
     """
 
     upsample: float
@@ -55,6 +56,12 @@ class Option:
     interval: tuple[float, float] | None = None
     best: bool = False
     spread: bool = True
+    training: float | None = None
+
+    @property
+    def spent(self) -> float:
+        """The cost that the budget limits: that of training where it enlarges late, else of the network."""
+        return self.relative if self.training is None else self.training
 
     @property
     def sees_enough(self) -> bool:
@@ -74,6 +81,7 @@ class Option:
             "gain": self.gain,
             "interval": None if self.interval is None else list(self.interval),
             "best": self.best,
+            **({} if self.training is None else {"training": self.training}),
         }
 
 
@@ -86,6 +94,7 @@ class Plan:
         budget: the largest cost, relative to the original network.
         dilate: whether later windows are dilated.
         smooth: how changed steps keep the size of their maps; None if these grow.
+        shares: the shares of the epochs after which training enlarges; none from the beginning.
         steps: the downsampling steps of the network.
         options: the original network and its enlargements, cheapest first.
         warnings: reasons against any enlargement, in words.
@@ -98,6 +107,7 @@ class Plan:
     options: tuple[Option, ...]
     warnings: tuple[str, ...] = ()
     smooth: Smooth | None = None
+    shares: tuple[float, ...] = ()
 
     @property
     def front(self) -> tuple[Option, ...]:
@@ -111,6 +121,7 @@ class Plan:
             "budget": self.budget,
             "dilate": self.dilate,
             "smooth": self.smooth,
+            **({"enlarge_at": list(self.shares)} if self.shares else {}),
             "steps": [str(step) for step in self.steps],
             "options": [option.to_dict() for option in self.options],
             "warnings": list(self.warnings),
@@ -118,7 +129,8 @@ class Plan:
 
     def __str__(self) -> str:
         gains = "gain [95 %]" if any(o.interval for o in self.options) else "gain"
-        columns = ("", "upsample", "where", self.measure, "map", "effective stride", "sees", "operations", gains)
+        late = ["training"] * bool(self.shares)
+        columns = ("", "upsample", "where", self.measure, *late, "map", "effective stride", "sees", "operations", gains)
         rows = []
         for o in self.options:
             where = ",".join(map(str, o.where)) or "-"
@@ -126,11 +138,15 @@ class Plan:
             size, stride = by(o.cost.map_size), stride_text(o.effective_stride)
             operations = human(o.cost.flops, "FLOP")
             sees = _percent(o.field_share) + ("" if o.sees_enough else " !")
-            cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", size, stride, sees, operations, gain)
+            trained = [] if o.training is None else [f"{o.training:.2f}x"]
+            cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", *trained, size, stride, sees, operations, gain)
             rows.append(("*" if o.best else "", *cells))
         steps = "\n".join(f"  step {step}" for step in self.steps)
         spent_for = "as small a gain" if any(o.gain is not None for o in self.options) else "as large a map"
         legend = f"* no other one within {self.budget:g}x {self.measure} has {spent_for} at the same or a lower cost"
+        if self.shares:
+            after = " and ".join(f"{100 * share:.3g}" for share in self.shares)
+            legend += f"\ntraining: averaged over its epochs, enlarged after {after} % of them; the budget limits this"
         if not all(o.sees_enough for o in self.options):
             legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
         same = [",".join(map(str, o.where)) for o in self.options if self.dilate and o.where and not o.spread]
@@ -149,6 +165,7 @@ def plan(
     upsamples: Sequence[float] = (1, 2),
     dilate: bool = False,
     smooth: Smooth | None = None,
+    shares: Sequence[float] = (),
     gain: Callable[[nn.Module], float | Measured] | None = None,
 ) -> Plan:
     """All ways to halve strides and upsample within a budget.
@@ -163,11 +180,14 @@ def plan(
         upsamples: factors to try.
         dilate: whether later windows are dilated.
         smooth: whether steps keep the size of their maps, and how, see `enlarge`.
+        shares: the shares of the epochs, ascending in (0, 1), after which training enlarges: the budget then limits the
+            mean cost over all epochs; with several, upsampling grows step by step, and strides are not changed.
         gain: measures the gain of a perturbation on a network, with its interval where that is known; the smaller the
             better. Called for each option.
 
     Raises:
-        InputError: the budget is below 1, the measure unknown, or the network can't take the example.
+        InputError: the budget is below 1, the measure unknown, or the network can't take the example; or memory is to
+            be averaged over epochs.
     """
     check_images(example)
     check_at_least("budget", budget, 1)
@@ -175,16 +195,19 @@ def plan(
         raise unknown("measure", measure, MEASURES)
     check_smooth(smooth, dilate=dilate)
     check_changeable(model)
+    if shares and measure == "memory":
+        raise InputError("measure='memory': does not add up over epochs; expected flops or latency beside enlarge_at")
     study = Attempts(model, example[:1], 2, smooth)
     cost = _cost(study, model, measure)
     own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), *_gained(gain, model))
+    own = replace(own, training=1.0 if shares else None)
     options = [own]
     for upsample in upsamples:
-        options += _within(study, own, upsample, budget, measure, gain, dilate=dilate)
-    options.sort(key=lambda option: option.relative)
+        options += _within(study, own, upsample, budget, measure, gain, shares, dilate=dilate)
+    options.sort(key=lambda option: option.spent)
     marked = tuple(replace(o, best=not any(_beats(other, o) for other in options)) for o in options)
     doubts = tuple(against_head(type(model).__name__, study.view.kind))
-    return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts, smooth)
+    return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts, smooth, tuple(shares))
 
 
 def _within(
@@ -194,11 +217,12 @@ def _within(
     budget: float,
     measure: Measure,
     gain: Callable[[nn.Module], float | Measured] | None,
+    shares: Sequence[float],
     *,
     dilate: bool,
 ) -> Iterator[Option]:
     """The options with one upsampling factor; a set of steps is tried only if all its subsets fit the budget."""
-    free = [step.index for step in study.steps if step.obstacle is None]
+    free = [step.index for step in study.steps if step.obstacle is None] if len(shares) < 2 else []
     upsampling = None if upsample == 1 else Upsampling(upsample, "nearest")
     over: list[set[int]] = []
     for where in (chosen for count in range(len(free) + 1) for chosen in combinations(free, count)):
@@ -212,12 +236,29 @@ def _within(
         enlarged, view = study.perform(rehearsal), rehearsal.view
         cost = replace(_cost(study, enlarged, measure), map_size=view.map_size)
         relative = cost.of(measure) / own.cost.of(measure)
-        if relative > budget:
+        training = _over_epochs(study, own, upsample, relative, measure, shares) if shares else None
+        if (relative if training is None else training) > budget:
             over.append(set(where))
             continue
         reached = _gained(gain, enlarged)
         spread = study.spreads(where, 2) if dilate and where else True
-        yield Option(upsample, where, cost, relative, view.stride, _share(study, view), *reached, spread=spread)
+        seen = _share(study, view)
+        yield Option(upsample, where, cost, relative, view.stride, seen, *reached, spread=spread, training=training)
+
+
+def _over_epochs(
+    study: Attempts, own: Option, upsample: float, relative: float, measure: Measure, shares: Sequence[float]
+) -> float:
+    """The relative cost averaged over the epochs: at first of the network itself, then of ever larger images."""
+    between = []
+    for number in range(1, len(shares)):
+        upsampling = Upsampling(1 + number / len(shares) * (upsample - 1), "nearest")
+        rehearsal = study.rehearse(study.changes((), 2, dilate=False, upsampled=True), upsampling)
+        if isinstance(rehearsal, str):
+            return math.inf
+        between.append(_cost(study, study.perform(rehearsal), measure).of(measure) / own.cost.of(measure))
+    starts = [0.0, *shares, 1.0]
+    return sum(cost * (b - a) for cost, (a, b) in zip([1.0, *between, relative], pairwise(starts), strict=True))
 
 
 def _gained(
@@ -256,7 +297,7 @@ def _beats(a: Option, b: Option) -> bool:
 def _merits(option: Option) -> tuple[float, float]:
     """Cost, and what it is spent for, as they are printed: the smaller the better, and no number the worst."""
     height, width = option.cost.map_size or (0, 0)
-    cost = float(f"{option.relative:.2f}")
+    cost = float(f"{option.spent:.2f}")
     if option.gain is None:
         return cost, -height * width
     return cost, math.inf if math.isnan(option.gain) else float(f"{option.gain:.3g}")

@@ -37,6 +37,8 @@ class Cost:
             gradients and the optimizer's state) and short-lived buffers.
         map_size: (H, W) of the feature map before the final pooling; None if no map is pooled or flattened.
         latency_s: median time of a forward pass in seconds; None if not measured.
+        mean_flops: ``flops`` averaged over the epochs of training, of a network that was enlarged during it; None of
+            any other.
     """
 
     flops: int
@@ -44,6 +46,7 @@ class Cost:
     activation_bytes: int
     map_size: tuple[int, int] | None
     latency_s: float | None = None
+    mean_flops: float | None = None
 
     def of(self, measure: Measure) -> float:
         """What a budget for that measure limits.
@@ -56,8 +59,11 @@ class Cost:
         return {"flops": self.flops, "memory": self.activation_bytes, "latency": self.latency_s or 0.0}[measure]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON."""
-        return {**asdict(self), "map_size": None if self.map_size is None else list(self.map_size)}
+        """The fields, ready for JSON; without ``mean_flops`` where that is None."""
+        values = {**asdict(self), "map_size": None if self.map_size is None else list(self.map_size)}
+        if self.mean_flops is None:
+            del values["mean_flops"]
+        return values
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Cost":

@@ -7,11 +7,19 @@ from robustmaps.engine.lazy import lazy
 if TYPE_CHECKING:
     from robustmaps.engine.trust import allow_code
     from robustmaps.networks._analysis import AnalyzedNetwork, analyze_network
-    from robustmaps.networks._cost import image_cost
+    from robustmaps.networks._cost import image_cost, mean_over_epochs, trained_cost
     from robustmaps.networks._data import choose_images, load_data
     from robustmaps.networks._enlarging import EnlargedNetwork, claim_enlarged, enlarge_network, save_enlarged
     from robustmaps.networks._evaluated import open_evaluated, open_trained, write_evaluated
-    from robustmaps.networks._initial import ResolvedRun, Resolver, complete, create_network, resolve, starting_from
+    from robustmaps.networks._initial import (
+        ResolvedRun,
+        Resolver,
+        complete,
+        create_earlier,
+        create_network,
+        resolve,
+        starting_from,
+    )
     from robustmaps.networks._libraries import Fit
     from robustmaps.networks._names import ENLARGED_BY, name_configurations, name_given, name_network, name_runs
     from robustmaps.networks._open_model import open_model
@@ -47,12 +55,14 @@ __all__ = [
     "choose_images",
     "claim_enlarged",
     "complete",
+    "create_earlier",
     "create_network",
     "data_for",
     "enlarge_network",
     "enlargement_text",
     "image_cost",
     "load_data",
+    "mean_over_epochs",
     "name_configurations",
     "name_given",
     "name_network",
@@ -68,6 +78,7 @@ __all__ = [
     "save_enlarged",
     "save_program",
     "starting_from",
+    "trained_cost",
     "unknown_order",
     "weights_file",
     "write_evaluated",

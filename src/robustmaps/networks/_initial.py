@@ -14,9 +14,13 @@ from robustmaps.config import (
     ModelConfig,
     RunConfig,
     Surgery,
+    earlier_models,
     from_mapping,
     images_needed,
+    last_epochs,
+    parse_shares,
     parse_surgery,
+    plain,
 )
 from robustmaps.data import Dataset
 from robustmaps.engine.calling import network_logits
@@ -29,7 +33,7 @@ from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork, found_anywhere
 from robustmaps.networks._takes import check_strides, check_takes
 from robustmaps.networks._weights import open_weights
-from robustmaps.training import RUN_WEIGHTS
+from robustmaps.training import RUN_WEIGHTS, Earlier
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Resolver:
             raise InputError(f"init_sha256={model.init_sha256}: needs init_from, the weights whose hash it is")
         else:
             model = _named(model)
+        model = _growing(model, config.training.epochs)
         defense, helper = config.defense, None
         if defense.helper is not None:
             helper = self._open(defense.helper, RUN_WEIGHTS[0])
@@ -191,6 +196,32 @@ def create_network(run: ResolvedRun, data: Dataset) -> OpenedNetwork:
         opened = opened.enlarged(parse_surgery(model.enlarge), data.image_size)
     _check_fit(opened, torch.zeros(1, data.in_channels, *data.image_size), data)
     return opened
+
+
+def _growing(model: ModelConfig, epochs: int) -> ModelConfig:
+    """With the time of its enlargement as written, and without it where nothing is enlarged.
+
+    Raises:
+        InputError: the epochs can't be shared that way, or more than upsampling would happen step by step.
+    """
+    if model.enlarge_at is None or plain(model) == replace(model, enlarge_at=None):
+        return replace(model, enlarge_at=None)  # one network, one configuration
+    last_epochs(model.enlarge_at, epochs)
+    earlier_models(model)
+    return replace(model, enlarge_at=",".join(f"{share:g}" for share in parse_shares(model.enlarge_at)))
+
+
+def create_earlier(run: ResolvedRun, data: Dataset) -> tuple[Earlier, ...]:
+    """The networks that are trained before that of `create_network`, with the same weights; none for most runs.
+
+    Raises:
+        InputError: as `create_network`.
+    """
+    config = run.config
+    until = last_epochs(config.model.enlarge_at, config.training.epochs)
+    configs = (replace(config, model=model) for model in earlier_models(config.model))
+    made = (create_network(replace(run, config=one), data).model for one in configs)
+    return tuple(Earlier(model, last) for model, last in zip(made, until, strict=True))
 
 
 def _is_named(start: str, weights: str | None) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robustmaps.config import ModelConfig, RunConfig, parse_surgery, read_run_config, to_mapping
+from robustmaps.config import ModelConfig, RunConfig, parse_shares, parse_surgery, read_run_config, to_mapping
 from robustmaps.defenses import title_of as defense_title
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import in_words
@@ -13,7 +13,7 @@ from robustmaps.models import default_strides
 from robustmaps.models import title_of as network_title
 from robustmaps.training import INCIDENTAL, RunFolder
 
-ENLARGED_BY = ("strides", "upsample", "upsample_mode", "enlarge")
+ENLARGED_BY = ("strides", "upsample", "upsample_mode", "enlarge", "enlarge_at")
 """The keys of the size of the maps."""
 _APART = " · "
 _NAMED_APART = frozenset({"model", "seed", *ENLARGED_BY, *INCIDENTAL})
@@ -27,6 +27,8 @@ def name_network(model: ModelConfig, *, strides: bool = False) -> str:
     'ResNet-20 ×2'
     >>> name_network(ModelConfig("resnet18", strides="1122", enlarge="last,dilate"))
     'ResNet-18 1122, last step, dilated'
+    >>> name_network(ModelConfig("resnet20", upsample=2.0, enlarge_at="0.8"))
+    'ResNet-20 ×2, after 80 % of the epochs'
 
     Args:
         model: the network.
@@ -43,7 +45,14 @@ def name_network(model: ModelConfig, *, strides: bool = False) -> str:
     changes += [f"strides ÷{surgery.factor}"] if surgery.factor not in (None, 2) else []
     changes += ["dilated"] if surgery.dilate else []
     changes += [f"smoothed ({surgery.smooth})"] if surgery.smooth else []
+    changes += [_late(model.enlarge_at)] if model.enlarge_at else []
     return ", ".join([" ".join(words), *changes])
+
+
+def _late(enlarge_at: str) -> str:
+    """``after 80 % of the epochs`` or ``in steps after 50 and 80 % of the epochs``."""
+    shares = [f"{100 * share:.3g}" for share in parse_shares(enlarge_at)]
+    return f"{'in steps ' * (len(shares) > 1)}after {' and '.join(shares)} % of the epochs"
 
 
 def _steps(where: str) -> str:

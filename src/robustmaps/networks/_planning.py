@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustmaps.analysis import feature_gain, margin_gain
+from robustmaps.config import parse_shares
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.finite import undecided
@@ -63,6 +64,7 @@ def plan_network(
     upsamples: tuple[float, ...] = (1.0, 2.0),
     dilate: bool = False,
     smooth: Smooth | None = None,
+    enlarge_at: str | None = None,
     gain: GainKind = "auto",
     data: str | None = None,
     image_size: int | None = None,
@@ -88,6 +90,7 @@ def plan_network(
         upsamples: factors to try.
         dilate: whether later windows are spread.
         smooth: whether steps keep the size of their maps, and how, see `enlarging.enlarge`.
+        enlarge_at: the share of the epochs after which training enlarges, or several, as in `config.ModelConfig`.
         gain: of the pooled ``features`` of the last map in units of their spread, which needs no training; of the
             ``margin`` relative to it, which needs trained weights; ``auto`` takes the one that fits; or ``none``.
         data: the images; those that the network was trained on if left out, the digits for a network of ours where
@@ -109,6 +112,7 @@ def plan_network(
     Raises:
         InputError: a network, data or a budget that can't be used.
     """
+    shares = parse_shares(enlarge_at)
     if gain == "none" and (eps is not None or norm is not None):
         raise InputError("gain='none': nothing is perturbed; leave eps and norm out")
     if out is not None and gain == "none":
@@ -143,6 +147,7 @@ def plan_network(
         upsamples=upsamples,
         dilate=dilate,
         smooth=smooth,
+        shares=shares,
         gain=_measured(subject, gain, seed, watcher),
     )
     # JSON knows no infinity; it stands for a network that gets most images wrong.

@@ -20,6 +20,7 @@ def enlargement_text(model: ModelConfig) -> str:
         None if model.strides is None else f"strides {model.strides}",
         None if model.upsample == 1 else f"upsample {model.upsample:g}",
         None if model.enlarge is None else f"enlarge {model.enlarge}",
+        None if model.enlarge_at is None else f"enlarge at {model.enlarge_at}",
     ]
     return ", ".join(part for part in parts if part) or "as it is"
 

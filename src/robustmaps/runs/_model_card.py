@@ -226,4 +226,6 @@ def _training(record: RunRecord | None, cost: Cost) -> list[str]:
     kept = f"the weights of epoch {record.best_epoch}, chosen on validation images" if chosen else "the last weights"
     lines.append(f"- {epochs} epochs of {config.training.epochs}, {kept}")
     lines.append(f"- {human(cost.flops, 'FLOP')} for a forward pass of one image, {human(cost.parameters)} parameters")
+    if config.model.enlarge_at is not None:
+        lines.append(f"- {name_network(config.model)}; the plain network until then")
     return ["## Training\n", "\n".join(lines) + "\n"]

@@ -110,6 +110,7 @@ class _RecordedCost:
     activation_bytes: int
     map_size: tuple[int, int] | None
     latency_s: float | None = None
+    mean_flops: float | None = None
 
 
 Skipped = Callable[[Path, str], None]

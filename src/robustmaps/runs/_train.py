@@ -15,19 +15,21 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import remove, write_json
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.trust import names_code
+from robustmaps.models import Cost
 from robustmaps.networks import (
     DESCRIPTION,
     OpenedNetwork,
     ResolvedRun,
+    create_earlier,
     create_network,
-    image_cost,
     load_data,
     resolve,
     save_program,
+    trained_cost,
     weights_file,
 )
 from robustmaps.runs._defenses import create_defense
-from robustmaps.training import FitResult, Forms, RunFolder, fit
+from robustmaps.training import FitResult, Forms, RunFolder, check_earlier, fit
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TrainedRun:
         model: the network, with its best weights.
         data: the data set.
         fit: history and best epoch.
+        cost: the network's cost for one image.
         needs_code: why the run of somebody's own function opens only with that function; None if it opens without.
     """
 
@@ -48,6 +51,7 @@ class TrainedRun:
     model: nn.Module
     data: Dataset
     fit: FitResult
+    cost: Cost
     needs_code: str | None = None
 
 
@@ -94,14 +98,16 @@ def train(
     data = data or load_data(config.data, watcher)
     if run.helper is not None:
         _check_helper(str(config.defense.helper), run.helper, data)
-    network = create_network(run, data)
+    network, earlier = create_network(run, data), create_earlier(run, data)
+    check_earlier(network.model, earlier, config.training.epochs)
     if not folder.config.exists():
         write_run_config(folder.config, config)
         for line in departures(config):
             folder.log(line)
     remove(folder.error)
+    cost = trained_cost(network.model, data, earlier, config.training.epochs)
     if not folder.cost.exists():
-        write_json(folder.cost, image_cost(network.model, data).to_dict())
+        write_json(folder.cost, cost.to_dict())
     result = fit(
         network.model,
         data,
@@ -113,9 +119,10 @@ def train(
         watcher=watcher,
         should_stop=should_stop,
         forms=forms,
+        earlier=earlier,
     )
     needs_code = _keep_program(folder, network, data)
-    return TrainedRun(folder.path, config, network.model, data, result, needs_code)
+    return TrainedRun(folder.path, config, network.model, data, result, cost, needs_code)
 
 
 def _keep_program(folder: RunFolder, network: OpenedNetwork, data: Dataset) -> str | None:

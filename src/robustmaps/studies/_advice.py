@@ -55,11 +55,11 @@ class Confirmed:
     def curve(self, validation: int) -> list[tuple[float, Measured]]:
         """Robust accuracy on this many validation images by what was spent, as a multiple of the given training."""
         histories = [RunFolder(folder).read_history() for folder in self.folders]
-        each, found = self.way.spent / self.way.config.training.epochs, []
+        found = []
         for records in zip(*histories, strict=False):
             rates = [r.get("validation_robust_accuracy", r.get("validation_clean_accuracy")) for r in records]
             if None not in rates:
-                found.append((records[0]["epoch"] * each, _mean(rates, validation)))
+                found.append((self.way.spent_by(records[0]["epoch"]), _mean(rates, validation)))
         return found
 
 

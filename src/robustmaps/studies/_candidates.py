@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from robustmaps import models
-from robustmaps.config import ModelConfig, RunConfig, Surgery
+from robustmaps.config import ModelConfig, RunConfig, Surgery, last_epochs
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least
@@ -16,14 +17,17 @@ from robustmaps.models import SMOOTHED, Cost, Measure, Smooth
 from robustmaps.networks import (
     ResolvedRun,
     Resolver,
+    create_earlier,
     create_network,
     enlargement_text,
     image_cost,
+    mean_over_epochs,
     name_network,
     same_networks,
 )
 
 _LATENCY_RUNS = 5
+_LATE = ("0.8", "0.5,0.8")
 _UNENLARGED: dict[str, Any] = {
     name: getattr(ModelConfig, name) for name in ("strides", "upsample", "upsample_mode", "enlarge")
 }
@@ -36,7 +40,9 @@ class Candidate:
     Attributes:
         config: the configuration to train.
         cost: the cost for one image.
-        relative: the cost that the budget limits, relative to the original network.
+        relative: the cost that the budget limits, relative to the original network; averaged over its epochs where the
+            network is enlarged during training.
+        each: the relative cost of each network that is trained, where there are several.
         same: other ways to write this network that were asked for, too, and are left out.
     """
 
@@ -44,6 +50,17 @@ class Candidate:
     cost: Cost
     relative: float
     same: tuple[str, ...] = ()
+    each: tuple[float, ...] = ()
+
+    def relative_over(self, epochs: int) -> float:
+        """The relative cost of an epoch, averaged over so many.
+
+        Raises:
+            InputError: there are too few for the networks that follow each other.
+        """
+        if not self.each:
+            return self.relative
+        return mean_over_epochs(self.each, last_epochs(self.config.model.enlarge_at, epochs), epochs)
 
     @property
     def title(self) -> str:
@@ -107,6 +124,16 @@ def smoothed(run: ResolvedRun, data: Dataset, budget: float) -> list[RunConfig]:
     return found
 
 
+def enlarged_late(run: ResolvedRun, upsamples: Sequence[float]) -> list[RunConfig]:
+    """The network with its images upsampled late in training, and step by step."""
+    model = run.config.model
+    if model.enlarge is not None or model.upsample != 1:
+        return []
+    larger = [replace(model, upsample=factor) for factor in upsamples if factor != 1]
+    late = [replace(one, enlarge_at=shares) for one in larger for shares in _LATE]
+    return [replace(run.config, model=one) for one in late]
+
+
 def _options(
     run: ResolvedRun,
     data: Dataset,
@@ -159,16 +186,19 @@ def within(
     resolver = resolver or Resolver()
     runs = {run.config: run for run in map(resolver.resolve, configs)}
     costs = {config: _cost(run, data, measure) for config, run in runs.items()}
-    spent = {config: cost.of(measure) for config, cost in costs.items()}
     first = next(iter(costs))
+    whole = costs[first].of(measure)
+    each = {config: _each(run, costs[config], data, measure, whole) for config, run in runs.items()}
+    spent = {config: _mean(config, each[config]) for config in costs}
     twins = same_enlargements(list(runs.values()), {config: cost.flops for config, cost in costs.items()}, data)
     double = {other for others in twins.values() for other in others}
     candidates = [
         Candidate(
             config,
             cost,
-            spent[config] / spent[first],
+            spent[config],
             tuple(enlargement_text(other.model) for other in twins.get(config, ())),
+            each[config] if len(each[config]) > 1 else (),
         )
         for config, cost in costs.items()
         if config not in double
@@ -199,8 +229,22 @@ def same_enlargements(
     return {group[0].config: [run.config for run in group[1:]] for group in groups if len(group) > 1}
 
 
+def _each(run: ResolvedRun, cost: Cost, data: Dataset, measure: Measure, whole: float) -> tuple[float, ...]:
+    """The cost of each network that a run trains, relative to that of the original one."""
+    before = [_measured(one.model, data, measure).of(measure) for one in create_earlier(run, data)]
+    return tuple(value / whole for value in (*before, cost.of(measure)))
+
+
+def _mean(config: RunConfig, each: tuple[float, ...]) -> float:
+    epochs = config.training.epochs
+    return mean_over_epochs(each, last_epochs(config.model.enlarge_at, epochs), epochs)
+
+
 def _cost(run: ResolvedRun, data: Dataset, measure: Measure) -> Cost:
-    model = create_network(run, data).model
+    return _measured(create_network(run, data).model, data, measure)
+
+
+def _measured(model: nn.Module, data: Dataset, measure: Measure) -> Cost:
     if measure != "latency":
         return image_cost(model, data)
     return models.measure_cost(model, torch.zeros(1, data.in_channels, *data.image_size), latency_runs=_LATENCY_RUNS)

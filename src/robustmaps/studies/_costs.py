@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from robustmaps import attacks
-from robustmaps.config import EvaluationConfig, RunConfig
+from robustmaps.config import EvaluationConfig, RunConfig, last_epochs
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense, ReplayingDefense, at, validation_attack
 from robustmaps.engine.calling import network_logits
@@ -18,7 +18,7 @@ from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.view import plain_view
 from robustmaps.models import count_flops
-from robustmaps.networks import ResolvedRun, create_network, image_cost
+from robustmaps.networks import ResolvedRun, create_earlier, create_network, image_cost
 from robustmaps.runs import create_attacks, create_defense
 from robustmaps.studies._processes import LocalExecutor, Worker
 from robustmaps.training import choose_forms, fit
@@ -61,7 +61,7 @@ class RunEstimate:
 
 
 def estimate_run(
-    run: ResolvedRun, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: int, passes: float
+    run: ResolvedRun, data: Dataset, evaluations: Sequence[EvaluationConfig], forward: Sequence[int], passes: float
 ) -> RunEstimate:
     """Estimate the operations of a run.
 
@@ -69,31 +69,35 @@ def estimate_run(
         run: the run.
         data: its images.
         evaluations: its evaluations.
-        forward: operations of a forward pass of one image; see `forward_flops`.
+        forward: operations of a forward pass of one image, by each network that is trained; see `forward_flops`.
         passes: cost of training on one image, in forward passes; see `training_passes`.
 
     Raises:
         InputError: an attack does not exist.
     """
     config, options = run.config, run.config.training
-    validations = -(-options.epochs // options.validate_every)
-    training = options.epochs * len(data.train) * passes
-    training += validations * len(data.validation) * _validation_passes(run)
+    validated, training, ends = _validation_passes(run), 0.0, [*last_epochs(config.model.enlarge_at, options.epochs)]
+    for flops, first, last in zip(forward, [0, *ends], [*ends, options.epochs], strict=True):
+        validations = last // options.validate_every - first // options.validate_every
+        validations += last == options.epochs and last % options.validate_every > 0
+        training += flops * (last - first) * len(data.train) * passes
+        training += flops * validations * len(data.validation) * validated
     known: float | None = 0.0
     for evaluation in evaluations:
         images = len(getattr(data, evaluation.split))
         each = _evaluation_passes(config, evaluation)
         known = None if each is None or known is None else known + each * min(evaluation.samples or images, images)
-    return RunEstimate(forward, forward * training, None if known is None else forward * known)
+    return RunEstimate(forward[-1], training, None if known is None else forward[-1] * known)
 
 
-def forward_flops(run: ResolvedRun, data: Dataset) -> int:
-    """Operations of a forward pass of one image.
+def forward_flops(run: ResolvedRun, data: Dataset) -> tuple[int, ...]:
+    """Operations of a forward pass of one image, by each network that is trained; the last one is kept.
 
     Raises:
         InputError: the network can't be created, or can't take the images.
     """
-    return image_cost(create_network(run, data).model, data).flops
+    networks = [*(one.model for one in create_earlier(run, data)), create_network(run, data).model]
+    return tuple(image_cost(network, data).flops for network in networks)
 
 
 def training_passes(run: ResolvedRun, data: Dataset, progress: Sequence[float] = _QUARTERS) -> float:

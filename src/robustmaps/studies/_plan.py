@@ -162,7 +162,7 @@ def plan_sweep(
     loaded = cache(lambda config: load_data(config, download=not dry))
     images = cache(lambda *key: _images(loaded(key[0]), *key[1:]))
     uncounted: dict[RunConfig, str] = {}
-    flops: dict[tuple[ModelConfig, DataConfig], int] = {}
+    flops: dict[tuple[ModelConfig, DataConfig], tuple[int, ...]] = {}
     passes: dict[DefenseConfig, float] = {}
     found: dict[RunConfig, PlannedRun] = {}
     resolver, resolved = resolver or Resolver(), dict[RunConfig, ResolvedRun]()
@@ -218,7 +218,7 @@ def plan_sweep(
 
 def _notes_on_networks(
     runs: Sequence[ResolvedRun],
-    flops: Mapping[tuple[ModelConfig, DataConfig], int],
+    flops: Mapping[tuple[ModelConfig, DataConfig], tuple[int, ...]],
     loaded: Callable[[DataConfig], Dataset],
 ) -> Iterator[str]:
     """Which enlargements are one network, so that their runs differ by chance alone."""
@@ -227,7 +227,7 @@ def _notes_on_networks(
         of_data = [run for (_, its), run in kinds.items() if its == data][::-1]
         # The first of each kind stands for all, whatever else differs between them.
         first = [replace(run, config=replace(of_data[0].config, model=run.config.model)) for run in of_data]
-        counts = {run.config: flops[run.config.model, data] for run in first}
+        counts = {run.config: flops[run.config.model, data][-1] for run in first}
         for config, others in same_enlargements(first, counts, loaded(data)).items():
             names = " and ".join(enlargement_text(each.model) for each in (config, *others))
             yield f"{config.model.model}: {names} give the same network; one of them is enough"

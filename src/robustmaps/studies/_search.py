@@ -149,6 +149,12 @@ def search(
     """
     check_whole("least_epochs", least_epochs, 1)
     check_whole("reduction", reduction, 2)
+    for one in candidates:
+        if (share := one.config.model.enlarge_at) is not None:
+            raise InputError(
+                f"enlarge_at={share}: a search compares networks after few epochs, before a late enlargement begins; "
+                "leave it out, or compare runs in a sweep"
+            )
     if len(data.validation) == 0:
         raise InputError(f"{data.name}: the search needs validation images; set validation above 0")
     optuna = _optuna()

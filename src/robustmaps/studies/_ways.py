@@ -1,19 +1,20 @@
 """The ways of spending a budget of training, each at the same cost."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from robustmaps.config import AttackConfig, EvaluationConfig, RunConfig, Study, make_study, to_mapping
+from robustmaps.config import AttackConfig, EvaluationConfig, RunConfig, Study, last_epochs, make_study, to_mapping
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.networks import ResolvedRun, Resolver
-from robustmaps.studies._candidates import Candidate, enlarged, smoothed, within
+from robustmaps.studies._candidates import Candidate, enlarged, enlarged_late, smoothed, within
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 
@@ -71,12 +72,24 @@ class Way:
         config: the configuration to train, with its epochs.
         relative: the cost of an epoch, relative to one of the given network.
         spent: the cost of its training, as a multiple of the given training.
+        each: the relative cost of an epoch of each network that it trains, where there are several.
     """
 
     name: str
     config: RunConfig
     relative: float
     spent: float
+    each: tuple[float, ...] = ()
+
+    def spent_by(self, epoch: int) -> float:
+        """The cost of the training up to an epoch, from 1, as a multiple of the given training."""
+        count = self.config.training.epochs
+        if not self.each:
+            return self.spent * epoch / count
+        ends = [*last_epochs(self.config.model.enlarge_at, count), count]
+        spans = zip(self.each, [0, *ends], ends, strict=False)
+        done = sum(cost * max(0, min(last, epoch) - first) for cost, first, last in spans)
+        return self.spent * done / (self.relative * count)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -187,8 +200,8 @@ def plan_advice(
         data: its images; validation images are needed.
         out: the folder for the runs, ``advice.json`` and ``advice.png``.
         budget: what the training of one network may cost.
-        upsamples: factors of upsampling to try, with every enlargement by strides; averages and blurs in place of all
-            strides are tried too.
+        upsamples: factors of upsampling to try, with every enlargement by strides, and each late and step by step in
+            training; averages and blurs in place of all strides are tried too.
         networks: other networks to try, by name, such as a deeper one.
         seeds: of each way that is confirmed.
         finalists: how many ways are confirmed beside training longer.
@@ -203,6 +216,10 @@ def plan_advice(
     """
     check_whole("seeds", seeds, 3)  # Student's interval of two says nothing
     check_whole("finalists", finalists, 1)
+    if base.model.enlarge_at is not None:
+        raise InputError(
+            f"enlarge_at={base.model.enlarge_at}: late enlargement is among the ways that are tried; leave it out"
+        )
     if len(data.validation) == 0:
         raise InputError(f"{data.name}: advise chooses by validation images; set validation above 0")
     resolver, folder = resolver or Resolver(), Path(out)
@@ -220,13 +237,14 @@ def plan_advice(
     if networks and given.model.begins_with_weights:
         raise InputError(f"networks={','.join(networks)}: would begin without weights, where the given one has some")
     others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
-    configs = [given, *enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *others]
+    late = _long_enough(enlarged_late(run, upsamples), longer)
+    configs = [given, *enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *late, *others]
     measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
     known = {} if before is None else before.relative
     costs = {one.config.hash: one for one in within(configs, data, budget=None, measure=measure, resolver=resolver)}
     relative = {**{name: one.relative for name, one in costs.items()}, **known}
     measured = Measurements(times, relative, budget, given.hash)
-    found = [replace(one, relative=relative[name]) for name, one in costs.items()]
+    found = [_as_measured(one, relative[name]) for name, one in costs.items()]
     for one in found:
         if one.relative > times and one.config.model.model in networks:
             raise InputError(
@@ -271,6 +289,21 @@ def _times(budget: TrainingBudget, estimate: RunEstimate, run: ResolvedRun, data
     return budget.amount / seconds
 
 
+def _long_enough(configs: Sequence[RunConfig], longer: int) -> list[RunConfig]:
+    """Those whose epochs can be shared, with as many epochs as training longer has, by which costs are averaged."""
+    found = []
+    for config in configs:
+        with suppress(InputError):
+            last_epochs(config.model.enlarge_at, longer)
+            found.append(replace(config, training=replace(config.training, epochs=longer)))
+    return found
+
+
+def _as_measured(one: Candidate, relative: float) -> Candidate:
+    """A candidate with the cost that was measured first."""
+    return replace(one, relative=relative, each=tuple(cost * relative / one.relative for cost in one.each))
+
+
 def _order(given: RunConfig) -> Callable[[Candidate], tuple[bool, float, str]]:
     """The given network first, then the cheapest."""
     return lambda one: (one.config != given, one.relative, one.config.hash)
@@ -284,24 +317,31 @@ def _ways(candidates: Sequence[Candidate], longer: int) -> list[Way]:
     def way(name: str, candidate: Candidate, count: int) -> Way:
         config = replace(candidate.config, training=replace(candidate.config.training, epochs=count))
         title = f"{name}, {counted(count, 'epoch')}"
-        return Way(title, config, candidate.relative, candidate.relative * count / epochs)
+        relative = candidate.relative_over(count)
+        return Way(title, config, relative, relative * count / epochs, candidate.each)
 
     ways = [way("as given", given, epochs), way("longer", given, longer)]
     for one in others:
         count = round(longer / one.relative)
-        if one.relative * count > _TOLERANCE * longer:
-            count -= 1
-        if count:
-            ways.append(way(one.title, one, count))
+        with suppress(InputError):  # too few epochs, or a third of them, to enlarge during training
+            while count and one.relative_over(count) * count > _TOLERANCE * longer:
+                count -= 1
+            if count:
+                one.relative_over(_third(count))
+                ways.append(way(one.title, one, count))
     return ways
 
 
 def shortened(way: Way) -> Way:
     """The way with a third of its epochs, and the same schedule over them."""
     epochs = way.config.training.epochs
-    count = max(1, round(_SCREENED * epochs))
+    count = _third(epochs)
     config = replace(way.config, training=replace(way.config.training, epochs=count))
     return replace(way, config=config, spent=way.spent * count / epochs)
+
+
+def _third(epochs: int) -> int:
+    return max(1, round(_SCREENED * epochs))
 
 
 def study_of(ways: Sequence[Way], seeds: int, evaluation: EvaluationConfig, name: str, resolver: Resolver) -> Study:

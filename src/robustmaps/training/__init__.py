@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from robustmaps.engine.errors import Interrupted
     from robustmaps.training._fit import FitResult, fit
     from robustmaps.training._forms import Forms, choose_forms
+    from robustmaps.training._growth import Earlier, check_earlier
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._run_folder import (
@@ -38,6 +39,7 @@ __all__ = [
     "RUN_WEIGHTS",
     "CatastrophicOverfitting",
     "Diverged",
+    "Earlier",
     "FitResult",
     "Forms",
     "Interrupted",
@@ -46,6 +48,7 @@ __all__ = [
     "Trainee",
     "Weights",
     "best_epoch",
+    "check_earlier",
     "choose_forms",
     "enlargements",
     "fit",

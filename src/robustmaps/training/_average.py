@@ -1,11 +1,10 @@
 """Averaged weights."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import frozen_copy
@@ -16,7 +15,7 @@ class AveragedWeights:
 
     With a decay it is the exponential moving average over steps, including batch-norm statistics; in early steps the
     decay is ``(1 + t) / (10 + t)``. Without one it is the plain mean over epochs (stochastic weight averaging,
-    arXiv 1803.05407), whose statistics differ too much to be averaged and are measured by `measure_statistics`.
+    arXiv 1803.05407), whose statistics differ too much to be averaged and are measured again, see `measure_statistics`.
 
     Args:
         model: the network to average.
@@ -50,21 +49,12 @@ class AveragedWeights:
             else:
                 average.copy_(present)
 
-    def measure_statistics(self, passes: Iterable[Callable[[nn.Module], object]]) -> None:
-        """Set the batch-norm statistics to their mean over some passes, each called with the averaged network."""
-        update_bn(passes, _Passes(self.model))
-        self.model.eval()
-
-
-class _Passes(nn.Module):
-    """Lets `update_bn` run passes instead of images."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, one: Callable[[nn.Module], object]) -> object:
-        return one(self.model)
+    def moved(self, model: nn.Module) -> "AveragedWeights":
+        """The same average as weights of another network, which has the same parameters and buffers."""
+        other = AveragedWeights(model, self._decay)
+        other.model.load_state_dict(self.model.state_dict())
+        other.steps = self.steps
+        return other
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -27,6 +27,7 @@ from robustmaps.engine.random import derive_seed
 from robustmaps.engine.ranks.agreeing import compare, from_main
 from robustmaps.evaluation import weights_sha256
 from robustmaps.training._forms import Forms, kept_forms
+from robustmaps.training._growth import Earlier, check_earlier
 from robustmaps.training._loop import Loop
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import RunFolder, is_chosen
@@ -73,6 +74,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     forms: Forms | None = None,
     loggers: Sequence[Logger] = (),
+    earlier: Sequence[Earlier] = (),
 ) -> FitResult:
     """Train a network in place; it ends with the weights of the best epoch, in evaluation mode.
 
@@ -96,6 +98,9 @@ def fit(
         forms: how to compute instead of choosing by the options; a run that is resumed keeps what it began with.
         loggers: receive the figures of every epoch from now on, beside those that the options name; one that fails gets
             a warning and nothing more. They are closed at the end.
+        earlier: smaller networks to train first, in order; each hands its weights, their average and the optimizer's
+            state on to the next and at last to ``model``, from whose epochs alone the best is chosen. Their weights
+            are used up; the first one's are those that training begins with.
 
     Raises:
         InputError: there are no training images, the network has no values or nothing to train, or ``out`` contains a
@@ -108,6 +113,7 @@ def fit(
         raise InputError(f"{data.name}: found no training images; expected at least one")
     check_changeable(model)
     check_values(model)
+    check_earlier(model, earlier, options.epochs)
     try:
         model.train(model.training)
     except NotImplementedError as error:
@@ -117,8 +123,11 @@ def fit(
         ) from error
     attack = validation_attack or recommended_validation_attack(defense.attack)
     if ranks.size() > 1:
-        texts = settings(model, data, defense, options, attack)
-        others = {"weights": weights_sha256(model), "labels": short_hash(data.train.labels.tolist())}
+        texts = settings(model, data, defense, options, attack, earlier)
+        others = {
+            "weights": weights_sha256(earlier[0].model if earlier else model),
+            "labels": short_hash(data.train.labels.tolist()),
+        }
         compare("configuration, network or data", {**texts, **others})
     for what in _without_effect(defense, options):
         warnings.warn(what, stacklevel=2)
@@ -147,6 +156,7 @@ def fit(
             watcher,
             should_stop,
             forms,
+            earlier,
         )
         stack.enter_context(torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []))
         stack.enter_context(modes_restored(model))

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -17,7 +17,7 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
 from robustmaps.engine import ranks
-from robustmaps.engine.calling import to_channels_last
+from robustmaps.engine.calling import network_logits, to_channels_last
 from robustmaps.engine.device import float32_products, resolve_device
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.modes import hidden_modules, modes_restored, move
@@ -30,8 +30,9 @@ from robustmaps.evaluation import evaluate
 from robustmaps.training._average import AveragedWeights
 from robustmaps.training._data_wait import Waiting
 from robustmaps.training._forms import Forms, choose_forms, choose_stages
+from robustmaps.training._growth import Earlier, measure_statistics
 from robustmaps.training._options import TrainOptions
-from robustmaps.training._run_folder import RunFolder, kept_epochs, validation_score
+from robustmaps.training._run_folder import BEFORE_ENLARGING, RunFolder, clean_score, kept_epochs, validation_score
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import BatchTrainer
 from robustmaps.training._trainee import Trainee
@@ -67,6 +68,7 @@ class Loop:
         watcher: Watcher,
         should_stop: Callable[[], bool],
         forms: Forms | None,
+        earlier: Sequence[Earlier] = (),
     ) -> None:
         self.device = resolve_device(options.device)
         for hidden in hidden_modules(model):
@@ -75,8 +77,9 @@ class Loop:
                 "nn.ModuleList, nn.ModuleDict or a plain attribute",
                 stacklevel=3,
             )
+        self.networks = [*(one.model for one in earlier), model]
+        self.untils = [one.until for one in earlier]
         move(model, self.device)
-        self.average = AveragedWeights(model, options.ema or None) if options.ema or options.swa else None
         # The usual batch size, for which the network is compiled.
         self.part = math.ceil(options.batch_size / options.accumulate)
         if options.batch_size < ranks.size():
@@ -84,40 +87,19 @@ class Loop:
                 f"batch_size={options.batch_size}: smaller than the number of processes, {ranks.size()}, which share "
                 "each batch; start fewer, or choose larger batches"
             )
-        own = math.ceil(self.part / ranks.size())
-        usual = data.train.subset(torch.arange(min(own, len(data.train)))).tensors()[0].to(self.device)
+        self.own = math.ceil(self.part / ranks.size())
+        self.usual = data.train.subset(torch.arange(min(self.own, len(data.train)))).tensors()[0].to(self.device)
         self.validation_attack = _stopping_early(validation_attack)
-        self.forms = forms or choose_forms(model, data, defense, options, self.validation_attack, usual)
-        shared = _shares_statistics(model, options)
-        stages = () if shared else choose_stages(model, options, usual, own)
-        form = self.forms.attack.form
-        how = ViewOptions(precision=form.precision, compile=form.compile and not stages, stages=bool(stages))
-        self.engine = AttackEngine(model, how)
-        channels_last = self.engine.settle(usual[:8]).channels_last
-        if channels_last:
-            to_channels_last(model)
-            if self.average is not None:
-                to_channels_last(self.average.model)
-        self.model = model
-        form = self.forms.training.form
-        compiled = form.compile and not stages and not shared
-        self.trainee = Trainee(
-            model, form.precision, compiled, own, channels_last=channels_last, stages=stages, shared=shared
-        )
+        self.forms = forms or choose_forms(model, data, defense, options, self.validation_attack, self.usual)
         self.data, self.defense, self.options = data, defense, options
+        self.average: AveragedWeights | None = None
+        self._use(self.networks[0])
         self.placed = place(data, self.device, options.memory_share)
         self.train = self.placed.train
         if folder is not None:
             check_writable(model)
         self.folder, self.description = folder, description
         self.watcher, self.should_stop = watcher, should_stop
-        self.average_engine = (
-            self.engine if self.average is None else AttackEngine(self.average.model, self.engine.options)
-        )
-        each_step = self.average if options.ema else None
-        self.stepper = BatchTrainer(self.trainee, self.engine, defense, options, data.num_classes, each_step)
-        self.stepper.votes = self._votes
-        self.optimizer = self.stepper.optimizer
         # A last batch of one image has no batch statistics if the map is a single pixel.
         self.drop_last = len(self.train) > 1 and len(self.train) % options.batch_size == 1
         whole, rest = divmod(len(self.train), options.batch_size)
@@ -128,7 +110,43 @@ class Loop:
         self.saved, self.save_s, self.best_saved = time.monotonic(), 0.0, True
         self.saved_at: tuple[int, int] | None = None  # epoch and step of the checkpoint
         self.reported = self.saved
-        self.settings = settings(model, data, defense, options, validation_attack)
+        self.settings = settings(model, data, defense, options, validation_attack, earlier)
+
+    def _use(self, model: nn.Module) -> None:
+        """Train this network from now on, with the weights that it has; averaged weights stay as they are."""
+        options = self.options
+        move(model, self.device)
+        if options.ema or options.swa:
+            before = self.average
+            self.average = AveragedWeights(model, options.ema or None) if before is None else before.moved(model)
+        shared = _shares_statistics(model, options)
+        stages = () if shared else choose_stages(model, options, self.usual, self.own)
+        form = self.forms.attack.form
+        how = ViewOptions(precision=form.precision, compile=form.compile and not stages, stages=bool(stages))
+        self.engine = AttackEngine(model, how)
+        channels_last = self.engine.settle(self.usual[:8]).channels_last
+        if channels_last:
+            to_channels_last(model)
+            if self.average is not None:
+                to_channels_last(self.average.model)
+        self.model = model
+        form = self.forms.training.form
+        compiled = form.compile and not stages and not shared
+        self.trainee = Trainee(
+            model, form.precision, compiled, self.own, channels_last=channels_last, stages=stages, shared=shared
+        )
+        self.average_engine = (
+            self.engine if self.average is None else AttackEngine(self.average.model, self.engine.options)
+        )
+        each_step = self.average if options.ema else None
+        self.stepper = BatchTrainer(self.trainee, self.engine, self.defense, options, self.data.num_classes, each_step)
+        self.stepper.votes = self._votes
+        self.optimizer = self.stepper.optimizer
+
+    @property
+    def grown(self) -> bool:
+        """Whether the network that is trained is the last one, which is kept."""
+        return self.state.network == len(self.untils)
 
     def run(self, loggers: Loggers) -> None:
         """Train to the end."""
@@ -136,9 +154,36 @@ class Loop:
             while self.state.epoch < self.options.epochs:
                 if self.state.epoch:  # before a step, so that who stops here stops at the same step after a kill
                     self._stop(any_rank(self.should_stop()))
+                while not self.grown and self.state.epoch >= self.untils[self.state.network]:
+                    self._grow()
                 self._train_epoch()
                 record = self._close_epoch()
                 loggers.write(record)
+
+    def _grow(self) -> None:
+        """Go on with the next network: with the weights, their average and the optimizer's state of the one before.
+
+        Larger maps have other means and variances, so the batch-norms' statistics are measured again: first on clean
+        images, or the attack would meet a network that it can't harm further; then on what the defence trains on.
+        """
+        before, optimizer, carried = self.model, self.optimizer.state_dict(), self.stepper.carried
+        self.state.network += 1
+        model = self.networks[self.state.network]
+        model.load_state_dict(before.state_dict())
+        self._use(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.stepper.carried = carried
+        averaged = [] if self.average is None or not self.average.steps else [self.average.model]
+        for network in (model, *averaged):
+            network.train()
+            drawn = self._some_batches("enlarging", _STATISTICS_BATCHES)
+            clean = (partial(network_logits, x=x[rows]) for x, _ in drawn for rows in self.stepper.parts(x))
+            measure_statistics(network, clean)
+            self._measure_statistics(network, "enlarging")
+            network.train(network is model)
+        before.to("cpu")
+        number = f"network {self.state.network + 1} of {len(self.networks)}"
+        self.log(f"enlarged after epoch {self.state.epoch}: {number}, batch-norm statistics measured again")
 
     def _train_epoch(self) -> None:
         state, options = self.state, self.options
@@ -201,6 +246,7 @@ class Loop:
         last = state.epoch + 1 == options.epochs
         record: dict[str, Any] = {
             "epoch": state.epoch + 1,
+            **({} if self.grown else {BEFORE_ENLARGING: 1}),
             "lr": self.optimizer.param_groups[0]["lr"],
             **{f"train_{name}": value for name, value in self._finite_figures().items()},
             "train_s": state.epoch_seconds,
@@ -225,7 +271,7 @@ class Loop:
             state.best_epoch, state.best_score = state.epoch, score
             self.best_weights = copied_state(self.judged)
             self.best_saved = False
-        clean = record.get("validation_clean_accuracy", -1.0)
+        clean = clean_score(record)
         if clean > state.best_clean:
             state.best_clean = clean
             self.clean_weights = self.best_weights if state.best_epoch == state.epoch else copied_state(self.judged)
@@ -247,18 +293,27 @@ class Loop:
         if self.average is None or not self.options.swa or self.average.steps >= due:
             return
         self.average.update(self.model)
-        defense = self.stepper.defense_at(self.state.epoch + 1, self.steps)
-        generator = stream(self.options.seed, "statistics", self.state.epoch, device=self.device)
-        drawn = self._some_batches("statistics", _STATISTICS_BATCHES)
+        self._measure_statistics(self.average.model, "statistics", self.state.epoch + 1)
+        self.average.model.eval()
+
+    def _measure_statistics(self, network: nn.Module, purpose: str, done: int | None = None) -> None:
+        """Set a network's batch-norm statistics to their mean over what the defence trains on after some epochs.
+
+        The attacks work against the network that is trained, as they do in training.
+        """
+        defense = self.stepper.defense_at(self.state.epoch if done is None else done, self.steps)
+        generator = stream(self.options.seed, purpose, self.state.epoch, device=self.device)
+        drawn = self._some_batches(purpose, _STATISTICS_BATCHES)
         first = next(drawn)
         with self.engine.view(first[0]) as view:
             # Without weight perturbation, if any, since the network is used without it.
             loss = getattr(defense, "defense", defense).loss
-            self.average.measure_statistics(
+            passes = (
                 partial(loss, x=x[rows], y=y[rows], view=view, generator=generator)
                 for x, y in chain([first], drawn)
                 for rows in self.stepper.parts(x)
             )
+            measure_statistics(network, passes)
 
     def _some_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """A few training batches, augmented as in training but from their own random stream."""
@@ -412,13 +467,15 @@ class Loop:
     def load(self, folder: RunFolder, checkpoint: Mapping[str, Any]) -> None:
         """Resume the run in the folder from its checkpoint."""
         check_settings(folder.path, checkpoint["settings"], self.settings)
+        self.state = State(**checkpoint["state"])
+        if self.state.network:
+            self._use(self.networks[self.state.network])
         self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint["average"])
             self.average.steps = checkpoint["average_steps"]
         self.stepper.carried = checkpoint["carried"]
-        self.state = State(**checkpoint["state"])
         self.saved_at = (self.state.epoch, self.state.step)
         self.sums.load(checkpoint["sums"])
         self.best_weights = checkpoint["best_weights"]

@@ -28,6 +28,9 @@ RUN_WEIGHTS = ("best", "best-clean", "last")
 PROGRAM = "program"
 """What an own network computes, kept beside its weights; see `robustmaps.networks`."""
 
+BEFORE_ENLARGING = "before_enlarging"
+"""The key, with the value 1, of epochs in which a network was trained that is enlarged later."""
+
 # Of a hundred thousand epochs.
 _MOST_METRICS_BYTES = 1 << 26
 _DAMAGED = "damaged.pt"
@@ -325,9 +328,21 @@ def _read_checkpoint(path: Path, device: "torch.device") -> dict[str, Any]:
 
 
 def validation_score(record: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The validation figures that select the best epoch, most important first; None without them."""
+    """The validation figures that select the best epoch, most important first.
+
+    None without them, and for an epoch of a network that was enlarged later: its figures are not those of the network
+    that is kept.
+    """
     clean = record.get("validation_clean_accuracy")
-    return None if clean is None else (record.get("validation_robust_accuracy", clean), clean)
+    if clean is None or record.get(BEFORE_ENLARGING):
+        return None
+    return (record.get("validation_robust_accuracy", clean), clean)
+
+
+def clean_score(record: Mapping[str, Any]) -> float:
+    """The clean accuracy that selects the best epoch by it; -1 where `validation_score` is None."""
+    score = validation_score(record)
+    return -1.0 if score is None else score[1]
 
 
 def is_chosen(history: Sequence[Mapping[str, Any]]) -> bool:
@@ -343,7 +358,7 @@ def other_weights(path: Path) -> str | None:
 def kept_epochs(history: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The epochs, from 1, of `RUN_WEIGHTS` so far; none is the best by clean accuracy without validation images."""
     best, last = best_epoch(history, len(history)), len(history)
-    clean = [record.get("validation_clean_accuracy", -1.0) for record in history]
+    clean = [clean_score(record) for record in history]
     by_clean = {"best-clean": clean.index(max(clean)) + 1} if clean and max(clean) >= 0 else {}
     return {"best": best or last, **by_clean, "last": last}
 

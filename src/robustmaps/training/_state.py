@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -14,7 +14,10 @@ from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
 from robustmaps.engine.errors import InputError
 from robustmaps.evaluation import weights_sha256
+from robustmaps.training._growth import Earlier
 from robustmaps.training._options import INCIDENTAL, TrainOptions
+
+_NONE = "none"
 
 
 @dataclass
@@ -30,6 +33,7 @@ class State:
         best_epoch: the best epoch so far, from 1; 0 before there is one.
         best_score: its validation figures, most important first.
         best_clean: the highest clean accuracy on validation images so far.
+        network: the number of the network that is trained, from 0; others than 0 follow where a network grows.
         history: a record per completed epoch.
     """
 
@@ -41,6 +45,7 @@ class State:
     best_epoch: int = 0
     best_score: list[float] = field(default_factory=list)
     best_clean: float = -1.0
+    network: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -86,13 +91,15 @@ class Sums:
 
 
 def settings(
-    model: nn.Module, data: Dataset, defense: Defense, options: TrainOptions, validation_attack: Attack | None
+    model: nn.Module,
+    data: Dataset,
+    defense: Defense,
+    options: TrainOptions,
+    validation_attack: Attack | None,
+    earlier: Sequence[Earlier] = (),
 ) -> dict[str, str]:
     """The settings that determine a run's result, as text; a run only resumes with the same."""
     chosen = {name: value for name, value in asdict(options).items() if name not in INCIDENTAL}
-    parameters = [f"{name}{list(p.shape)}" for name, p in model.named_parameters()]
-    # Strides and upsampling change the text of the modules but no parameter.
-    structure = hashlib.sha256("\n".join([_text(model), *parameters]).encode()).hexdigest()
     return {
         **{name: str(value) for name, value in chosen.items()},
         "defense": " ".join([_text(defense), *_unusual(defense)]),
@@ -100,8 +107,16 @@ def settings(
         "validation_attack": _text(validation_attack),
         "data": f"{data.fingerprint} ({len(data.train)} + {len(data.validation)} images{_extra(data)})",
         "augmentation": repr(data.augmentation),
-        "model": f"{type(model).__name__} of structure {structure[:12]}",
+        "model": _structure(model),
+        "earlier": ", ".join(f"{_structure(one.model)} until epoch {one.until}" for one in earlier) or _NONE,
     }
+
+
+def _structure(model: nn.Module) -> str:
+    parameters = [f"{name}{list(p.shape)}" for name, p in model.named_parameters()]
+    # Strides and upsampling change the text of the modules but no parameter.
+    structure = hashlib.sha256("\n".join([_text(model), *parameters]).encode()).hexdigest()
+    return f"{type(model).__name__} of structure {structure[:12]}"
 
 
 def _networks(defense: Defense) -> list[tuple[str, nn.Module]]:
@@ -132,7 +147,7 @@ def _text(value: object) -> str:
 
 
 # What checkpoints of before a setting was there mean.
-_SINCE = {"sync_batch_norm": "False"}
+_SINCE = {"sync_batch_norm": "False", "earlier": _NONE}
 
 
 def check_settings(where: object, before: Mapping[str, str], now: Mapping[str, str]) -> None:

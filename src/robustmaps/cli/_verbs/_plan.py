@@ -23,6 +23,8 @@ class Arguments:
         dilate: spread the taps of later windows, so that a trained network keeps its function
         smooth: let changed steps average their maps down to the size they had: over windows (average) or by a triangle
             filter (blur) (default: let them grow)
+        enlarge_at: share of the epochs after which training enlarges, e.g. 0.8; several let upsampling grow step by
+            step, e.g. 0.5,0.8; the budget then limits the mean cost of an epoch (default: from the first epoch)
         gain: gain to measure: of the pooled features, which needs no training, or of the margin, which does (auto takes
             the one that fits)
         out: picture of cost against gain to write, as PNG, PDF or SVG by its ending (default: no picture)
@@ -36,6 +38,7 @@ class Arguments:
     computing: Computing = field(default_factory=Computing)
     dilate: bool = False
     smooth: Smooth | None = None
+    enlarge_at: str | None = None
     gain: Literal["auto", "features", "margin", "none"] = "auto"
     out: Path | None = None
     json: bool = False
@@ -57,6 +60,7 @@ def run(arguments: Sequence[str]) -> None:
             **vars(given.computing),
             dilate=given.dilate,
             smooth=given.smooth,
+            enlarge_at=given.enlarge_at,
             gain=given.gain,
             out=given.out,
             watcher=watch,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -19,7 +20,11 @@ from robustmaps.config import (
     to_mapping,
 )
 from robustmaps.engine.errors import InputError, Interrupted
+from robustmaps.engine.numbers import human
 from robustmaps.engine.text import shell
+
+if TYPE_CHECKING:
+    from robustmaps.models import Cost
 
 DESCRIPTION = """Train a network in a run folder of its own. Every option is also a key of the YAML file that --config
 names; --recipe takes such a file from the package (robustmaps recipes), --protocol published the protocol of the
@@ -91,11 +96,24 @@ def run(arguments: Sequence[str]) -> None:
     _train(given, begun)
 
 
+def _operations(cost: "Cost") -> list[str]:
+    """What a network cost that was enlarged during training; nothing of any other."""
+    if cost.mean_flops is None:
+        return []
+    mean, final = human(cost.mean_flops, "FLOP"), human(cost.flops, "FLOP")
+    return [f"Operations of a forward pass of one image: {mean} on average over all epochs, {final} at the end."]
+
+
 def _train(given: Arguments, begun: Begun) -> None:
     from robustmaps.runs import train
 
     run = begun.resolver().resolve(given.run)
     folder = given.out / run.config.name
+    if given.run.model.enlarge_at is not None and run.config.model.enlarge_at is None:
+        raise InputError(
+            f"--enlarge-at {given.run.model.enlarge_at}: nothing is enlarged; give --upsample, --strides or --enlarge, "
+            "or leave --enlarge-at out"
+        )
     if given.resume and folder.resolve() != Path(given.resume).resolve():
         raise InputError(f"--resume {given.resume}: the other options name another run, {folder.name}; leave them out")
     apart = departures(run.config)
@@ -124,6 +142,7 @@ def _train(given: Arguments, begun: Begun) -> None:
         "best_epoch": done.fit.best_epoch,
         "seconds": done.fit.seconds,
         "forms": done.fit.forms.to_dict(),
+        "cost": done.cost.to_dict(),
         "best": dict(best),
         "last": dict(done.fit.history[-1]),
     }
@@ -141,6 +160,7 @@ def _train(given: Arguments, begun: Begun) -> None:
             else f"The weights are those of the last epoch, {done.fit.best_epoch}, since no images were held out."
         ),
         f"Computed in {done.fit.forms}.",
+        *_operations(done.cost),
         f"Run folder: {done.folder}",
         f"Next: {shell('robustmaps', 'evaluate', done.folder, *permission)}",
     )

@@ -94,14 +94,17 @@ def _accuracies(study: Statistics) -> Table:
 
 
 def _costs(study: Statistics) -> Table:
-    rows = []
+    rows, late = [], any(variant.cost is not None and variant.cost.mean_flops for variant in study.variants)
     for variant in study.variants:
         cost, seconds = variant.cost, float(np.mean([run.seconds for run in variant.runs]))
         figures = (_human(cost.flops), _human(cost.parameters), _human(cost.activation_bytes)) if cost else (NONE,) * 3
         trained = any(run.history for run in variant.runs)
         size = _map(cost.map_size if cost else None)
-        rows.append((variant.name, *figures, size, Cell(f"{seconds:.3g}", seconds) if trained else NONE))
-    columns = ("configuration", "forward (FLOP)", "parameters", "activations (B)", "last map", "training (s)")
+        mean = [(_human(cost.mean_flops or cost.flops) if cost else NONE)] * late
+        rows.append((variant.name, *figures, *mean, size, Cell(f"{seconds:.3g}", seconds) if trained else NONE))
+    over_epochs = ["forward, mean over epochs (FLOP)"] * late  # of networks that were enlarged during training
+    columns = ("configuration", "forward (FLOP)", "parameters", "activations (B)", *over_epochs, "last map")
+    columns += ("training (s)",)
     return table(columns, rows, f"Cost per configuration, for one image; time of training{_means(study)}")
 
 
