@@ -104,6 +104,6 @@ def _of_tensor(tensor: Tensor) -> Iterator[object]:
 def _checksum(tensor: Tensor) -> int | None:
     """Of the values; None where they can't be read."""
     try:
-        return zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantised or without values
         return None
