@@ -129,6 +129,9 @@ def test_one_attack_of_several_has_options_of_its_own():
             "leave it out, or use deepfool or brendel",
         ),
         (AttackConfig("deepfool", attack_parameters="oversoot=0.1"), "did you mean overshoot"),
+        (AttackConfig("deepfool", attack_parameters="overshoot=0.1,overshoot=0.2"), "overshoot is given twice"),
+        (AttackConfig("pgd,cw", attack_parameters="cw.step-size=0.1, cw.step_size=0.2"), "cw.step_size is given twice"),
+        (AttackConfig("pgd", steps=4, attack_parameters="steps=3"), "steps=4 and attack_parameters='steps=3'"),
         (
             AttackConfig("deepfool", step_size=0.1),
             "leave it out, or use .*cw or .*deepfool takes",

@@ -391,6 +391,43 @@ def test_a_view_has_the_present_weights(make_cnn: Make, make_images: Callable[..
     assert error(seen[0], seen[2]) > 0.01
 
 
+class KeepsFunction(nn.Module):
+    """A function is not copied: that of a copy calls the layers of the network itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.block = lambda x: self.bn(self.conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.block(x)).mean((2, 3))
+
+
+class CopiesAreItself(nn.Conv2d):
+    def __deepcopy__(self, memo: object) -> "CopiesAreItself":
+        return self
+
+
+def shares_a_layer() -> nn.Module:
+    return nn.Sequential(CopiesAreItself(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(KeepsFunction, "still calls layers of the network"), (shares_a_layer, "shares layers")]
+)
+def test_a_copy_that_is_not_apart_from_the_network_is_not_used(
+    make: Callable[[], nn.Module], message: str, make_images: Callable[..., Tensor]
+) -> None:
+    model, x = make(), make_images(4, 3)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.warns(UserWarning, match=message), AttackEngine(model).view(x) as view:
+        found = view(x)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "nor its statistics"
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+    assert torch.equal(found, model.eval()(x))
+
+
 def test_a_network_that_cannot_be_copied_is_attacked_as_it_is(
     make_cnn: Make, make_images: Callable[..., Tensor]
 ) -> None:

@@ -465,3 +465,27 @@ def test_a_network_for_batches_of_one_size_is_refused_with_a_way_out(size: int) 
 def test_a_network_of_one_class_is_refused(attacks: list[Attack]) -> None:
     with pytest.raises(InputError, match="at least two classes: of a single logit z"):
         evaluate(Fixed(0, 1), torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.int64), attacks)
+
+
+class LooksAtTheBatch(Brightness):
+    """Uses a convolution's output by itself for more images than a fast copy is compared on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1)
+        with torch.no_grad():
+            self.conv.weight.fill_(1.0)
+            self.norm.weight.fill_(-1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = self.norm(y)
+        return super().forward(y if len(x) > 8 else z)
+
+
+def test_images_that_the_fast_copy_computes_otherwise_are_attacked_on_the_network_itself() -> None:
+    network, x = LooksAtTheBatch().eval(), grey(*[0.45] * 9)
+    with pytest.warns(UserWarning, match="fast copy of the network differs"):
+        found = evaluate(network, x, torch.zeros(9, dtype=torch.long), FGSM(eps=0.1), checks=False)
+    assert found.verdicts == ("fgsm",) * 9, "for the copy, no image is bright"
+    assert any("fast copy" in text for text in found.warnings)

@@ -102,8 +102,14 @@ class AttackConfig:
         """Refuse what would be without effect; opens nothing.
 
         Raises:
-            InputError: an unknown attack, or a parameter that none of the attacks takes.
+            InputError: an unknown attack, a parameter that none of the attacks takes, or one that is also an option.
         """
+        options = unusual(self, ("attack", "norm", "eps", "attack_parameters"))
+        for key in options.keys() & self._further.keys():
+            raise InputError(
+                f"{key}={options[key]} and attack_parameters={self.attack_parameters!r}: expected {key} in one of the "
+                f"two; for one attack of several, write ATTACK.{key}=VALUE"
+            )
         attacks.check_parameters(self.names, self.given)
         for key, value in self.own.items():
             owner, _, option = key.rpartition(".")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from robustmaps.engine.errors import InputError
@@ -22,9 +23,12 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose parameters require no gradients.
 
     Raises:
-        InputError: the network can't be copied.
+        InputError: the network can't be copied, or its copy has layers or weights of the network itself.
     """
     copied = copy_of(model)
+    both = {id(each) for each in _members(model)} & {id(each) for each in _members(copied)}
+    if both:
+        raise InputError("the network can't be copied (its copy shares layers or weights with it)")
     set_evaluating(copied)
     for parameter in copied.parameters():
         parameter.requires_grad_(False)
@@ -46,6 +50,12 @@ def copy_of(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
             return copy.deepcopy(model, memo)
     except Exception as error:  # a network's own code may run, and raise anything
         raise InputError(f"the network can't be copied ({first_line(error)})") from error
+
+
+def _members(model: nn.Module) -> Iterator[object]:
+    """Layers and tensors, also of networks that it hides."""
+    for network in (model, *hidden_modules(model).values()):
+        yield from chain(network.modules(), network.parameters(), network.buffers())
 
 
 def check_initialised(model: nn.Module) -> None:
@@ -173,6 +183,29 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def unused(model: nn.Module) -> Iterator[None]:
+    """Within the block, calls of a network's own layers raise.
+
+    A copy makes such calls if it keeps functions, which are not copied, whose variables are the network or its layers.
+    These are in the mode of the network, and have statistics that a pass may change.
+
+    Raises:
+        RuntimeError: in the block, when a layer is called.
+    """
+    layers = {id(module) for module in chain(model.modules(), *(m.modules() for m in hidden_modules(model).values()))}
+
+    def refuse(module: nn.Module, _: Any) -> None:
+        if id(module) in layers:
+            raise RuntimeError("a copy of the network still calls layers of the network itself")
+
+    handle = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -231,7 +231,7 @@ def parse_parameters(text: str | None, what: str) -> dict[str, Any]:
     {'tries': 3, 'shape': 'round', 'fast': True}
 
     Raises:
-        InputError: a part has no value.
+        InputError: a part has no value, or a parameter two.
     """
     values: dict[str, Any] = {}
     for part in text.split(",") if text else ():
@@ -239,7 +239,10 @@ def parse_parameters(text: str | None, what: str) -> dict[str, Any]:
         if not (name and equals and value):
             raise InputError(f"{what}={text!r}: expected NAME=VALUE, several with commas, such as tries=3,shape=round")
         owner, dot, option = name.rpartition(".")
-        values[f"{owner}{dot}{option.replace('-', '_')}"] = _value(value)
+        key = f"{owner}{dot}{option.replace('-', '_')}"
+        if key in values:
+            raise InputError(f"{what}={text!r}: {name} is given twice; expected one value")
+        values[key] = _value(value)
     return values
 
 

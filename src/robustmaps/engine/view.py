@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.calling import parameter_dtype, to_channels_last
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.modes import check_values, frozen, frozen_copy
+from robustmaps.engine.modes import check_values, frozen, frozen_copy, unused
 from robustmaps.engine.text import first_line
 from robustmaps.engine.views.attack_view import AS_IT_IS, AttackView, Objective, ViewOptions, outside_inference_mode
 from robustmaps.engine.views.compiled import Compiled
@@ -135,12 +135,13 @@ class AttackEngine:
                 return None
             _warn(f"attacks run on the network itself, since no copy can be compared with it: {first_line(error)}")
             return AS_IT_IS
-        with suppress(Exception):
+        with suppress(Exception), unused(self.model):
             expected.append((disturbed, Sample.of(AttackView(disturbed), example)))
         obstacle: str | None = None
         for options in self._simpler_and_simpler():
             try:
-                problem = self._try(options, example, plain, expected)
+                with unused(self.model):
+                    problem = self._try(options, example, plain, expected)
             except Exception as error:  # noqa: BLE001 - as above
                 problem = first_line(error)
             obstacle = obstacle or problem

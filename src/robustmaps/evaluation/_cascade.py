@@ -21,6 +21,7 @@ from robustmaps.engine.random import stream
 from robustmaps.engine.ranks.agreeing import gather
 from robustmaps.engine.view import AttackView
 from robustmaps.engine.views.passes import Passes
+from robustmaps.engine.views.shadow import differing
 from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
 from robustmaps.evaluation._result import NORMS, ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found, image_checksum
@@ -182,13 +183,13 @@ class Cascade:
         x, y = self._batch(rows)
         passes, mended = self._counted()
         with self._reporting(stage, len(rows)) as watcher:
-            x_adv, broken, distance, odd = self._attempt(attack, position, self.view, x, y, rows[0], watcher)
-            disputed = broken.new_zeros(len(rows)) if self.view is self.plain else self._disputed(x_adv, y, broken)
-            if disputed.any():
+            x_adv, logits, distance = self._attempt(attack, position, self.view, x, y, rows[0], watcher)
+            if self.view is not self.plain and (disputed := self._disputed(x_adv, y, logits)).any():
                 again = disputed.nonzero().squeeze(1)
-                x_adv[again], broken[again], distance[again], odd[again] = self._attempt(
+                x_adv[again], logits[again], distance[again] = self._attempt(
                     attack, position, self.plain, x[again], y[again], rows[0], watcher
                 )
+        broken, odd = ~is_right(logits, y), undecided(logits)
         # Read at once: each value by itself would make a GPU wait.
         fallen, distances, nameless = broken.tolist(), distance.tolist(), odd.tolist()
         each = torch.stack([norms(x_adv - x, norm) for norm in NORMS], 1).tolist()
@@ -223,19 +224,28 @@ class Cascade:
 
     def _attempt(
         self, attack: Attack, position: int, view: AttackView, x: Tensor, y: Tensor, first: int, watcher: Watcher
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images within the budget, whether the plain network misclassifies them, distances, and the `undecided`."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images within the budget, the plain network's logits, and distances."""
         purpose = "view" if view is self.view else "plain"
         generator = stream(self.seed, attack.name, position, purpose, first, device=self.device)
         call = cast(Callable[..., Tensor], _fitted(attack, self.found.batch_size))
         more = {"watcher": watcher} if "watcher" in inspect.signature(call).parameters else {}
         x_adv = self._inside(attack, x, call(view, x, y, generator=generator, **more))
-        logits = self.plain(x_adv)
-        return x_adv, ~is_right(logits, y), norms(x_adv - x, attack.norm), undecided(logits)
+        return x_adv, self.plain(x_adv).detach(), norms(x_adv - x, attack.norm)
 
-    def _disputed(self, x_adv: Tensor, y: Tensor, broken: Tensor) -> Tensor:
-        """Samples that are broken for the view but not for the plain network."""
-        return ~is_right(self.view(x_adv), y) & ~broken
+    def _disputed(self, x_adv: Tensor, y: Tensor, exact: Tensor) -> Tensor:
+        """Samples that are broken for the view but not for the plain network, or that it computes something else for.
+
+        A network may branch on the images or their number, so that a copy that agreed with it on a few differs here.
+        """
+        logits, standing = self.view(x_adv), is_right(exact, y)
+        broken = ~is_right(logits, y)
+        differs = differing(logits, exact) & standing & ~broken
+        if differs.any():  # unless it draws at random, and differs from itself
+            differs &= ~differing(self.plain(x_adv), exact)
+        if differs.any():
+            self.warn("the fast copy of the network differs from it for some images: attacked again on the network")
+        return (broken | differs) & standing
 
     def _inside(self, attack: Attack, x: Tensor, x_adv: Tensor) -> Tensor:
         """The attack's images, projected into the budget and [0, 1], and rounded if asked."""

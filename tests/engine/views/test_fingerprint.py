@@ -1,10 +1,13 @@
 """A view follows whatever decides what the network computes, not the registered weights alone."""
 
+import collections
 import copy
+import functools
 import time
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,6 +22,25 @@ X = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 @dataclass
 class Settings:
     scale: float = 1.0
+
+
+class Scale:
+    """Called like a function, and copied with the network as no function is."""
+
+    def __init__(self):
+        self.factor = 1.0
+
+    def __call__(self, x):
+        return x * self.factor
+
+    apply = __call__
+
+
+class Slots:
+    __slots__ = ("factor",)
+
+    def __init__(self):
+        self.factor = 1.0
 
 
 class Odd(nn.Module):
@@ -37,12 +59,16 @@ class Odd(nn.Module):
         self.members = [nn.Linear(8, 5)]
         self.mask = torch.ones(5)
         self.double = False
+        self.scaling, self.method, self.slots = Scale(), Scale().apply, Slots()
+        self.partial = functools.partial(torch.mul, other=torch.ones(5))
+        self.array, self.queue, self.bytes = np.ones(5, dtype=np.float32), collections.deque([1.0]), bytearray([1])
 
     def forward(self, x):
         features = self.body(x)
         logits = self.scale * self.settings.scale * self.head(features) + self.table["shift"][0]
         logits = logits + self.members[0](features) if not self.double else logits * 2
-        return logits * self.mask
+        logits = self.partial(self.method(self.scaling(logits))) * self.slots.factor * torch.from_numpy(self.array)
+        return logits * self.mask * self.queue[0] * self.bytes[0]
 
 
 def change_weight_of_member(net):
@@ -68,6 +94,15 @@ CHANGES = {
     "forward of a layer": replace_forward,
     "epsilon of a batch-norm": lambda net: setattr(net.body[1], "eps", 3.0),
     "stride": lambda net: setattr(net.body[0], "stride", (2, 2)),
+    "object that is called": lambda net: setattr(net.scaling, "factor", 2.0),
+    "object of a method": lambda net: setattr(net.method.__self__, "factor", 2.0),
+    "object with slots": lambda net: setattr(net.slots, "factor", 2.0),
+    "argument of a partial function": lambda net: net.partial.keywords.update(other=torch.arange(5.0)),
+    "NumPy array": lambda net: net.array.__setitem__(0, 5.0),
+    "number in a queue": lambda net: net.queue.__setitem__(0, 4.0),
+    "byte": lambda net: net.bytes.__setitem__(0, 7),
+    "plain tensor through data": lambda net: net.mask.data.mul_(3),
+    "plain tensor through NumPy": lambda net: net.mask.numpy().__setitem__(0, 9.0),
     "hook": lambda net: net.head.register_forward_hook(lambda *given: given[2] * 5),
 }
 

@@ -1,8 +1,13 @@
 """What a network is besides its registered parameters and buffers: structure and plain attributes."""
 
-from collections.abc import Iterator
+import functools
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -13,7 +18,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def attributes(model: nn.Module) -> list[object]:
-    """Structure and plain attributes of all modules, comparable with ``==``; tensors count by identity and version.
+    """Structure and plain attributes of all modules, comparable with ``==``; tensors there count by their values, too.
 
     A copy of the network is out of date as soon as this differs, even if parameters and buffers are copied again.
     """
@@ -39,7 +44,7 @@ def _of_modules(model: nn.Module, seen: dict[int, int]) -> Iterator[object]:
 
 
 def _parts(value: Any, seen: dict[int, int]) -> Iterator[object]:
-    """The value, or what is in it."""
+    """The value, or what is in it: whatever a deep copy copies, and a change in place would leave behind."""
     if isinstance(value, _PLAIN):
         yield type(value)
         yield repr(value) if isinstance(value, float | complex) else value  # NaN equals itself as text
@@ -49,22 +54,56 @@ def _parts(value: Any, seen: dict[int, int]) -> Iterator[object]:
         return
     seen[id(value)] = len(seen)
     if isinstance(value, Tensor):
-        yield id(value), value._version
-    elif isinstance(value, dict):
+        yield from _of_tensor(value)
+        yield _checksum(value)  # versions do not count what is written through `data` or a NumPy array
+    elif isinstance(value, np.ndarray):
+        yield id(value), value.shape, None if value.dtype.hasobject else zlib.crc32(value.tobytes())
+    elif isinstance(value, bytearray):
+        yield bytes(value)
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             yield repr(key) if isinstance(key, _PLAIN) else id(key)
             yield from _parts(item, seen)
         yield "}"
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, Collection) and type(value).__module__ in ("builtins", "collections"):
         for item in value:
             yield from _parts(item, seen)
         yield "]"
-    elif isinstance(value, nn.Module):  # in a plain list: its weights are not copied either
+    elif isinstance(value, nn.Module):  # in a plain list: its weights are copied with the others, unless it is another
         for tensor in (*value.parameters(), *value.buffers()):
-            yield from _parts(tensor, seen)
+            if id(tensor) not in seen:
+                seen[id(tensor)] = len(seen)
+                yield from _of_tensor(tensor)
         yield from _of_modules(value, seen)
-    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
-        yield id(value)
-        yield from _parts(vars(value), seen)
     else:
         yield id(value)
+        yield from _inside(value, seen)
+
+
+def _inside(value: object, seen: dict[int, int]) -> Iterator[object]:
+    """What an object keeps; plain functions and classes are not copied, so that they are never out of date."""
+    if isinstance(value, functools.partial):
+        for part in (value.func, value.args, value.keywords):
+            yield from _parts(part, seen)
+    elif isinstance(value, MethodType):
+        yield from _parts(value.__self__, seen)
+    elif not isinstance(value, type | FunctionType):
+        for kind in type(value).__mro__:
+            slots = vars(kind).get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else tuple(slots):
+                if isinstance(vars(kind).get(name), MemberDescriptorType):
+                    yield from _parts(getattr(value, name, None), seen)
+        if hasattr(value, "__dict__"):
+            yield from _parts(vars(value), seen)
+
+
+def _of_tensor(tensor: Tensor) -> Iterator[object]:
+    yield id(tensor), None if tensor.is_inference() else tensor._version
+
+
+def _checksum(tensor: Tensor) -> int | None:
+    """Of the values; None where they can't be read."""
+    try:
+        return zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantised or without values
+        return None

@@ -84,6 +84,13 @@ class Sample:
         return None if gradient <= most[1] else f"its input gradients differ by {gradient:.2g} of their norm"
 
 
+def differing(logits: Tensor, expected: Tensor) -> Tensor:
+    """Rows of a copy's logits (N, K) that differ from the network's by more than any rounding, booleans (N,)."""
+    same = (logits == expected) | (logits.isnan() & expected.isnan())
+    apart = torch.where(same, 0.0, logits - expected).abs().nan_to_num(torch.inf, torch.inf).amax(1)
+    return apart > _TOLERANCES["bf16"][0] * largest_finite(expected).clamp(min=1e-6)
+
+
 def fold(shadow: nn.Module, example: Tensor) -> tuple[FoldablePair, ...]:
     """Remove the batch-norms that can be folded; `copy_weights` sets the values of what is left."""
     if parameter_dtype(shadow) in (torch.float16, torch.bfloat16):  # a folded weight would be rounded once more
