@@ -318,3 +318,48 @@ def test_the_key_in_a_file_is_in_the_name_of_its_evaluations(tmp_path, monkeypat
     torch.save({"model": grey.state_dict(), "ema": grey.state_dict()}, "their.pt")
     names = [open_network("resnet8", f"their.pt{key}", data="digits").name for key in ("", "#ema", "#model")]
     assert names == ["resnet8-their", "resnet8-their-ema", "resnet8-their-model"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "told"),
+    [
+        (lambda s: {"state_dict": _under("model", s) | _under("teacher", _other(s))}, "state_dict.model"),
+        (lambda s: _under("net", s) | {"criterion.weight": torch.ones(10)}, "net"),
+        (lambda s: _under("module.model", s) | _under("module.ema_model", _other(s)), "module.model"),
+        (lambda s: {**s, "epoch": 3, "_extra_state": None}, ""),
+        (lambda s: [s, {"lr": 0.1}], "0"),
+        (lambda s: {"a": {"b": {"c": {"state_dict": s}}}}, "a.b.c.state_dict"),
+    ],
+)
+def test_weights_among_others_are_found(wrap, told, tmp_path):
+    trained, network = made(1), made(2)
+    torch.save(wrap(trained.state_dict()), tmp_path / "weights.pt")
+    filled = fill(network, tmp_path / "weights.pt", "resnet8")
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in trained.state_dict().items())
+    assert (f"weights found under {told!r}" in filled.notes) == bool(told)
+    if told:
+        fill(made(3), f"{tmp_path / 'weights.pt'}#{told}", "resnet8")
+
+
+def test_of_two_networks_in_one_state_dict_the_other_is_named(tmp_path):
+    trained, network = made(1).state_dict(), made(2)
+    torch.save(_under("student", trained) | _under("teacher", _other(trained)), tmp_path / "weights.pt")
+    notes = fill(network, tmp_path / "weights.pt", "resnet8").notes
+    assert any("weights.pt#teacher takes those" in note for note in notes)
+    assert torch.equal(network.state_dict()["body.head.bias"], trained["body.head.bias"])
+    fill(network, f"{tmp_path / 'weights.pt'}#teacher", "resnet8")
+    assert torch.equal(network.state_dict()["body.head.bias"], _other(trained)["body.head.bias"])
+
+
+def made(seed):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return models.create("resnet8")
+
+
+def _under(prefix, state):
+    return {f"{prefix}.{name}": value for name, value in state.items()}
+
+
+def _other(state):
+    return {name: value + 1 for name, value in state.items()}

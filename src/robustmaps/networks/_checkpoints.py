@@ -18,7 +18,8 @@ from robustmaps.engine.reading.binary import load_tensors, read_whole
 from robustmaps.models import Rename
 from robustmaps.training import enlargements, read_weights
 
-_DEPTH = 3
+_DEPTH = 4
+_MOST_LISTED = 16
 _SHOWN = 3
 _WRAPPERS = ("module", "_orig_mod")
 _AVERAGED = re.compile(r"ema|avg|average|swa")
@@ -85,6 +86,10 @@ def fill(model: nn.Module, weights: str | Path, spec: str) -> Filled:
     found, digest = _chosen(path, key)
     fits = {where: _fit(model, tensors, _rename(spec)) for where, tensors in found.items()}
     fitting = [where for where, fit in fits.items() if not fit.faults]
+    if not fitting and key is None:
+        several = {where: _fit(model, tensors, _rename(spec)) for where, tensors in _apart(found).items()}
+        fitting = [where for where, fit in several.items() if not fit.faults]
+        fits |= {where: several[where] for where in fitting}
     if not fitting:
         where, fewest = min(fits.items(), key=lambda item: item[1].faults)
         under = f" under {where!r}" if where else ""
@@ -113,10 +118,12 @@ def _chosen(path: Path, key: str | None) -> tuple[dict[str, dict[str, Tensor]], 
     found, digest = _read(path)
     if key is None:
         return found, digest
-    if key not in found:
-        raise InputError(f"{path}: no weights under {key!r}; expected one of {', '.join(filter(None, found))}")
+    under = _apart(found) | found
+    if key not in under:
+        named = found if any(found) else under
+        raise InputError(f"{path}: no weights under {key!r}; expected one of {', '.join(filter(None, named))}")
     # Weights under different keys of one file are different weights.
-    return {key: found[key]}, hashlib.sha256(f"{digest}#{key}".encode()).hexdigest()
+    return {key: under[key]}, hashlib.sha256(f"{digest}#{key}".encode()).hexdigest()
 
 
 def copy_values(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -186,8 +193,30 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
     found = dict(_state_dicts(contents, "", _DEPTH))
     if not found:
         raise InputError(f"{path}: found no weights in it; expected a state dict, or one under a key such as 'model'")
+    return _averaged_last(found), hashlib.sha256(data).hexdigest()
+
+
+def _averaged_last(found: Mapping[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
     ordered = sorted(found, key=lambda where: bool(_AVERAGED.search(where.lower())))
-    return {where: found[where] for where in ordered}, hashlib.sha256(data).hexdigest()
+    return {where: found[where] for where in ordered}
+
+
+def _apart(found: Mapping[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """The parts of each state dict by the first component of their names: it may hold a teacher's weights as well."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for where, tensors in found.items():
+        shared = where and f"{where}."
+        names = [name.split(".") for name in tensors]
+        same = 0
+        while len({name[same] for name in names if len(name) > same + 1}) == 1 and all(
+            len(name) > same + 1 for name in names
+        ):
+            same += 1
+        for name, tensor in zip(names, tensors.values(), strict=True):
+            if len(name) > same + 1:
+                part = shared + ".".join(name[: same + 1])
+                parts.setdefault(part, {})[".".join(name[same + 1 :])] = tensor
+    return _averaged_last(parts)
 
 
 def _unreadable(data: bytes, error: Exception) -> str:
@@ -204,11 +233,15 @@ def _unreadable(data: bytes, error: Exception) -> str:
 
 
 def _state_dicts(value: Any, where: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if isinstance(value, list | tuple):
+        value = {str(number): each for number, each in enumerate(value[:_MOST_LISTED])}
     if not isinstance(value, Mapping):
         return
     named = {key: each for key, each in value.items() if isinstance(key, str)}
-    if named and all(isinstance(each, Tensor) for each in named.values()):
-        yield where, named
+    tensors = {key: each for key, each in named.items() if isinstance(each, Tensor)}
+    # Beside them may be a number of epochs, or what a layer has of extra state.
+    if tensors and not any(isinstance(each, Mapping | list | tuple) for each in named.values()):
+        yield where, tensors
     elif depth:
         for key, each in named.items():
             yield from _state_dicts(each, f"{where}.{key}" if where else key, depth - 1)
