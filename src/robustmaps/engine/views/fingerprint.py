@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 _LEFT_OUT = frozenset({"training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "momentum"})
 _EXACT = frozenset({bool, int, str, type(None)})
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_MOST_BYTES = 1 << 24
 
 
 def attributes(model: nn.Module) -> list[object]:
@@ -57,7 +58,8 @@ def _parts(value: Any, seen: dict[int, int]) -> Iterator[object]:
         yield from _of_tensor(value)
         yield _checksum(value)  # versions do not count what is written through `data` or a NumPy array
     elif isinstance(value, np.ndarray):
-        yield id(value), value.shape, None if value.dtype.hasobject else zlib.crc32(value.tobytes())
+        yield id(value), value.shape
+        yield None if value.dtype.hasobject or value.nbytes > _MOST_BYTES else zlib.crc32(value.tobytes())
     elif isinstance(value, bytearray):
         yield bytes(value)
     elif isinstance(value, Mapping):
@@ -102,8 +104,10 @@ def _of_tensor(tensor: Tensor) -> Iterator[object]:
 
 
 def _checksum(tensor: Tensor) -> int | None:
-    """Of the values; None where they can't be read."""
+    """Of the values; None where they can't be read, or are so many that they are data rather than a network's."""
     try:
+        if tensor.nbytes > _MOST_BYTES:
+            return None
         return zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantised or without values
         return None
