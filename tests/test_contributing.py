@@ -144,7 +144,7 @@ def test_a_study_knows_what_the_toys_cost(toys, tmp_path, capsys):
         (run,) = answer(capsys, "sweep", str(study), "--dry-run")["runs"]
         costs.append(run["flops"])
     data = load_data(DataConfig())
-    forward = forward_flops(resolve(RunConfig()), data)
+    (forward,) = forward_flops(resolve(RunConfig()), data)
     assert costs[1] - costs[0] == pytest.approx(10 * 100 * forward)
 
 

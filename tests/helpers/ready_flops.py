@@ -31,7 +31,7 @@ def ready_flops(ready: ReadyStudy, scale: Scale) -> float:
 
 
 @cache
-def _forward(model: ModelConfig, data: DataConfig) -> int:
+def _forward(model: ModelConfig, data: DataConfig) -> tuple[int, ...]:
     with torch.device("meta"):  # no weights are drawn
         return forward_flops(resolve(RunConfig(model, data)), _blank(data))
 

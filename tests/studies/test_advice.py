@@ -40,6 +40,7 @@ def test_what_is_no_budget_is_refused(text):
         TrainingBudget.of(text)
 
 
+@pytest.mark.slow
 def test_every_way_spends_the_same(digits, tmp_path):
     plan = plan_advice(BASE, digits, tmp_path, budget=TrainingBudget.of("4x"), networks=("resnet20",), seeds=3)
     given, longer, *others = plan.ways

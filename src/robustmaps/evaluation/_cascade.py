@@ -21,7 +21,7 @@ from robustmaps.engine.random import stream
 from robustmaps.engine.ranks.agreeing import gather
 from robustmaps.engine.view import AttackView
 from robustmaps.engine.views.passes import Passes
-from robustmaps.engine.views.shadow import differing
+from robustmaps.engine.views.shadow import differing, repeats
 from robustmaps.evaluation._eight_bit import TOLERANCE, towards_clean
 from robustmaps.evaluation._result import NORMS, ROBUST, WRONG
 from robustmaps.evaluation._state import AttackStage, Found, image_checksum
@@ -241,8 +241,8 @@ class Cascade:
         logits, standing = self.view(x_adv), is_right(exact, y)
         broken = ~is_right(logits, y)
         differs = differing(logits, exact) & standing & ~broken
-        if differs.any():  # unless it draws at random, and differs from itself
-            differs &= ~differing(self.plain(x_adv), exact)
+        if differs.any() and not repeats(self.plain(x_adv), exact):  # it draws at random
+            differs = torch.zeros_like(differs)
         if differs.any():
             self.warn("the fast copy of the network differs from it for some images: attacked again on the network")
         return (broken | differs) & standing

@@ -91,6 +91,12 @@ def differing(logits: Tensor, expected: Tensor) -> Tensor:
     return apart > _TOLERANCES["bf16"][0] * largest_finite(expected).clamp(min=1e-6)
 
 
+def repeats(logits: Tensor, again: Tensor) -> bool:
+    """Whether a network computes the same for the same images, but for what the order of sums changes on a GPU."""
+    apart = (logits - again).abs().nan_to_num(0.0, torch.inf).amax()
+    return bool(apart <= _FLOAT32_TOLERANCES[0] * largest_finite(again).clamp(min=1e-6))
+
+
 def fold(shadow: nn.Module, example: Tensor) -> tuple[FoldablePair, ...]:
     """Remove the batch-norms that can be folded; `copy_weights` sets the values of what is left."""
     if parameter_dtype(shadow) in (torch.float16, torch.bfloat16):  # a folded weight would be rounded once more
