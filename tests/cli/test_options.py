@@ -207,6 +207,8 @@ def test_a_search_has_one_network(handed_on, capsys):
         ("runs runs --format csv --columns seed", "leave --columns out"),
         ("runs runs --json --format csv", "give one of them"),
         ("runs runs --json --csv", "give one of them"),
+        ("analyze resnet8 --samples 0", "samples=0: expected a whole number of at least 1"),
+        ("evaluate resnet8 --data digits --image-size 0", "image_size=0: expected a whole number of at least 1"),
         ("enlarge mine:net --where last --strides 112", "has strides of its own"),
         ("search study.yaml --upsamples 1,4", "leave --upsamples out"),
         ("search study.yaml --config file.yaml", "the study configures its runs"),

@@ -13,7 +13,7 @@ from robustmaps.data import Dataset
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.modes import check_values, move
-from robustmaps.engine.numbers import check_eps
+from robustmaps.engine.numbers import check_eps, check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.models import Pool
 from robustmaps.networks._data import choose_images, load_data
@@ -88,6 +88,8 @@ def open_subject(
         InputError: a network, data or a budget that can't be used, or that don't fit each other.
     """
     check_built_in(model, strides, pool)
+    if samples is not None:
+        check_whole("samples", samples, 1)
     if opened is None and Path(model).exists():
         opened = open_model(model, weights=weights)
     known = None if opened is None else opened.data

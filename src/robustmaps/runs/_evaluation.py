@@ -12,7 +12,7 @@ from robustmaps.engine import ranks
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import short_hash, write_json
-from robustmaps.engine.numbers import as_fraction
+from robustmaps.engine.numbers import as_fraction, check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.writing.outputs import alone
@@ -86,6 +86,9 @@ class Options:
             broken by an image that can be saved as PNG.
         consistent: also attack the misclassified images, for the consistent accuracy; see `with_consistency`.
         watcher: receives progress reports.
+
+    Raises:
+        InputError: a number of images or pixels is below 1.
     """
 
     data: str | Dataset | None = None
@@ -102,6 +105,11 @@ class Options:
     eight_bit: bool = False
     consistent: bool = False
     watcher: Watcher = ignore
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "image_size", "batch_size"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
 
     @classmethod
     def of(cls, wanted: EvaluationConfig, training: TrainOptions, watcher: Watcher = ignore) -> "Options":
