@@ -113,6 +113,8 @@ class Reader:
         for option, value in FEWER.get(short[0], {}).items():
             if option not in short and not (option == "--steps" and NO_STEPS & {*short}):
                 short += [option, value]
+        if short[0] == "train" and "--enlarge-at" in short:  # in the middle of several epochs
+            short[short.index("--epochs") + 1] = "4"
         if "--recipe" in short and "--data" not in short and "digits" not in short[short.index("--recipe") + 1]:
             short += ["--data", "photos", "--image-size", "16"]
         if "--recipe" in short:

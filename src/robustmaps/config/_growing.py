@@ -45,8 +45,8 @@ def last_epochs(text: str | None, epochs: int) -> tuple[int, ...]:
     found = tuple(math.floor(share * epochs + 0.5) for share in parse_shares(text))
     if any(a >= b for a, b in pairwise((0, *found, epochs))):
         raise InputError(
-            f"enlarge_at={text} with {counted(epochs, 'epoch')}: would enlarge after epochs "
-            f"{', '.join(map(str, found))}; expected at least one epoch before, between and after; train for more"
+            f"enlarge_at={text} with {counted(epochs, 'epoch')}: would enlarge after "
+            f"{' and '.join(map(str, found))}; expected at least one epoch before, between and after; train for more"
         )
     return found
 

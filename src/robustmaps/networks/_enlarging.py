@@ -189,7 +189,7 @@ def claim_enlarged(folder: str | Path) -> bool:
         InputError: the folder contains anything but an enlarged network, or is a link.
     """
     recipe = json_with("model", "enlarge", "trained")
-    claim_published(folder, {WEIGHTS: tensors_with(DESCRIPTION), RECIPE: recipe})
+    claim_published(folder, {WEIGHTS: tensors_with(DESCRIPTION), RECIPE: recipe}, option="--save")
     return (Path(folder) / WEIGHTS).exists()
 
 

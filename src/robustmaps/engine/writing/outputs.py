@@ -190,12 +190,13 @@ def alone(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         held.release()
 
 
-def claim_published(folder: str | Path, files: Mapping[str, Ours]) -> None:
+def claim_published(folder: str | Path, files: Mapping[str, Ours], *, option: str = "--out") -> None:
     """Refuse a folder that `publish` can't give to a finished one, before the work that leads to it.
 
     Args:
         folder: the folder: new, empty, or with an earlier result of the same kind, which may turn out to be this one.
         files: names of the files in it, with what recognises an earlier one.
+        option: the option that names the folder, for the error.
 
     Raises:
         InputError: the folder contains something else, is a link, or nothing can be written there.
@@ -204,7 +205,9 @@ def claim_published(folder: str | Path, files: Mapping[str, Ours]) -> None:
     if path.is_symlink():
         raise InputError(f"{path}: a link, which a new folder can't replace; name the folder that it leads to")
     there = path.is_dir() and {child.name for child in path.iterdir() if not is_leftover(child)} == set(files)
-    claim_folder(path, lambda _: there and all(ours(path / name) for name, ours in files.items()), _EARLIER)
+    claim_folder(
+        path, lambda _: there and all(ours(path / name) for name, ours in files.items()), _EARLIER, option=option
+    )
 
 
 def publish(made: Path, folder: Path, *, replace: bool = False) -> bool:
