@@ -16,6 +16,7 @@ from robustmaps.defenses import AT, Standard
 from robustmaps.engine.errors import InputError
 from robustmaps.training import Earlier, FitResult, Interrupted, RunFolder, TrainOptions, fit, load_weights
 from robustmaps.training._loop import Loop
+from tests.helpers.same_runs import equal, timeless
 
 MakeData = Callable[..., Dataset]
 OPTIONS = TrainOptions(
@@ -28,7 +29,6 @@ OPTIONS = TrainOptions(
     checkpoint_every_s=0,
 )
 DEFENSE = AT(PGD(eps=0.1, steps=1))
-TIMES = {"train_s", "validation_s", "images_per_s", "data_s", "data_share"}
 
 
 def network(factor: float, seed: int = 0) -> nn.Sequential:
@@ -42,14 +42,6 @@ def network(factor: float, seed: int = 0) -> nn.Sequential:
 def growing(seed: int = 0) -> tuple[nn.Sequential, list[Earlier]]:
     """Four epochs: one plain, two with images half as large again, one with images of twice the size."""
     return network(2.0, seed), [Earlier(network(1.0, seed), 1), Earlier(network(1.5, seed), 3)]
-
-
-def timeless(history: Any) -> list[dict[str, Any]]:
-    return [{name: value for name, value in record.items() if name not in TIMES} for record in history]
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def assert_same_run(a: tuple[nn.Module, FitResult], b: tuple[nn.Module, FitResult]) -> None:

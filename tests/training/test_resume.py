@@ -30,6 +30,7 @@ from robustmaps.training import (
     load_weights,
     save_weights,
 )
+from tests.helpers.same_runs import equal, timeless
 
 MakeData = Callable[..., Dataset]
 
@@ -45,7 +46,6 @@ OPTIONS = TrainOptions(
     checkpoint_every_s=0,
 )
 DEFENSE = AT(PGD(eps=0.1, steps=2))
-TIMES = {"train_s", "validation_s", "images_per_s", "data_s", "data_share"}
 
 
 def make_model(seed: int = 0) -> nn.Module:
@@ -60,14 +60,6 @@ def make_model(seed: int = 0) -> nn.Module:
             nn.Flatten(),
             nn.Linear(144, 2),
         )
-
-
-def timeless(history: Any) -> list[dict[str, Any]]:
-    return [{name: value for name, value in record.items() if name not in TIMES} for record in history]
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def assert_same_run(a: tuple[nn.Module, FitResult], b: tuple[nn.Module, FitResult]) -> None:

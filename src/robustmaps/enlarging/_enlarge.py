@@ -141,8 +141,9 @@ def on_larger_images(
     sizes = [(images.shape[2], images.shape[3]) for images in (example, larger)]
     if min(now - was for was, now in zip(*sizes, strict=True)) < 0 or sizes[0] == sizes[1]:
         raise InputError(f"images of {by(sizes[1])} instead of {by(sizes[0])}: expected larger ones")
+    was = Attempts(model, example[:1], 2)
     try:
-        was, now = (Attempts(model, images[:1], 2) for images in (example, larger))
+        now = Attempts(model, larger[:1], 2)
     except InputError as error:
         raise InputError(f"{type(model).__name__} can't take images of {by(sizes[1])}: {error}") from error
     enlargement = Enlargement(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +208,8 @@ def _apart(found: Mapping[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor
     for where, tensors in found.items():
         shared = where and f"{where}."
         names = [name.split(".") for name in tensors]
-        same = 0
-        while len({name[same] for name in names if len(name) > same + 1}) == 1 and all(
-            len(name) > same + 1 for name in names
-        ):
-            same += 1
+        columns = zip(*(name[:-1] for name in names), strict=False)
+        same = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
         for name, tensor in zip(names, tensors.values(), strict=True):
             if len(name) > same + 1:
                 part = shared + ".".join(name[: same + 1])

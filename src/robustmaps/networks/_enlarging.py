@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -101,24 +102,25 @@ def enlarge_network(
     # Weights of another program fit the classes and channels of the images.
     made_for_data = weights is not None and data is not None
     network = None if made_for_data else open_model(model, Fit(strides=strides, pool=pool, seed=seed), weights)
+    look = partial(
+        open_subject,
+        model,
+        data=data,
+        channels=channels,
+        samples=samples,
+        weights=weights,
+        strides=strides,
+        pool=pool,
+        classes=classes,
+        seed=seed,
+        device="cpu",
+        watcher=watcher,
+    )
     labels: Tensor | None = None
     training: Tensor | None = None
     if network is None or data is not None or network.data is not None:
-        subject = open_subject(
-            model,
-            opened=network if network is not None and (network.trained or Path(model).exists()) else None,
-            data=data,
-            image_size=image_size,
-            channels=channels,
-            samples=samples,
-            weights=weights,
-            strides=strides,
-            pool=pool,
-            classes=classes,
-            seed=seed,
-            device="cpu",
-            watcher=watcher,
-        )
+        opened = network if network is not None and (network.trained or Path(model).exists()) else None
+        subject = look(opened=opened, image_size=image_size)
         network, example = subject.network, subject.x
         labels = subject.y if network.trained else None
         if recalibrate:
@@ -133,23 +135,10 @@ def enlarge_network(
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
         fit = replace(network.fit, in_channels=example.shape[1])
         network = replace(network, recipe=replace(network.recipe, fit=fit))
-    shown = example
-    if surgery.is_none and (smaller := _trained_on(network, example)) is not None:
-        shown, example = (
-            example,
-            open_subject(
-                model,
-                opened=network,
-                data=data,
-                image_size=smaller,
-                channels=channels,
-                samples=samples,
-                classes=classes,
-                device="cpu",
-                watcher=watcher,
-            ).x,
-        )
-        larger, enlargement = on_larger_images(network.model, example, shown, labels=labels, latency_runs=latency_runs)
+    given = example
+    if surgery.is_none and (smaller := _trained_on(network, given)) is not None:
+        example = look(opened=network, image_size=smaller).x
+        larger, enlargement = on_larger_images(network.model, example, given, labels=labels, latency_runs=latency_runs)
     else:
         larger, enlargement = enlarge(
             network.model, example, **surgery.arguments(), labels=labels, latency_runs=latency_runs
@@ -159,7 +148,7 @@ def enlarge_network(
     if training is not None:
         update_bn(torch.split(training, _BATCH), larger)
         if labels is not None:
-            enlargement = with_decisions(enlargement, network.model, larger, example, labels, shown)
+            enlargement = with_decisions(enlargement, network.model, larger, example, labels, given)
     return EnlargedNetwork(network, larger, enlargement, 0 if training is None else len(training))
 
 
