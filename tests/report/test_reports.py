@@ -70,6 +70,18 @@ def test_robust_overfitting_is_named(study):
     assert any("by -10.0 points. Even without overfitting, the best of many" in text for text in texts)
 
 
+def test_epochs_before_a_late_enlargement_are_no_best_ones(study):
+    """They were those of a smaller network, whose weights are not kept."""
+    for file in study.glob("*/metrics.jsonl"):
+        first, last = map(json.loads, file.read_text().splitlines())
+        file.write_text("".join(json.dumps(epoch) + "\n" for epoch in (first | {"before_enlarging": 1}, last)))
+    page = report(study, pictures=False).page
+    (falls,) = (each.table for each in blocks(page, Listing) if each.name == "overfitting")
+    assert [[cell.text for cell in row[1:]] for row in falls.rows] == [["40.0 %", "40.0 %", "+0.0"]] * 2
+    texts = [block.text for section in page.sections for block in section.blocks if hasattr(block, "kind")]
+    assert any(text.startswith("No robust overfitting") for text in texts)
+
+
 def test_what_is_missing_names_its_command(tmp_path):
     path = write_run(tmp_path, configuration(), None)
     page = report(path, pictures=False).page

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from robustmaps.training._loop import CatastrophicOverfitting, Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
     from robustmaps.training._run_folder import (
+        BEFORE_ENLARGING,
         PROGRAM,
         RUN_WEIGHTS,
         RunFolder,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BEFORE_ENLARGING",
     "DESCRIPTION",
     "ENLARGED",
     "INCIDENTAL",

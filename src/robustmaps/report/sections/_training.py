@@ -13,6 +13,7 @@ from robustmaps.report.sections._material import Material
 from robustmaps.report.sections._registry import SectionRow
 from robustmaps.report.sections._shared import MOST_LINES, some_only
 from robustmaps.studies import Variant
+from robustmaps.training import BEFORE_ENLARGING
 
 _ROBUST = "validation_robust_accuracy"
 
@@ -54,10 +55,14 @@ def _curve(variant: Variant, kind: str, key: str) -> LearningCurve | None:
 
 
 def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
-    """The fall of robust validation accuracy from the best epoch to the last, with the largest in words."""
+    """The fall of robust validation accuracy from the best epoch to the last, with the largest in words.
+
+    Epochs of a network that was enlarged later do not count, since the best is not chosen among them.
+    """
     rows: list[tuple[str, Cell, Cell, Cell]] = []
     for variant in variants:
-        each = [[r[_ROBUST] for r in run.history if r.get(_ROBUST) is not None] for run in variant.runs]
+        judged = [[r for r in run.history if not r.get(BEFORE_ENLARGING)] for run in variant.runs]
+        each = [[r[_ROBUST] for r in epochs if r.get(_ROBUST) is not None] for epochs in judged]
         each = [robust for robust in each if robust]
         if not each:
             continue
