@@ -17,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustmaps.cli import main
+from robustmaps.engine.cluster import connection
+from robustmaps.engine.cluster.connection import check_address, own_modules, runs_at_once
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.files import append_line
 from robustmaps.engine.progress import Progress
 from robustmaps.engine.writing.outputs import alone, claim_folder
 from robustmaps.studies import RayExecutor
-from robustmaps.studies._cluster import _connection, _course, _worker
-from robustmaps.studies._cluster._connection import check_address, own_modules, runs_at_once
+from robustmaps.studies._cluster import _course, _worker
 from robustmaps.studies._cluster._files import Changes, Watched
 from robustmaps.studies._cluster._mailbox import Lost, Mailbox
 from robustmaps.studies._cluster._worker import Ended, work
@@ -347,7 +348,7 @@ def test_an_address_is_known_within_seconds(answering, monkeypatch, prefix):
         check_address(prefix + answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
     with pytest.raises(InputError, match="what answers there is not Ray"):
         check_address(prefix + answering(b""))
-    monkeypatch.setattr(_connection, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(connection, "_ANSWER_S", 0.2)
     with pytest.raises(InputError, match=r"no answer within 0\.2 s"):
         check_address(prefix + answering(None))
     with socket.create_server(("127.0.0.1", 0)) as closed:

@@ -35,6 +35,9 @@ class NoGradientError(InputError):
             "it; use square, which needs only logits, or robustmaps diagnose to find the cause"
         )
 
+    def __reduce__(self) -> tuple[type["NoGradientError"], tuple[str]]:
+        return NoGradientError, (self.reason,)
+
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the work is sound but unfinished
     """Work stopped on request, after saving everything needed to resume."""

@@ -4,17 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from robustmaps.engine.errors import InputError, Interrupted
-from robustmaps.engine.numbers import check_at_least, check_whole
+from robustmaps.engine.cluster.connection import LOCAL, address_or_local, check_shares, connected, runs_at_once
+from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
-from robustmaps.studies._cluster._connection import (
-    LOCAL,
-    address_or_local,
-    check_address,
-    connected,
-    load_ray,
-    runs_at_once,
-)
 from robustmaps.studies._cluster._course import Course, Limits, Pool, probes
 from robustmaps.studies._cluster._pool import RayPool
 from robustmaps.studies._processes import FolderTask, Task, TaskOutcome
@@ -109,11 +101,4 @@ class RayExecutor:
         return [course.outcomes.get(index, none) for index in range(len(tasks))]
 
     def _check(self) -> None:
-        check_whole("cpus_per_run", self.cpus_per_run, 1)
-        check_whole("retries", self.retries, 0)
-        if self.gpus_per_run is not None:
-            check_at_least("gpus_per_run", self.gpus_per_run, 0)
-            if self.gpus_per_run > 1 and self.gpus_per_run != int(self.gpus_per_run):
-                raise InputError(f"gpus_per_run={self.gpus_per_run:g}: expected a whole number, or less than 1")
-        load_ray()
-        check_address(address_or_local(self.address))
+        check_shares(self.address, self.cpus_per_run, self.gpus_per_run, self.retries)

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
+from robustmaps.engine.cluster.connection import runs_at_once
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.progress import Progress
-from robustmaps.studies._cluster._connection import runs_at_once
 from robustmaps.studies._cluster._files import Changes
 from robustmaps.studies._cluster._mailbox import Attempt, Lost, Mailbox, News
 from robustmaps.studies._cluster._worker import Ended, Job, work

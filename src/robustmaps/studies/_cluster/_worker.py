@@ -1,7 +1,6 @@
 """What a machine of the cluster does with a task."""
 
 import os
-import pickle
 import platform
 import tempfile
 import threading
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from robustmaps.engine.cluster.portable import portable
 from robustmaps.engine.errors import Busy, Interrupted
 from robustmaps.engine.progress import Progress
 from robustmaps.studies._cluster._files import Changes, Watched
@@ -120,19 +120,7 @@ def _outcome(
                     return TaskOutcome(error=error)
                 time.sleep(1)
             except Exception as error:  # noqa: BLE001 - that is the outcome
-                return TaskOutcome(error=_portable(error, node))
-
-
-def _portable(error: Exception, node: str) -> Exception:
-    """The error as one that another process can read, with the machine where it was."""
-    match error.args:
-        case (str(text),) if not isinstance(error, Interrupted):
-            error.args = (f"{text} (on {node})",)
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - of our own making
-    except Exception:  # noqa: BLE001 - of any kind, such as a constructor with other arguments
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+                return TaskOutcome(error=portable(error, node))
 
 
 def _renamed(outcome: TaskOutcome[Any], scratch: str, folder: str) -> TaskOutcome[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from robustmaps.engine import errors
 from robustmaps.engine.errors import InputError
-from robustmaps.engine.numbers import counted
+from robustmaps.engine.numbers import check_at_least, check_whole, counted
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine and ends with the work."""
@@ -147,6 +147,28 @@ def own_modules() -> list[str]:
         if place.exists() and not any(place.is_relative_to(one) for one in installed):
             found.append(str(place))
     return found
+
+
+def check_shares(address: str | None, cpus: int, gpus: float | None, retries: int) -> None:
+    """Refuse impossible shares of a machine, a missing Ray and an address without a cluster, without a connection.
+
+    Args:
+        address: as for `address_or_local`.
+        cpus: cores of each run.
+        gpus: GPUs of each run; None if not given.
+        retries: how often a lost one is made again.
+
+    Raises:
+        InputError: one of these is so.
+    """
+    check_whole("cpus_per_run", cpus, 1)
+    check_whole("retries", retries, 0)
+    if gpus is not None:
+        check_at_least("gpus_per_run", gpus, 0)
+        if gpus > 1 and gpus != int(gpus):
+            raise InputError(f"gpus_per_run={gpus:g}: expected a whole number, or less than 1")
+    load_ray()
+    check_address(address_or_local(address))
 
 
 def runs_at_once(ray: Any, cpus: int, gpus: float | None) -> tuple[int, float]:

@@ -1,0 +1,1 @@
+"""A Ray cluster: the connection to one, and the errors of its machines."""
