@@ -25,6 +25,8 @@ from robustmaps.evaluation._eight_bit import check_eight_bit
 from robustmaps.evaluation._fingerprints import attack_settings, caveats, images_sha256, stages
 from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning
+from robustmaps.evaluation._sharing._attacker import Attacker
+from robustmaps.evaluation._sharing._ranks import OnRanks
 from robustmaps.evaluation._state import Found, StateFolder
 from robustmaps.evaluation._trial import try_batches
 from robustmaps.evaluation._verdict_names import shown_names
@@ -150,7 +152,8 @@ def evaluate(
         )
         keep = stack.enter_context(_timed(found, folder, flush))
         stack.enter_context(torch.no_grad())
-        cascade = Cascade(view, plain, x, y, names, device, seed, found, adversarials, eight_bit, every, keep, watcher)
+        attacker = Attacker(view, plain, device, seed, eight_bit, adversarials is not None, every)
+        cascade = Cascade(OnRanks(attacker), plain, x, y, names, device, found, adversarials, every, keep, watcher)
         if not begun:
             answers, logits = cascade.classify()
             if checks:
