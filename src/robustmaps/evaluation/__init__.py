@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from robustmaps.evaluation._identity import Identity
     from robustmaps.evaluation._rates import deviation_over_seeds, over_seeds, rate_over_seeds
     from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning, compare
+    from robustmaps.evaluation._sharing._pool import WorkerPool
+    from robustmaps.evaluation._sharing._ray import RayWorkers
     from robustmaps.evaluation._state import IMAGES_END, STATE_FILES, check_images, claim_state
     from robustmaps.evaluation._transfer import Transfer, for_transfer, right_on
     from robustmaps.evaluation._verdict_names import shown_names
@@ -42,7 +44,9 @@ __all__ = [
     "EvaluationWarning",
     "Finding",
     "Identity",
+    "RayWorkers",
     "Transfer",
+    "WorkerPool",
     "agree",
     "attack_settings",
     "check_images",

@@ -45,7 +45,7 @@ def with_consistency(
             changed predictions stay changed.
         eight_bit: see `evaluate`.
         watcher: receives progress reports.
-        options: ``batch_size``, ``seed``, ``precision``, ``compile`` and ``engine`` of `evaluate`.
+        options: ``batch_size``, ``seed``, ``precision``, ``compile``, ``engine`` and ``workers`` of `evaluate`.
 
     Raises:
         InputError: see `evaluate`.

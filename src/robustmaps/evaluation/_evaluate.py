@@ -26,7 +26,10 @@ from robustmaps.evaluation._fingerprints import attack_settings, caveats, images
 from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._result import ROBUST, WRONG, Evaluation, EvaluationWarning
 from robustmaps.evaluation._sharing._attacker import Attacker
+from robustmaps.evaluation._sharing._batches import Attackers
+from robustmaps.evaluation._sharing._pool import WorkerPool
 from robustmaps.evaluation._sharing._ranks import OnRanks
+from robustmaps.evaluation._sharing._worker import Setup
 from robustmaps.evaluation._state import Found, StateFolder
 from robustmaps.evaluation._trial import try_batches
 from robustmaps.evaluation._verdict_names import shown_names
@@ -57,6 +60,7 @@ def evaluate(
     every: bool = False,
     smaller: Evaluation | None = None,
     checks: bool = True,
+    workers: WorkerPool | None = None,
     watcher: Watcher = ignore,
 ) -> Evaluation:
     """Attack a network and return a verdict per sample.
@@ -94,11 +98,12 @@ def evaluate(
             where it broke nothing, as transfer to other networks needs them. Verdicts are the same.
         smaller: an evaluation of the same network and images with a smaller budget, whose broken samples stay broken.
         checks: look for reasons to doubt the figures.
+        workers: attack the batches on these, such as those of `RayWorkers`; all else is done here.
         watcher: receives progress reports.
 
     Raises:
         InputError: images, labels or settings are invalid, attacks have different budgets, or ``state`` belongs to
-            another evaluation.
+            another evaluation, or the network can't be sent to the workers.
 
     Warns:
         EvaluationWarning: for each reason to doubt the figures.
@@ -120,7 +125,8 @@ def evaluate(
         try_batches(model, example[:1] if batch_size == 1 else example)
     modes = [(module, module.training) for module in model.modules()]
     # Whoever brings an engine evaluates often, and keeps no state.
-    network = Identity.of(model, x.shape[1:]) if given is None or state is not None or smaller is not None else None
+    identified = given is None or any(one is not None for one in (state, smaller, workers))
+    network = Identity.of(model, x.shape[1:]) if identified else None
     folder = None
     if state is not None and network is not None:
         folder = StateFolder(state, network, {"set of images": images, "attack": described, "seed": seed})
@@ -141,9 +147,15 @@ def evaluate(
             )
         elif batch_size is not None:
             found.batch_size = batch_size
+        attackers: Attackers = OnRanks(Attacker(view, plain, device, seed, eight_bit, adversarials is not None, every))
+        where = device_name(device)  # with the number of threads
+        if workers is not None and network is not None and attacks:
+            more = (engine.options, seed, eight_bit, adversarials is not None, every)
+            most = -(-len(x) // found.batch_size)
+            attackers, where = workers, workers.open(model, network, Setup(example.cpu(), *more), most)
         found.begin(
             {
-                "device": device_name(device),  # with the number of threads
+                "device": where,
                 "torch": torch.__version__,
                 "robustmaps": __version__,
                 "precision": engine.options.precision,
@@ -152,8 +164,7 @@ def evaluate(
         )
         keep = stack.enter_context(_timed(found, folder, flush))
         stack.enter_context(torch.no_grad())
-        attacker = Attacker(view, plain, device, seed, eight_bit, adversarials is not None, every)
-        cascade = Cascade(OnRanks(attacker), plain, x, y, names, device, found, adversarials, every, keep, watcher)
+        cascade = Cascade(attackers, plain, x, y, names, device, found, adversarials, every, keep, watcher)
         if not begun:
             answers, logits = cascade.classify()
             if checks:

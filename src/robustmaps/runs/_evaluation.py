@@ -16,7 +16,15 @@ from robustmaps.engine.numbers import as_fraction, check_whole
 from robustmaps.engine.progress import Watcher, ignore
 from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.writing.outputs import alone
-from robustmaps.evaluation import Evaluation, Identity, attack_settings, evaluate, images_sha256, with_consistency
+from robustmaps.evaluation import (
+    Evaluation,
+    Identity,
+    WorkerPool,
+    attack_settings,
+    evaluate,
+    images_sha256,
+    with_consistency,
+)
 from robustmaps.networks import Checkpoint, choose_images, data_for, open_checkpoint, write_evaluated
 from robustmaps.runs._adversarials import KeptImages, check_file
 from robustmaps.runs._attacks import create_attacks, spellings
@@ -85,6 +93,7 @@ class Options:
         eight_bit: round adversarial images to 8 bits per channel, within the budget; a sample then only counts as
             broken by an image that can be saved as PNG.
         consistent: also attack the misclassified images, for the consistent accuracy; see `with_consistency`.
+        workers: attack the batches on these.
         watcher: receives progress reports.
 
     Raises:
@@ -104,6 +113,7 @@ class Options:
     save_adversarials: bool = False
     eight_bit: bool = False
     consistent: bool = False
+    workers: WorkerPool | None = None
     watcher: Watcher = ignore
 
     def __post_init__(self) -> None:
@@ -275,6 +285,7 @@ class Work:
             state=files.consistency_state,
             smaller=None if smaller is None else smaller.evaluation,
             eight_bit=options.eight_bit,
+            workers=options.workers,
             watcher=options.watcher,
             batch_size=options.batch_size,
             seed=options.seed,
@@ -345,6 +356,7 @@ class Work:
             flush=(lambda: None) if kept is None else kept.flush,
             eight_bit=options.eight_bit,
             smaller=None if smaller is None else smaller.evaluation,
+            workers=options.workers,
             watcher=options.watcher,
         )
         if files.images is not None and kept is not None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from robustmaps.cli._terminal._shared import rich_table, tell
 from robustmaps.engine.progress import Progress
@@ -42,6 +43,10 @@ class Watch:
     def __call__(self, progress: Progress) -> None:
         """Show a report of the only task."""
         self.of("", progress)
+
+    def note(self, text: str) -> None:
+        """Show a line beside the reports."""
+        tell(f"robustmaps: {text}")
 
     def of(self, title: str, progress: Progress) -> None:
         """Show a report of the task with that title."""
@@ -112,6 +117,10 @@ class CascadeTable:
         columns = ("attack", "attacked", "survivors", "robust accuracy", "elapsed", "left")
         rows = [self._row(row) for row in self._rows.values()]
         self._live.update(rich_table(table(columns, rows, words=1)))
+
+    def note(self, text: str) -> None:
+        """Show a line above the table."""
+        self._live.console.print(Text(visible(f"robustmaps: {text}")))
 
     @staticmethod
     def _row(progress: Progress) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from robustmaps.cli._terminal._evaluated import show
+from robustmaps.cli._terminal._executor import Execution, started
 from robustmaps.cli._terminal._options import Computing, Images, TrainedNetwork
 from robustmaps.cli._terminal._parsing import ATTACKS, parse
 from robustmaps.cli._terminal._shared import open_given, open_like
@@ -71,6 +72,7 @@ class Arguments:
     attack: AttackConfig = field(default_factory=AttackConfig)
     images: EvaluatedImages = field(default_factory=EvaluatedImages)
     computing: Computing = field(default_factory=Computing)
+    execution: Execution = field(default_factory=Execution)
     each: bool = False
     consistent: bool = False
     transfer: tuple[str, ...] = ()
@@ -104,8 +106,9 @@ def run(arguments: Sequence[str]) -> None:
         _refuse_beside_transfer(given)
     elif "--transfer" in arguments:
         raise InputError("--transfer: expected one or more further runs")
+    workers = given.execution.workers(given.computing.device)
     checkpoint = open_given(given.network, given.images)
-    with attacking() as watch:
+    with attacking() as watch, started(workers, watch.note) as pool:
         options = Options(
             **vars(given.images),
             **vars(given.computing),
@@ -114,6 +117,7 @@ def run(arguments: Sequence[str]) -> None:
             save_adversarials=given.save_adversarials,
             eight_bit=given.eight_bit,
             consistent=given.consistent,
+            workers=pool,
             watcher=watch,
         )
         try:
@@ -139,7 +143,7 @@ def _refuse_beside_corruptions(given: Arguments) -> None:
     """Options that would be without effect are a misunderstanding."""
     default = flat_values(Arguments())
     idle = {*vars(AttackConfig()), "data", "image_size", "channels", "classes", "split", "seed", "precision", "compile"}
-    idle |= {"save_adversarials", "eight_bit", "each", "consistent", "transfer"}
+    idle |= {"save_adversarials", "eight_bit", "each", "consistent", "transfer", *vars(Execution())}
     changed = [f"--{k.replace('_', '-')}" for k, v in flat_values(given).items() if k in idle and v != default[k]]
     if changed:
         raise InputError(

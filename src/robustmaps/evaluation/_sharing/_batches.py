@@ -1,6 +1,6 @@
 """A batch to attack, and its results: plain values that processes send to each other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +65,7 @@ class Attackers(Protocol):
 
     def attacked(
         self, parts: Sequence[list[int]], batch: Callable[[list[int]], Batch], ahead: Callable[[float], None]
-    ) -> Iterator[Attacked]:
+    ) -> Generator[Attacked]:
         """Attack batches, and yield the results in their order.
 
         Whatever an attack raises is raised in its turn, also that memory ran out: what comes after it is then dropped.

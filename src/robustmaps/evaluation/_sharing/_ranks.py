@@ -1,6 +1,6 @@
 """Batches attacked by this process, or by all ranks of a run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from robustmaps.engine import ranks
@@ -25,7 +25,7 @@ class OnRanks:
 
     def attacked(
         self, parts: Sequence[list[int]], batch: Callable[[list[int]], Batch], ahead: Callable[[float], None]
-    ) -> Iterator[Attacked]:
+    ) -> Generator[Attacked]:
         """See `Attackers`."""
         for start in range(0, len(parts), ranks.size()):
             yield from self._round(parts[start : start + ranks.size()], batch, ahead)

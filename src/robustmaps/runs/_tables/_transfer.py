@@ -191,6 +191,7 @@ class _Source:
             flush=kept.flush,
             eight_bit=options.eight_bit,
             every=True,
+            workers=options.workers,
             watcher=options.watcher,
         )
         kept.save_all(images, work.y, evaluation)
