@@ -1,6 +1,5 @@
 """Studies on a Ray cluster of several nodes, which are lost on the way: the same results as without."""
 
-import contextlib
 import json
 import os
 import platform
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.networks import allow_code
 from robustmaps.runs import read_runs
 from robustmaps.studies import RayExecutor, plan_sweep, statistics_of, sweep
+from tests.helpers.clusters import head_node, process_on, until, with_two_nodes
 from tests.helpers.studies import Here, assert_same
 
 ray = pytest.importorskip("ray")
@@ -29,32 +28,17 @@ STUDY = """axes: {seed: [0, 1, 2]}
 fixed: {data: digits, batch-size: 128, defense: at, eps: 0.1, steps: 2, epochs: 10, device: cpu, precision: fp32}
 evaluation: {attack: pgd-20, samples: 40}
 """
-SMALL = {"object_store_memory": 80 << 20, "include_dashboard": False}
-SOON = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 4,
-}
 
 
 @pytest.fixture(scope="module")
 def head():
-    """The head of a cluster, without cores."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL, "_system_config": SOON})
-    yield made
-    made.shutdown()
+    with head_node() as made:
+        yield made
 
 
 @pytest.fixture
 def cluster(head):
-    """A cluster with two nodes of one core each beside its head."""
-    while len(head.worker_nodes) < 2:
-        head.add_node(num_cpus=1, **SMALL)
-    head.wait_for_nodes()
-    return head
+    return with_two_nodes(head)
 
 
 @pytest.fixture
@@ -78,13 +62,6 @@ def events_of(plan, executor, **kwargs):
     return events
 
 
-def until(holds):
-    deadline = time.monotonic() + 200
-    while not (found := holds()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
 def unseen(tmp_path):
     """A folder that no other process sees."""
@@ -99,13 +76,7 @@ def unseen(tmp_path):
 
 def worker_of(node):
     """The process that makes an attempt on a node."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and (process / "cmdline").read_text().startswith("ray::_attempt"):
-                return int(process.name)
-    return None
+    return process_on(node, "_attempt")
 
 
 @pytest.mark.parametrize(("what", "seen"), [("node", True), ("node", False), ("process", False)])
