@@ -12,6 +12,7 @@ SOON = {
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 4,
+    "worker_niceness": 0,  # on a busy machine, workers would take minutes to start
 }
 
 
