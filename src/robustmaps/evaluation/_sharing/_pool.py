@@ -199,12 +199,13 @@ class WorkerPool:
             if isinstance(answer, Lost):
                 self._take_loss(worker, answer, ticket)
             elif opening and state.setup == self._setup:
-                self._take_opened(answer)
+                self._take_opened(state, answer)
             elif ticket is not None and ticket[0] == self._round.number:
                 self._round.done[ticket[1]] = answer.error or cast(Attacked, answer.value)
 
-    def _take_opened(self, answer: Answer[Opened]) -> None:
+    def _take_opened(self, state: _State, answer: Answer[Opened]) -> None:
         if answer.error is not None:
+            state.setup = 0  # it has none
             raise answer.error
         assert answer.value is not None  # noqa: S101 - for the type checker
         answer.value.check(self._identity)
