@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -305,9 +306,12 @@ def search(
         raise InputError(f"{data.name}: the search needs validation images; set validation above 0")
     path = Path(out) / "search.json"
     claim(path, ours=json_with("front", "trials"))
-    executor = executor or LocalExecutor(jobs or usual_jobs([one.config for one in candidates]))
-    course = _Course(candidates, Path(out), executor, watcher, should_stop)
-    with alone(path.parent / ".search.lock", "searching there"):
+    with ExitStack() as stack:
+        stack.enter_context(alone(path.parent / ".search.lock", "searching there"))
+        if executor is None:
+            local = LocalExecutor(jobs or usual_jobs([one.config for one in candidates]))
+            executor = stack.enter_context(local.kept())
+        course = _Course(candidates, Path(out), executor, watcher, should_stop)
         kept = course.halve(least_epochs, reduction)
         front = _front(course, kept)
         judged = course.evaluate(front, evaluation or EvaluationConfig())
