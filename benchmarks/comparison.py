@@ -1,4 +1,4 @@
-"""What enlarging buys: tables and curves of runs that differ in the size of their maps, as in docs/comparison.md.
+"""What enlarging buys: tables and curves of runs with maps of different sizes, as in docs/comparison-tables.md.
 
     python benchmarks/comparison.py RUNS --plot comparison.png
 

@@ -10,18 +10,22 @@ and the runs of a study are stand-ins: folders as runs leave them.
 """
 
 import argparse
+import atexit
 import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -126,22 +130,20 @@ def autoattack(count: float) -> dict[str, float]:
 
 def runs(count: float) -> dict[str, float]:
     """Seconds to list, plan and report a study of so many runs."""
-    from report_page import make_study
     from robustmaps.config import make_study as study_of
     from robustmaps.report import report
     from robustmaps.runs import read_runs
     from robustmaps.studies import plan_sweep
 
-    found = {}
+    found, number = {}, int(count)
+    folder = _stand_ins(number)
+    began = time.perf_counter()
+    assert len(read_runs(folder)) == number
+    found["list"] = time.perf_counter() - began
+    axes = {"strides": ["122", "112"], "seed": list(range(math.ceil(number / 2)))}
+    study = study_of({"axes": axes, "fixed": {"model": "resnet8", "device": "cpu"}}, Path("many.yaml"))
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as place:
-        folder, number = Path(place) / "runs", int(count)
-        make_study(folder, number)
-        began = time.perf_counter()
-        assert len(read_runs(folder)) == number
-        found["list"] = time.perf_counter() - began
-        axes = {"strides": ["122", "112"], "seed": list(range(math.ceil(number / 2)))}
-        study = study_of({"axes": axes, "fixed": {"model": "resnet8", "device": "cpu"}}, Path("many.yaml"))
-        began = time.perf_counter()
         plan_sweep(study, Path(place) / "planned", dry=True, timed=False, jobs=1)
         found["plan"] = time.perf_counter() - began
         if number <= MOST_REPORTED:
@@ -149,6 +151,18 @@ def runs(count: float) -> dict[str, float]:
             report(folder, Path(place) / "page", pictures=False)
             found["report"] = time.perf_counter() - began
     return found
+
+
+@cache
+def _stand_ins(number: int) -> Path:
+    """A folder of so many runs, removed at the end of the process; nothing of it has to survive a power cut."""
+    from report_page import make_study
+
+    place = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, place)
+    with mock.patch("os.fsync"):
+        make_study(Path(place) / "runs", number)
+    return Path(place) / "runs"
 
 
 MAPS = {8.0: "122", 16.0: "112", 32.0: "111"}

@@ -51,10 +51,12 @@ def main() -> None:
         for entry in entries(output, *arguments):
             (torch.add if TORCH.match(entry) else kept.append)(entry)
         output.write_text("\n".join(kept) + "\n")
-    (HERE / "torch.lock").write_text("\n".join(sorted(torch)) + "\n")
     (version,) = (entry.split()[0].removeprefix("torch==") for entry in torch if entry.startswith("torch=="))
-    lines = [f"torch=={version}+cpu", *(f"    --hash=sha256:{digest}" for digest in cpu_builds(version))]
-    (HERE / "torch-cpu.lock").write_text(" \\\n".join(lines) + "\n")
+    hashes = [f"    --hash=sha256:{digest}" for digest in cpu_builds(version)]
+    (HERE / "torch-cpu.lock").write_text(" \\\n".join([f"torch=={version}+cpu", *hashes]) + "\n")
+    # Where a CPU build is found, pip takes it for `torch==VERSION`, too.
+    builds = [" \\\n".join([entry, *hashes]) if entry.startswith("torch==") else entry for entry in sorted(torch)]
+    (HERE / "torch.lock").write_text("\n".join(builds) + "\n")
 
 
 if __name__ == "__main__":

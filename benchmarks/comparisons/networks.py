@@ -1,4 +1,4 @@
-"""The networks of docs/comparison.md without a name of their own, as ``benchmarks.comparisons.networks:three``.
+"""The networks of docs/comparison-tables.md without a name of their own, as ``benchmarks.comparisons.networks:three``.
 
 For the digits of scikit-learn: one channel, 8 x 8 pixels, ten classes.
 """

@@ -27,12 +27,23 @@ def test_the_batch_follows_what_is_free_and_what_an_image_takes(
     each = 4 * (64 + 16 * 64 + 16 * 64 + 32 * 16 + 32 * 16)
     with plain_view(make_cnn()) as view:
         batches = {}
-        for images in (1, 2, 5, 8, 100):
+        for images in (1, 2, 5, 8, 100, 1000):
             monkeypatch.setattr(memory, "free_bytes", lambda device, n=images: 4 * n * each)
             batches[images] = memory.fitting_batch(view, make_images(2))
         monkeypatch.setattr(memory, "free_bytes", lambda device: None)
         assert memory.fitting_batch(view, make_images(2)) == 64
-    assert batches == {1: 1, 2: 2, 5: 4, 8: 8, 100: 64}
+    assert batches == {1: 1, 2: 2, 5: 4, 8: 8, 100: 64, 1000: 256}  # small images, so more than the usual 64
+
+
+@pytest.mark.parametrize(("pixels", "batch"), [(8, 256), (48, 256), (64, 128), (96, 64)])
+def test_small_images_come_in_larger_batches_since_they_leave_the_caches_room(
+    pixels: int, batch: int, make_images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**12)
+    # 17 numbers a pixel are kept: the image, and the ReLU's output.
+    network = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with plain_view(network) as view:
+        assert memory.fitting_batch(view, make_images(2, size=pixels)) == batch
 
 
 def _write_group(folder: Path, **files: object) -> None:

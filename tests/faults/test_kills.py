@@ -47,7 +47,7 @@ WORKS = {
     "diagnose": Work("diagnose RUN --samples 16", needs=("cache", "run")),
     "cache": Work("data prepare images.npz", needs=()),
     "sweep": Work("sweep study.yaml"),
-    "search": Work("search resnet8 --config search.yaml --budget 4x --upsamples 1,2"),
+    "search": Work("search resnet8 --config search.yaml --budget 4x --jobs 1"),
     "report": Work("report runs --out page", needs=("cache", "run", "evaluation")),
     "export": Work("export RUN --format safetensors", needs=("cache", "run")),
     "enlarge": Work("enlarge RUN --upsample 2 --save larger", needs=("cache", "run")),

@@ -80,6 +80,9 @@ def test_epochs_before_a_late_enlargement_are_no_best_ones(study):
     assert [[cell.text for cell in row[1:]] for row in falls.rows] == [["40.0 %", "40.0 %", "+0.0"]] * 2
     texts = [block.text for section in page.sections for block in section.blocks if hasattr(block, "kind")]
     assert any(text.startswith("No robust overfitting") for text in texts)
+    (curves,) = (each for each in blocks(page, Chart) if each.name == "training")
+    marks = [mark for series in curves.plot.series for mark in series.marks if mark.label]
+    assert [(mark.x, mark.y, mark.label) for mark in marks] == [(2, 40.0, "enlarged")] * 2
 
 
 def test_what_is_missing_names_its_command(tmp_path):

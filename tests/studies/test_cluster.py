@@ -412,7 +412,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch, capsys, tmp_pat
     assert "pip install 'robustmaps[ray]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["sweep study.yaml", "advise resnet8", "evaluate resnet8"])
+@pytest.mark.parametrize("verb", ["sweep study.yaml", "advise resnet8", "search resnet8", "evaluate resnet8"])
 def test_options_of_a_cluster_need_one(verb, capsys):
     for option in ("--address 127.0.0.1:1", "--gpus-per-run 1", "--cpus-per-run 2"):
         assert main([*verb.split(), *option.split()]) == 2

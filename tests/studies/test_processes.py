@@ -33,7 +33,7 @@ class Behave:
             while not worker.should_stop():
                 time.sleep(0.01)
             raise Interrupted("asked")
-        return self.how
+        return os.getpid() if self.how == "process" else self.how
 
 
 def run(hows, jobs=1, should_stop=lambda: False):
@@ -103,3 +103,21 @@ def test_cores_are_shared_out(monkeypatch):
 
 if __name__ == "__main__":
     run(sys.argv[1:])
+
+
+def test_processes_that_are_kept_do_the_tasks_of_the_next_call():
+    processes, seen = [], set()
+    with LocalExecutor(1, threads=1).kept() as executor:
+        for hows in (["process", "process", "raise"], ["process"]):
+            outcomes = executor.run(
+                [Behave(how) for how in hows],
+                watcher=lambda index, _: seen.add(index),
+                finished=lambda *_: None,
+                should_stop=lambda: False,
+            )
+            processes += [outcome.value for outcome in outcomes if outcome.error is None]
+            late = seen & {1, 2, 3} if len(hows) == 1 else set()
+            assert not late, "reports of the call before"
+            seen.clear()
+    assert len(processes) == 3
+    assert len(set(processes)) == 1

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustmaps.config import read_study
+from robustmaps.config import AttackConfig, DefenseConfig, EvaluationConfig, RunConfig, read_study
 from robustmaps.engine.errors import InputError
 from robustmaps.networks import allow_code
 from robustmaps.runs import read_runs
-from robustmaps.studies import RayExecutor, plan_sweep, statistics_of, sweep
+from robustmaps.studies import RayExecutor, find_candidates, plan_sweep, search, statistics_of, sweep
+from robustmaps.training import TrainOptions
 from tests.helpers.clusters import head_node, process_on, until, with_two_nodes
 from tests.helpers.studies import Here, assert_same
 
@@ -166,6 +167,19 @@ def test_ctrl_c_saves_all_runs_and_the_same_command_continues(cluster, study, tm
     whole = planned(path, tmp_path / "whole")
     sweep(whole, executor=Here())
     assert_same(read_runs(out), read_runs(whole.out))
+
+
+def test_a_search_decides_the_same_on_a_cluster(cluster, digits, tmp_path):
+    training = TrainOptions(epochs=2, batch_size=256, device="cpu", precision="fp32", schedule="constant", lr=0.02)
+    base = RunConfig(defense=DefenseConfig(defense="standard"), training=training)
+    candidates = find_candidates(base, digits, budget=3)
+    wanted = EvaluationConfig(AttackConfig("fgsm"), samples=40)
+    found = []
+    for name, executor in (("here", Here()), ("ray", RayExecutor(cluster.address))):
+        result = search(candidates, tmp_path / name, evaluation=wanted, reduction=2, executor=executor)
+        found.append([(t.candidate, t.score, t.epochs, t.kept, t.best, t.robust, t.error) for t in result.trials])
+    assert found[0] == found[1]
+    assert {kept for _, _, _, kept, *_ in found[0]} == {True, False}
 
 
 def test_a_cluster_of_this_machine_alone_is_started_and_ended(study, tmp_path, monkeypatch):

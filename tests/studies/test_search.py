@@ -1,7 +1,6 @@
 """The search: candidates within a budget, halved, and a front that no other candidate beats."""
 
 import json
-import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +12,7 @@ from robustmaps.engine.writing.outputs import alone
 from robustmaps.studies import find_candidates, search, within
 from robustmaps.training import TrainOptions
 from tests.helpers.damages import ANY_FILE
+from tests.helpers.studies import Here
 
 BASE = RunConfig(
     defense=DefenseConfig(defense="standard"),
@@ -42,8 +42,8 @@ def test_a_budget_that_leaves_nothing_is_refused(digits):
 
 def test_a_stopped_search_ends_as_an_uninterrupted_one(digits, tmp_path):
     candidates = find_candidates(BASE, digits, budget=3)
-    options = {"data": digits, "evaluation": EVALUATION, "reduction": 2}
-    whole = search(candidates, tmp_path / "whole", **options)
+    options = {"evaluation": EVALUATION, "reduction": 2}
+    whole = search(candidates, tmp_path / "whole", **options, jobs=2)
     assert whole.trials[0].kept
     assert [trial.candidate for trial in whole.trials] == candidates
     assert all(trial.kept or trial.epochs == 1 for trial in whole.trials)
@@ -54,18 +54,16 @@ def test_a_stopped_search_ends_as_an_uninterrupted_one(digits, tmp_path):
             other.kept and other.candidate.relative <= one.candidate.relative and other.score > one.score
             for other in whole.trials
         )
+
+    def trained(name):
+        return (path for path in (tmp_path / name).glob("*/metrics.jsonl") if path.read_text().strip())
+
     saved = json.loads(whole.path.read_text())
     assert saved["front"] == [trial.candidate.title for trial in whole.front]
 
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == 8
-
+    options["executor"] = Here()
     with pytest.raises(Interrupted):
-        search(candidates, tmp_path / "parts", **options, should_stop=stop)
+        search(candidates, tmp_path / "parts", **options, should_stop=lambda: len(list(trained("parts"))) > 1)
     parts = search(candidates, tmp_path / "parts", **options)
     assert [(t.candidate, t.score, t.epochs, t.robust) for t in parts.trials] == [
         (t.candidate, t.score, t.epochs, t.robust) for t in whole.trials
@@ -80,21 +78,21 @@ def test_two_searches_do_not_share_a_folder(digits, tmp_path):
         alone(tmp_path / "out/.search.lock", "searching there"),
         pytest.raises(Busy, match="another process is searching"),
     ):
-        search(find_candidates(BASE, digits, budget=3), tmp_path / "out", data=digits)
+        search(find_candidates(BASE, digits, budget=3), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_candidates_are_evaluated_as_they_were_trained(digits, tmp_path):
     config = replace(BASE, training=replace(BASE.training, epochs=1, precision="bf16"))
     candidates = find_candidates(config, digits, budget=1.6, measure="memory")
-    options = {"data": digits, "evaluation": EVALUATION}
+    options = {"evaluation": EVALUATION, "executor": Here()}
     trained = []
 
     def stop_once_evaluated():
         trained[:] = tmp_path.glob("*/evaluation")
         return bool(trained)
 
-    with pytest.raises(Interrupted, match="between two batches"):
+    with pytest.raises(Interrupted, match="stopped"):
         search(candidates, tmp_path, **options, should_stop=stop_once_evaluated)
     search(candidates, tmp_path, **options)
     done = [
@@ -125,14 +123,6 @@ evaluation: {attack: fgsm, samples: 30}
     assert "candidates of a search differ in their network alone; give one value for seed" in capsys.readouterr().err
 
 
-def test_without_optuna_it_says_what_to_install(digits, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    candidates = within([BASE, RunConfig(ModelConfig(strides="121"))], digits, budget=None)
-    with pytest.raises(InputError, match=r"pip install 'robustmaps\[search\]'"):
-        search(candidates, tmp_path, data=digits)
-    assert not (tmp_path / "out").exists()
-
-
 def test_networks_of_others_are_enlarged_by_surgery(digits, tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(
         "from robustmaps import models\n"
@@ -150,7 +140,7 @@ def test_networks_of_others_are_enlarged_by_surgery(digits, tmp_path, monkeypatc
 
 def test_a_damaged_run_does_not_end_the_search(digits, tmp_path):
     candidates = find_candidates(BASE, digits, budget=3)
-    options = {"data": digits, "evaluation": EVALUATION, "reduction": 2}
+    options = {"evaluation": EVALUATION, "reduction": 2, "executor": Here()}
     whole = search(candidates, tmp_path, **options)
     spoilt = next(trial for trial in whole.trials if (trial.kept and not trial.best) or not trial.kept)
     for file in (spoilt.folder / "metrics.jsonl", spoilt.folder / "config.yaml"):

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 # Larger batches overflow a CPU's caches: on a ResNet-8, of 16 to 256, 64 and 128 were fastest, a fifth faster than 256.
 _CPU_BATCH, _GPU_BATCH = 64, 512
 
+# Small images leave the caches room for more, up to this many saved bytes; gradients of 8 x 8 pixels are then 1.5 times
+# as fast (ResNet-8, an AMD EPYC with 32 MB of L3). Not without limit: batches are what several processes share out.
+_CPU_BYTES, _CPU_MOST = 42 * 10**6, 256
+
 # Share of the free memory for saved tensors; the rest is for the attack's own images and its backward passes.
 _PART = 4
 
@@ -32,7 +36,9 @@ def usual_batch(device: torch.device) -> int:
 
 
 def fitting_batch(view: "AttackView", x: Tensor) -> int:
-    """The largest power of two, up to the usual batch, whose gradients fit in a quarter of the free memory.
+    """The fastest batch size of a network: the device's usual one, on CPUs more for small images.
+
+    It is halved until its gradients fit in a quarter of the free memory.
 
     Args:
         view: the network, on the device of ``x``.
@@ -45,6 +51,8 @@ def fitting_batch(view: "AttackView", x: Tensor) -> int:
         each = max(_kept_bytes(view, x[:1].repeat(2, 1, 1, 1)) - _kept_bytes(view, x[:1]), 1)
     except NoGradientError:  # so there are no gradients whose memory counts
         return batch
+    while x.device.type == "cpu" and batch < _CPU_MOST and 2 * batch * each <= _CPU_BYTES:
+        batch *= 2
     while batch > 1 and batch * each * _PART > free:
         batch //= 2
     return batch

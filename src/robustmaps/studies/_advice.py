@@ -18,9 +18,8 @@ from robustmaps.engine.writing.outputs import claim, json_with
 from robustmaps.evaluation import Comparison, Evaluation, compare_all, over_seeds
 from robustmaps.figures import plot_lines
 from robustmaps.networks import Resolver
-from robustmaps.runs import RunRecord, read_run
 from robustmaps.studies._configurations import bounded
-from robustmaps.studies._plan import Images, SweepPlan, evaluation_names, image_hashes, plan_sweep
+from robustmaps.studies._plan import SweepPlan, image_hashes, made_evaluation, plan_sweep
 from robustmaps.studies._processes import Executor
 from robustmaps.studies._progress import SweepState
 from robustmaps.studies._sweep import RunsFailed, sweep
@@ -245,12 +244,8 @@ def _evaluations(plan: SweepPlan, way: Way) -> tuple[tuple[Path, ...], tuple[Eva
     names = [replace(way.config, training=replace(way.config.training, seed=seed)).name for seed in seeds]
     folders = tuple(plan.out / name for name in names)
     wanted, images = plan.study.evaluations[0], image_hashes()
-    return folders, tuple(_evaluation(read_run(folder), wanted, images) for folder in folders)
-
-
-def _evaluation(record: RunRecord, wanted: EvaluationConfig, images: Images) -> Evaluation:
-    """The evaluation of a run that was asked for, among others that may be there."""
-    name = evaluation_names(record, wanted, images)[-1]
-    if name is None:
-        raise InputError(f"{record.folder}: its evaluation is gone; the same command makes it again")
-    return record.evaluations[name]
+    made = [made_evaluation(folder, wanted, images) for folder in folders]
+    for folder, one in zip(folders, made, strict=True):
+        if one is None:
+            raise InputError(f"{folder}: its evaluation is gone; the same command makes it again")
+    return folders, tuple(one for one in made if one is not None)

@@ -14,7 +14,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import sha256
 from robustmaps.engine.numbers import counted, in_words
 from robustmaps.engine.trust import allow_code
-from robustmaps.evaluation import ALONE, Identity, attack_settings, images_sha256
+from robustmaps.evaluation import ALONE, Evaluation, Identity, attack_settings, images_sha256
 from robustmaps.networks import (
     ResolvedRun,
     Resolver,
@@ -196,7 +196,7 @@ def plan_sweep(
     notes += _notes_on_networks([resolved[config] for config in found if config not in uncounted], flops, loaded)
     missing = [config for config, one in found.items() if not one.done]
     notes += _notes_on_images(missing, uncounted, loaded)
-    jobs = jobs or _jobs(missing)
+    jobs = jobs or usual_jobs(missing)
     executor = LocalExecutor(jobs, threads)
     measured = measure_all(
         {config: found[config].estimate for config in missing if timed and config not in uncounted},
@@ -245,7 +245,8 @@ def _notes_on_images(
         yield f"{name} is not downloaded yet; its runs are counted by the known number and size of its images"
 
 
-def _jobs(missing: Sequence[RunConfig]) -> int:
+def usual_jobs(missing: Sequence[RunConfig]) -> int:
+    """How many runs are made at once: one per core, at most eight, and a single one on a GPU."""
     if any(resolve_device(config.training.device).type != "cpu" for config in missing):
         return 1
     return max(1, min(available_cores(), len(missing), _MOST_JOBS))
@@ -254,6 +255,19 @@ def _jobs(missing: Sequence[RunConfig]) -> int:
 def _images(data: Dataset, split: Split, samples: int | None) -> str:
     """The hash of the images; empty for those that take the place of images that are not here."""
     return data.fingerprint and images_sha256(*choose_images(data, split, samples))
+
+
+def made_evaluation(folder: Path, wanted: EvaluationConfig, images: Images) -> Evaluation | None:
+    """The evaluation of a run that is asked for, at its largest radius, among others; None if it was not made.
+
+    Args:
+        folder: the run folder.
+        wanted: the settings of the evaluation.
+        images: as for `evaluation_names`.
+    """
+    record = read_run(folder, skipped=lambda *_: None)
+    name = evaluation_names(record, wanted, images)[-1] if record.status == "finished" else None
+    return None if name is None else record.evaluations[name]
 
 
 def _finished(folder: Path, evaluations: Sequence[EvaluationConfig], images: Images) -> float | None:

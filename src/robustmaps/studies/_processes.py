@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.context import SpawnContext
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -141,30 +141,69 @@ class LocalExecutor:
         noted: Callable[[int, str], None] = lambda *_: None,  # noqa: ARG002 - nothing happens to these
     ) -> list[TaskOutcome[T]]:
         """See `Executor`."""
+        with self.kept() as processes:
+            return processes.run(tasks, watcher=watcher, finished=finished, should_stop=should_stop)
+
+    @contextmanager
+    def kept(self) -> Iterator["Executor"]:
+        """Within the block, an executor whose processes stay for the tasks of the next call."""
         context = multiprocessing.get_context("spawn")
         # Without a lock, which a killed process might never release.
         stop = context.RawValue(ctypes.c_bool, False)
+        with ExitStack() as stack:
+            try:
+                yield _Processes(context, stop, self.jobs, self.threads_each, stack)
+            finally:
+                stop.value = True  # before the wait for processes, even after an exception
+
+
+@dataclass
+class _Processes:
+    """Processes that are started when there are tasks for them."""
+
+    context: SpawnContext
+    stop: Any
+    jobs: int
+    threads: int
+    stack: ExitStack
+    slots: "list[_Slot]" = field(default_factory=list)
+    tasks: int = 0  # of the calls before, since a report may arrive after the end of its call
+
+    def run(
+        self,
+        tasks: Sequence[Task[T]],
+        *,
+        watcher: Callable[[int, Progress], None],
+        finished: Callable[[int, TaskOutcome[T]], None],
+        should_stop: Callable[[], bool],
+        noted: Callable[[int, str], None] = lambda *_: None,  # noqa: ARG002 - nothing happens to these
+    ) -> list[TaskOutcome[T]]:
+        """See `Executor`."""
         outcomes: list[TaskOutcome[T] | None] = [None] * len(tasks)
         waiting = list(enumerate(tasks))
-        with ExitStack() as stack:
-            slots = [_Slot(context, stop, self.threads_each, stack) for _ in range(min(self.jobs, len(tasks)))]
-            # Entered last, so that it exits before the wait for processes, even after an exception.
-            stack.callback(setattr, stop, "value", True)
-            working: dict[Future[Any], tuple[int, _Slot]] = {}
-            while working or (waiting and not stop.value):
-                for slot in slots:
-                    if waiting and not stop.value and slot not in [s for _, s in working.values()]:
-                        index, task = waiting.pop(0)
-                        working[slot.submit(index, task)] = (index, slot)
-                done, _ = wait(working, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                stop.value = stop.value or should_stop()
-                for slot in slots:
-                    slot.pass_on(watcher)
-                for future in done:
-                    index, slot = working.pop(future)
-                    outcome: TaskOutcome[T] = slot.outcome(future)
-                    outcomes[index] = outcome
-                    finished(index, outcome)
+        while len(self.slots) < min(self.jobs, len(tasks)):
+            self.slots.append(_Slot(self.context, self.stop, self.threads, self.stack))
+        working: dict[Future[Any], tuple[int, _Slot]] = {}
+        first, self.tasks = self.tasks, self.tasks + len(tasks)
+
+        def hear(number: int, progress: Progress) -> None:
+            if number >= first:
+                watcher(number - first, progress)
+
+        while working or (waiting and not self.stop.value):
+            for slot in self.slots:
+                if waiting and not self.stop.value and slot not in [s for _, s in working.values()]:
+                    index, task = waiting.pop(0)
+                    working[slot.submit(first + index, task)] = (index, slot)
+            done, _ = wait(working, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            self.stop.value = self.stop.value or should_stop()
+            for slot in self.slots:
+                slot.pass_on(hear)
+            for future in done:
+                index, slot = working.pop(future)
+                outcome: TaskOutcome[T] = slot.outcome(future)
+                outcomes[index] = outcome
+                finished(index, outcome)
         return [outcome or TaskOutcome(error=Interrupted("stopped before it started")) for outcome in outcomes]
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 import tyro
 
 from robustmaps.cli._terminal._begin import Begun, Sources, begin, check_data_named
+from robustmaps.cli._terminal._executor import Execution
 from robustmaps.cli._terminal._options import Spending
 from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known, typed_model
 from robustmaps.cli._terminal._shared import Output, stop_on_signal
-from robustmaps.cli._terminal._watch import watching
+from robustmaps.cli._verbs._sweep import showing
 from robustmaps.config import EvaluationConfig, ModelConfig, RunConfig, flat_values, to_mapping
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.numbers import human
@@ -19,7 +20,6 @@ from robustmaps.engine.tables import table
 from robustmaps.training import TrainOptions
 
 if TYPE_CHECKING:
-    from robustmaps.data import Dataset
     from robustmaps.studies import Candidate
 
 DESCRIPTION = """Find the enlargements of a network that are worth their cost. Candidates within a budget are trained
@@ -59,6 +59,7 @@ class Arguments:
     Attributes:
         target: name of a network, e.g. resnet8, or what to begin with, such as a run; or YAML file of a study
         config: YAML file with any options of training, for all candidates (default: 9 epochs, one-cycle)
+        jobs: candidates at once (default: a core each, at most eight; one where a GPU does the work)
         out: folder for the runs and search.json (default: runs/search-TARGET; STUDY-search for a study)
         json: print the result as one JSON object
     """
@@ -68,6 +69,8 @@ class Arguments:
     halving: HalvingOptions = field(default_factory=HalvingOptions)
     run: RunConfig = PROXY
     config: Path | None = None
+    jobs: int | None = None
+    execution: Execution = field(default_factory=Execution)
     out: Path | None = None
     json: bool = False
 
@@ -83,18 +86,25 @@ def run(arguments: Sequence[str]) -> None:
     given = parse(Arguments, arguments, "search", DESCRIPTION, default, rows=DEFENCES, hidden=hidden)
     given.run.check(PROXY)
     check_data_named(given.run, sources)
+    from robustmaps.engine.numbers import check_whole
     from robustmaps.studies import RunsFailed, search
 
-    candidates, data, evaluation, out = _study(given) if _is_study(given.target) else _network(given, begun)
-    with stop_on_signal() as should_stop, watching() as watch:
+    if given.jobs is not None:
+        check_whole("jobs", given.jobs, 1)
+    executor = given.execution.on_cluster(given.jobs)
+    if executor is not None:
+        executor.runs_at_once()  # before time is spent on images, where there is no cluster
+    candidates, evaluation, out = _study(given) if _is_study(given.target) else _network(given, begun)
+    with stop_on_signal() as should_stop, showing() as show:
         try:
             result = search(
                 candidates,
                 out,
-                data=data,
                 evaluation=evaluation,
                 **vars(given.halving),
-                watcher=watch.of,
+                jobs=given.jobs,
+                executor=executor,
+                watcher=show,
                 should_stop=should_stop,
             )
         except Interrupted:
@@ -129,7 +139,7 @@ def _is_study(target: str) -> bool:
     return target.endswith((".yaml", ".yml"))
 
 
-def _study(given: Arguments) -> "tuple[list[Candidate], Dataset, EvaluationConfig, Path]":
+def _study(given: Arguments) -> "tuple[list[Candidate], EvaluationConfig, Path]":
     """The combinations of a study as candidates, which decides all else too."""
     from robustmaps.config import read_study
     from robustmaps.networks import Resolver, load_data
@@ -152,10 +162,10 @@ def _study(given: Arguments) -> "tuple[list[Candidate], Dataset, EvaluationConfi
     data = load_data(configs[0].data)
     found = within(configs, data, budget=spending.times, measure=spending.measure, resolver=resolver)
     out = given.out or Path(given.target).with_name(f"{Path(given.target).stem}-search")
-    return found, data, study.evaluations[0], out
+    return found, study.evaluations[0], out
 
 
-def _network(given: Arguments, begun: Begun) -> "tuple[list[Candidate], Dataset, EvaluationConfig, Path]":
+def _network(given: Arguments, begun: Begun) -> "tuple[list[Candidate], EvaluationConfig, Path]":
     """The enlargements of a network as candidates."""
     from robustmaps.networks import load_data
     from robustmaps.studies import find_candidates
@@ -171,4 +181,4 @@ def _network(given: Arguments, begun: Begun) -> "tuple[list[Candidate], Dataset,
         upsamples=spending.upsamples,
         resolver=resolver,
     )
-    return found, data, EvaluationConfig(), given.out or Path("runs") / f"search-{Path(given.target).name}"
+    return found, EvaluationConfig(), given.out or Path("runs") / f"search-{Path(given.target).name}"

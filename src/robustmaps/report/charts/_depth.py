@@ -33,16 +33,19 @@ class LearningCurve:
         kind: what is measured, such as ``validation, robust``.
         epochs: the epochs, from 1.
         runs: accuracies per run and epoch.
+        enlarged: the first epoch of a network that was enlarged during training; None for other networks.
     """
 
     name: str
     kind: str
     epochs: tuple[int, ...]
     runs: tuple[tuple[float, ...], ...]
+    enlarged: int | None = None
 
 
 _FEW_EPOCHS = 15
 _FEW_NAMES = 3
+_DIAMOND = 2
 _DASHES: dict[str, Dash] = {"validation, robust": "solid", "training, robust": "dash", "validation, clean": "dot"}
 
 
@@ -77,6 +80,10 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
         keys = (curve.name, curve.kind)
         few = longest <= _FEW_EPOCHS
         series.append(Series(tuple(marks), tint(tints[curve.name]), keys, _DASHES[curve.kind], band=banded, points=few))
+        if curve.enlarged in span:
+            tip = f"{curve.name}\nenlarged, epoch {curve.enlarged}"
+            switch = Mark(curve.enlarged, span[curve.enlarged].value, tip=tip, label="enlarged")
+            series.append(Series((switch,), tint(tints[curve.name]), keys, shape=_DIAMOND))
         rows += [
             (curve.name, curve.kind, Cell(f"{epoch:g}", epoch), Cell(f"{one.value:.1f}", one.value, one.interval))
             for epoch, one in span.items()
@@ -97,6 +104,7 @@ def learning_chart(curves: Sequence[LearningCurve], overfitting: str, tints: Tin
         caption="Solid: robust, validation images. Dashed: robust, training images. Dotted: clean, validation images. "
         f"Means over seeds{'; bands span the seeds' * (bands and any(several))}. If the dashed line rises while the "
         "solid one falls, that is robust overfitting."
+        + (" Diamonds: the first epoch with larger maps." if any(curve.enlarged for curve in curves) else "")
         + (" Press an entry of the legend to show its lines." if folded else ""),
         height_px=400,
     )

@@ -51,7 +51,10 @@ def _curve(variant: Variant, kind: str, key: str) -> LearningCurve | None:
     epochs = sorted(set.intersection(*map(set, runs))) if runs else []
     if not epochs:
         return None
-    return LearningCurve(variant.name, kind, tuple(epochs), tuple(tuple(run[e] for e in epochs) for run in runs))
+    smaller = [r["epoch"] for r in variant.runs[0].history if r.get(BEFORE_ENLARGING)]
+    enlarged = max(smaller) + 1 if smaller and key == _ROBUST else None
+    values = tuple(tuple(run[e] for e in epochs) for run in runs)
+    return LearningCurve(variant.name, kind, tuple(epochs), values, enlarged)
 
 
 def _overfitting(variants: Sequence[Variant]) -> tuple[Table, str]:
