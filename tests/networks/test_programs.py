@@ -256,6 +256,71 @@ def test_the_program_of_an_enlarged_network(tmp_path, monkeypatch):
     torch.testing.assert_close(open_same(folder).model(torch.ones(2, *SHAPE)), expected)
 
 
+BRANCHING = """
+from torch import nn
+
+class make(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Conv2d(1, 8, 3, 2, 1)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+    def forward(self, x):
+        return self.head(self.map(x)) if x.sum() > 0 else -self.head(self.map(x))
+"""
+ENLARGED = ["enlarge", "saved_module:make", "--enlarge", "upsample=2", "--data", "digits", "--samples", "20", "--save"]
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The folder of a module's enlarged network, whose weights are the same each time, as trained ones are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "saved_module", raising=False)
+    made = MODULE.replace("    return", "    torch.manual_seed(0)\n    return")
+    (tmp_path / "saved_module.py").write_text(f"import torch\n{made}")
+    assert main([*ENLARGED, "larger"]) == 0
+    yield tmp_path / "larger"
+    sys.modules.pop("saved_module", None)
+
+
+def test_a_saved_enlargement_opens_without_its_code(saved, capsys):
+    files = {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert {*files} == {"weights.safetensors", "recipe.json", "program.safetensors"}
+    assert main([*ENLARGED, "larger"]) == 0  # the same again
+    assert "Written before: larger/program.safetensors" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == files
+    with allow_code():
+        expected = open_checkpoint(saved).model.eval()(torch.ones(2, *SHAPE))
+    forget("saved_module")
+    for place in (saved, saved / "weights.safetensors"):
+        torch.testing.assert_close(open_same(place).model(torch.ones(2, *SHAPE)), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["evaluate", str(saved), "--data", "digits", *QUICK]) == 0
+    assert "saved_module:make is not run without --allow-code" in capsys.readouterr().err
+    assert main(["enlarge", str(saved), "--enlarge", "upsample=2", "--data", "digits", "--allow-code"]) == 2
+    assert "saved_module:make itself is needed" in capsys.readouterr().err
+
+
+def test_a_saved_enlargement_without_a_program_says_what_is_missing(saved, capsys):
+    Path("branching_module.py").write_text(BRANCHING)
+    line = [word.replace("saved_module", "branching_module") for word in ENLARGED]
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([*line, "other"]) == 0
+    said = capsys.readouterr()
+    assert "other opens only where branching_module:make is at hand: torch.export can't follow it" in said.err
+    assert "def forward" not in said.err  # what PyTorch prints
+    assert {path.name for path in Path("other").iterdir()} == {"weights.safetensors", "recipe.json"}
+    forget("branching_module")
+    for permission, reason in (([], "a function whose code would be run"), (["--allow-code"], "no module named")):
+        assert main(["evaluate", "other", "--data", "digits", *QUICK, *permission]) == 2
+        said = capsys.readouterr().err
+        assert reason in said
+        assert "program.safetensors, from which it would open without branching_module:make, is not beside it" in said
+
+
 def rewritten(run, change):
     path = run / "program.safetensors"
     tensors, about = load_weights(path)
