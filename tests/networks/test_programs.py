@@ -17,8 +17,10 @@ from robustmaps.attacks import FGSM, PGD
 from robustmaps.cli import main
 from robustmaps.data import load
 from robustmaps.defenses import AT
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.trust import allow_code
+from robustmaps.engine.view import AttackEngine
 from robustmaps.evaluation import Identity, weights_sha256
 from robustmaps.networks import open_checkpoint
 from robustmaps.networks._program._exporting import export_program
@@ -115,6 +117,43 @@ def test_a_program_takes_other_weights_of_its_network(odd):
     x = torch.rand(3, *SHAPE)
     torch.testing.assert_close(program(x.clone()), other(x.clone())["logits"])
     assert program.first.weight is program.second.weight
+
+
+class Shared(nn.Module):
+    """Batch-norms that can't be folded: one of a shared convolution, one of a convolution that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
+        self.last, self.plain = nn.Conv2d(8, 8, 1, dilation=1, stride=2), nn.BatchNorm2d(8, affine=False)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = self.norms[0](x) + x
+        x = self.norms[2](self.second(self.norms[1](self.second(x)).relu()))
+        return self.head(self.plain(self.last(self.norms[3](x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("make", "pairs"), [(Odd, 1), (Shared, 1)])
+def test_attacks_on_a_program_fold_the_same_batch_norms(make, pairs):
+    torch.manual_seed(0)
+    network = make()
+    network(torch.rand(20, *SHAPE))  # statistics
+    program = opened(network.eval())
+    x, y = torch.rand(8, *SHAPE), torch.arange(8)
+    folded = []
+    for each in (network, program):
+        engine = AttackEngine(each)
+        with engine.view(x) as view, torch.no_grad():
+            folded.append(engine.folded)
+            torch.testing.assert_close(view(x.clone()), network_logits(network, x.clone()), rtol=1e-4, atol=1e-5)
+    assert folded[0] == folded[1]
+    assert len(folded[0]) == pairs
+    assert weights_sha256(program) == weights_sha256(network)
+    assert [*program.state_dict()] == [*network.state_dict()]
+    assert evaluate(program, x, y, FGSM(eps=0.1)).verdicts == evaluate(network, x, y, FGSM(eps=0.1)).verdicts
 
 
 def test_a_program_is_neither_changed_nor_trained_nor_given_other_images(odd):
