@@ -17,8 +17,10 @@ from robustmaps.attacks import FGSM, PGD
 from robustmaps.cli import main
 from robustmaps.data import load
 from robustmaps.defenses import AT
+from robustmaps.engine.calling import network_logits
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.trust import allow_code
+from robustmaps.engine.view import AttackEngine
 from robustmaps.evaluation import Identity, weights_sha256
 from robustmaps.networks import open_checkpoint
 from robustmaps.networks._program._exporting import export_program
@@ -115,6 +117,43 @@ def test_a_program_takes_other_weights_of_its_network(odd):
     x = torch.rand(3, *SHAPE)
     torch.testing.assert_close(program(x.clone()), other(x.clone())["logits"])
     assert program.first.weight is program.second.weight
+
+
+class Shared(nn.Module):
+    """Batch-norms that can't be folded: one of a shared convolution, one of a convolution that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
+        self.last, self.plain = nn.Conv2d(8, 8, 1, dilation=1, stride=2), nn.BatchNorm2d(8, affine=False)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = self.norms[0](x) + x
+        x = self.norms[2](self.second(self.norms[1](self.second(x)).relu()))
+        return self.head(self.plain(self.last(self.norms[3](x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("make", "pairs"), [(Odd, 1), (Shared, 1)])
+def test_attacks_on_a_program_fold_the_same_batch_norms(make, pairs):
+    torch.manual_seed(0)
+    network = make()
+    network(torch.rand(20, *SHAPE))  # statistics
+    program = opened(network.eval())
+    x, y = torch.rand(8, *SHAPE), torch.arange(8)
+    folded = []
+    for each in (network, program):
+        engine = AttackEngine(each)
+        with engine.view(x) as view, torch.no_grad():
+            folded.append(engine.folded)
+            torch.testing.assert_close(view(x.clone()), network_logits(network, x.clone()), rtol=1e-4, atol=1e-5)
+    assert folded[0] == folded[1]
+    assert len(folded[0]) == pairs
+    assert weights_sha256(program) == weights_sha256(network)
+    assert [*program.state_dict()] == [*network.state_dict()]
+    assert evaluate(program, x, y, FGSM(eps=0.1)).verdicts == evaluate(network, x, y, FGSM(eps=0.1)).verdicts
 
 
 def test_a_program_is_neither_changed_nor_trained_nor_given_other_images(odd):
@@ -254,6 +293,71 @@ def test_the_program_of_an_enlarged_network(tmp_path, monkeypatch):
     with allow_code():
         expected = open_checkpoint(folder).model.eval()(torch.ones(2, *SHAPE))
     torch.testing.assert_close(open_same(folder).model(torch.ones(2, *SHAPE)), expected)
+
+
+BRANCHING = """
+from torch import nn
+
+class make(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Conv2d(1, 8, 3, 2, 1)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+    def forward(self, x):
+        return self.head(self.map(x)) if x.sum() > 0 else -self.head(self.map(x))
+"""
+ENLARGED = ["enlarge", "saved_module:make", "--enlarge", "upsample=2", "--data", "digits", "--samples", "20", "--save"]
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The folder of a module's enlarged network, whose weights are the same each time, as trained ones are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "saved_module", raising=False)
+    made = MODULE.replace("    return", "    torch.manual_seed(0)\n    return")
+    (tmp_path / "saved_module.py").write_text(f"import torch\n{made}")
+    assert main([*ENLARGED, "larger"]) == 0
+    yield tmp_path / "larger"
+    sys.modules.pop("saved_module", None)
+
+
+def test_a_saved_enlargement_opens_without_its_code(saved, capsys):
+    files = {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert {*files} == {"weights.safetensors", "recipe.json", "program.safetensors"}
+    assert main([*ENLARGED, "larger"]) == 0  # the same again
+    assert "Written before: larger/program.safetensors" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == files
+    with allow_code():
+        expected = open_checkpoint(saved).model.eval()(torch.ones(2, *SHAPE))
+    forget("saved_module")
+    for place in (saved, saved / "weights.safetensors"):
+        torch.testing.assert_close(open_same(place).model(torch.ones(2, *SHAPE)), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["evaluate", str(saved), "--data", "digits", *QUICK]) == 0
+    assert "saved_module:make is not run without --allow-code" in capsys.readouterr().err
+    assert main(["enlarge", str(saved), "--enlarge", "upsample=2", "--data", "digits", "--allow-code"]) == 2
+    assert "saved_module:make itself is needed" in capsys.readouterr().err
+
+
+def test_a_saved_enlargement_without_a_program_says_what_is_missing(saved, capsys):
+    Path("branching_module.py").write_text(BRANCHING)
+    line = [word.replace("saved_module", "branching_module") for word in ENLARGED]
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([*line, "other"]) == 0
+    said = capsys.readouterr()
+    assert "other opens only where branching_module:make is at hand: torch.export can't follow it" in said.err
+    assert "def forward" not in said.err  # what PyTorch prints
+    assert {path.name for path in Path("other").iterdir()} == {"weights.safetensors", "recipe.json"}
+    forget("branching_module")
+    for permission, reason in (([], "a function whose code would be run"), (["--allow-code"], "no module named")):
+        assert main(["evaluate", "other", "--data", "digits", *QUICK, *permission]) == 2
+        said = capsys.readouterr().err
+        assert reason in said
+        assert "program.safetensors, from which it would open without branching_module:make, is not beside it" in said
 
 
 def rewritten(run, change):

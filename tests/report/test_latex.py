@@ -85,6 +85,8 @@ def test_captions_have_the_attack_and_the_counts(study):
     for name in ("leaderboard", "runs", "differences", "cascade"):
         caption = next(line for line in (tables / f"{name}.tex").read_text().splitlines() if "caption" in line)
         assert r"PGD, $\ell_{\infty}$ 0.1, 100 test images" in caption, name
+        assert ". ." not in caption, name
+        assert caption.count("Brackets") <= 1, name
     assert "3 seeds" in (tables / "leaderboard.tex").read_text()
     assert "PGD, 100 test images" in (tables / "radius.tex").read_text()
     for line in rows((tables / "leaderboard.tex").read_text())[1:]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import warnings
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import yaml
 import robustmaps
 from robustmaps.config import AttackConfig, Surgery
 from robustmaps.engine.errors import InputError
-from robustmaps.networks import enlarge_network, open_checkpoint, save_enlarged
+from robustmaps.networks import allow_code, enlarge_network, open_checkpoint, save_enlarged
 from robustmaps.runs import Options, evaluate_checkpoint, from_pretrained, push_to_hub, train
 from tests.helpers.studies import configuration
 
@@ -81,6 +83,73 @@ def test_enlarged_networks_are_rebuilt(run, tmp_path):
         torch.testing.assert_close(from_pretrained(tmp_path / "me" / "larger")(images()), expected)
 
 
+OWN = """
+import torch
+from torch import nn
+
+def trained():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+class Net(nn.Linear):
+    def forward(self, x):
+        x = x.flatten(1)
+        return super().forward(x) if x.sum() > 0 else -super().forward(x)
+
+def branching():
+    return Net(64, 10)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The folder of a module ``hub_module`` with networks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "hub_module", raising=False)
+    (tmp_path / "hub_module.py").write_text(OWN)
+    yield tmp_path
+    sys.modules.pop("hub_module", None)
+
+
+@pytest.mark.filterwarnings("ignore::robustmaps.EnlargeWarning")
+@pytest.mark.parametrize("enlarged", [False, True])
+def test_an_own_network_opens_without_its_code(own, enlarged):
+    if enlarged:
+        larger = enlarge_network("hub_module:trained", Surgery(upsample=2), data="digits", samples=8, latency_runs=0)
+        save_enlarged(larger, own / "larger")
+        given, expected = "larger", larger.model(images())
+    else:
+        given = robustmaps.load("hub_module:trained", data="digits").checkpoint
+        expected = given.model(images())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "larger: opened from its program")
+        push_to_hub(given, "me/own", data="digits", api=Hub(own))
+    sys.modules.pop("hub_module", None)
+    (own / "hub_module.py").unlink()
+    folder = own / "me" / "own"
+    card = (folder / "README.md").read_text()
+    assert "made by `hub_module:trained`, and opens without it, from `program.safetensors`" in card
+    assert "8/255" not in card  # a budget that nobody knows
+    with pytest.warns(UserWarning, match="hub_module:trained is not run without --allow-code"):
+        torch.testing.assert_close(from_pretrained(folder)(images()), expected)
+    with pytest.warns(UserWarning, match="no module named 'hub_module'"), allow_code():
+        torch.testing.assert_close(from_pretrained(folder)(images()), expected)
+    (folder / "program.safetensors").unlink()
+    with pytest.raises(InputError, match="a function whose code would be run") as failed:
+        from_pretrained(folder)
+    assert "program.safetensors, from which it would open" in failed.value.__notes__[0]
+
+
+def test_an_own_network_that_has_no_program_says_so(own):
+    network = robustmaps.load("hub_module:branching", data="digits")
+    with pytest.warns(UserWarning, match="opens only where hub_module:branching is at hand"):
+        push_to_hub(network.checkpoint, "me/own", data="digits", api=Hub(own))
+    folder = own / "me" / "own"
+    assert "opens only where hub_module:branching is at hand: torch.export can't" in (folder / "README.md").read_text()
+    with allow_code():
+        assert from_pretrained(folder)(images()).shape == (3, 10)
+
+
 def test_the_licence_is_unknown_where_nobody_named_one(run, tmp_path):
     push_to_hub(run, "me/net", api=Hub(tmp_path))
     assert "license: unknown\n" in (tmp_path / "me" / "net" / "README.md").read_text()
@@ -98,7 +167,7 @@ def test_a_repository_is_downloaded_and_offline_taken_from_the_cache(pushed, mon
     monkeypatch.setattr(hub, "snapshot_download", download)
     monkeypatch.setattr("robustmaps.engine.reading.download._answers", lambda _: False)
     assert from_pretrained("me/small-net", revision="v1").budget == ("linf", 0.1)
-    assert asked == [("me/small-net", "v1", ["README.md", "config.json", "model.safetensors"])]
+    assert asked == [("me/small-net", "v1", ["README.md", "config.json", "model.safetensors", "program.safetensors"])]
     monkeypatch.undo()
     monkeypatch.setattr("robustmaps.engine.reading.download._answers", lambda _: False)
     with pytest.raises(InputError, match=r"me/other: can't be.*(give a folder instead|cache)"):

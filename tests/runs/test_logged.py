@@ -1,7 +1,11 @@
 """Final figures of a study reach the loggers of its runs, once; a reproduction logs nothing."""
 
+import sys
+
 import pytest
 
+import robustmaps
+from robustmaps.cli import main
 from robustmaps.config import AttackConfig, EvaluationConfig, from_mapping
 from robustmaps.runs import evaluate_wanted, reproduce, train
 from robustmaps.training.loggers import LoggedRun, LoggerFailed, LoggerRow, OpenedLog, register
@@ -78,3 +82,23 @@ def test_a_logger_that_fails_at_the_end_changes_nothing(tmp_path, opened, monkey
     register(LoggerRow(name="kept", summary="a test", needs="not_installed", install="install it", open=lambda _: None))
     with pytest.warns(LoggerFailed, match="needs not_installed.* the final figures are in"):
         evaluate_wanted(done.folder, wanted, config.training, data=done.data)
+
+
+@pytest.mark.parametrize("log", ["kept", "wandb"])
+def test_a_run_opens_where_its_logger_is_not_installed_any_more(tmp_path, opened, monkeypatch, log, capsys):
+    if log == "wandb":  # a package of its own, which need not be there even for this test
+        monkeypatch.setitem(sys.modules, "wandb", type(sys)("wandb"))
+        with pytest.warns(LoggerFailed, match="the logger wandb failed"):
+            folder = train(from_mapping({**RUN, "log": log}), tmp_path / "runs").folder
+        monkeypatch.setitem(sys.modules, "wandb", None)
+    else:
+        folder = train(from_mapping(RUN), tmp_path / "runs").folder
+        monkeypatch.setattr(registry._REGISTRY, "_registered", {})
+    assert robustmaps.load(folder).budget == ("linf", 0.1)
+    for line in (
+        ["evaluate", str(folder), "--attack", "fgsm", "--samples", "20", "--device", "cpu"],
+        ["report", str(folder), "--out", str(tmp_path / "page")],
+        ["runs", str(tmp_path / "runs")],
+    ):
+        assert main(line) == 0
+        assert "logger" not in capsys.readouterr().err

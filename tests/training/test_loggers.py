@@ -15,6 +15,7 @@ from robustmaps.config import RunConfig
 from robustmaps.defenses import AT
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.measured import Measured
+from robustmaps.runs import train
 from robustmaps.training import TrainOptions, fit
 from robustmaps.training.loggers import LoggedRun, LoggerFailed, LoggerRow, OpenedLog, register
 from robustmaps.training.loggers import _registry as registry
@@ -202,7 +203,9 @@ def test_only_rank_0_logs(net, make_dataset, tmp_path, rows, monkeypatch):
 
 def test_names(capsys, tmp_path, net, make_dataset, monkeypatch):
     with pytest.raises(InputError, match=r"logger.*'wandbb'.*did you mean.*wandb"):
-        options(log="wandbb")
+        fit(net, make_dataset(), AT(ATTACK), options(log="wandbb"), out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"logger.*'wandbb'.*did you mean.*wandb"):
+        train(RunConfig(training=options(log="wandbb")), tmp_path)
     with pytest.raises(InputError, match="each logger once"):
         options(log="mlflow,mlflow")
     assert options(log="mlflow, wandb", tensorboard=True).loggers == ("tensorboard", "mlflow", "wandb")
@@ -213,8 +216,16 @@ def test_names(capsys, tmp_path, net, make_dataset, monkeypatch):
         with pytest.raises(InputError, match=rf"log={name}: needs {name}.*pip install 'robustmaps\[{name}\]'"):
             fit(net, make_dataset(), AT(ATTACK), options(log=name), out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
-    assert main(["train", "--log", "wandbb", "--out", str(tmp_path)]) == 2
-    assert "did you mean" in capsys.readouterr().err
+    (tmp_path / "run.yaml").write_text("log: wandbb\n")
+    (tmp_path / "study.yaml").write_text("fixed: {log: wandbb}\naxes: {seed: [0, 1]}\n")
+    for line in (
+        ["train", "--log", "wandbb"],
+        ["train", "--config", str(tmp_path / "run.yaml")],
+        ["sweep", str(tmp_path / "study.yaml"), "--dry-run"],
+    ):
+        assert main([*line, "--out", str(tmp_path / "runs")]) == 2
+        assert "did you mean" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
     assert RunConfig(training=options(log="mlflow")).name == RunConfig(training=options()).name
 
 

@@ -58,6 +58,7 @@ class RunConfig:
         self.model.check(base.model)
         self.data.check(base.data)
         self.defense.check(base.defense)
+        self.training.check()
 
     @property
     def name(self) -> str:
@@ -226,12 +227,13 @@ def read_config(path: str | Path, base: RunConfig | None = None, make: FromMappi
         make: `networks.complete`, where the file may name weights to begin with and leave out what they decide.
 
     Raises:
-        InputError: the file is missing, is no mapping, or holds unknown keys, bad values, an unknown defence, or names
-            code that is not trusted.
+        InputError: the file is missing, is no mapping, or holds unknown keys, bad values, an unknown defence or logger,
+            or names code that is not trusted.
     """
     text = read_yaml(path)
     config = trusted(make)(parse_mapping(text, path), base, str(path))
     defenses.find(config.defense.defense)
+    config.training.check()
     _check_folder(config, Path(path), text)
     return config
 
@@ -248,7 +250,7 @@ def write_run_config(path: str | Path, config: RunConfig) -> None:
 
 
 def read_run_config(path: str | Path) -> RunConfig:
-    """Read the configuration of a run folder; the package that provides its defence need not be installed.
+    """Read the configuration of a run folder; those that provide its defence and its loggers need not be installed.
 
     Raises:
         Damaged: the file, or the name of its folder, is not as it was written.

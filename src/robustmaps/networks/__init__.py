@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from robustmaps.networks._open_network import open_network
     from robustmaps.networks._opened import OpenedNetwork
     from robustmaps.networks._planning import PlannedNetwork, plan_network
-    from robustmaps.networks._program._file import save_program
+    from robustmaps.networks._program._choice import EXPORTED, program_beside
+    from robustmaps.networks._program._file import PROGRAM_FILE, copy_program, keep_program
     from robustmaps.networks._same_network import enlargement_text, same_networks
     from robustmaps.networks._weights import (
         NAME_ORDER,
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DESCRIPTION",
     "ENLARGED_BY",
+    "EXPORTED",
     "NAME_ORDER",
+    "PROGRAM_FILE",
     "AnalyzedNetwork",
     "Checkpoint",
     "EnlargedNetwork",
@@ -55,12 +58,14 @@ __all__ = [
     "choose_images",
     "claim_enlarged",
     "complete",
+    "copy_program",
     "create_earlier",
     "create_network",
     "data_for",
     "enlarge_network",
     "enlargement_text",
     "image_cost",
+    "keep_program",
     "load_data",
     "mean_over_epochs",
     "name_configurations",
@@ -73,10 +78,10 @@ __all__ = [
     "open_network",
     "open_trained",
     "plan_network",
+    "program_beside",
     "resolve",
     "same_networks",
     "save_enlarged",
-    "save_program",
     "starting_from",
     "trained_cost",
     "unknown_order",

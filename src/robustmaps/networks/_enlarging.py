@@ -1,6 +1,7 @@
 """Enlargements of named networks, and as files: the weights, whose header says how to open them again."""
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,11 @@ from robustmaps.networks._data import choose_images
 from robustmaps.networks._libraries import Fit
 from robustmaps.networks._open_model import open_model
 from robustmaps.networks._opened import OpenedNetwork
+from robustmaps.networks._program._choice import WEIGHTS
+from robustmaps.networks._program._file import PROGRAM_FILE, keep_program
 from robustmaps.networks._subject import blank_image, check_built_in, open_subject
 from robustmaps.networks._takes import check_strides
-from robustmaps.networks._weights import WEIGHTS
-from robustmaps.training import DESCRIPTION, save_weights
+from robustmaps.training import DESCRIPTION, PROGRAM, save_weights
 
 RECIPE = "recipe.json"
 _RECALIBRATED_ON = 2048
@@ -178,25 +180,42 @@ def claim_enlarged(folder: str | Path) -> bool:
         InputError: the folder contains anything but an enlarged network, or is a link.
     """
     recipe = json_with("model", "enlarge", "trained")
-    claim_published(folder, {WEIGHTS: tensors_with(DESCRIPTION), RECIPE: recipe}, option="--save")
+    claim_published(
+        folder,
+        {WEIGHTS: tensors_with(DESCRIPTION), RECIPE: recipe},
+        optional={PROGRAM_FILE: tensors_with(PROGRAM)},
+        option="--save",
+    )
     return (Path(folder) / WEIGHTS).exists()
 
 
-def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, Path]:
-    """Write the weights, and for people the recipe that their header holds too; returns both paths.
+def save_enlarged(enlarged: EnlargedNetwork, folder: str | Path) -> tuple[Path, ...]:
+    """Write the weights, and for people the recipe that their header holds too.
 
-    A folder in which the same was written before is left as it is.
+    For the network of somebody's own function, also the program from which the folder opens without that function. A
+    folder in which the same was written before is left as it is.
+
+    Returns:
+        The paths of weights, recipe and, if there is one, program.
 
     Raises:
         InputError: see `claim_enlarged`, or the folder contains another enlarged network.
+
+    Warns:
+        UserWarning: the network can have no program, with the reason.
     """
     claim_enlarged(folder)
     target = Path(folder)
     larger = enlarged.before.changed(enlarged.model, enlarged.enlargement)
     known = {"classes": larger.classes, "image_size": larger.image_size}  # so that others are still noticed
     description = larger.describe() | {key: list(value) for key, value in known.items() if value is not None}
+    shape = (larger.fit.in_channels, *(larger.image_size or enlarged.enlargement.image_size))
     with temporary(target, folder=True) as made:
         write_json(made / RECIPE, description)
         save_weights(made / WEIGHTS, enlarged.model.state_dict(), {DESCRIPTION: json.dumps(description)})
+        needs_code = keep_program(made / PROGRAM_FILE, enlarged.model, shape, larger.recipe.spec)
+        names = [name for name in (WEIGHTS, RECIPE, PROGRAM_FILE) if (made / name).exists()]
         publish(made, target)
-    return target / WEIGHTS, target / RECIPE
+    if needs_code is not None:
+        warnings.warn(f"{target} {needs_code}", stacklevel=2)
+    return tuple(target / name for name in names)

@@ -66,7 +66,8 @@ class OpenedNetwork:
         image_px: side of the images it is made for.
         classes, image_size: names of the classes, and height and width of the images, where that is known.
         filled: the file of another program that its weights are from, if any.
-        program: why it was opened from its run's program, if it was; such a network can't be enlarged or trained.
+        program: why it was opened from the program beside its weights, if it was; such a network can't be enlarged or
+            trained.
     """
 
     model: nn.Module

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from robustmaps.engine.trust import names_code
 from robustmaps.networks._checkpoints import copy_values, networks_that_fit
 from robustmaps.networks._data import load_data
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._program._choice import program_beside, with_program
+from robustmaps.networks._program._choice import WEIGHTS, program_beside, with_program
+from robustmaps.networks._program._file import PROGRAM_FILE
 from robustmaps.networks._same_run import check_same_run
 from robustmaps.networks._takes import check_takes
 from robustmaps.training import DESCRIPTION, RUN_WEIGHTS, RunFolder, other_weights, read_weights
 
-WEIGHTS = "weights.safetensors"
-"""The weights' file of a saved enlargement."""
 UNKNOWN_BUDGET = ("linf", 8 / 255)
 """What is attacked with where nobody says, and where nobody knows what the network was trained for."""
 NAME_ORDER = "name the classes in the order of the outputs with --classes"
@@ -75,6 +74,11 @@ class Checkpoint:
     def is_run(self) -> bool:
         """Whether a run folder contains it, with its configuration."""
         return self.path is not None and RunFolder(self.path.parent).config.exists()
+
+    @property
+    def knows_budget(self) -> bool:
+        """Whether norm and eps are known, and not those that are attacked with where nobody knows."""
+        return self.opened is None or self.opened.budget is not None
 
     def __str__(self) -> str:
         """Its weights' file, for messages."""
@@ -220,7 +224,7 @@ def open_weights(path: str | Path, which: str = RUN_WEIGHTS[0]) -> tuple[OpenedN
             beside them is damaged or another run's.
 
     Warns:
-        UserWarning: the network of somebody's own function is opened from its run's program, with the reason.
+        UserWarning: the network of somebody's own function is opened from the program beside it, with the reason.
     """
     weights_path = weights_file(path, which)
     if weights_path.suffix != ".safetensors":
@@ -239,7 +243,7 @@ def open_weights(path: str | Path, which: str = RUN_WEIGHTS[0]) -> tuple[OpenedN
         if program is not None and names_code(spec):
             opened = with_program(described, spec, loaded, weights_path, program)
         else:
-            opened = described(None)
+            opened = _by_code(described, spec)
     except InputError:
         raise
     except Exception as error:  # whatever libraries raise for arguments that nobody wrote
@@ -247,11 +251,24 @@ def open_weights(path: str | Path, which: str = RUN_WEIGHTS[0]) -> tuple[OpenedN
             f"{weights_path}: its header does not describe a network written by robustmaps{_of_a_network(weights_path)}"
         ) from error
     if opened.program is not None:
-        text = f"{weights_path.parent}: opened from its program, as the network was when trained: {opened.program}"
+        text = f"{weights_path.parent}: opened from its program, as the network was when saved: {opened.program}"
         warnings.warn(text, stacklevel=2)
     if weights_path.stem in RUN_WEIGHTS:
         check_same_run(weights_path, opened)
     return opened, weights_path, loaded.sha256
+
+
+def _by_code(described: Callable[[nn.Module | None], OpenedNetwork], spec: str) -> OpenedNetwork:
+    """What the header describes, made by code; for somebody's own, an error says that there is no other way."""
+    try:
+        return described(None)
+    except InputError as error:
+        if names_code(spec):
+            error.add_note(
+                f"note: {PROGRAM_FILE}, from which it would open without {spec}, is not beside it; it is written for "
+                "networks that torch.export can follow"
+            )
+        raise
 
 
 def _of_a_network(path: Path) -> str:

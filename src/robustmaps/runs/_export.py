@@ -20,15 +20,28 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.files import atomic, write_json, write_text
 from robustmaps.engine.finite import largest_difference, largest_finite, undecided
 from robustmaps.engine.reading.plain import loads
-from robustmaps.engine.writing.outputs import Ours, claim_published, json_with, publish
+from robustmaps.engine.writing.outputs import Ours, claim_published, json_with, publish, tensors_with
 from robustmaps.engine.writing.temporaries import temporary
-from robustmaps.networks import DESCRIPTION, Checkpoint, choose_images, data_for, image_cost, open_checkpoint
+from robustmaps.networks import (
+    DESCRIPTION,
+    EXPORTED,
+    PROGRAM_FILE,
+    Checkpoint,
+    allow_code,
+    choose_images,
+    copy_program,
+    data_for,
+    image_cost,
+    keep_program,
+    open_checkpoint,
+    program_beside,
+)
 from robustmaps.runs._model_card import CARD, Check, model_card
-from robustmaps.training import load_weights, save_weights
+from robustmaps.training import PROGRAM, load_weights, save_weights
 
 Format = Literal["onnx", "torch", "safetensors"]
 
-FILES: dict[str, str] = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
+FILES: dict[str, str] = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": EXPORTED}
 """The file name for each format."""
 CONFIG = "config.json"
 _CHECKED = 64
@@ -45,7 +58,8 @@ class ExportedRun:
     """An exported network.
 
     Attributes:
-        folder: folder of the network's file, ``config.json`` and the model card ``README.md``.
+        folder: folder of the network's file, ``config.json``, the model card ``README.md`` and, as safetensors, the
+            program of somebody's own network, from which it opens without their code.
         path: the network's file.
         images: number of test images on which the outputs were compared.
         difference: the largest difference between logits.
@@ -93,6 +107,9 @@ def export(
         InputError: the format is unknown, the network or a library is missing, or the folder contains anything but the
             same export.
         ExportMismatch: the outputs differ; nothing was kept.
+
+    Warns:
+        UserWarning: the safetensors of somebody's own network can have no program, with the reason.
     """
     if form not in FILES:
         raise unknown("format", form, FILES)
@@ -101,7 +118,9 @@ def export(
     own = Path("export") / checkpoint.name if described is None else described.parent / "export"
     folder = Path(out) if out is not None else own / form
     known: dict[str, Ours] = {FILES[form]: Path.is_file, CARD: Path.is_file}
-    claim_published(folder, {**known, CONFIG: json_with("architecture", weights_sha256=checkpoint.sha256)})
+    optional = {PROGRAM_FILE: tensors_with(PROGRAM)} if form == "safetensors" else {}
+    known |= {CONFIG: json_with("architecture", weights_sha256=checkpoint.sha256)}
+    claim_published(folder, known, optional=optional)
     if form == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _need(package)
@@ -112,15 +131,43 @@ def export(
     with temporary(folder, folder=True) as made:
         file = made / FILES[form]
         _WRITE[form](_of_logits(network, x), x, file, header)
-        difference, largest, nameless = _check(network, _READ[form](file), x, form)
+        needs_code = _keep_program(checkpoint, loaded, made / PROGRAM_FILE) if form == "safetensors" else None
+        with _own_code(checkpoint):
+            read = _READ[form](file)
+        difference, largest, nameless = _check(network, read, x, form)
         about = loads(header)
         write_json(made / CONFIG, _description(checkpoint, loaded, about))
         exported = ExportedRun(folder, folder / FILES[form], len(x), difference, largest, nameless)
         check, cost = Check(len(x), difference, largest), image_cost(network, loaded)
-        card = model_card(checkpoint, loaded, about, form, exported.path.name, check, cost, license)
+        card = model_card(checkpoint, loaded, about, form, exported.path.name, check, cost, license, needs_code)
         write_text(made / CARD, card)
         new = publish(made, folder)
+    if needs_code is not None:
+        warnings.warn(f"{folder} {needs_code}", stacklevel=2)
     return replace(exported, before=not new)
+
+
+def _keep_program(checkpoint: Checkpoint, data: Dataset, path: Path) -> str | None:
+    """Write the program of somebody's own network, or that which it has already; why that is not possible, or None."""
+    described, opened = _described_by(checkpoint), checkpoint.opened
+    if described is not None and (before := program_beside(described)) is not None:
+        copy_program(before, path)
+        return None
+    if opened is None:
+        return None
+    return keep_program(path, checkpoint.model, (data.in_channels, *data.image_size), opened.recipe.spec)
+
+
+@contextlib.contextmanager
+def _own_code(checkpoint: Checkpoint) -> Iterator[None]:
+    """Within the block, the network is opened again as it was: by its code, which was run, or without, in silence."""
+    opened = checkpoint.opened
+    with contextlib.ExitStack() as stack:
+        if opened is not None and opened.program is None:
+            stack.enter_context(allow_code(opened.recipe.spec))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", ".*opened from its program")
+        yield
 
 
 def _check(model: nn.Module, other: Callable[[Tensor], Tensor], x: Tensor, form: str) -> tuple[float, float, int]:
@@ -222,7 +269,7 @@ def _description(checkpoint: Checkpoint, data: Dataset, about: Mapping[str, Any]
             "range": [0, 1],
             "normalisation": "inside the network",
         },
-        "trained_for": {"norm": checkpoint.norm, "eps": checkpoint.eps},
+        "trained_for": {"norm": checkpoint.norm, "eps": checkpoint.eps} if checkpoint.knows_budget else None,
         "weights_sha256": checkpoint.sha256,
     }
 

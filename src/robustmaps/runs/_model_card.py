@@ -15,9 +15,10 @@ from robustmaps.defenses import title_of
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import as_fraction, budget_text, counted, human, norm_text
 from robustmaps.engine.tables import in_markdown, table
+from robustmaps.engine.trust import names_code
 from robustmaps.evaluation import Evaluation
 from robustmaps.models import SMOOTHED, Cost
-from robustmaps.networks import Checkpoint, name_network
+from robustmaps.networks import PROGRAM_FILE, Checkpoint, name_network
 from robustmaps.runs._record import RunRecord, evaluations_of, read_run
 from robustmaps.runs._yardstick import Yardstick
 from robustmaps.training import is_chosen
@@ -65,6 +66,7 @@ def model_card(
     check: Check,
     cost: Cost,
     license: str = "unknown",  # noqa: A002 - the name of the card's field
+    needs_code: str | None = None,
 ) -> str:
     """Write the model card.
 
@@ -77,6 +79,7 @@ def model_card(
         check: the check of the export.
         cost: the network's cost for one image.
         license: of the weights, by the hub's identifiers.
+        needs_code: why safetensors of somebody's own network have no program.
     """
     record = _record(checkpoint)
     measured = _measured(record, checkpoint)
@@ -95,6 +98,7 @@ def model_card(
             _figures(measured),
             "## Usage\n",
             f"```python\n{_LOAD[form].format(file=file, shape=shape)}\n```\n",
+            *_own(str(about["model"]["name"]), form, needs_code),
             f"Classes, in the order of the logits: {in_markdown(', '.join(data.classes))}.\n",
             f"On {check.images} test images, its logits differ by at most {check.difference:.2g} from those of the "
             f"original network (largest logit: {check.largest:.3g}).\n",
@@ -106,6 +110,22 @@ def model_card(
             "",
         ]
     )
+
+
+def _own(spec: str, form: str, needs_code: str | None) -> list[str]:
+    """What somebody's own network needs to be opened."""
+    if form != "safetensors" or not names_code(spec):
+        return []
+    name = f"`{spec}`"
+    if needs_code is None:
+        return [
+            f"The network is made by {name}, and opens without it, from `{PROGRAM_FILE}`: then it can be evaluated, "
+            "but not enlarged or trained.\n"
+        ]
+    return [
+        f"This network {in_markdown(needs_code)}. With that installed, open it within "
+        "`with robustmaps.networks.allow_code():`.\n"
+    ]
 
 
 def _title(record: RunRecord | None, checkpoint: Checkpoint) -> str:
@@ -186,7 +206,7 @@ def _network(about: Mapping[str, Any]) -> str:
 def _trained(record: RunRecord | None, checkpoint: Checkpoint) -> str:
     budget = f"{budget_text(checkpoint.norm, checkpoint.eps)}"
     if record is None:  # the weights alone don't record the defence
-        return f"intended for {budget}"
+        return f"intended for {budget}" if checkpoint.knows_budget else "trained for a budget that is not recorded"
     if record.config.defense.defense == "standard":
         return "trained without a defence"
     return f"trained adversarially for {budget}"

@@ -14,7 +14,6 @@ from robustmaps.engine import ranks
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import remove, write_json
 from robustmaps.engine.progress import Watcher, ignore
-from robustmaps.engine.trust import names_code
 from robustmaps.models import Cost
 from robustmaps.networks import (
     DESCRIPTION,
@@ -22,9 +21,9 @@ from robustmaps.networks import (
     ResolvedRun,
     create_earlier,
     create_network,
+    keep_program,
     load_data,
     resolve,
-    save_program,
     trained_cost,
     weights_file,
 )
@@ -88,6 +87,7 @@ def train(
     """
     run = config if isinstance(config, ResolvedRun) else resolve(config)
     config = run.config
+    config.training.check()
     folder = RunFolder(Path(out) / config.name)
     if folder.begun and not resume:
         raise InputError(
@@ -127,16 +127,14 @@ def train(
 
 def _keep_program(folder: RunFolder, network: OpenedNetwork, data: Dataset) -> str | None:
     """Write what somebody's own network computes beside its weights; why that is not possible, or None."""
-    spec = network.recipe.spec
-    if not names_code(spec) or folder.program.exists() or not ranks.is_main():
+    if folder.program.exists() or not ranks.is_main():
         return None
-    try:
-        save_program(folder, network.model, data, spec)
-    except InputError as error:
-        why = f"this run opens only where {spec} is at hand: {error}"
-        folder.log(why)
-        return why
-    return None
+    shape = (data.in_channels, *data.image_size)
+    why = keep_program(folder.program, network.model, shape, network.recipe.spec)
+    if why is None:
+        return None
+    folder.log(f"this run {why}")
+    return f"this run {why}"
 
 
 def _check_helper(path: str, helper: OpenedNetwork, data: Dataset) -> None:

@@ -168,6 +168,7 @@ def plan_sweep(
     resolver, resolved = resolver or Resolver(), dict[RunConfig, ResolvedRun]()
     for point in study.points:
         try:
+            point.config.training.check()
             run = resolver.resolve(point.config)
             config, resolved[run.config] = run.config, run
             data, kind = loaded(config.data), (config.model, config.data)

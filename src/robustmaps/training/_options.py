@@ -6,7 +6,7 @@ from typing import Literal
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import check_at_least, check_whole
 from robustmaps.training._schedule import parse_schedule
-from robustmaps.training.loggers._registry import parse_loggers
+from robustmaps.training.loggers._registry import check_loggers, parse_loggers
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
@@ -122,6 +122,14 @@ class TrainOptions:
             raise InputError(f"cutmix={self.cutmix!r}: expected a share of the batches in [0, 1]")
         parse_schedule(self.schedule, self.epochs)
         parse_loggers(self.log)
+
+    def check(self) -> None:
+        """Refuse what is needed to train, and not to read that a run was trained so.
+
+        Raises:
+            InputError: there is no logger of a name.
+        """
+        check_loggers(self.loggers)
 
     @property
     def loggers(self) -> tuple[str, ...]:

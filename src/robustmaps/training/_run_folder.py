@@ -301,7 +301,7 @@ class RunFolder:
         return state
 
     def save_weights(self, which: str, weights: "Mapping[str, Tensor]", description: Mapping[str, str]) -> None:
-        """Write one of `RUN_WEIGHTS`, or the constants of `PROGRAM`, as safetensors, atomically."""
+        """Write one of `RUN_WEIGHTS` as safetensors, atomically."""
         from robustmaps.training._weights import save_weights
 
         save_weights(self.path / f"{which}.safetensors", weights, description)

@@ -21,7 +21,8 @@ class Arguments:
 
     Attributes:
         recalibrate: measure the statistics of the batch-norms again, on training images; weights stay as they are
-        save: folder for weights.safetensors and recipe.json (default: nothing is written)
+        save: folder for weights.safetensors, recipe.json and, of your own network, program.safetensors, from which it
+            opens without your code (default: nothing is written)
         json: print the result as one JSON object
     """
 

@@ -190,12 +190,15 @@ def alone(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         held.release()
 
 
-def claim_published(folder: str | Path, files: Mapping[str, Ours], *, option: str = "--out") -> None:
+def claim_published(
+    folder: str | Path, files: Mapping[str, Ours], *, optional: Mapping[str, Ours] | None = None, option: str = "--out"
+) -> None:
     """Refuse a folder that `publish` can't give to a finished one, before the work that leads to it.
 
     Args:
         folder: the folder: new, empty, or with an earlier result of the same kind, which may turn out to be this one.
         files: names of the files in it, with what recognises an earlier one.
+        optional: likewise, of files that only some results of this kind have.
         option: the option that names the folder, for the error.
 
     Raises:
@@ -204,10 +207,13 @@ def claim_published(folder: str | Path, files: Mapping[str, Ours], *, option: st
     path = Path(folder)
     if path.is_symlink():
         raise InputError(f"{path}: a link, which a new folder can't replace; name the folder that it leads to")
-    there = path.is_dir() and {child.name for child in path.iterdir() if not is_leftover(child)} == set(files)
-    claim_folder(
-        path, lambda _: there and all(ours(path / name) for name, ours in files.items()), _EARLIER, option=option
-    )
+    present = {child.name for child in path.iterdir() if not is_leftover(child)} if path.is_dir() else set()
+    known = {**(optional or {}), **files}
+
+    def ours(_: Path) -> bool:
+        return set(files) <= present <= set(known) and all(known[name](path / name) for name in present)
+
+    claim_folder(path, ours, _EARLIER, option=option)
 
 
 def publish(made: Path, folder: Path, *, replace: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""Which network a run of somebody's own function is opened as: what the function makes now, or the run's program."""
+"""Which network weights of somebody's own function are opened as: what the function makes now, or their program."""
 
 import os
 from collections.abc import Callable
@@ -11,15 +11,19 @@ from robustmaps.engine.text import first_line
 from robustmaps.engine.trust import is_trusted
 from robustmaps.evaluation import Identity, agree
 from robustmaps.networks._opened import OpenedNetwork
-from robustmaps.networks._program._file import read_program
+from robustmaps.networks._program._file import PROGRAM_FILE, read_program
 from robustmaps.networks._program._module import Program
-from robustmaps.training import RUN_WEIGHTS, RunFolder, Weights
+from robustmaps.training import RUN_WEIGHTS, Weights
+
+WEIGHTS, EXPORTED = "weights.safetensors", "model.safetensors"
+"""The weights' file of a saved enlargement, and that of an export."""
+_WITH_PROGRAM = frozenset({*(f"{which}.safetensors" for which in RUN_WEIGHTS), WEIGHTS, EXPORTED})
 
 
 def program_beside(weights: Path) -> Path | None:
-    """The program of the run that weights belong to; None if there is none."""
-    path = RunFolder(weights.parent).program
-    return path if weights.stem in RUN_WEIGHTS and os.path.lexists(path) else None
+    """The program in the folder of weights that this package wrote; None if there is none."""
+    path = weights.parent / PROGRAM_FILE
+    return path if weights.name in _WITH_PROGRAM and os.path.lexists(path) else None
 
 
 def with_program(

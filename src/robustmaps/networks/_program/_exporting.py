@@ -1,9 +1,10 @@
 """From a network to its program, by `torch.export`, and the trial that both compute the same."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -117,11 +118,11 @@ def _export(network: nn.Module, shape: tuple[int, ...]) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Within the block, PyTorch neither warns nor logs, since whoever asked gets the reason in one line."""
+    """Within the block, PyTorch neither warns, logs nor prints: whoever asked gets the reason in one line."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -139,7 +139,7 @@ class Graph:
             _ = step.function
             if any(not 0 <= used < number for used in results_in((step.args, step.kwargs))):
                 raise ValueError(f"step {number} uses a result that is not there yet")
-            if missing := {leaf.name for leaf in _leaves((step.args, step.kwargs)) if isinstance(leaf, Named)} - known:
+            if missing := {*named_in((step.args, step.kwargs))} - known:
                 raise ValueError(f"step {number} uses {sorted(missing)[0]!r}, which the network does not have")
         if len(self.image) != 3 or not 0 <= self.output <= len(self.steps):
             raise ValueError("no image or no logits")
@@ -148,6 +148,11 @@ class Graph:
 def results_in(values: Any) -> list[int]:
     """The steps whose results are among the values."""
     return [leaf.step for leaf in _leaves(values) if isinstance(leaf, Result)]
+
+
+def named_in(values: Any) -> list[str]:
+    """The names of the network's tensors among the values."""
+    return [leaf.name for leaf in _leaves(values) if isinstance(leaf, Named)]
 
 
 def replaced(value: Any, put: Callable[[Any], Any]) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robustmaps.engine.errors import InputError
 from robustmaps.networks._program._graph import Graph, Here, Named, Result, replaced
+from robustmaps.networks._program._layers import find_layers
 
 _MOST_VALUES = 1 << 26
 """Of one result for one image: 256 MiB, far above those of networks for ImageNet."""
@@ -31,6 +32,7 @@ class Program(nn.Module):
     def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], why: str) -> None:
         super().__init__()
         self._graph, self._why = graph, why
+        self._paths: dict[int, str] = {}
         self._place_tensors(tensors)
         self.train(False)
         self._check_sizes()
@@ -73,7 +75,10 @@ class Program(nn.Module):
             return x.device if isinstance(leaf, Here) else leaf
 
         for number, step in enumerate(graph.steps, 1):
-            result = step.function(*replaced(step.args, put), **replaced(step.kwargs, put))
+            if most_values is None and number in self._paths:  # looked up each time, since copies may change layers
+                result = self.get_submodule(self._paths[number])(values[step.args[0].step])
+            else:
+                result = step.function(*replaced(step.args, put), **replaced(step.kwargs, put))
             if most_values is not None and isinstance(result, Tensor) and result.numel() > most_values:
                 raise InputError(f"step {number} ({step.name}) makes {result.numel():,} values of {len(x)} images")
             values.append(result)
@@ -93,8 +98,11 @@ class Program(nn.Module):
         self._constants = {name: tensors[name] for name in graph.constants if name not in graph.buffers}
         placed: dict[str, Any] = {}
         try:
+            layers = find_layers(graph, tensors)
+            self._paths = {number: layer.path for number, layer in layers.items()}
+            modules = {layer.path: layer.module for layer in layers.values()}
             for path in graph.modules:
-                self._module(path)
+                self._module(path, modules)
             for name in graph.parameters:
                 value = tensors[name].clone()
                 placed[name] = nn.Parameter(value, requires_grad=value.is_floating_point() or value.is_complex())
@@ -115,11 +123,14 @@ class Program(nn.Module):
     def _holder(self, name: str) -> nn.Module:
         return self._module(name.rpartition(".")[0])
 
-    def _module(self, path: str) -> nn.Module:
+    def _module(self, path: str, made: Mapping[str, nn.Module] | None = None) -> nn.Module:
+        """The module at a path; those on the way that are not there yet only hold tensors, but for those made."""
         module: nn.Module = self
+        at = ""
         for name in path.split(".") if path else ():
+            at = f"{at}.{name}" if at else name
             if name not in module._modules:
-                module.add_module(name, nn.Module())
+                module.add_module(name, (made or {}).get(at) or nn.Module())
             module = module.get_submodule(name)
         return module
 

@@ -86,10 +86,7 @@ def _accuracies(study: Statistics) -> Table:
     columns = ("configuration", "robust", *(["gain (points)"] if gains else []), "clean", *(["sd"] if seeds else []))
     columns += ("runs", "forward (FLOP)")
     # The caption goes with the table into a paper, so it has all that the figures need.
-    measured = (
-        "" if study.yardstick is None else f". {_measured(study)}. Brackets: 95 % intervals over images and seeds"
-    )
-    caption = f"Accuracy per configuration{_means(study)}{measured}"
+    caption = f"Accuracy per configuration{_means(study)}{_measured(study)}"
     return table(columns, rows, caption, best=("robust", "gain (points)", "clean"))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.reading.download import downloading
-from robustmaps.networks import Checkpoint
+from robustmaps.networks import PROGRAM_FILE, Checkpoint
 from robustmaps.runs._export import CONFIG, FILES, export
 from robustmaps.runs._loaded._load import LoadedNetwork, load
 from robustmaps.runs._model_card import CARD
@@ -54,6 +54,9 @@ def push_to_hub(
     Raises:
         InputError: the name is none of a repository, huggingface_hub is missing or offline, or as `export`.
         ExportMismatch: the exported network computes something else; nothing was uploaded.
+
+    Warns:
+        UserWarning: see `export`.
     """
     _check_repository(repo_id)
     hub = api or _hub(repo_id).HfApi()
@@ -67,8 +70,9 @@ def push_to_hub(
 def from_pretrained(model: str | Path, *, revision: str | None = None, data: str | None = None) -> LoadedNetwork:
     """Open a network that `push_to_hub` or `export` wrote, ready to classify images.
 
-    Only weights and plain values are read; no code of the repository is run. Where the network is made by code of its
-    author, that has to be installed here and allowed (``robustmaps --allow-code``).
+    Only weights and plain values are read; no code of the repository is run. A network that is made by code of its
+    author opens from its program (``program.safetensors``). Where it has none, as its card says, that code has to be
+    installed here and allowed (``robustmaps.networks.allow_code``).
 
     Args:
         model: a folder, or ``OWNER/NAME`` on the hub. ``HF_HUB_OFFLINE=1`` takes what was downloaded before.
@@ -95,7 +99,7 @@ def _downloaded(repo_id: str, revision: str | None) -> Path:
     _check_repository(repo_id)
     hub = _hub(repo_id, offline=True)
     server = os.environ.get("HF_ENDPOINT") or _SERVER
-    names = [_WEIGHTS, CONFIG, CARD]
+    names = [_WEIGHTS, CONFIG, CARD, PROGRAM_FILE]
     try:
         with downloading(repo_id, server, "give a folder instead"):
             return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=names))

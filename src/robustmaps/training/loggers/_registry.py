@@ -1,7 +1,7 @@
 """The loggers by name, without importing any."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -91,17 +91,25 @@ register = _REGISTRY.register
 
 
 def parse_loggers(text: str | None) -> tuple[str, ...]:
-    """The names in ``tensorboard,wandb``.
+    """The names in ``tensorboard,wandb``, of loggers that need not be installed: a run opens without its loggers.
 
     Raises:
-        InputError: there is no such logger, or one is named twice.
+        InputError: one is named twice.
     """
     names = tuple(part.strip() for part in text.split(",")) if text else ()
-    for name in names:
-        _REGISTRY.find(name)
     if len(set(names)) < len(names):
         raise InputError(f"log={text!r}: expected each logger once")
     return names
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Refuse unknown loggers, before a run is made.
+
+    Raises:
+        InputError: there is no such logger.
+    """
+    for name in names:
+        _REGISTRY.find(name)
 
 
 def logger_row(name: str) -> LoggerRow:
