@@ -133,13 +133,13 @@ class _Drawing:
                 at = self.x(value)
                 yield _tag("path", d=_path((at, _TOP), (at, self.bottom)), class_="grid")
                 yield _text(text, at, self.bottom + 17, "middle")
-        yield from self._x_names()
-        yield from self._y_names()
         for rule, place in ((x.rule, self.x), (y.rule, self.at_y)):
             if rule is not None:
                 at = place(rule)
                 ends = ((at, _TOP), (at, self.bottom)) if rule is x.rule else ((self.left, at), (right, at))
                 yield _tag("path", d=_path(*ends), class_="rule")
+        yield from self._x_names()  # on top of the lines, which names may cross where the plot is narrow
+        yield from self._y_names()
         if y.title:
             yield _text(y.title, 2, 12, "start", "title")
         if x.title:
