@@ -31,7 +31,7 @@ def test_the_batch_follows_what_is_free_and_what_an_image_takes(
             monkeypatch.setattr(memory, "free_bytes", lambda device, n=images: 4 * n * each)
             batches[images] = memory.fitting_batch(view, make_images(2))
         monkeypatch.setattr(memory, "free_bytes", lambda device: None)
-        assert memory.fitting_batch(view, make_images(2)) == 64
+        assert memory.fitting_batch(view, make_images(2)) == 256
     assert batches == {1: 1, 2: 2, 5: 4, 8: 8, 100: 64, 1000: 256}  # small images, so more than the usual 64
 
 

@@ -153,6 +153,39 @@ def test_workers_that_never_come_up_end_the_evaluation(
         evaluate(robust_network, *images, ATTACK, workers=pool)
 
 
+def test_workers_that_do_not_come_up_any_more_are_not_started_for_ever(
+    robust_network: nn.Module, images: tuple[Tensor, Tensor], alone: tuple[Evaluation, Tensor]
+) -> None:
+    """As where a machine has cores for more workers than its memory holds."""
+    machines = Turns(lost=lambda number, name: name == "open" and number > 1)
+    found = evaluate(robust_network, *images, ATTACK, batch_size=8, workers=WorkerPool(machines))
+    assert timeless(found) == timeless(alone[0])
+    assert machines.made.count("open") in (5, 6)  # one that came up, and three tries again; two at once
+
+
+class Gone(Turns):
+    """All machines but one are lost together."""
+
+    def answers(self, timeout_s: float) -> dict[int, Any]:
+        busy = [worker for worker, name, _ in self.calls if name == "attack"]
+        if self.size == 1 or len(busy) < self.size:
+            return super().answers(timeout_s)
+        self.size = 1
+        self.calls = [call for call in self.calls if call[0] == busy[-1]]
+        return dict.fromkeys(busy[:-1], Lost("its node died"))
+
+
+def test_the_batches_of_many_lost_machines_are_made_again_in_order(
+    robust_network: nn.Module,
+    images: tuple[Tensor, Tensor],
+    alone: tuple[Evaluation, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_pool, "_AHEAD", 1)
+    found = evaluate(robust_network, *images, ATTACK, batch_size=8, workers=WorkerPool(Gone(4)))
+    assert timeless(found) == timeless(alone[0])
+
+
 @pytest.mark.parametrize("shared_first", [True, False])
 @pytest.mark.parametrize("reports", [2, 12, 20])
 def test_an_evaluation_goes_on_with_and_without_workers(

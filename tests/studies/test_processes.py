@@ -121,3 +121,16 @@ def test_processes_that_are_kept_do_the_tasks_of_the_next_call():
             seen.clear()
     assert len(processes) == 3
     assert len(set(processes)) == 1
+
+
+def test_a_process_that_is_killed_between_two_calls_is_replaced():
+    options = {"watcher": lambda *_: None, "finished": lambda *_: None, "should_stop": lambda: False}
+    with LocalExecutor(1, threads=1).kept() as executor:
+        (first,) = executor.run([Behave("process")], **options)
+        os.kill(first.value, signal.SIGKILL)
+        while _is_running(first.value):
+            time.sleep(0.05)
+        time.sleep(0.5)  # until the pool knows
+        (second,) = executor.run([Behave("process")], **options)
+    assert second.error is None
+    assert second.value != first.value

@@ -45,7 +45,7 @@ def fitting_batch(view: "AttackView", x: Tensor) -> int:
         x: a few images (N, C, H, W) in [0, 1]; the first is used.
     """
     batch, free = usual_batch(x.device), free_bytes(x.device)
-    if free is None:
+    if free is None and x.device.type != "cpu":
         return batch
     try:
         each = max(_kept_bytes(view, x[:1].repeat(2, 1, 1, 1)) - _kept_bytes(view, x[:1]), 1)
@@ -53,7 +53,7 @@ def fitting_batch(view: "AttackView", x: Tensor) -> int:
         return batch
     while x.device.type == "cpu" and batch < _CPU_MOST and 2 * batch * each <= _CPU_BYTES:
         batch *= 2
-    while batch > 1 and batch * each * _PART > free:
+    while batch > 1 and free is not None and batch * each * _PART > free:
         batch //= 2
     return batch
 

@@ -235,7 +235,11 @@ class _Slot:
         self._stack.enter_context(self._pool)
 
     def submit(self, index: int, task: Task[Any]) -> Future[Any]:
-        return self._pool.submit(_run, index, task)
+        try:
+            return self._pool.submit(_run, index, task)
+        except BrokenProcessPool:  # it was killed while it had nothing to do
+            self._open()
+            return self._pool.submit(_run, index, task)
 
     def pass_on(self, watcher: Callable[[int, Progress], None]) -> None:
         """Pass the reports of the process on to the watcher."""

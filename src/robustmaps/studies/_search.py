@@ -226,6 +226,7 @@ class _Course:
             should_stop=self.should_stop,
             noted=lambda index, text: self._tell(f"{self.candidates[numbers[index]].title}: {text}"),
         )
+        self._state = replace(self._state, running={})  # a report may have come after the end of its task
         if any(isinstance(outcome.error, Interrupted) for outcome in outcomes) or (not tasks and self.should_stop()):
             raise Interrupted("stopped")
 

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from torch import nn
 
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import counted
 from robustmaps.evaluation._identity import Identity
 from robustmaps.evaluation._sharing._batches import Attacked, Batch
@@ -84,13 +85,13 @@ class _Round:
 
     Attributes:
         number: of the round.
-        waiting: those that nobody works at.
+        waiting: those that nobody works at, in order.
         done: results and errors of those that are not yielded yet.
         losses: why workers were lost at a batch.
     """
 
     number: int
-    waiting: deque[int] = field(default_factory=deque)
+    waiting: list[int] = field(default_factory=list)
     done: dict[int, Attacked | Exception] = field(default_factory=dict)
     losses: dict[int, list[Lost]] = field(default_factory=dict)
 
@@ -111,7 +112,7 @@ class WorkerPool:
         self._workers: dict[int, _State] = {}
         self._setup, self._sent, self._identity = 0, None, Identity("", "", built_in=False)
         self._opened: list[Opened] = []
-        self._lost_at_first: list[Lost] = []
+        self._lost_opening: list[Lost] = []  # one after the other
         self._round = _Round(0)
         self._looked = self._ready = -math.inf
         self._room = 0
@@ -135,7 +136,7 @@ class WorkerPool:
         self._round = _Round(self._round.number + 1)
         self._sent = self._machines.send(model, setup)
         self._setup, self._identity = self._setup + 1, identity
-        self._opened, self._lost_at_first = [], []
+        self._opened, self._lost_opening = [], []
         self._looked, self._ready = -math.inf, time.monotonic()
         while not self._opened:
             self._staff(most)
@@ -146,7 +147,7 @@ class WorkerPool:
         self, parts: Sequence[list[int]], batch: Callable[[list[int]], Batch], ahead: Callable[[float], None]
     ) -> Generator[Attacked]:
         """See `Attackers`; batches are handed out as workers become free."""
-        self._round = this = _Round(self._round.number + 1, deque(range(len(parts))))
+        self._round = this = _Round(self._round.number + 1, [*range(len(parts))])
         try:
             for first in range(len(parts)):
                 while first not in this.done:
@@ -166,12 +167,18 @@ class WorkerPool:
         now = time.monotonic()
         if now - self._looked > _LOOK_S:
             self._looked, self._room = now, self._machines.room()
-        while len(self._workers) < min(wanted, self._room):
+        enough = len(self._lost_opening) > self._retries  # more would be lost, too, such as where memory lacks
+        while len(self._workers) < min(wanted, self._room) and not enough:
             self._workers[self._machines.start()] = _State()
         for worker, state in self._workers.items():
             if state.idle and state.setup != self._setup:
                 self._machines.open(worker, self._sent)
                 state.setup, state.opening = self._setup, True
+        if enough and not any(state.setup == self._setup for state in self._workers.values()):
+            raise WorkerLost(
+                f"{counted(len(self._lost_opening), 'worker')} were lost at the start, at last: "
+                f"{self._lost_opening[-1]}"
+            )
         if any(self._has_network(state) for state in self._workers.values()):
             self._ready = now
         elif now - self._ready > _ROOM_S and not self._machines.room():
@@ -187,41 +194,47 @@ class WorkerPool:
             if not this.waiting or this.waiting[0] >= first + _AHEAD * len(self._workers):
                 return
             if state.idle and self._has_network(state):
-                index = this.waiting.popleft()
+                index = this.waiting.pop(0)
                 state.ticket = this.number, index
                 self._machines.attack(worker, batch(parts[index]))
 
     def _hear(self) -> None:
-        """Take in what workers have answered."""
+        """Take in what workers have answered, all of it before an error is raised."""
+        errors: list[Exception] = []
         for worker, answer in self._machines.answers(_POLL_S).items():
             state = self._workers[worker]
             opening, ticket, state.opening, state.ticket = state.opening, state.ticket, False, None
             if isinstance(answer, Lost):
-                self._take_loss(worker, answer, ticket)
+                self._take_loss(worker, answer, ticket, opening=opening)
             elif opening and state.setup == self._setup:
-                self._take_opened(state, answer)
+                error = self._take_opened(state, answer)
+                errors += [] if error is None else [error]
             elif ticket is not None and ticket[0] == self._round.number:
                 self._round.done[ticket[1]] = answer.error or cast(Attacked, answer.value)
+        if errors:
+            raise errors[0]
 
-    def _take_opened(self, state: _State, answer: Answer[Opened]) -> None:
-        if answer.error is not None:
+    def _take_opened(self, state: _State, answer: Answer[Opened]) -> Exception | None:
+        error = answer.error
+        if answer.value is not None:
+            try:
+                answer.value.check(self._identity)
+            except InputError as other:
+                error = other
+            else:
+                self._opened.append(answer.value)
+                self._lost_opening.clear()
+        if error is not None:
             state.setup = 0  # it has none
-            raise answer.error
-        assert answer.value is not None  # noqa: S101 - for the type checker
-        answer.value.check(self._identity)
-        self._opened.append(answer.value)
+        return error
 
-    def _take_loss(self, worker: int, loss: Lost, ticket: tuple[int, int] | None) -> None:
+    def _take_loss(self, worker: int, loss: Lost, ticket: tuple[int, int] | None, *, opening: bool) -> None:
         del self._workers[worker]
         self._machines.stop(worker)
         self._looked = -math.inf
         if ticket is None or ticket[0] != self._round.number:
             self._noted(f"a worker was lost ({loss})")
-            self._lost_at_first.append(loss)
-            if not self._opened and len(self._lost_at_first) > self._retries:
-                raise WorkerLost(
-                    f"{counted(len(self._lost_at_first), 'worker')} were lost at the start, at last: {loss}"
-                )
+            self._lost_opening += [loss] if opening else []
             return
         _, index = ticket
         losses = self._round.losses.setdefault(index, [])
@@ -233,7 +246,7 @@ class WorkerPool:
             )
             return
         self._noted(f"a worker was lost ({loss}); its batch is attacked again elsewhere")
-        self._round.waiting.appendleft(index)
+        insort(self._round.waiting, index)
 
     def _ahead(self, parts: Sequence[list[int]]) -> float:
         """Images that are done beyond those that were yielded."""
