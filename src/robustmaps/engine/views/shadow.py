@@ -1,6 +1,6 @@
 """A network's fast copy: how it is altered, kept up to date, and compared with the network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -136,33 +136,37 @@ def store_in_bf16(shadow: nn.Module) -> None:
 
 @torch.no_grad()
 def copy_weights(model: nn.Module, shadow: nn.Module, folded: tuple[FoldablePair, ...]) -> None:
-    """Bring the shadow's parameters and buffers up to date."""
+    """Bring the shadow's parameters and buffers up to date, in one call where the device has one for many tensors."""
     sources = dict(model.named_modules())
     merged: set[str] = set()
+    present: list[tuple[Tensor, Tensor]] = []
     for pair in folded:
         norm = cast(nn.BatchNorm2d, sources[pair.norm])
         weight, bias = folded_parameters(_convolution(model, pair), norm)
         target = _convolution(shadow, pair)
-        target.weight.copy_(weight)
-        cast(Tensor, target.bias).copy_(bias)
+        present += [(target.weight, weight), (cast(Tensor, target.bias), bias)]
         merged.update((pair.convolution, pair.norm))
     for path, module in shadow.named_modules():
         if path not in merged:
-            _copy_own(sources[path], module)
+            present += _own(sources[path], module)
     hidden = hidden_modules(shadow)
     if hidden:
         originals = hidden_modules(model)
         for path, module in hidden.items():
             for source, target_ in zip(originals[path].modules(), module.modules(), strict=True):
-                _copy_own(source, target_)
+                present += _own(source, target_)
+    if present:
+        copies, values = zip(*present, strict=True)
+        torch._foreach_copy_(copies, values)
 
 
-def _copy_own(source: nn.Module, target: nn.Module) -> None:
+def _own(source: nn.Module, target: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tensors of a copied module itself, each with its original."""
     for values, originals in ((target._parameters, source._parameters), (target._buffers, source._buffers)):
         for name, value in values.items():
             original = originals[name]
             if value is not None and original is not None:
-                value.copy_(original)
+                yield value, original
 
 
 def _convolution(model: nn.Module, pair: FoldablePair) -> nn.Conv2d:
