@@ -22,7 +22,7 @@ from robustmaps.engine.numbers import as_fraction
 from robustmaps.engine.tables import percent_cell
 from robustmaps.enlarging import plan
 from robustmaps.figures._plots import _COLOURS, _STYLE
-from robustmaps.networks import open_checkpoint
+from robustmaps.networks import allow_code, open_checkpoint
 from robustmaps.networks._data import load_data
 from robustmaps.runs import RunRecord, read_runs
 from robustmaps.studies import Statistics, statistics_of
@@ -97,7 +97,8 @@ def summary(titled: Sequence[tuple[str, Statistics]]) -> str:
 
 def sees(variant: Variant) -> str:
     """The share of the image's side that the last map sees."""
-    checkpoint = open_checkpoint(variant.runs[0].folder)
+    with allow_code(variant.config.model.model):
+        checkpoint = open_checkpoint(variant.runs[0].folder)
     images = load_data(variant.config.data).test.subset(10).tensors()[0][:1]
     share = plan(checkpoint.model, images, upsamples=(1,), budget=1).options[0].field_share
     return "-" if share is None else f"{100 * share:.0f} %"

@@ -26,7 +26,7 @@ from comparison import families, short, title_of
 from robustmaps.analysis import feature_gain, feature_maps, margin_gains
 from robustmaps.analysis._stages import find_stages
 from robustmaps.enlarging import plan
-from robustmaps.networks import create_network, open_checkpoint, resolve
+from robustmaps.networks import allow_code, create_network, open_checkpoint, resolve
 from robustmaps.networks._data import load_data
 from robustmaps.runs import RunRecord, read_runs
 from robustmaps.studies import statistics_of
@@ -136,7 +136,7 @@ def _flops(run: RunRecord) -> float:
 
 def _robust(run: RunRecord) -> float:
     (evaluation, *_) = run.evaluations.values()
-    return float(evaluation.robust_accuracy)
+    return float(evaluation.robust_accuracy.value)
 
 
 def _rise(run: RunRecord) -> float:
@@ -158,7 +158,8 @@ def pairs_of(folders: Sequence[Path]) -> list[Pair]:
             for variant in others:
                 values = defaultdict(list)
                 for small, large in _same_seeds(plain.runs, variant.runs):
-                    known = {**known_before(small, large, x), **known_after(small, large, x, y)}
+                    with allow_code(small.config.model.model):
+                        known = {**known_before(small, large, x), **known_after(small, large, x, y)}
                     for name, value in known.items():
                         values[name].append(value)
                 network, change = f"{title_of(plain.config)}: {short(plain.name)}", short(variant.name)
@@ -179,7 +180,7 @@ def table(pairs: Sequence[Pair]) -> str:
     names = sorted({name for pair in pairs for name in pair.values})
     rows = [(name, *correlated([pair for pair in pairs if name in pair.values], name)) for name in names]
     lines = ["| predictor | pairs | rank correlation with the gain | p |", "| --- " * 4 + "|"]
-    for name, count, value, low, high, chance in sorted(rows, key=lambda row: -abs(row[2])):
+    for name, count, value, low, high, chance in sorted(rows, key=lambda row: -abs(np.nan_to_num(row[2]))):
         lines.append(f"| {name} | {count} | {value:+.2f} [{low:+.2f}, {high:+.2f}] | {chance:.3f} |")
     return "\n".join(lines)
 
@@ -189,6 +190,8 @@ def correlated(pairs: Sequence[Pair], name: str) -> tuple[int, float, float, flo
     draw = np.random.default_rng(0)
     values, gains = np.array([pair.values[name] for pair in pairs]), np.array([pair.gain for pair in pairs])
     value = _rank(values, gains)
+    if np.isnan(value):  # it is the same for all pairs
+        return len(pairs), value, value, value, value
     networks = sorted({pair.network for pair in pairs})
     members = [np.flatnonzero([pair.network == network for pair in pairs]) for network in networks]
     drawn = []
