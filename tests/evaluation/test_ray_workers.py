@@ -140,6 +140,8 @@ def test_ctrl_c_keeps_what_is_done_and_it_goes_on_with_or_without_ray(
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # A test that runs in the background may ignore it, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert until(lambda: done() > 8 or first.poll() is not None)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does, to Ray's processes too
