@@ -160,9 +160,8 @@ class _Course:
             left = self._trained(left, until)
             if until < epochs:
                 best = sorted(left, key=lambda one: (-self.score(one, until), one))[: max(1, len(left) // reduction)]
-                on = [
-                    one for one in left if one == 0 or one in best
-                ]  # the first one is what the others are compared with
+                # The first one stays, since the others are compared with it.
+                on = [one for one in left if one == 0 or one in best]
                 self._tell(
                     f"after {counted(until, 'epoch')}, {len(on)} of {len(left)} go on: "
                     + ", ".join(self.candidates[one].title for one in on),
