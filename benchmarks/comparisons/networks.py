@@ -36,12 +36,6 @@ half = partial(_resnet8, 8, 16, 32)
 double = partial(_resnet8, 32, 64, 128)
 
 
-def thin18() -> nn.Module:
-    """ResNet-18 for CIFAR-10 with a quarter of the channels."""
-    widths = (16, 32, 64, 128)
-    return resnet(Strides((1, 2, 2, 2)), 3, 10, block=basic, stem=16, widths=widths, depths=(2, 2, 2, 2))
-
-
 def maximum() -> nn.Module:
     """ResNet-8 with a maximum in place of the average."""
     network = models.create("resnet8", in_channels=1, num_classes=10)

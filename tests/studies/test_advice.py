@@ -52,6 +52,7 @@ def test_every_way_spends_the_same(digits, tmp_path):
     assert any("×2" in name for name in names)
     assert any("112" in name for name in names)
     assert any("ResNet-20" in name for name in names)
+    assert {name.partition(",")[0] for name in names} >= {"ResNet-8 w2", "ResNet-8 w0.5 ×2", "ResNet-8 w1-1-0.5 121"}
     assert any("×2, after 80 % of the epochs" in name for name in names)
     # A third of its eight epochs, three, is too few for three networks.
     assert not any("in steps" in name for name in names)

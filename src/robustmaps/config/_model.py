@@ -14,8 +14,8 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        model: name of a network, see `robustmaps models`; or torchvision:NAME, timm:NAME, hf:OWNER/NAME or
-            MODULE:FUNCTION
+        model: name of a network, see `robustmaps models`, also with other widths such as resnet18_w0.25; or
+            torchvision:NAME, timm:NAME, hf:OWNER/NAME or MODULE:FUNCTION
         strides: strides of a built-in network's downsampling steps, e.g. 1122 (default: the architecture's own)
         upsample: factor by which images are upsampled in front of the network
         upsample_mode: interpolation of the upsampled images (area differs from nearest for a factor such as 1.5)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         parse_strides,
         register,
         title_of,
+        widened,
     )
     from robustmaps.models._strides import Strides, StridesLike
 
@@ -57,6 +58,7 @@ __all__ = [
     "register",
     "title_of",
     "upsampling",
+    "widened",
 ]
 
 __getattr__, __dir__ = lazy(__name__, __file__)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from robustmaps.engine.errors import InputError
 from robustmaps.models._other_names import Rename
 from robustmaps.models._strides import Strides
 
@@ -53,15 +54,37 @@ class Architecture:
         build: builds the body from strides, input channels and number of classes.
         draw_published: draws the weights of the body as the programs of arXiv 2202.12435 do for the family.
         renamed: what the body's layers are called here, by their names in other programs' checkpoints.
+        groups: how many groups of layers have widths of their own; ``build`` then takes ``factors`` too, one for each,
+            by which their channels are multiplied. 0 where the widths are fixed.
     """
 
     name: str
     family: str
     strides: Strides
     steps: str
-    build: Callable[[Strides, int, int], nn.Module]
+    build: Callable[..., nn.Module]
     draw_published: Callable[[nn.Module], None] = kaiming
     renamed: Rename | None = None
+    groups: int = 0
+
+
+def scaled(widths: Sequence[int], factors: Sequence[float] | None) -> tuple[int, ...]:
+    """Channels, each times its factor; as they are without factors.
+
+    >>> scaled((16, 32, 64), (1, 1, 0.5))
+    (16, 32, 32)
+
+    Raises:
+        InputError: a product is not a whole number of at least 1.
+    """
+    products = [width * factor for width, factor in zip(widths, factors or (1,) * len(widths), strict=True)]
+    for width, product in zip(widths, products, strict=True):
+        if product < 1 or product != int(product):
+            raise InputError(
+                f"{width} channels times {product / width:g} are {product:g}; expected a whole number, such as with a "
+                "factor of 0.5 or 2"
+            )
+    return tuple(map(int, products))
 
 
 def residual_groups(

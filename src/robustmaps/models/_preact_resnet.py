@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from robustmaps.models._classifier import Architecture, Classifier, as_made, conv, residual_groups
+from robustmaps.models._classifier import Architecture, Classifier, as_made, conv, residual_groups, scaled
 from robustmaps.models._other_names import residual_names
 from robustmaps.models._strides import Strides
 
@@ -81,8 +81,10 @@ def preact_resnet(
     stem: int,
     widths: Sequence[int],
     depths: Sequence[int],
+    factors: Sequence[float] | None = None,
 ) -> Classifier:
-    """Stem, groups of blocks, a last batch-norm and ReLU, linear head; arguments as for `resnet`."""
+    """Stem, groups of blocks, a last batch-norm and ReLU, linear head; arguments and errors as for `resnet`."""
+    widths, (stem,) = scaled(widths, factors), scaled((stem,), factors and factors[:1])
     groups = residual_groups(block, in_channels=stem, widths=widths, depths=depths, strides=strides)
     last = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True))
     features = nn.Sequential(OrderedDict(stem=conv(in_channels, stem, 3), **groups, last=last))
@@ -94,7 +96,7 @@ def _row(
 ) -> Architecture:
     build = partial(preact_resnet, block=block, stem=64, widths=widths, depths=depths)
     name, strides = f"preactresnet{depth}", Strides((1, 2, 2, 2))
-    return Architecture(name, "PreActResNet", strides, "one per group", build, as_made, OTHER_NAMES)
+    return Architecture(name, "PreActResNet", strides, "one per group", build, as_made, OTHER_NAMES, groups=4)
 
 
 ROWS = (

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from robustmaps.engine.errors import InputError, unknown
+from robustmaps.engine.numbers import parse_number
 from robustmaps.engine.registry import Registry
 from robustmaps.models._choices import POOLS, Pool
 from robustmaps.models._classifier import Architecture, Classifier, kaiming
@@ -15,29 +18,108 @@ from robustmaps.models._strides import Strides, StridesLike
 
 INITS = ("kaiming", "published")
 _REGISTRY = Registry("robustmaps.models", "model", Architecture)
-register, architecture = _REGISTRY.register, _REGISTRY.row
+register = _REGISTRY.register
+_WIDTHS = re.compile(r"(.+)_w([\d.]+(?:-[\d.]+)*)")
+_WIDEST = 64.0
 
 
 def names() -> list[str]:
-    """The names that ``create`` knows, family by family."""
+    """The names that ``create`` knows, family by family; each with widths, too."""
     return [row.name for row in _REGISTRY.rows()]
+
+
+def architecture(name: str) -> Architecture:
+    """What is known of a network: of one in ``names()``, or of it with other widths.
+
+    >>> architecture("resnet18_w0.25").family  # a quarter of the channels
+    'ResNet'
+    >>> body = architecture("resnet8_w1-1-0.5").build(Strides((1, 2, 2)), 3, 10)  # half of them in the last group
+    >>> body.head
+    Linear(in_features=32, out_features=10, bias=True)
+
+    Raises:
+        InputError: no network has that name, or those widths.
+    """
+    plain, widths = _parts(name)
+    row = _REGISTRY.row(plain)
+    if not widths:
+        return row
+    factors = _factors(name)
+    if name != (usual := _named(plain, factors)):  # one network, one name
+        raise InputError(f"{name}: this network is called {usual}; write that")
+    return replace(row, name=name, build=partial(row.build, factors=factors))
+
+
+def widened(name: str, factors: Sequence[float]) -> str:
+    """The name of a network with other widths.
+
+    >>> widened("resnet8", (2, 2, 2)), widened("resnet8_w2", (1, 1, 0.5)), widened("resnet8_w2", (0.5, 0.5, 0.5))
+    ('resnet8_w2', 'resnet8_w2-2-1', 'resnet8')
+
+    Args:
+        name: of a network.
+        factors: by which the channels of each of its groups are multiplied.
+
+    Raises:
+        InputError: its widths can't be changed, or not so.
+    """
+    plain, _ = _parts(name)
+    own = _factors(name)
+    if len(factors) != len(own):
+        raise InputError(f"factors={factors!r}: {plain} has {len(own)} groups; expected a factor for each")
+    found = _named(plain, [a * b for a, b in zip(own, factors, strict=True)])
+    architecture(found)
+    return found
+
+
+def _factors(name: str) -> list[float]:
+    """The factors of the channels of each group."""
+    plain, widths = _parts(name)
+    groups = _REGISTRY.row(plain).groups
+    if not groups:
+        raise InputError(f"{name}: the widths of {plain} can't be changed; expected {plain} as it is")
+    factors = [parse_number(each, f"{name}: width") for each in widths.split("-")] if widths else [1.0]
+    factors *= groups if len(factors) == 1 else 1
+    if len(factors) != groups or not all(0 < factor <= _WIDEST for factor in factors):
+        raise InputError(
+            f"{name}: expected one factor of its channels, or {groups}, one for each group of layers, above 0 and at "
+            f"most {_WIDEST:g}, such as {plain}_w0.5 or {plain}_w{'1-' * (groups - 1)}0.5"
+        )
+    return factors
+
+
+def _named(plain: str, factors: Sequence[float]) -> str:
+    written = [f"{factor:g}" for factor in factors]
+    if len(set(written)) == 1:
+        written = written[:1]
+    return plain if written == ["1"] else f"{plain}_w{'-'.join(written)}"
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The name without widths, and the widths; empty if it has none."""
+    match = _WIDTHS.fullmatch(name)
+    if match is None or name in _REGISTRY.listed(warn=False):
+        return name, ""
+    return match[1], match[2]
 
 
 def is_built_in(name: str) -> bool:
     """Whether the network's code is this package's own."""
-    return _REGISTRY.find(name).module.startswith("robustmaps.")
+    return _REGISTRY.find(_parts(name)[0]).module.startswith("robustmaps.")
 
 
 def title_of(name: str) -> str:
     """The name of a network as papers write it; that of one from elsewhere as it is given, a file's without its folder.
 
-    >>> title_of("resnet20"), title_of("wrn28_10"), title_of("timm:resnet18")
-    ('ResNet-20', 'Wide ResNet-28-10', 'timm:resnet18')
+    >>> title_of("resnet20"), title_of("wrn28_10"), title_of("timm:resnet18"), title_of("resnet8_w0.5")
+    ('ResNet-20', 'Wide ResNet-28-10', 'timm:resnet18', 'ResNet-8 w0.5')
     """
-    if name not in _REGISTRY.listed(warn=False) or not is_built_in(name):
+    plain, widths = _parts(name)
+    if plain not in _REGISTRY.listed(warn=False) or not is_built_in(plain):
         return name if ":" in name else Path(name).name
-    size, kind = re.fullmatch(r"[a-z]+(\d+(?:_\d[^_]*)*)?(?:_(.+))?", name).groups("")  # type: ignore[union-attr]
-    return f"{architecture(name).family}{'-' * bool(size)}{size.replace('_', '-')} {kind.replace('_', ' ')}".rstrip()
+    size, kind = re.fullmatch(r"[a-z]+(\d+(?:_\d[^_]*)*)?(?:_(.+))?", plain).groups("")  # type: ignore[union-attr]
+    title = f"{architecture(plain).family}{'-' * bool(size)}{size.replace('_', '-')} {kind.replace('_', ' ')}".rstrip()
+    return f"{title} w{widths}" if widths else title
 
 
 def default_strides(name: str) -> Strides:
@@ -80,7 +162,8 @@ def create(
     >>> network = create("resnet18", strides="1122", upsample=2)
 
     Args:
-        name: one of ``names()``.
+        name: one of ``names()``, or one with the factors of its channels: ``resnet18_w0.25`` for all groups of layers,
+            ``resnet8_w1-1-0.5`` for each; a stem has the first.
         num_classes: logits.
         strides: the stride of each downsampling step, such as ``"1122"`` or ``(1, 1, 2, 2)``; the network's own
             where None.
@@ -104,7 +187,10 @@ def create(
         raise unknown("init", init, INITS)
     normalize = Normalize(in_channels, mean, std)
     row = architecture(name)
-    body = row.build(parsed, in_channels, num_classes)
+    try:
+        body = row.build(parsed, in_channels, num_classes)
+    except (InputError, ValueError) as error:  # PyTorch's layers raise the latter, for groups that don't divide
+        raise InputError(f"{name}: {error}") from error
     if isinstance(body, Classifier):
         draw = row.draw_published if init == "published" else kaiming
         draw(body)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from robustmaps.models._classifier import Architecture, Classifier, conv, residual_groups
+from robustmaps.models._classifier import Architecture, Classifier, conv, residual_groups, scaled
 from robustmaps.models._other_names import residual_names
 from robustmaps.models._strides import Strides
 
@@ -87,6 +87,7 @@ def resnet(
     stem: int,
     widths: Sequence[int],
     depths: Sequence[int],
+    factors: Sequence[float] | None = None,
 ) -> Classifier:
     """Stem, groups of blocks, linear head.
 
@@ -98,7 +99,12 @@ def resnet(
         stem: channels of the first convolution.
         widths: output channels of each group.
         depths: number of blocks in each group.
+        factors: what each group's channels are multiplied by; the stem's by the first.
+
+    Raises:
+        InputError: this gives no whole number of channels.
     """
+    widths, (stem,) = scaled(widths, factors), scaled((stem,), factors and factors[:1])
     first = nn.Sequential(conv(in_channels, stem, 3), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
     groups = residual_groups(block, in_channels=stem, widths=widths, depths=depths, strides=strides)
     return Classifier(nn.Sequential(OrderedDict(stem=first, **groups)), nn.Linear(widths[-1], num_classes))
@@ -112,7 +118,7 @@ def _narrow(depth: int, *, plain: bool = False) -> Architecture:
     block = partial(basic, plain=plain)
     build = partial(resnet, block=block, stem=16, widths=(16, 32, 64), depths=((depth - 2) // 6,) * 3)
     name = f"resnet{depth}{'_conv_shortcut' * plain}"
-    return Architecture(name, "ResNet", Strides((1, 2, 2)), "one per group", build, renamed=_OTHER_NAMES)
+    return Architecture(name, "ResNet", Strides((1, 2, 2)), "one per group", build, renamed=_OTHER_NAMES, groups=3)
 
 
 def _wide(
@@ -124,7 +130,7 @@ def _wide(
 ) -> Architecture:
     """Four groups after a stem of 64 channels (table 1 of the ResNet paper, with a stem for small images)."""
     build = partial(resnet, block=block, stem=64, widths=widths, depths=depths)
-    return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build, renamed=_OTHER_NAMES)
+    return Architecture(name, family, Strides((1, 2, 2, 2)), "one per group", build, renamed=_OTHER_NAMES, groups=4)
 
 
 _NARROW = (8, 20, 32, 44, 56, 110)

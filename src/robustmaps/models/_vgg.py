@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import nn
 
-from robustmaps.models._classifier import Architecture, Classifier, kaiming
+from robustmaps.models._classifier import Architecture, Classifier, kaiming, scaled
 from robustmaps.models._other_names import Rename, in_order
 from robustmaps.models._strides import Strides
 
@@ -24,6 +24,7 @@ def vgg(
     depths: Sequence[int],
     batch_norm: bool,
     pool_px: int | None = None,
+    factors: Sequence[float] | None = None,
 ) -> Classifier:
     """Five groups of 3x3 convolutions, each followed by a max pool, and a head of three layers.
 
@@ -34,9 +35,15 @@ def vgg(
         depths: number of convolutions in each group.
         batch_norm: add a batch-norm after each convolution.
         pool_px: side of the pools' windows; None for as much as their stride.
+        factors: what each group's channels are multiplied by.
+
+    Raises:
+        InputError: this gives no whole number of channels.
     """
     groups: dict[str, nn.Module] = {}
-    for number, (width, depth, stride) in enumerate(zip(WIDTHS, depths, strides, strict=True), start=1):
+    for number, (width, depth, stride) in enumerate(
+        zip(scaled(WIDTHS, factors), depths, strides, strict=True), start=1
+    ):
         layers: list[nn.Module] = []
         for _ in range(depth):
             layers.append(nn.Conv2d(in_channels, width, 3, padding=1))
@@ -48,7 +55,7 @@ def vgg(
             layers.append(nn.MaxPool2d(pool_px or stride, stride))
         groups[f"group{number}"] = nn.Sequential(*layers)
     head = nn.Sequential(
-        nn.Linear(512, 256),
+        nn.Linear(in_channels, 256),
         nn.ReLU(inplace=True),
         nn.Dropout(),
         nn.Linear(256, 256),
@@ -77,7 +84,7 @@ def _rows(depth: int, depths: Sequence[int], pool_px: int | None = None) -> Iter
         build = partial(vgg, depths=depths, batch_norm=batch_norm, pool_px=pool_px)
         name = f"vgg{depth}{'_bn' * batch_norm}{f'_pool{pool_px}' if pool_px else ''}"
         strides, names = Strides((2, 2, 2, 2, 2)), _other_names(depths, batch_norm=batch_norm)
-        yield Architecture(name, "VGG", strides, "one per max pool", build, draw_published, names)
+        yield Architecture(name, "VGG", strides, "one per max pool", build, draw_published, names, groups=5)
 
 
 def _other_names(depths: Sequence[int], *, batch_norm: bool) -> Rename:

@@ -22,7 +22,7 @@ def _row(depth: int, factor: int) -> Architecture:
     widths = (16 * factor, 32 * factor, 64 * factor)
     build = partial(preact_resnet, block=basic, stem=16, widths=widths, depths=((depth - 4) // 6,) * 3)
     name, strides = f"wrn{depth}_{factor}", Strides((1, 2, 2))
-    return Architecture(name, "Wide ResNet", strides, "one per group", build, draw_published, OTHER_NAMES)
+    return Architecture(name, "Wide ResNet", strides, "one per group", build, draw_published, OTHER_NAMES, groups=3)
 
 
 ROWS = (_row(28, 10), _row(34, 10), _row(34, 20))

@@ -246,7 +246,10 @@ def _state_dicts(value: Any, where: str, depth: int) -> Iterator[tuple[str, dict
 
 
 def _rename(spec: str) -> Rename | None:
-    return None if ":" in spec or spec not in models.names() else models.architecture(spec).renamed
+    try:
+        return models.architecture(spec).renamed
+    except InputError:  # a network from elsewhere
+        return None
 
 
 def _fit(model: nn.Module, given: Mapping[str, Tensor], renamed: Rename | None) -> _Fit:

@@ -146,12 +146,14 @@ def check_name(spec: str) -> None:
     """Refuse a name that no network of ours has, before time is spent on anything else.
 
     Raises:
-        InputError: neither a path, nor a name of ours, nor one with a colon.
+        InputError: neither a path, nor a name of ours, nor one with a colon; or widths that the network can't have.
     """
     if "/" in spec and ":" not in spec and not Path(spec).exists():
         raise InputError(f"{spec}: no such file or folder")
-    if ":" not in spec and not Path(spec).exists() and spec not in models.names():
-        raise InputError(f"{unknown('model', spec, models.names())}. Expected {FORMS}")
+    if ":" not in spec and not Path(spec).exists():
+        if not any(spec == name or spec.startswith(f"{name}_w") for name in models.names()):
+            raise InputError(f"{unknown('model', spec, models.names())}. Expected {FORMS}")
+        models.architecture(spec)  # which may not have those widths
 
 
 def make_network(function: str) -> nn.Module:

@@ -124,6 +124,31 @@ def smoothed(run: ResolvedRun, data: Dataset, budget: float) -> list[RunConfig]:
     return found
 
 
+def reshaped(run: ResolvedRun) -> list[RunConfig]:
+    """The network with twice the channels; with half of them and images x2; with fewer late ones and larger late maps.
+
+    The last is the redistribution of arXiv 2212.11005: the last group has half the channels, on a map of stride 1 in
+    the place of its stride. None for networks whose widths can't be chosen, or that begin with weights.
+    """
+    model = run.config.model
+    if ":" in model.model or model.begins_with_weights or model.enlarge is not None:
+        return []
+    groups = models.architecture(model.model).groups
+    if not groups:
+        return []
+    strides = models.parse_strides(model.model, model.strides)
+    found = [_widened(model, [2.0] * groups)]
+    found.append(replace(_widened(model, [0.5] * groups), upsample=2 * model.upsample))
+    if strides[-1] > 1 and len(strides) == groups:
+        larger = str(models.Strides((*strides[:-1], 1)))
+        found.append(replace(_widened(model, [*[1.0] * (groups - 1), 0.5]), strides=larger))
+    return [replace(run.config, model=one) for one in found]
+
+
+def _widened(model: ModelConfig, factors: Sequence[float]) -> ModelConfig:
+    return replace(model, model=models.widened(model.model, factors))
+
+
 def enlarged_late(run: ResolvedRun, upsamples: Sequence[float]) -> list[RunConfig]:
     """The network with its images upsampled late in training, and step by step."""
     model = run.config.model

@@ -14,7 +14,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
 from robustmaps.engine.reading.plain import read_json
 from robustmaps.networks import ResolvedRun, Resolver
-from robustmaps.studies._candidates import Candidate, enlarged, enlarged_late, smoothed, within
+from robustmaps.studies._candidates import Candidate, enlarged, enlarged_late, reshaped, smoothed, within
 from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 
@@ -201,7 +201,7 @@ def plan_advice(
         out: the folder for the runs, ``advice.json`` and ``advice.png``.
         budget: what the training of one network may cost.
         upsamples: factors of upsampling to try, with every enlargement by strides, and each late and step by step in
-            training; averages and blurs in place of all strides are tried too.
+            training; averages and blurs in place of all strides, and other widths of ours, are tried too.
         networks: other networks to try, by name, such as a deeper one.
         seeds: of each way that is confirmed.
         finalists: how many ways are confirmed beside training longer.
@@ -238,7 +238,8 @@ def plan_advice(
         raise InputError(f"networks={','.join(networks)}: would begin without weights, where the given one has some")
     others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
     late = _long_enough(enlarged_late(run, upsamples), longer)
-    configs = [given, *enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *late, *others]
+    larger = [*enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *late]
+    configs = [given, *larger, *reshaped(run), *others]
     measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
     known = {} if before is None else before.relative
     costs = {one.config.hash: one for one in within(configs, data, budget=None, measure=measure, resolver=resolver)}

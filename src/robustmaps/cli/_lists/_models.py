@@ -42,7 +42,11 @@ def run(arguments: Sequence[str]) -> None:
         for entry in entries
     ]
     size = given.image_size
+    note = (
+        "Also with other widths: resnet18_w0.25 has a quarter of the channels, resnet8_w1-1-0.5 half in the last group."
+    )
     Output(given.json).result(
         {"image_size": size, "models": [entry.to_dict() for entry in entries]},
         table(("model", "family", "strides", "parameters", f"forward, {size} px", "last map"), rows, words=3),
+        note,
     )
