@@ -6,12 +6,14 @@ RUNS hold what `robustmaps sweep` made of studies such as those in benchmarks/co
 same one enlarged, trained alike; its gain is the mean difference of robust accuracy over the seeds that both have.
 For each predictor: Spearman's rank correlation with the gain over all pairs, its 95 % interval by resampling networks
 (all pairs of a network and a defence together, since they share their plain network), and a test by permutation of
-the gains among pairs, two-sided.
+the gains among pairs, two-sided, corrected for the number of predictors (Holm). The test takes pairs for independent,
+which those of one network are not, so the interval counts where both differ.
 """
 
 import argparse
 import copy
 import csv
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +25,12 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from comparison import families, short, title_of
+from robustmaps import models
 from robustmaps.analysis import feature_gain, feature_maps, margin_gains
 from robustmaps.analysis._stages import find_stages
-from robustmaps.enlarging import plan
+from robustmaps.config import ModelConfig
+from robustmaps.enlarging import EnlargeWarning, plan
+from robustmaps.evaluation import holm
 from robustmaps.networks import allow_code, create_network, open_checkpoint, resolve
 from robustmaps.networks._data import load_data
 from robustmaps.runs import RunRecord, read_runs
@@ -154,6 +159,8 @@ def pairs_of(folders: Sequence[Path]) -> list[Pair]:
             if len(statistics.compared) < 2:
                 continue
             plain, *others = statistics.families[0]
+            if not _is_plain(plain.config.model):  # such as studies of late enlargement, whose plain runs are longer
+                continue
             x, y = load_data(plain.config.data).test.subset(IMAGES).tensors()
             for variant in others:
                 values = defaultdict(list)
@@ -170,6 +177,11 @@ def pairs_of(folders: Sequence[Path]) -> list[Pair]:
     return found
 
 
+def _is_plain(model: ModelConfig) -> bool:
+    usual = None if ":" in model.model else str(models.default_strides(model.model))
+    return (model.upsample, model.enlarge) == (1, None) and model.strides in (None, usual)
+
+
 def _same_seeds(plain: Sequence[RunRecord], larger: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
     by_seed = {run.config.training.seed: run for run in plain}
     return [(by_seed[run.config.training.seed], run) for run in larger if run.config.training.seed in by_seed]
@@ -179,8 +191,9 @@ def table(pairs: Sequence[Pair]) -> str:
     """The predictors, those with the strongest correlations first."""
     names = sorted({name for pair in pairs for name in pair.values})
     rows = [(name, *correlated([pair for pair in pairs if name in pair.values], name)) for name in names]
+    rows = sorted((row for row in rows if not np.isnan(row[2])), key=lambda row: -abs(row[2]))
     lines = ["| predictor | pairs | rank correlation with the gain | p |", "| --- " * 4 + "|"]
-    for name, count, value, low, high, chance in sorted(rows, key=lambda row: -abs(np.nan_to_num(row[2]))):
+    for (name, count, value, low, high, _), chance in zip(rows, holm([row[-1] for row in rows]), strict=True):
         lines.append(f"| {name} | {count} | {value:+.2f} [{low:+.2f}, {high:+.2f}] | {chance:.3f} |")
     return "\n".join(lines)
 
@@ -216,6 +229,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--csv", type=Path, help="a table of the pairs to write")
     given = parser.parse_args()
+    warnings.simplefilter("ignore", EnlargeWarning)  # what the measurements say
     pairs = pairs_of(given.runs)
     print(f"\n{len(pairs)} pairs of {len({pair.network for pair in pairs})} networks\n\n{table(pairs)}")
     if given.csv is not None:
