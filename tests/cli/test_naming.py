@@ -69,6 +69,8 @@ def test_parts_of_an_enlargement_are_one(verb):
     assert words == ["net", "--seed", "1", "--enlarge", "upsample=2,where=0,-1,dilate=true,factor=4"]
     smoothed = named(verb, ["net", "--where", "last", "--smooth", "blur"], no_word)
     assert parse_surgery(smoothed[-1]) == parse_surgery("last,blur")
+    changed = named(verb, ["net", "--activation", "silu", "--enlarge", "0"], no_word)
+    assert parse_surgery(changed[-1]) == parse_surgery("0,silu")
     with pytest.raises(InputError, match="--where: expected a value"):
         named(verb, ["net", "--where", "--seed", "1"], no_word)
 

@@ -236,4 +236,4 @@ def test_the_help_is_short(capsys):
         for verb in VERBS
         if verb != "reproduce strides"  # the same help
     }
-    assert sum(counts.values()) <= 303, counts
+    assert sum(counts.values()) <= 306, counts

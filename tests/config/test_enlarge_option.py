@@ -15,6 +15,8 @@ SURGERIES = st.builds(
     factor=st.sampled_from([None, 2, 4]),
     where=st.sampled_from([None, "first", "last", "0", "0,-1"]),
     dilate=st.booleans(),
+    smooth=st.sampled_from([None, "blur"]),
+    activation=st.sampled_from([None, "silu"]),
 ).filter(lambda surgery: not surgery.is_none)
 
 
@@ -32,6 +34,9 @@ def test_text_brings_it_back(surgery):
         ("where=last, dilate=true", Surgery(where="last", dilate=True)),
         ("upsample=3/2,upsample-mode=bilinear,last", Surgery(1.5, "bilinear", where="last")),
         ("factor=4,0,-1", Surgery(factor=4, where="0,-1")),
+        ("silu", Surgery(activation="silu")),
+        ("upsample=2,silu", Surgery(upsample=2, activation="silu")),
+        ("silu,0,1,blur", Surgery(where="0,1", smooth="blur", activation="silu")),
     ],
 )
 def test_what_people_write(text, expected):
@@ -47,6 +52,8 @@ def test_what_people_write(text, expected):
         ("upsample=2,upsample=3", "upsample is given twice"),
         ("dilate=yes", "dilate='yes': expected true or false"),
         ("factor=two", "factor='two': expected a whole number"),
+        ("silu,activation=silu", "activation is given twice"),
+        ("silo", "enlarge: 'silo'"),
         ("upsample=big", "upsample='big'"),
         ("upsample=1", "changes nothing"),
     ],

@@ -23,6 +23,8 @@ from tests.helpers.studies import configuration
         ),
         (ModelConfig("timm:resnet18", enlarge="upsample=2"), "timm:resnet18 ×2"),
         (ModelConfig("resnet20", upsample=2.0, enlarge_at="0.8"), "ResNet-20 ×2, after 80 % of the epochs"),
+        (ModelConfig("resnet20", enlarge="silu"), "ResNet-20 SiLU"),
+        (ModelConfig("timm:resnet18", enlarge="upsample=2,0,silu"), "timm:resnet18 ×2 SiLU, step 0"),
         (
             ModelConfig("resnet20", upsample=4.0, enlarge_at="0.5,0.8"),
             "ResNet-20 ×4, in steps after 50 and 80 % of the epochs",

@@ -90,6 +90,30 @@ def test_weights_of_a_run_are_trained_on_before_they_are_enlarged(run, digits, t
     assert done.fit.best_epoch == 2
 
 
+def test_the_activation_may_change_late(digits, tmp_path):
+    keys = {**KEYS, "upsample": 1, "enlarge": "silu", "epochs": 2}
+    whole = train(from_mapping(keys), tmp_path / "whole", data=digits)
+    assert "activation_silu-late0.5" in whole.folder.name
+    assert [epoch.get("before_enlarging") for epoch in read_run(whole.folder).history] == [1, None]
+    network = open_model(str(whole.folder)).model
+    assert sum(isinstance(module, torch.nn.SiLU) for module in network.modules()) == 7
+    early = train(from_mapping({**keys, "enlarge_at": None}), tmp_path / "early", data=digits)
+    assert not all(torch.equal(one, early.model.state_dict()[name]) for name, one in whole.model.state_dict().items())
+    count = iter(range(8))  # the last one comes after the switch
+    with pytest.raises(Interrupted):
+        train(from_mapping(keys), tmp_path, data=digits, should_stop=lambda: next(count) == 7)
+    again = train(from_mapping(keys), tmp_path, resume=True, data=digits)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+
+
+def test_several_shares_are_for_upsampling_alone(digits, tmp_path):
+    keys = {**KEYS, "enlarge": "silu", "enlarge_at": "0.3,0.6"}
+    with pytest.raises(InputError, match=r"strides and activations change at once; give one share"):
+        train(from_mapping(keys), tmp_path, data=digits)
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_epochs_are_refused_before_anything_is_written(digits, tmp_path):
     with pytest.raises(InputError, match=r"enlarge_at=0\.8 with 2 epochs"):
         train(from_mapping({**KEYS, "enlarge_at": 0.8, "epochs": 2}), tmp_path, data=digits)

@@ -1,12 +1,13 @@
 """What to change on a network, in words. No PyTorch here: the command line reads it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.numbers import parse_number
-from robustmaps.models import SMOOTHED, Smooth, UpsampleMode
+from robustmaps.models import ACTIVATIONS, SMOOTHED, Activation, Smooth, UpsampleMode
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Surgery:
         dilate: spread the taps of later windows, so that a trained network keeps its function
         smooth: average the chosen steps' maps down to the size they had, so that only the stride changes: over windows
             (average) or by a triangle filter (blur) (default: let them grow)
+        activation: replace every ReLU by SiLU, which has no corner; a trained network computes something else then, so
+            train it on (default: keep them)
     """
 
     upsample: float = 1.0
@@ -29,6 +32,7 @@ class Surgery:
     where: str | None = None
     dilate: bool = False
     smooth: Smooth | None = None
+    activation: Activation | None = None
 
     @property
     def is_none(self) -> bool:
@@ -50,7 +54,8 @@ class Surgery:
         >>> parse_surgery("dilate=true,where=0,1,upsample=2").short
         'upsample=2,0,1,dilate'
         """
-        return str(self).replace("where=", "").replace("smooth=", "").replace("dilate=true", "dilate")
+        words = str(self).replace("dilate=true", "dilate")
+        return re.sub("(where|smooth|activation)=", "", words)
 
     def __str__(self) -> str:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -73,12 +78,14 @@ def parse_where(text: str | None) -> str | Sequence[int] | None:
 
 
 def parse_surgery(text: str) -> Surgery:
-    """Options with commas, in which ``where=``, ``smooth=`` and ``=true`` may be left out.
+    """Options with commas, in which ``where=``, ``smooth=``, ``activation=`` and ``=true`` may be left out.
 
     >>> parse_surgery("upsample=2")
-    Surgery(upsample=2.0, upsample_mode='nearest', factor=None, where=None, dilate=False, smooth=None)
+    Surgery(upsample=2.0, upsample_mode='nearest', factor=None, where=None, dilate=False, smooth=None, activation=None)
     >>> str(parse_surgery("0,1,dilate"))
     'where=0,1,dilate=true'
+    >>> str(parse_surgery("last,silu"))
+    'where=last,activation=silu'
 
     Raises:
         InputError: an unknown option, one that is given twice, or a value that does not fit.
@@ -90,6 +97,8 @@ def parse_surgery(text: str) -> Surgery:
         name = name.strip().replace("-", "_")
         if not equals and name in SMOOTHED:
             name, equals, value = "smooth", "=", name
+        if not equals and name in ACTIVATIONS:
+            name, equals, value = "activation", "=", name
         if not equals and name != "dilate":  # a step
             words["where"] = f"{words['where']},{part}" if "where" in words else part
             continue
@@ -115,6 +124,8 @@ def _value(name: str, word: str) -> object:
         return word == "true"
     if name == "smooth" and word not in SMOOTHED:
         raise unknown("smooth", word, SMOOTHED)
+    if name == "activation" and word not in ACTIVATIONS:
+        raise unknown("activation", word, ACTIVATIONS)
     if name == "where":
         try:
             parse_where(word)

@@ -96,7 +96,7 @@ def _upsampled(model: "ModelConfig", first: "ModelConfig", share: float) -> "Mod
     if surgery != alone or model.strides != first.strides or len(factors) != 1:
         raise InputError(
             f"enlarge_at={model.enlarge_at}: several shares let the factor of upsampling grow step by step, and "
-            "strides change at once; give one share, such as 0.8, or upsample alone"
+            "strides and activations change at once; give one share, such as 0.8, or upsample alone"
         )
     grown = 1 + share * (factors[0] - 1)
     if surgery.upsample != 1:

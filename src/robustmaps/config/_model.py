@@ -22,8 +22,8 @@ class ModelConfig:
         pool: pooling of a built-in network's last map; max is what the theory compares avg with (default:
             avg)
         enlarge: enlargement of any network: upsample=2, first, last, or numbers of downsampling steps such as 0,2;
-            dilate keeps what a trained network computes; several with commas, e.g. last,dilate; each part is an option
-            of its own too, as in `robustmaps enlarge` (default: none)
+            dilate keeps what a trained network computes, silu replaces every ReLU; several with commas, e.g.
+            last,dilate; each part is an option of its own too, as in `robustmaps enlarge` (default: none)
         enlarge_at: share of the epochs after which strides, upsample or enlarge take effect, e.g. 0.8; until then the
             plain network is trained, whose weights go on; several with commas let upsample grow step by step, e.g.
             0.5,0.8 (default: from the first epoch)

@@ -20,7 +20,7 @@ def advise(enlargement: Enlargement, not_spread: Sequence[str]) -> Iterator[str]
     if not_spread:
         more = f" and {len(not_spread) - 1} more" if len(not_spread) > 1 else ""
         yield f"dilation can't be carried through {not_spread[0]}{more}: after it the function is kept roughly at best"
-    if enlargement.smooth is None or enlargement.upsample > 1:  # else the last map is as large as before
+    if enlargement.grows or enlargement.larger_images is not None:  # else the last map is as large as before
         yield from against_head(enlargement.network, enlargement.head)
         yield from _stride(enlargement)
     yield from _field(enlargement)

@@ -12,13 +12,14 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.modes import copy_of, evaluating
 from robustmaps.engine.numbers import by
 from robustmaps.engine.text import first_line
+from robustmaps.enlarging._activation import find_relus
 from robustmaps.enlarging._enlargement import Step
 from robustmaps.enlarging._fixed import fixed_at
 from robustmaps.enlarging._positions import Fitting, find_positions, first_missing, fit_larger, image_sizes
 from robustmaps.enlarging._relax import Change, fix_head, not_spread, relax, smooth
 from robustmaps.enlarging._replacements import Smoothed
-from robustmaps.enlarging._surgery import Upsampling, operate
-from robustmaps.models import SMOOTHED, Cost, Smooth, measure_cost
+from robustmaps.enlarging._surgery import Upsampling, operate, replace_relus
+from robustmaps.models import SMOOTHED, Activation, Cost, Smooth, measure_cost
 from robustmaps.tracing import (
     RUN_ERRORS,
     Head,
@@ -89,16 +90,31 @@ class Attempts:
         trace: the network's trace with the image.
         view: the last map.
         smooth: how maps keep their size, see `Smoothed`; None if they grow.
+        activation: what takes the place of ReLU in changed copies; None if it stays.
+        relus: the calls of ReLU that it replaces.
         transitions: the downsampling steps.
         steps: the same for the record, each tried on its own.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, factor: int, smooth: Smooth | None = None) -> None:
-        """Trace the network, and try each step with its strides divided by a factor."""
+    def __init__(
+        self,
+        model: nn.Module,
+        image: Tensor,
+        factor: int,
+        smooth: Smooth | None = None,
+        activation: Activation | None = None,
+    ) -> None:
+        """Trace the network, and try each step with its strides divided by a factor.
+
+        Raises:
+            InputError: the network can't be traced, or has no ReLU that another activation could replace.
+        """
         self.model = model
         self.image = image
         self.smooth = smooth
+        self.activation = activation
         self.trace = trace(model, image)
+        self.relus = [] if activation is None else find_relus(self.trace, type(model).__name__, activation)
         self.view = look(self.trace, model)
         self.rule_holds = self.view == look(self.trace)
         self.transitions = find_transitions(self.trace)
@@ -144,6 +160,8 @@ class Attempts:
     def rehearse(self, changes: Iterable[Change], upsampling: Upsampling | None) -> Rehearsal | str:
         """Try changes; return the new last map, or the reason why they break the network."""
         changes, fitting = list(changes), Fitting()
+        if not changes and upsampling is None:
+            return Rehearsal((), None, fitting, self.view)
         try:
             enlarged = self._record(changes, upsampling, fitting)
         except RUN_ERRORS:
@@ -166,8 +184,12 @@ class Attempts:
         return Rehearsal(tuple(changes), upsampling, fitting, view)
 
     def perform(self, rehearsal: Rehearsal) -> nn.Module:
-        """A copy of the network with rehearsed changes."""
-        return operate(copy_of(self.model), self.trace, rehearsal.changes, rehearsal.upsampling, rehearsal.fitting)
+        """A copy of the network with rehearsed changes, and with the other activation if there is one."""
+        changed = copy_of(self.model)
+        operate(changed, self.trace, rehearsal.changes, rehearsal.upsampling, rehearsal.fitting)
+        if self.activation is not None:
+            replace_relus(changed, self.relus, self.activation)
+        return changed
 
     def _fitted(self, changes: Sequence[Change], upsampling: Upsampling | None) -> tuple[Trace, Fitting] | str:
         """A pass with everything resized that the network has for a fixed number of patches, or why it fails."""

@@ -12,11 +12,12 @@ from robustmaps.engine.errors import InputError, unknown
 from robustmaps.engine.finite import predictions
 from robustmaps.engine.modes import check_changeable, check_values, copy_of, evaluating
 from robustmaps.engine.numbers import by, check_at_least, check_whole
+from robustmaps.enlarging._activation import check_activation
 from robustmaps.enlarging._advice import advise, nothing_to_relax
 from robustmaps.enlarging._attempts import Attempts, View, check_images, check_smooth
 from robustmaps.enlarging._enlargement import Enlargement, Side, Step
 from robustmaps.enlarging._surgery import Upsampling
-from robustmaps.models import UPSAMPLE_MODES, Smooth
+from robustmaps.models import UPSAMPLE_MODES, Activation, Smooth
 
 Where = str | int | Sequence[int]
 """``"first"``, ``"last"``, a step's number (negative from the end), or several numbers."""
@@ -38,6 +39,7 @@ def enlarge(
     where: Where | None = None,
     dilate: bool = False,
     smooth: Smooth | None = None,
+    activation: Activation | None = None,
     labels: Tensor | None = None,
     latency_runs: int = 5,
 ) -> tuple[nn.Module, Enlargement]:
@@ -64,6 +66,8 @@ def enlarge(
             trained network keeps its function.
         smooth: the chosen steps keep the size of their maps: at the smaller stride, they are averaged down to it, over
             windows as large as the factor (``average``) or by a triangle filter (``blur``, arXiv 1904.11486).
+        activation: what takes the place of every ReLU, module or call: ``silu`` (arXiv 1702.03118). Maps do not grow by
+            it. ReLU6 and other variants of ReLU stay.
         labels: (N,), to report accuracy before and after.
         latency_runs: passes to time; 0 for none.
 
@@ -72,15 +76,16 @@ def enlarge(
 
     Raises:
         InputError: nothing is asked for, nothing can be enlarged, or steps must be named; the message lists them.
-            Or a label is not among the network's classes.
+            Or the network has no ReLU for ``activation`` to replace, or a label is not among the network's classes.
 
     Warns:
         EnlargeWarning: the theory does not apply, or the receptive field no longer covers the image.
     """
     factor = _check(example, upsample, upsample_mode, factor, where, dilate=dilate, smooth=smooth)
+    check_activation(activation)
     check_changeable(model)
-    study = Attempts(model, example[:1], max(factor, 2), smooth)
-    if factor == 1 and upsample == 1:
+    study = Attempts(model, example[:1], max(factor, 2), smooth, activation)
+    if factor == 1 and upsample == 1 and activation is None:
         raise InputError(f"nothing to do: set upsample=2, or where to one or several of\n{_listing(study.steps)}")
     chosen = _choose(study, where) if factor > 1 else ()
     upsampling = Upsampling(upsample, upsample_mode) if upsample != 1 else None
@@ -100,6 +105,8 @@ def enlarge(
         where=tuple(chosen),
         dilate=dilate,
         smooth=smooth,
+        activation=activation,
+        relus=len(study.relus),
         head=study.view.kind,
         steps=tuple(study.steps),
         before=before,

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from robustmaps.engine.numbers import by, human, stride_text
+from robustmaps.engine.numbers import by, counted, human, stride_text
 from robustmaps.engine.tables import Table, table
 from robustmaps.enlarging._positions import Resized
-from robustmaps.models import SMOOTHED, Cost, Smooth
+from robustmaps.models import ACTIVATIONS, SMOOTHED, Activation, Cost, Smooth
 from robustmaps.tracing import HeadKind, Pair
 
 
@@ -93,6 +93,8 @@ class Enlargement:
         spread: whether dilation changed anything; not so where no window follows the relaxed steps.
         larger_images: height and width of the images that the network takes instead, with their own pixels; None if
             it takes the same.
+        activation: what takes the place of ReLU; None if it stays.
+        relus: the calls of ReLU that it replaces.
     """
 
     network: str
@@ -112,6 +114,13 @@ class Enlargement:
     smooth: Smooth | None = None
     spread: bool = True
     larger_images: Pair | None = None
+    activation: Activation | None = None
+    relus: int = 0
+
+    @property
+    def grows(self) -> bool:
+        """Whether the last map was to become larger."""
+        return self.upsample != 1 or (bool(self.where) and self.smooth is None)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -123,6 +132,8 @@ class Enlargement:
             recipe |= {"factor": self.factor, "where": list(self.where), "dilate": self.dilate}
         if self.smooth is not None:
             recipe["smooth"] = self.smooth
+        if self.activation is not None:
+            recipe["activation"] = self.activation
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,6 +158,7 @@ class Enlargement:
             ],
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
+            "relus": self.relus,
             "positions": [
                 {"name": one.positions.name, "before": list(one.positions.grid), "after": list(one.grid)}
                 for one in self.resized
@@ -175,6 +187,8 @@ class Enlargement:
             dilated = ", dilated" if self.spread else f" (dilate {NOTHING_FOLLOWS})"
             then = dilated * self.dilate + ("" if self.smooth is None else f", then {SMOOTHED[self.smooth]}")
             done.append(f"strides of step {steps} divided by {self.factor}{then}")
+        if self.activation is not None:
+            done.append(f"{ACTIVATIONS[self.activation]} in place of ReLU ({counted(self.relus, 'call')})")
         return f"{self.network}, images of {by(self.image_size)}: {'; '.join(done)}"
 
     def _step_table(self) -> Table:

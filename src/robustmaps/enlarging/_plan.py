@@ -13,11 +13,12 @@ from robustmaps.engine.measured import Measured
 from robustmaps.engine.modes import check_changeable
 from robustmaps.engine.numbers import by, check_at_least, human, stride_text
 from robustmaps.engine.tables import table
+from robustmaps.enlarging._activation import check_activation
 from robustmaps.enlarging._advice import against_head
 from robustmaps.enlarging._attempts import Attempts, View, check_images, check_smooth
 from robustmaps.enlarging._enlargement import NOTHING_FOLLOWS, Step
 from robustmaps.enlarging._surgery import Upsampling
-from robustmaps.models import Cost, Measure, Smooth
+from robustmaps.models import ACTIVATIONS, Activation, Cost, Measure, Smooth
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 _LATENCY_RUNS = 5
@@ -28,7 +29,7 @@ ENOUGH = 1.0
 
 @dataclass(frozen=True)
 class Option:
-    """One enlargement, or the original network.
+    """One enlargement, the original network, or that with another activation alone.
 
     Attributes:
         upsample: factor by which images are enlarged, by nearest neighbours.
@@ -44,6 +45,7 @@ class Option:
             one of them; in cost and map size where no gain was measured.
         spread: whether dilation changes it; not so where no window follows its steps.
         training: ``relative`` averaged over the epochs of a training that enlarges late; None where it does not.
+        activation: what takes the place of ReLU; None where it stays.
     """
 
     upsample: float
@@ -57,6 +59,7 @@ class Option:
     best: bool = False
     spread: bool = True
     training: float | None = None
+    activation: Activation | None = None
 
     @property
     def spent(self) -> float:
@@ -82,6 +85,7 @@ class Option:
             "interval": None if self.interval is None else list(self.interval),
             "best": self.best,
             **({} if self.training is None else {"training": self.training}),
+            **({} if self.activation is None else {"activation": self.activation}),
         }
 
 
@@ -98,6 +102,7 @@ class Plan:
         steps: the downsampling steps of the network.
         options: the original network and its enlargements, cheapest first.
         warnings: reasons against any enlargement, in words.
+        activation: what takes the place of ReLU in every option but the original network; None if it stays.
     """
 
     measure: Measure
@@ -108,6 +113,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     smooth: Smooth | None = None
     shares: tuple[float, ...] = ()
+    activation: Activation | None = None
 
     @property
     def front(self) -> tuple[Option, ...]:
@@ -121,6 +127,7 @@ class Plan:
             "budget": self.budget,
             "dilate": self.dilate,
             "smooth": self.smooth,
+            **({} if self.activation is None else {"activation": self.activation}),
             **({"enlarge_at": list(self.shares)} if self.shares else {}),
             "steps": [str(step) for step in self.steps],
             "options": [option.to_dict() for option in self.options],
@@ -130,7 +137,9 @@ class Plan:
     def __str__(self) -> str:
         gains = "gain [95 %]" if any(o.interval for o in self.options) else "gain"
         late = ["training"] * bool(self.shares)
-        columns = ("", "upsample", "where", self.measure, *late, "map", "effective stride", "sees", "operations", gains)
+        changed = ["activation"] * (self.activation is not None)
+        costs = (self.measure, *late, "map", "effective stride", "sees", "operations")
+        columns = ("", "upsample", "where", *changed, *costs, gains)
         rows = []
         for o in self.options:
             where = ",".join(map(str, o.where)) or "-"
@@ -139,8 +148,9 @@ class Plan:
             operations = human(o.cost.flops, "FLOP")
             sees = _percent(o.field_share) + ("" if o.sees_enough else " !")
             trained = [] if o.training is None else [f"{o.training:.2f}x"]
-            cells = (f"{o.upsample:g}", where, f"{o.relative:.2f}x", *trained, size, stride, sees, operations, gain)
-            rows.append(("*" if o.best else "", *cells))
+            replaced = [ACTIVATIONS[o.activation] if o.activation else "ReLU"] * len(changed)
+            way = ("*" if o.best else "", f"{o.upsample:g}", where, *replaced)
+            rows.append((*way, f"{o.relative:.2f}x", *trained, size, stride, sees, operations, gain))
         steps = "\n".join(f"  step {step}" for step in self.steps)
         spent_for = "as small a gain" if any(o.gain is not None for o in self.options) else "as large a map"
         legend = f"* no other one within {self.budget:g}x {self.measure} has {spent_for} at the same or a lower cost"
@@ -165,6 +175,7 @@ def plan(
     upsamples: Sequence[float] = (1, 2),
     dilate: bool = False,
     smooth: Smooth | None = None,
+    activation: Activation | None = None,
     shares: Sequence[float] = (),
     gain: Callable[[nn.Module], float | Measured] | None = None,
 ) -> Plan:
@@ -180,24 +191,28 @@ def plan(
         upsamples: factors to try.
         dilate: whether later windows are dilated.
         smooth: whether steps keep the size of their maps, and how, see `enlarge`.
+        activation: what takes the place of ReLU, see `enlarge`; the network with it and nothing else is an option then.
         shares: the shares of the epochs, ascending in (0, 1), after which training enlarges: the budget then limits the
             mean cost over all epochs; with several, upsampling grows step by step, and strides are not changed.
         gain: measures the gain of a perturbation on a network, with its interval where that is known; the smaller the
             better. Called for each option.
 
     Raises:
-        InputError: the budget is below 1, the measure unknown, or the network can't take the example; or memory is to
-            be averaged over epochs.
+        InputError: the budget is below 1, the measure unknown, or the network can't take the example; it has no ReLU
+            for ``activation`` to replace; memory is to be averaged over epochs, or ReLU replaced in several steps.
     """
     check_images(example)
     check_at_least("budget", budget, 1)
     if measure not in MEASURES:
         raise unknown("measure", measure, MEASURES)
     check_smooth(smooth, dilate=dilate)
+    check_activation(activation)
     check_changeable(model)
     if shares and measure == "memory":
         raise InputError("measure='memory': does not add up over epochs; expected flops or latency beside enlarge_at")
-    study = Attempts(model, example[:1], 2, smooth)
+    if activation is not None and len(shares) > 1:
+        raise InputError(f"activation={activation!r}: changes at once; give enlarge_at one share, such as 0.8")
+    study = Attempts(model, example[:1], 2, smooth, activation)
     cost = _cost(study, model, measure)
     own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), *_gained(gain, model))
     own = replace(own, training=1.0 if shares else None)
@@ -207,7 +222,7 @@ def plan(
     options.sort(key=lambda option: option.spent)
     marked = tuple(replace(o, best=not any(_beats(other, o) for other in options)) for o in options)
     doubts = tuple(against_head(type(model).__name__, study.view.kind))
-    return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts, smooth, tuple(shares))
+    return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts, smooth, tuple(shares), activation)
 
 
 def _within(
@@ -226,11 +241,12 @@ def _within(
     upsampling = None if upsample == 1 else Upsampling(upsample, "nearest")
     over: list[set[int]] = []
     for where in (chosen for count in range(len(free) + 1) for chosen in combinations(free, count)):
-        if (not where and upsampling is None) or any(beyond <= set(where) for beyond in over):
+        grows = bool(where) or upsampling is not None
+        if not (grows or study.activation) or any(beyond <= set(where) for beyond in over):
             continue
         changes = study.changes(where, 2, dilate=dilate, upsampled=upsampling is not None)
         rehearsal = study.rehearse(changes, upsampling)
-        if isinstance(rehearsal, str) or _below_floor(rehearsal.view):
+        if isinstance(rehearsal, str) or (grows and _below_floor(rehearsal.view)):
             over.append(set(where))
             continue
         enlarged, view = study.perform(rehearsal), rehearsal.view
@@ -243,7 +259,8 @@ def _within(
         reached = _gained(gain, enlarged)
         spread = study.spreads(where, 2) if dilate and where else True
         seen = _share(study, view)
-        yield Option(upsample, where, cost, relative, view.stride, seen, *reached, spread=spread, training=training)
+        option = Option(upsample, where, cost, relative, view.stride, seen, *reached, spread=spread, training=training)
+        yield replace(option, activation=study.activation)
 
 
 def _over_epochs(

@@ -16,14 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from robustmaps.enlarging._activation import Activating, activate
 from robustmaps.enlarging._positions import Fitting
 from robustmaps.enlarging._relax import Change
 from robustmaps.enlarging._replacements import Relaxed, Replacement
-from robustmaps.models import align_corners
+from robustmaps.models import ACTIVATIONS, Activation, align_corners
 from robustmaps.tracing import Call, Trace, function_name
 
 _LAYERS = "_enlarge_layers"
 _UPSAMPLE = "_enlarge_upsample"
+_ACTIVATION = "_enlarge_activation"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,19 @@ def operate(
     return model
 
 
+def replace_relus(model: nn.Module, calls: list[Call], activation: Activation) -> None:
+    """Let a network compute another activation wherever it computes a ReLU, in place.
+
+    Args:
+        model: a copy that may be changed.
+        calls: the calls of ReLU in the original network's pass.
+        activation: what takes their place.
+    """
+    if activate(model, calls, activation):
+        _subclass(model)
+        setattr(model, _ACTIVATION, activation)
+
+
 class _Rewriting(TorchFunctionMode):
     """While active, counts calls by function and replaces some."""
 
@@ -131,8 +146,10 @@ def _enlarged_class(base: type[nn.Module]) -> type[nn.Module]:
         for upsampling in getattr(self, _UPSAMPLE, ()):
             args, kwargs = _on_images(upsampling, args, kwargs)
         modes = [_Rewriting(layer) for layer in reversed(getattr(self, _LAYERS, ()))]
+        activation: Activation | None = getattr(self, _ACTIVATION, None)
+        activating = [] if activation is None else [Activating(activation)]
         with ExitStack() as stack:
-            for mode in modes:
+            for mode in (*activating, *modes):
                 stack.enter_context(mode)
             result = base.forward(self, *args, **kwargs)
         for mode in modes:
@@ -146,6 +163,7 @@ def _enlarged_class(base: type[nn.Module]) -> type[nn.Module]:
         changes = [
             *getattr(self, _UPSAMPLE, ()),
             *(rewrite for layer in getattr(self, _LAYERS, ()) for rewrite in layer.rewrites),
+            *(f"relu as {ACTIVATIONS[name]}" for name in [getattr(self, _ACTIVATION, None)] if name is not None),
         ]
         return ", ".join(filter(None, [base.extra_repr(self), *map(str, changes)]))
 

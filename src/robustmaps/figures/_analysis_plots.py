@@ -17,6 +17,7 @@ from robustmaps.engine.text import visible
 from robustmaps.enlarging import Option, Plan
 from robustmaps.figures._labels import Box, place_labels
 from robustmaps.figures._plots import _COLOURS, _OF_IMAGES, _STYLE, AttackedImage, _as_picture, _name_guess, save_figure
+from robustmaps.models import ACTIVATIONS
 
 Maps = NDArray[np.float32]
 
@@ -194,15 +195,15 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
 
 
 def _label_of(option: Option) -> str:
-    name = "as it is" if option.upsample == 1 and not option.where else _option_name(option)
+    name = _option_name(option) or "as it is"
     return f"{name}\n{by(option.cost.map_size)}"
 
 
 def _option_name(option: Option) -> str:
-    parts = [f"×{option.upsample:g}"] if option.upsample != 1 else []
-    return ", ".join(
-        [*parts, *([f"step{'s' * (len(option.where) > 1)} {'+'.join(map(str, option.where))}"] if option.where else [])]
-    )
+    parts = [f"×{option.upsample:g}"] * (option.upsample != 1)
+    parts += [f"step{'s' * (len(option.where) > 1)} {'+'.join(map(str, option.where))}"] * bool(option.where)
+    parts += [ACTIVATIONS[option.activation]] if option.activation else []
+    return ", ".join(parts)
 
 
 def _draw_image(rows: Sequence[Axes], maps: AttackedMaps) -> None:

@@ -6,7 +6,17 @@ from robustmaps.engine.lazy import lazy
 
 if TYPE_CHECKING:
     from robustmaps.models._catalog import CatalogEntry, catalog
-    from robustmaps.models._choices import POOLS, SMOOTHED, UPSAMPLE_MODES, Pool, Smooth, UpsampleMode, align_corners
+    from robustmaps.models._choices import (
+        ACTIVATIONS,
+        POOLS,
+        SMOOTHED,
+        UPSAMPLE_MODES,
+        Activation,
+        Pool,
+        Smooth,
+        UpsampleMode,
+        align_corners,
+    )
     from robustmaps.models._classifier import Architecture, Classifier
     from robustmaps.models._cost import Cost, Measure, measure_cost
     from robustmaps.models._maps import FinalPooling
@@ -27,9 +37,11 @@ if TYPE_CHECKING:
     from robustmaps.models._strides import Strides, StridesLike
 
 __all__ = [
+    "ACTIVATIONS",
     "POOLS",
     "SMOOTHED",
     "UPSAMPLE_MODES",
+    "Activation",
     "Architecture",
     "CatalogEntry",
     "Classifier",

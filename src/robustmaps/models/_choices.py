@@ -8,6 +8,9 @@ by others, such as 1.5, without its uneven pixels."""
 Smooth = Literal["average", "blur"]
 """How a map that was computed at a smaller stride is averaged down to the size it had; see `enlarging.enlarge`."""
 SMOOTHED: dict[Smooth, str] = {"average": "averaged", "blur": "blurred"}
+Activation = Literal["silu"]
+"""What takes the place of ReLU; see `enlarging.enlarge`."""
+ACTIVATIONS: dict[Activation, str] = {"silu": "SiLU"}
 UPSAMPLE_MODES: tuple[UpsampleMode, ...] = get_args(UpsampleMode)
 
 Pool = Literal["avg", "max"]

@@ -9,7 +9,7 @@ from robustmaps.config import ModelConfig, RunConfig, parse_shares, parse_surger
 from robustmaps.defenses import title_of as defense_title
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import in_words
-from robustmaps.models import default_strides
+from robustmaps.models import ACTIVATIONS, default_strides
 from robustmaps.models import title_of as network_title
 from robustmaps.training import INCIDENTAL, RunFolder
 
@@ -29,6 +29,8 @@ def name_network(model: ModelConfig, *, strides: bool = False) -> str:
     'ResNet-18 1122, last step, dilated'
     >>> name_network(ModelConfig("resnet20", upsample=2.0, enlarge_at="0.8"))
     'ResNet-20 ×2, after 80 % of the epochs'
+    >>> name_network(ModelConfig("resnet20", enlarge="last,silu"))
+    'ResNet-20 SiLU, last step'
 
     Args:
         model: the network.
@@ -41,6 +43,7 @@ def name_network(model: ModelConfig, *, strides: bool = False) -> str:
     for each in (model, surgery):
         if each.upsample != 1:
             words.append(f"×{each.upsample:g}" + f" {each.upsample_mode}" * (each.upsample_mode != "nearest"))
+    words += [ACTIVATIONS[surgery.activation]] if surgery.activation else []
     changes = [] if surgery.where is None else [_steps(surgery.where)]
     changes += [f"strides ÷{surgery.factor}"] if surgery.factor not in (None, 2) else []
     changes += ["dilated"] if surgery.dilate else []

@@ -20,7 +20,7 @@ from robustmaps.engine.progress import Progress, Watcher, ignore
 from robustmaps.engine.writing.outputs import claim
 from robustmaps.enlarging import Plan, plan
 from robustmaps.figures import plot_plan
-from robustmaps.models import Measure, Pool, Smooth
+from robustmaps.models import Activation, Measure, Pool, Smooth
 from robustmaps.networks._names import name_given
 from robustmaps.networks._subject import Subject, open_subject
 
@@ -64,6 +64,7 @@ def plan_network(
     upsamples: tuple[float, ...] = (1.0, 2.0),
     dilate: bool = False,
     smooth: Smooth | None = None,
+    activation: Activation | None = None,
     enlarge_at: str | None = None,
     gain: GainKind = "auto",
     data: str | None = None,
@@ -90,6 +91,7 @@ def plan_network(
         upsamples: factors to try.
         dilate: whether later windows are spread.
         smooth: whether steps keep the size of their maps, and how, see `enlarging.enlarge`.
+        activation: what takes the place of ReLU, see `enlarging.plan`.
         enlarge_at: the share of the epochs after which training enlarges, or several, as in `config.ModelConfig`.
         gain: of the pooled ``features`` of the last map in units of their spread, which needs no training; of the
             ``margin`` relative to it, which needs trained weights; ``auto`` takes the one that fits; or ``none``.
@@ -147,6 +149,7 @@ def plan_network(
         upsamples=upsamples,
         dilate=dilate,
         smooth=smooth,
+        activation=activation,
         shares=shares,
         gain=_measured(subject, gain, seed, watcher),
     )

@@ -17,7 +17,7 @@ from robustmaps.engine.numbers import as_fraction, budget_text, counted, human, 
 from robustmaps.engine.tables import in_markdown, table
 from robustmaps.engine.trust import names_code
 from robustmaps.evaluation import Evaluation
-from robustmaps.models import SMOOTHED, Cost
+from robustmaps.models import ACTIVATIONS, SMOOTHED, Cost
 from robustmaps.networks import PROGRAM_FILE, Checkpoint, name_network
 from robustmaps.runs._record import RunRecord, evaluations_of, read_run
 from robustmaps.runs._yardstick import Yardstick
@@ -200,6 +200,8 @@ def _network(about: Mapping[str, Any]) -> str:
             dilated = ", dilated" if change.get("dilate") else ""
             smooth = f", then {SMOOTHED[change['smooth']]}" if change.get("smooth") else ""
             words.append(f"strides of downsampling step {steps} divided by {change['factor']}{dilated}{smooth}")
+        if change.get("activation"):
+            words.append(f"{ACTIVATIONS[change['activation']]} in place of ReLU")
     return "; ".join(words)
 
 

@@ -9,13 +9,13 @@ NAMING = frozenset({"train", "evaluate", "diagnose", "export", "analyze", "plan"
 _EARLIER = ("--model", "--model-from")
 # The parts of an enlargement as options of their own, which `enlarge` and `analyze` list; True for those with a value.
 _PARTS = {
-    **dict.fromkeys(("--upsample", "--upsample-mode", "--factor", "--where", "--smooth"), True),
+    **dict.fromkeys(("--upsample", "--upsample-mode", "--factor", "--where", "--smooth", "--activation"), True),
     "--dilate": False,
 }
 _FOLDED = {
     **dict.fromkeys(("evaluate", "diagnose", "export"), frozenset(_PARTS)),
     # In training, upsampled images are a setting of their own.
-    "train": frozenset({"--factor", "--where", "--dilate", "--smooth"}),
+    "train": frozenset({"--factor", "--where", "--dilate", "--smooth", "--activation"}),
 }
 
 

@@ -46,8 +46,8 @@ class TrainedNetwork:
         strides: strides of a built-in network that is no run, e.g. 1122 (default: the architecture's own)
         pool: pooling of such a network's last map (default: avg)
         enlarge: enlargement of a network that is no run: upsample=2, first, last or numbers of steps, dilate, factor=4,
-            with commas, e.g. last,dilate; each part is an option of its own too, as in `robustmaps enlarge` (default:
-            none)
+            silu, with commas, e.g. last,dilate; each part is an option of its own too, as in `robustmaps enlarge`
+            (default: none)
         classes: names of the network's outputs in their order, with commas, or a text file with one a line (default:
             the data set's order)
     """

@@ -9,7 +9,7 @@ from robustmaps.cli._terminal._options import AnyNetwork, Budget, Computing, Ima
 from robustmaps.cli._terminal._parsing import parse
 from robustmaps.cli._terminal._shared import Output
 from robustmaps.cli._terminal._watch import watching
-from robustmaps.models import Smooth
+from robustmaps.models import Activation, Smooth
 
 DESCRIPTION = """List all enlargements of a network within a budget, with cost, map size and perturbation gain, and mark
 those that no other one beats, so that you can choose before you train."""
@@ -23,6 +23,7 @@ class Arguments:
         dilate: spread the taps of later windows, so that a trained network keeps its function
         smooth: let changed steps average their maps down to the size they had: over windows (average) or by a triangle
             filter (blur) (default: let them grow)
+        activation: replace every ReLU by SiLU in all that is listed but the given network (default: keep them)
         enlarge_at: share of the epochs after which training enlarges, e.g. 0.8; several let upsampling grow step by
             step, e.g. 0.5,0.8; the budget then limits the mean cost of an epoch (default: from the first epoch)
         gain: gain to measure: of the pooled features, which needs no training, or of the margin, which does (auto takes
@@ -38,6 +39,7 @@ class Arguments:
     computing: Computing = field(default_factory=Computing)
     dilate: bool = False
     smooth: Smooth | None = None
+    activation: Activation | None = None
     enlarge_at: str | None = None
     gain: Literal["auto", "features", "margin", "none"] = "auto"
     out: Path | None = None
@@ -60,6 +62,7 @@ def run(arguments: Sequence[str]) -> None:
             **vars(given.computing),
             dilate=given.dilate,
             smooth=given.smooth,
+            activation=given.activation,
             enlarge_at=given.enlarge_at,
             gain=given.gain,
             out=given.out,

@@ -35,6 +35,7 @@ _POINTWISE_MODULES = (
 )
 _POINTWISE_FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
     F.relu: lambda x, inplace=False: torch.relu(x),  # noqa: ARG005
+    F.silu: lambda x, inplace=False: F.silu(x),  # noqa: ARG005
     torch.relu: torch.relu,
     "relu": torch.relu,
     operator.add: torch.add,
