@@ -5,7 +5,7 @@ evaluation, so that both sides are of one run; as are those in which a training 
 beside it. The speed of the hashes of the standard library comes first.
 
     python benchmarks/checksums.py --images 1280 --epochs 2
-    python benchmarks/checksums.py --images 256 --epochs 3 --model resnet18 --steps 1 --training-only
+    python benchmarks/checksums.py --images 320 --size 16 --epochs 4 --model resnet18 --steps 1 --training-only
 """
 
 import argparse
@@ -93,7 +93,8 @@ def speeds() -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1280, help="images of 32 x 32 to train on")
+    parser.add_argument("--images", type=int, default=1280, help="images to train on")
+    parser.add_argument("--size", type=int, default=32, help="their side in pixels")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--model", default="resnet8")
     parser.add_argument("--steps", type=int, default=10, help="steps of the attack in training")
@@ -106,7 +107,7 @@ def main() -> None:
     arrays: dict[str, Any] = {}
     for split, count in (("train", given.images), ("test", given.images // 4)):
         labels = np.arange(count) % 10
-        noise = rng.integers(0, 128, (count, 3, 32, 32))
+        noise = rng.integers(0, 128, (count, 3, given.size, given.size))
         arrays |= {f"x_{split}": (noise + 12 * labels[:, None, None, None]).astype(np.uint8), f"y_{split}": labels}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "set.npz")
