@@ -1,11 +1,13 @@
-"""The price of checksums, of the disk and of checkpoints, as a share of a training and of an evaluation.
+r"""The price of checksums, of the disk and of checkpoints, as a share of a training and of an evaluation.
 
 The calls that compute checksums and those that wait for the disk are timed inside a real training and a real
 evaluation, so that both sides are of one run; as are those in which a training waits for a checkpoint, which is written
 beside it. The speed of the hashes of the standard library comes first.
 
     python benchmarks/checksums.py --images 1280 --epochs 2
-    python benchmarks/checksums.py --images 320 --size 16 --epochs 4 --model resnet18 --steps 1 --training-only
+    python benchmarks/checksums.py --images 160 --epochs 3 --training-only
+    python benchmarks/checksums.py --images 160 --size 16 --epochs 6 --model resnet18 --steps 1 --every 4 \
+        --training-only
 """
 
 import argparse
@@ -34,7 +36,7 @@ from robustmaps.training._saving import Saver
 
 CHECKSUMS = ((zlib, "crc32"), (checked, "_canonical"))
 DISK = ((os, "fsync"), (np.memmap, "flush"))
-CHECKPOINTS = ((Loop, "save"), (Saver, "__exit__"))
+CHECKPOINTS, END = ((Loop, "save"),), ((Saver, "__exit__"),)
 
 
 @contextmanager
@@ -64,11 +66,15 @@ def row(name: str, work: Callable[[], Any]) -> Any:
     waits: list[float] = []
     beside: list[float] = []
     saves: list[float] = []
+    end: list[float] = []
     began = time.perf_counter()
-    with timed(CHECKSUMS, sums), timed(DISK, waits, beside), timed(CHECKPOINTS, saves):
+    with timed(CHECKSUMS, sums), timed(DISK, waits, beside), timed(CHECKPOINTS, saves), timed(END, end):
         result = work()
     total = time.perf_counter() - began
-    costs = (f"{1e3 * sum(each):.0f} ms | {sum(each) / total:.2%}" for each in (sums, waits, beside, saves))
+    # Beside the last checkpoint there is nothing left to do.
+    parts = (sums, waits, beside, saves[:-1], saves[-1:] + end)
+    costs = (f"{1e3 * sum(each):.0f} ms | {sum(each) / total:.2%}" for each in parts)
+    name = f"{name}, {len(saves)} checkpoints" if saves else name
     print(f"| {name} | {total:.1f} s | {' | '.join(costs)} |", flush=True)
     return result
 
@@ -98,6 +104,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--model", default="resnet8")
     parser.add_argument("--steps", type=int, default=10, help="steps of the attack in training")
+    parser.add_argument("--every", type=float, default=60.0, help="seconds between checkpoints")
     parser.add_argument("--training-only", action="store_true")
     given = parser.parse_args()
     print(f"{device_name(torch.device('cpu'))}, torch {torch.__version__}.\n")
@@ -114,10 +121,13 @@ def main() -> None:
         np.savez(source, **arrays)
         data.prepare(source, cache_dir=Path(folder, "cache"))
         values = {"data": str(source), "model": given.model, "epochs": given.epochs, "batch_size": 64, "eps": 8 / 255}
-        config = from_mapping({**values, "steps": given.steps, "device": "cpu", "precision": "fp32"}, RunConfig())
+        config = from_mapping(
+            {**values, "steps": given.steps, "checkpoint_every_s": given.every, "device": "cpu", "precision": "fp32"},
+            RunConfig(),
+        )
         images = data.load(source, cache_dir=Path(folder, "cache"))
-        kinds = ("checksums", "waiting for the disk", "the same beside the work", "waiting for checkpoints")
-        print(f"\n| work | total | {' | share | '.join(kinds)} | share |\n|" + " --- |" * 10)
+        kinds = ("checksums", "waiting for the disk", "the same beside the work", "for checkpoints", "for the last one")
+        print(f"\n| work | total | {' | share | '.join(kinds)} | share |\n|" + " --- |" * 12)
         run = row(f"training, {given.epochs} epochs of {len(images.train)}", lambda: train(config, folder, data=images))
         if given.training_only:
             return
