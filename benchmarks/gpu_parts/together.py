@@ -29,6 +29,8 @@ _LOOK_S = 0.5
 # For a rank to notice an error of another one by itself; a GPU's collectives do not.
 _NOTICE_S = 5.0
 _FAREWELL_S = 60.0
+# Torchrun ends all with the first that ends: time for rank 0 to say its error.
+_SPEAK_S = 2.0
 
 
 @contextmanager
@@ -74,6 +76,7 @@ class Together:
                 self._tell(bool(made))
             return made[0]
         if not self._tell(None):
+            time.sleep(_SPEAK_S)
             raise SystemExit(1)
         return make()
 

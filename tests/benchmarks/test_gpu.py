@@ -131,6 +131,14 @@ def test_a_rank_that_fails_is_recorded_by_the_first_and_the_call_goes_on_with_on
     assert all(step["status"] == "done" for step in trained)
 
 
+@pytest.mark.slow
+def test_an_error_before_the_first_step_ends_both_processes_and_is_said_once(tmp_path: Path) -> None:
+    failed = run(tmp_path, "missing.npz", "--smoke", ranks=2)
+    assert failed.returncode == 1
+    assert failed.stderr.count("gpu.py: error: missing.npz") == 1, failed.stderr
+    assert not (tmp_path / "gpu").exists()
+
+
 def checkpoint(path: Path) -> dict[str, object]:
     generator = torch.Generator().manual_seed(0)
     weights = {"conv": torch.randn(8, 4, 3, 3, generator=generator), "bias": torch.randn(8, generator=generator)}
