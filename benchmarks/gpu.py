@@ -8,10 +8,16 @@ are up to date; the same call goes on where the last one ended. Beside them lies
 the training under way, in pieces of at most 15 MiB. Everything else is in the folder's neighbour, ``FOLDER-work``.
 
 It needs PyTorch, NumPy, SciPy, scikit-learn, Pillow, PyYAML, safetensors, filelock and rich, and nothing to be
-installed: the package's source on PYTHONPATH is enough. docs/gpu.md has more.
+installed: the package's source on PYTHONPATH is enough. With several GPUs, torchrun shares the trainings, and measures
+how a training step scales:
+
+    PYTHONPATH=src torchrun --nproc-per-node 8 benchmarks/gpu.py cifar10.tar.xz --minutes 9 --out gpu
+
+docs/gpu.md has more.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +28,14 @@ from gpu_parts import gains, right, speed
 from gpu_parts.record import PARTS, Part, Record, Step
 from gpu_parts.setting import Setting, full, miniature
 from gpu_parts.tables import markdown
+from gpu_parts.together import Together
+from robustmaps.engine import ranks
 from robustmaps.engine.device import device_name, resolve_device
+from robustmaps.engine.errors import InputError
+from robustmaps.engine.ranks.joining import LIMIT, joined
+
+# How much longer than the call ranks wait for rank 0, which may still end its last step.
+_GRACE_S = 600.0
 
 
 def steps(setting: Setting, record: Record) -> Iterator[Step]:
@@ -66,25 +79,49 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data is None and not arguments.smoke:
         parser.error("give CIFAR-10 as a folder or archive of class folders, or --smoke")
+    # A rank that hangs in a shared step ends it with the call, not half an hour later.
+    os.environ.setdefault(LIMIT, str(60 * max(arguments.minutes, 1.0)))
+    try:
+        with joined():
+            _measure(arguments, began)
+    except InputError as error:
+        parser.error(str(error))
+
+
+def _measure(arguments: argparse.Namespace, began: float) -> None:
+    """Make the steps, on rank 0; follow it, on the others."""
     device = resolve_device(arguments.device)
     if device.type != "cuda" and not arguments.smoke:
-        parser.error(f"no CUDA device here ({device_name(device)}); --smoke tries everything in miniature")
-
+        raise InputError(f"no CUDA device here ({device_name(device)}); --smoke tries everything in miniature")
     if arguments.smoke and device.type == "cpu":
         torch.set_num_threads(1)  # networks this small gain nothing from more
+    together = Together(60 * arguments.minutes + _GRACE_S)
     work = arguments.out.with_name(f"{arguments.out.name}-work")
+    setting = together.first(lambda: (miniature if arguments.smoke else full)(arguments.data, device, work))
     record = Record(arguments.out, work, device, began + 60 * arguments.minutes, markdown)
-    setting = (miniature if arguments.smoke else full)(arguments.data, device, work)
-    print(f"{device_name(device)}; {setting.dataset.name}, {len(setting.dataset.train):,} training images")
-    record.run([speed.ceilings(setting)], retry=arguments.retry)
+    if ranks.is_main():
+        try:
+            _lead(arguments, setting, record, together)
+        finally:
+            together.end()
+        print(f"{record.out / 'gpu.md'} after {(time.monotonic() - began) / 60:.1f} minutes")
+    else:
+        together.follow(lambda: (step for step in steps(setting, record) if step.shared), record)
+
+
+def _lead(arguments: argparse.Namespace, setting: Setting, record: Record, together: Together) -> None:
+    """Make the steps that are due, alone or with the other ranks, and record them."""
+    device = device_name(setting.device) + (f", {ranks.size()} ranks" if ranks.size() > 1 else "")
+    print(f"{device}; {setting.dataset.name}, {len(setting.dataset.train):,} training images")
+    record.run(together.led([speed.ceilings(setting)], record), retry=arguments.retry)
     only: tuple[Part, ...] = (arguments.only,) if arguments.only else PARTS
     print("Estimated:")
     for line in estimate(setting, record, only):
         print(line, flush=True)
-    record.run((step for step in steps(setting, record) if step.part in only), retry=arguments.retry)
+    due = (step for step in steps(setting, record) if step.part in only)
+    record.run(together.led(due, record), retry=arguments.retry)
     record.values["comparisons"] = gains.comparisons(setting, record)
     record.save()
-    print(f"{record.out / 'gpu.md'} after {(time.monotonic() - began) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from gpu_parts.speed import chosen_batch, row_name
 from robustmaps import Evaluation, TrainOptions, evaluate, fit
 from robustmaps.attacks import PGD, AutoAttack
 from robustmaps.defenses import AT, TRADES, Defense
+from robustmaps.engine import ranks
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.progress import Progress
 from robustmaps.evaluation import compare_all
@@ -64,7 +65,9 @@ def steps(setting: Setting, record: Record) -> tuple[list[Step], list[Step]]:
     """
     every: list[Step] = []
     for run in runs(setting):
-        every.append(Step("gains", f"train {run.label}", partial(_train, setting, record, run), 2 * RESERVE_S))
+        every.append(
+            Step("gains", f"train {run.label}", partial(_train, setting, record, run), 2 * RESERVE_S, shared=True)
+        )
         every.append(_evaluation(setting, record, run, setting.images))
     if len(setting.dataset.test) > setting.images and not setting.smoke:
         every += [_evaluation(setting, record, run, len(setting.dataset.test)) for run in runs(setting)]
@@ -82,7 +85,10 @@ def train_flops(setting: Setting, run: Run) -> float:
 
 
 def train_seconds(setting: Setting, record: Record, run: Run) -> float | None:
-    """The time that the training takes, from the measured share of the ceiling; None where no ceiling is known."""
+    """The time that the training takes, from the measured share of the ceiling; None where no ceiling is known.
+
+    With several ranks as if nothing was lost in sharing.
+    """
     peaks = record.get("ceilings")
     if peaks is None:
         return None
@@ -90,8 +96,8 @@ def train_seconds(setting: Setting, record: Record, run: Run) -> float | None:
     for network in (run.network, setting.base):
         row = (record.get(row_name(network, batch, compiled=False)) or {"rows": {}})["rows"].get("view, bf16", {})
         if "share_of_peak" in row:
-            return train_flops(setting, run) / (row["share_of_peak"] * peaks["bf16"])
-    return train_flops(setting, run) / (ASSUMED_SHARE * peaks["bf16"])
+            return train_flops(setting, run) / (row["share_of_peak"] * peaks["bf16"] * ranks.size())
+    return train_flops(setting, run) / (ASSUMED_SHARE * peaks["bf16"] * ranks.size())
 
 
 # Of the bf16 ceiling, before a step has been measured on the device.
@@ -117,7 +123,7 @@ def _defense(setting: Setting, run: Run) -> Defense:
 
 
 def _train(setting: Setting, record: Record, run: Run) -> dict[str, Any]:
-    """Train until the end or until time is up; from the checkpoint here, or from the pieces that came along."""
+    """Train until the end or until time is up, on all ranks; from the checkpoint or the pieces that are here."""
     _refuse_before_evaluation(setting, record, run)
     folder = RunFolder(setting.work / "runs" / run.folder)
     batch = record.values.setdefault("batches", {}).setdefault(run.label, chosen_batch(setting, record))
@@ -133,12 +139,15 @@ def _train(setting: Setting, record: Record, run: Run) -> dict[str, Any]:
         validate_every=max(run.epochs // 15, 1),
         checkpoint_every_s=_CHECKPOINT_S,
     )
-    _unpack(record, folder, run)
+    sizes: list[int] = record.values.setdefault("ranks", {}).setdefault(run.label, [])
+    sizes += [ranks.size()] if ranks.size() not in sizes else []
+    if ranks.is_main():
+        _unpack(record, folder, run)
     kept = folder.last.stat().st_mtime if folder.last.exists() else 0.0
 
     def watch(progress: Progress) -> None:
         nonlocal kept
-        if folder.last.exists() and folder.last.stat().st_mtime > kept + _CHECKPOINT_S:
+        if ranks.is_main() and folder.last.exists() and folder.last.stat().st_mtime > kept + _CHECKPOINT_S:
             kept = folder.last.stat().st_mtime
             _carry(record, folder, run)
             record.steps[f"train {run.label}"] = {"part": "gains", "status": "pending", "progress": progress.phase}
@@ -154,7 +163,7 @@ def _train(setting: Setting, record: Record, run: Run) -> dict[str, Any]:
             out=folder.path,
             resume=True,
             watcher=watch,
-            should_stop=lambda: record.left_s < RESERVE_S,
+            should_stop=lambda: ranks.is_main() and record.left_s < RESERVE_S,  # one rank's vote is enough
         )
     except Interrupted as place:
         _carry(record, folder, run)
@@ -168,6 +177,7 @@ def _train(setting: Setting, record: Record, run: Run) -> dict[str, Any]:
         "epochs": run.epochs,
         "seed": run.seed,
         "batch": batch,
+        "ranks": sizes,
         "lr": options.lr,
         "ema": options.ema,
         "train_s": result.seconds,
@@ -191,6 +201,8 @@ def _refuse_before_evaluation(setting: Setting, record: Record, run: Run) -> Non
 
 
 def _carry(record: Record, folder: RunFolder, run: Run) -> None:
+    if not ranks.is_main():
+        return
     record.values["carried"] = carried.write(folder.last, record.out, run.label)
 
 
@@ -227,6 +239,7 @@ def _evaluate(setting: Setting, record: Record, run: Run, images: int) -> dict[s
             continue
         model = setting.make(run.network)
         model.load_state_dict(weights)
+        model.eval()
         values[which] = {}
         for name, attack in attacks.items():
             state_of = folder.path / f"{which}-{name}-{images}"  # where a later call goes on

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from robustmaps import __version__
+from robustmaps.engine import ranks
 from robustmaps.engine.device import device_name
 from robustmaps.engine.files import write_text
 
@@ -37,12 +38,14 @@ class Step:
         name: unique; what its result is recorded under.
         run: measures, and returns plain values for JSON; raises `OutOfTime` where it has to go on in the next call.
         seconds: about how long it takes; it is not begun with less time left.
+        shared: whether all ranks make it, where there are several; otherwise rank 0 makes it by itself.
     """
 
     part: Part
     name: str
     run: Callable[[], dict[str, Any]]
     seconds: float = 5.0
+    shared: bool = False
 
 
 class Record:
@@ -69,10 +72,10 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True)
         found = [folder / "gpu.json" for folder in (out, work) if (folder / "gpu.json").exists()]
         self.values: dict[str, Any] = json.loads(found[0].read_text(encoding="utf-8")) if found else {"steps": {}}
-        machine = _machine(device)
+        self._machine = _machine(device)
         before = self.values.setdefault("machines", [])
-        if machine not in before:
-            before.append(machine)
+        if self._machine not in before:
+            before.append(self._machine)
 
     @property
     def steps(self) -> dict[str, dict[str, Any]]:
@@ -105,7 +108,7 @@ class Record:
     def _run(self, step: Step) -> None:
         began = time.perf_counter()
         spent = self.steps.get(step.name, {}).get("seconds", 0.0)
-        entry: dict[str, Any] = {"part": step.part, "machine": self.values["machines"].index(_machine(self.device))}
+        entry: dict[str, Any] = {"part": step.part, "machine": self.values["machines"].index(self._machine)}
         # A call that is killed in the middle of a step leaves this behind.
         attempts = self.steps.get(step.name, {}).get("attempts", 0) + 1
         self.steps[step.name] = {**entry, "status": "begun", "attempts": attempts, "seconds": spent}
@@ -126,6 +129,14 @@ class Record:
         self._clean_up()
         text = entry.get("error") or entry.get("progress") or entry["values"].get("line", "")
         print(f"  {step.name}: {entry['status']} in {entry['seconds']:.1f} s {text}", flush=True)
+
+    def give_up(self, name: str, reason: str) -> None:
+        """Record that a step failed which never came to its end here."""
+        error = reason.rstrip().rpartition("\n")[2]
+        where = reason.partition(":")[0]
+        self.steps[name] |= {"status": "failed", "error": f"{where}: {error}", "traceback": reason}
+        self.save()
+        print(f"  {name}: failed {where}: {error}", flush=True)
 
     def _clean_up(self) -> None:
         """Give memory back; end the call where an error has left the device unusable, so that no other step fails."""
@@ -155,6 +166,8 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
     }
+    if ranks.size() > 1:
+        machine["ranks"] = ranks.size()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         machine |= {

@@ -15,11 +15,18 @@ from torch.profiler import ProfilerActivity, profile
 from gpu_parts.record import Record, Step
 from gpu_parts.right import quickly_trained, test_images
 from gpu_parts.setting import Network, Setting
-from robustmaps import data, evaluate
+from gpu_parts.together import by_itself
+from robustmaps import TrainOptions, data, evaluate
 from robustmaps.attacks import PGD, AutoAttack
 from robustmaps.data import batches
+from robustmaps.defenses import AT
+from robustmaps.engine import ranks
 from robustmaps.engine.device import Precision, float32_products
+from robustmaps.engine.ranks.agreeing import from_main
 from robustmaps.engine.view import AttackEngine, ViewOptions, require_compiler
+from robustmaps.training import Trainee
+from robustmaps.training._state import Sums
+from robustmaps.training._stepper import BatchTrainer
 from train_step import STEP_SIZE, ours, published, published_pgd, seconds
 
 Call = Callable[[], object]
@@ -46,6 +53,9 @@ def first_steps(setting: Setting, record: Record) -> Iterator[Step]:
     """What decides how the networks are trained."""
     for batch in setting.batches[:2]:
         yield _step_row(setting, record, setting.base, batch, compiled=False)
+    if ranks.size() > 1:
+        name = f"step on {ranks.size()} ranks of {setting.base.label}, batch {setting.batches[0]}"
+        yield Step("speed", name, lambda: _on_ranks(setting), 5.0 if setting.smoke else 30.0, shared=True)
     yield Step("speed", "profile", lambda: _profile(setting), 15.0 if not setting.smoke else 5.0)
 
 
@@ -156,6 +166,60 @@ def _steps(setting: Setting, record: Record, network: Network, batch: int, *, co
             rows[label] = {"error": str(error).splitlines()[0]}
     best = max((row["images_per_s"] for row in rows.values() if "images_per_s" in row), default=0.0)
     return {"network": network.label, "batch": batch, "rows": rows, "line": f"best {best:,.0f} images/s"}
+
+
+def _on_ranks(setting: Setting) -> dict[str, Any]:
+    """The training step of `robustmaps.fit` on all ranks, with a batch for each and with one for all, and on one.
+
+    The efficiency is the rate of a rank among others as a share of that of a rank by itself.
+    """
+    size, batch = ranks.size(), setting.batches[0]
+    rows: dict[str, dict[str, float]] = {}
+
+    def alone() -> tuple[float, int]:
+        with by_itself():
+            step = _fitted(setting, batch)
+            step()
+            median = median_s(step, setting.device, setting.rounds)
+        return median, max(_LEAST_ROUNDS, min(setting.rounds, int(_ROW_S / median)))
+
+    one_s, rounds = from_main(alone)
+    rows[f"one rank, batch {batch}"] = {"median_s": one_s, "images_per_s": batch / one_s, "each": batch / one_s}
+    for label, total in ((f"{size} ranks, batch {batch} each", batch * size), (f"{size} ranks, batch {batch}", batch)):
+        step = _fitted(setting, total)
+        step()
+        # As many rounds on every rank, since each waits for the others.
+        median = statistics.median(seconds(step, setting.device) for _ in range(rounds))
+        rate = total / median
+        rows[label] = {
+            "median_s": median,
+            "images_per_s": rate,
+            "each": rate / size,
+            "efficiency": rate / size / (batch / one_s),
+        }
+    best = max(row["images_per_s"] for row in rows.values())
+    return {"ranks": size, "rows": rows, "line": f"best {best:,.0f} images/s in total"}
+
+
+def _fitted(setting: Setting, total: int) -> Call:
+    """A training step of the base network in bf16 with that many images, which the ranks share."""
+    device, model = setting.device, setting.make(setting.base)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(total, setting.dataset.in_channels, *setting.dataset.image_size, generator=generator).to(device)
+    y = torch.randint(0, setting.dataset.num_classes, (total,), generator=generator).to(device)
+    own = -(-total // ranks.size())
+    engine = AttackEngine(model, ViewOptions(precision="bf16"))
+    engine.settle(x[:8])
+    options = TrainOptions(batch_size=total, device=str(device), lr=1e-3, precision="bf16")
+    trainee = Trainee(model.to(memory_format=torch.channels_last), "bf16", False, own).train()
+    defense = AT(PGD(eps=setting.eps, steps=setting.steps, step_size=setting.eps / 4))
+    trainer, sums = BatchTrainer(trainee, engine, defense, options, setting.dataset.num_classes, None), Sums(device)
+
+    def step() -> None:
+        with float32_products(device, tf32=True):
+            trainer(x, y, total, 0, 0, 1, sums)
+
+    return step
 
 
 @contextmanager

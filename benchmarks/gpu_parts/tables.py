@@ -18,6 +18,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         _checks(steps),
         "## How fast?",
         _speed(steps),
+        _on_ranks(steps),
         _profile(steps),
         _attacks(steps),
         "## What does enlarging buy?",
@@ -104,6 +105,22 @@ def _speed(steps: Steps) -> str:
     return _table(("training step", "kind", "median", "images/s", "times plain", "share of ceiling", "GiB"), rows)
 
 
+def _on_ranks(steps: Steps) -> str:
+    rows = [
+        (
+            name.partition(" of ")[2].partition(",")[0],
+            label,
+            f"{1e3 * row['median_s']:.1f} ms",
+            f"{row['images_per_s']:,.0f}",
+            f"{row['each']:,.0f}",
+            f"{100 * row['efficiency']:.0f} %" if "efficiency" in row else "",
+        )
+        for name, values in _done(steps, "step on ")
+        for label, row in values["rows"].items()
+    ]
+    return _table(("training step, bf16", "on", "median", "images/s", "for each rank", "efficiency"), rows)
+
+
 def _profile(steps: Steps) -> str:
     parts = []
     for _, values in _done(steps, "profile"):
@@ -156,7 +173,7 @@ def _gains(steps: Steps) -> str:
             epoch = training.get("best_epoch", "") if which == "best" else training.get("epochs", "")
             rows.append(
                 (
-                    values["run"] + (" (carried over)" if training.get("restored") else ""),
+                    values["run"] + _how(training),
                     f"{which} ({epoch})",
                     values["images"],
                     _rate(of["pgd"]["clean_accuracy"]),
@@ -168,6 +185,13 @@ def _gains(steps: Steps) -> str:
             )
     head = ("run", "epoch", "images", "clean", "PGD-20", "AutoAttack", "training operations", "training")
     return _table(head, rows)
+
+
+def _how(training: Mapping[str, Any]) -> str:
+    sizes = training.get("ranks", [1])
+    several = [f"{' and '.join(map(str, sizes))} ranks"] if max(sizes) > 1 else []
+    notes = [*several, *(["carried over"] if training.get("restored") else [])]
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,13 +29,40 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def call(folder: Path, *arguments: str) -> str:
+# A rank that fails at its fifth training step, before the reduction that the others wait in.
+FAILING = """
+import os
+if os.environ.get("RANK") == "1":
+    from robustmaps.training._stepper import BatchTrainer
+    inner, calls = BatchTrainer.__call__, []
+    def step(self, *given):
+        calls.append(1)
+        if len(calls) == 5:
+            raise RuntimeError("out of luck")
+        return inner(self, *given)
+    BatchTrainer.__call__ = step
+"""
+
+
+def run(folder: Path, *arguments: str, ranks: int = 1, begin: str = BLOCKER) -> subprocess.CompletedProcess[str]:
+    """The script's end, with a program that each of its processes begins with."""
     (folder / "site").mkdir(exist_ok=True)
-    (folder / "site" / "sitecustomize.py").write_text(BLOCKER)
+    (folder / "site" / "sitecustomize.py").write_text(begin)
     source = Path(robustmaps.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{folder / 'site'}{os.pathsep}{source}"}
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--out", str(folder / "gpu"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    script = [str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--out", str(folder / "gpu"), *arguments]
+    return subprocess.run([sys.executable, *several, *script], env=environment, capture_output=True, text=True)
+
+
+def call(folder: Path, *arguments: str, ranks: int = 1) -> str:
+    done = run(folder, *arguments, ranks=ranks)
+    done.check_returncode()
+    return done.stdout
+
+
+def steps_of(folder: Path) -> dict[str, dict[str, Any]]:
+    return json.loads((folder / "gpu" / "gpu.json").read_text())["steps"]
 
 
 @pytest.mark.slow
@@ -67,6 +95,48 @@ def test_a_training_goes_on_from_its_pieces_on_another_machine(tmp_path: Path) -
     there = call(tmp_path, "--smoke", "--only", "gains", "--minutes", "10")
     record = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
     assert all(step["status"] == "done" for name, step in record["steps"].items() if name.startswith("train")), there
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_trainings_and_one_records(tmp_path: Path) -> None:
+    here = call(tmp_path, "--smoke", "--only", "gains", "--minutes", "10", ranks=2)
+    made = steps_of(tmp_path)
+    trained = {name: step for name, step in made.items() if name.startswith("train")}
+    assert len(trained) == 4
+    assert all(step["status"] == "done" for step in made.values()), here
+    assert all(step["values"]["ranks"] == [2] for step in trained.values())
+    assert here.count("Estimated:") == 1
+    assert "(2 ranks)" in (tmp_path / "gpu" / "gpu.md").read_text()
+    assert ": done" not in call(tmp_path, "--smoke", "--only", "gains", "--minutes", "10", ranks=2)
+    call(tmp_path, "--smoke", "--only", "speed", "--minutes", "10", ranks=2)
+    (shared,) = (step["values"] for name, step in steps_of(tmp_path).items() if name.startswith("step on 2 ranks"))
+    rates = {label: row["images_per_s"] for label, row in shared["rows"].items()}
+    assert list(rates) == ["one rank, batch 32", "2 ranks, batch 32 each", "2 ranks, batch 32"]
+    each = shared["rows"]["2 ranks, batch 32 each"]
+    assert each["efficiency"] == pytest.approx(rates["2 ranks, batch 32 each"] / 2 / rates["one rank, batch 32"])
+    assert "| 2 ranks, batch 32 each |" in (tmp_path / "gpu" / "gpu.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_is_recorded_by_the_first_and_the_call_goes_on_with_one(tmp_path: Path) -> None:
+    failed = run(tmp_path, "--smoke", "--only", "gains", "--minutes", "5", ranks=2, begin=FAILING)
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    entry = steps_of(tmp_path)["train at resnet8 122, 1 epochs, seed 0"]
+    assert (entry["status"], entry["error"]) == ("failed", "rank 1: RuntimeError: out of luck")
+    assert "Traceback" in entry["traceback"]
+    assert len([name for name in steps_of(tmp_path) if name.startswith("train")]) == 1
+    call(tmp_path, "--smoke", "--only", "gains", "--minutes", "10", "--retry")
+    trained = [step for name, step in steps_of(tmp_path).items() if name.startswith("train")]
+    assert len(trained) == 4
+    assert all(step["status"] == "done" for step in trained)
+
+
+@pytest.mark.slow
+def test_an_error_before_the_first_step_ends_both_processes_and_is_said_once(tmp_path: Path) -> None:
+    failed = run(tmp_path, "missing.npz", "--smoke", ranks=2)
+    assert failed.returncode == 1
+    assert failed.stderr.count("gpu.py: error: missing.npz") == 1, failed.stderr
+    assert not (tmp_path / "gpu").exists()
 
 
 def checkpoint(path: Path) -> dict[str, object]:
@@ -121,7 +191,6 @@ def test_missing_and_damaged_pieces_are_noticed(tmp_path: Path) -> None:
 
 def test_a_call_without_a_gpu_or_data_says_what_to_do(tmp_path: Path) -> None:
     for arguments, text in (([], "give CIFAR-10"), (["digits"], "--smoke tries everything in miniature")):
-        with pytest.raises(subprocess.CalledProcessError) as failure:
-            call(tmp_path, *arguments)
-        assert failure.value.returncode == 2
-        assert text in failure.value.stderr
+        failed = run(tmp_path, *arguments)
+        assert failed.returncode == 2
+        assert text in failed.stderr

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,24 @@ def test_many_writers_of_one_file_end_in_one_good_file(tmp_path):
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0], time.monotonic() - began
     assert read_json(path) == {"n": 149}
     assert not leftovers(tmp_path)
+
+
+def test_writers_in_several_threads_leave_the_permissions_of_new_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask, which can be read only by setting it, is that of all threads."""
+    mask, before = os.umask, os.umask(0o027)
+
+    def slowly(value: int) -> int:
+        found = mask(value)
+        time.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(os, "umask", slowly)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda n: write_text(tmp_path / str(n), "x"), range(12)))
+        assert mask(0o027) == 0o027
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+    finally:
+        mask(before)

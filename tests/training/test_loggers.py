@@ -81,8 +81,9 @@ class Unruly(Kept):
 
 
 def stopping(kept):
-    """Stops a run in its second epoch."""
-    return {"loggers": [kept], "should_stop": lambda: bool(kept.records)}
+    """Stops a run after the first step of its second epoch; one asks at two steps, in validation twice, and after."""
+    asked = iter([False] * 5)
+    return {"loggers": [kept], "should_stop": lambda: next(asked, True)}
 
 
 @pytest.fixture
@@ -247,7 +248,6 @@ def test_mlflow_has_every_epoch_once(make_net, make_dataset, tmp_path, monkeypat
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stops = iter([False] * 3 + [True] * 99)
         with pytest.raises(Interrupted):
             fit(
                 make_net(),
@@ -255,7 +255,7 @@ def test_mlflow_has_every_epoch_once(make_net, make_dataset, tmp_path, monkeypat
                 AT(ATTACK),
                 options(epochs=3, log="mlflow"),
                 out=tmp_path / "run",
-                should_stop=lambda: next(stops),
+                **stopping(Kept()),
             )
         result = fit(
             make_net(), make_dataset(), AT(ATTACK), options(epochs=3, log="mlflow"), out=tmp_path / "run", resume=True

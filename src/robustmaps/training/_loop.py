@@ -33,6 +33,7 @@ from robustmaps.training._forms import Forms, choose_forms, choose_stages
 from robustmaps.training._growth import Earlier, measure_statistics
 from robustmaps.training._options import TrainOptions
 from robustmaps.training._run_folder import BEFORE_ENLARGING, RunFolder, clean_score, kept_epochs, validation_score
+from robustmaps.training._saving import Saver, on_host
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import BatchTrainer
 from robustmaps.training._trainee import Trainee
@@ -109,6 +110,7 @@ class Loop:
         self.clean_weights: dict[str, Tensor] = {}  # the same tensors, where the same epoch is the best
         self.saved, self.save_s, self.best_saved = time.monotonic(), 0.0, True
         self.saved_at: tuple[int, int] | None = None  # epoch and step of the checkpoint
+        self.saver = Saver()
         self.reported = self.saved
         self.settings = settings(model, data, defense, options, validation_attack, earlier)
 
@@ -150,7 +152,7 @@ class Loop:
 
     def run(self, loggers: Loggers) -> None:
         """Train to the end."""
-        with float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
+        with self.saver, float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
             while self.state.epoch < self.options.epochs:
                 if self.state.epoch:  # before a step, so that who stops here stops at the same step after a kill
                     self._stop(any_rank(self.should_stop()))
@@ -158,7 +160,8 @@ class Loop:
                     self._grow()
                 self._train_epoch()
                 record = self._close_epoch()
-                loggers.write(record)
+                # A run that is killed before its checkpoint is written makes the epoch again.
+                self.saver.after(partial(loggers.write, record))
 
     def _grow(self) -> None:
         """Go on with the next network: with the weights, their average and the optimizer's state of the one before.
@@ -218,6 +221,7 @@ class Loop:
                 self.watcher(self._progress(elapsed / (state.step - first)))
             if save:
                 self.save()
+            self.saver.poll()
             self._stop(stop)
 
     def _votes(self) -> tuple[bool, bool, bool]:
@@ -410,6 +414,7 @@ class Loop:
         if asked:
             if self.saved_at != (self.state.epoch, self.state.step):
                 self.save()
+            self.saver.wait()
             place = f"epoch {self.state.epoch + 1} of {self.options.epochs}, step {self.state.step} of {self.steps}"
             self.log(f"stopped at {place}")
             raise Interrupted(place)
@@ -419,50 +424,71 @@ class Loop:
         if self.folder is not None:
             self.folder.log(text)
 
-    def save_best(self) -> None:
-        """Write the best weights, and at the end the others that are kept, be they the same."""
-        if self.folder is not None:
-            epochs = {**kept_epochs(self.state.history), "best": self.state.best_epoch}
-            kept = {"best": self.best_weights}
-            if self.state.epoch == self.options.epochs:
-                kept |= {"best-clean": self.clean_weights, "last": self.judged.state_dict()}
-            for which, weights in kept.items():
-                if weights and which in epochs:
-                    self.folder.save_weights(which, weights, {**self.description, "epoch": str(epochs[which])})
-        self.best_saved = True
-
     def save(self) -> None:
-        """Write a checkpoint, unless the loss is no longer a number."""
+        """Write a checkpoint beside the next steps, once the one before is written; not if the loss is no number."""
         if self.folder is None:
             return
         self._finite_figures()
-        began, average = time.monotonic(), self.average
         self.saved_at = (self.state.epoch, self.state.step)
-        if not ranks.is_main():
-            self.saved = began
-            return
-        if not self.best_saved or self.state.epoch == self.options.epochs:
-            self.save_best()
-        self.folder.save_last(
-            {
-                "settings": self.settings,
-                "forms": self.forms.to_dict(),
-                "state": asdict(self.state),
-                "sums": self.sums.to_dict(),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": None if average is None else average.model.state_dict(),
-                "average_steps": 0 if average is None else average.steps,
-                "carried": self.stepper.carried,
-                "best_weights": self.best_weights,
-                "clean_weights": self.clean_weights,
-                "random": torch.get_rng_state(),
-                "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            }
-        )
-        self.folder.write_history(self.state.history)
+        if ranks.is_main():
+            self.saver.wait()  # before the copy, so that there is never a second one
+            began, checkpoint = time.monotonic(), self._checkpoint()
+            kept: dict[str, Mapping[str, Tensor]] = {}
+            if not self.best_saved or self.state.epoch == self.options.epochs:
+                judged = checkpoint["model" if self.judged is self.model else "average"]
+                kept = self._kept(checkpoint["best_weights"], checkpoint["clean_weights"], judged)
+            self.saver.start(partial(self._write, self.folder, checkpoint, kept, began))
+            self.best_saved = True
         self.saved = time.monotonic()
-        self.save_s = self.saved - began
+
+    def _checkpoint(self) -> dict[str, Any]:
+        """All that a run goes on from, as it is now, in host memory."""
+        average = self.average
+        changing = {
+            "settings": self.settings,
+            "forms": self.forms.to_dict(),
+            "state": asdict(self.state),
+            "sums": self.sums.to_dict(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if average is None else average.model.state_dict(),
+            "average_steps": 0 if average is None else average.steps,
+            "carried": self.stepper.carried,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+        # Copies already; better weights take their place, and never change them.
+        settled = {"best_weights": self.best_weights, "clean_weights": self.clean_weights}
+        return {**on_host(changing), **on_host(settled, copied=False)}
+
+    def _kept(
+        self, best: Mapping[str, Tensor], clean: Mapping[str, Tensor], judged: Mapping[str, Tensor]
+    ) -> dict[str, Mapping[str, Tensor]]:
+        """The best weights by the name of their file, and at the end the others that are kept, be they the same."""
+        over = self.state.epoch == self.options.epochs
+        return {"best": best, "best-clean": clean, "last": judged} if over else {"best": best}
+
+    def _write(
+        self, folder: RunFolder, checkpoint: Mapping[str, Any], kept: Mapping[str, Mapping[str, Tensor]], began: float
+    ) -> None:
+        """Write a checkpoint and what follows from it; in the saver's thread."""
+        state = checkpoint["state"]
+        self._write_weights(folder, kept, state["history"], state["best_epoch"])
+        folder.save_last(checkpoint)
+        folder.write_history(state["history"])
+        self.save_s = time.monotonic() - began
+
+    def _write_weights(
+        self,
+        folder: RunFolder,
+        kept: Mapping[str, Mapping[str, Tensor]],
+        history: Sequence[Mapping[str, Any]],
+        best_epoch: int,
+    ) -> None:
+        epochs = {**kept_epochs(history), "best": best_epoch}
+        for which, weights in kept.items():
+            if weights and which in epochs:
+                folder.save_weights(which, weights, {**self.description, "epoch": str(epochs[which])})
 
     def load(self, folder: RunFolder, checkpoint: Mapping[str, Any]) -> None:
         """Resume the run in the folder from its checkpoint."""
@@ -491,7 +517,8 @@ class Loop:
         # Write both again: a crash may have happened after the checkpoint and before them.
         folder.write_history(self.state.history)
         if self.state.best_epoch:
-            self.save_best()
+            kept = self._kept(self.best_weights, self.clean_weights, self.judged.state_dict())
+            self._write_weights(folder, kept, self.state.history, self.state.best_epoch)
 
 
 def _shares_statistics(model: nn.Module, options: TrainOptions) -> bool:

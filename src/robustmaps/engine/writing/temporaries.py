@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from robustmaps.engine.errors import DiskFull
 
@@ -16,6 +17,8 @@ if sys.platform != "win32":  # where leftovers stay
     import fcntl
 
 SUFFIX = ".robustmaps.tmp"
+# The mask can be read only by setting it, for all threads.
+_MASK = Lock()
 # Names may have 255 bytes; a character takes up to four.
 _LONGEST = 50
 _FULL = {errno.ENOSPC: "", errno.EDQUOT: "the quota is used up", errno.EFBIG: "it is larger than allowed here"}
@@ -99,8 +102,9 @@ def _create(target: Path, folder: bool) -> tuple[Path, int]:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(handle)):
                 # It was made private; give it the permissions of anything new.
-                umask = os.umask(0)
-                os.umask(umask)
+                with _MASK:
+                    umask = os.umask(0)
+                    os.umask(umask)
                 path.chmod((0o777 if folder else 0o666) & ~umask)
                 return path, handle
         os.close(handle)
