@@ -13,6 +13,7 @@ from robustmaps.engine.measured import Measured
 from robustmaps.enlarging import enlarge, plan
 
 IMAGE = torch.rand(1, 3, 32, 32)
+SMALL = torch.rand(1, 3, 8, 8)  # which every map of ResNet-8 sees as a whole
 
 
 def test_all_options_within_the_budget_the_cheapest_first() -> None:
@@ -52,7 +53,7 @@ def test_dilation_without_a_window_behind_it_is_said_to_change_nothing() -> None
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
-    found = plan(models.create("resnet8"), IMAGE, budget=10)
+    found = plan(models.create("resnet8"), SMALL, budget=10)
     for option in found.front:
         assert not any(
             other.relative < option.relative and other.cost.map_size >= option.cost.map_size for other in found.options
@@ -76,7 +77,7 @@ def test_nothing_is_starred_that_another_beats_in_cost_and_gain() -> None:
     """As both are printed; what is no number beats nothing."""
     network = models.create("resnet8")
     gains = iter([0.5, math.nan, 0.5004, 0.4])
-    found = plan(network, IMAGE, budget=4.5, gain=lambda _: next(gains))
+    found = plan(network, SMALL, budget=4.5, gain=lambda _: next(gains))
     assert [option.best for option in found.options if option.gain in (0.5, 0.4)] == [True, True]
     assert len(found.front) == 2
     assert "* no other one within 4.5x flops has as small a gain" in str(found)
@@ -132,6 +133,10 @@ def test_a_plan_says_where_the_last_map_sees_too_little():
     assert shares[2, ()] == pytest.approx(4 / 7)  # seven pixels of the upsampled image lie on four
     assert not any(o.sees_enough for o in found.options if o.where == (0,))
     assert "the last map does not see the whole image" in str(found)
+    # Whatever its gain, what sees less of the image than the given network is not starred.
+    falling = iter(range(100, 0, -1))
+    starred = plan(network, torch.rand(1, 1, 7, 7), budget=20, gain=lambda _: float(next(falling))).front
+    assert {(o.upsample, o.where) for o in starred} == {(1, ()), (1, (1,))}
     assert "does not see" not in str(plan(network, torch.rand(1, 1, 4, 4), budget=1, upsamples=(1,)))
 
 

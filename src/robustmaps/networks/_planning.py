@@ -35,6 +35,10 @@ _MEANING = {
     "margin": "how far the perturbation moves an image's margin to first order, divided by that margin (median over "
     "images; it suffices from 1 on)",
 }
+_NO_PROMISE = (
+    "a small gain is what the theory asks for; which network is robust after training it did not predict "
+    "(robustmaps explain what-predicts-the-gain)"
+)
 
 
 @dataclass(frozen=True)
@@ -162,12 +166,14 @@ def plan_network(
     files: tuple[Path, ...] = ()
     about = _NAMES[gain]
     if gain != "none":
-        about = f"{_MEANING[gain]}; smaller is better; brackets: 95 % intervals over images"
+        about = f"{_MEANING[gain]}; brackets: 95 % intervals over images"
         about += f"; {budget_text(subject.norm, subject.eps)}, {len(subject.x)} images"
         if lost := _undecided(subject):
             about += f"; {lost} of {len(subject.x)} images have NaN or infinite logits; they count as wrong"
     if without:
         about += "; none where most of these are classified wrong"
+    if gain == "features":
+        about += f"\n{_NO_PROMISE}"
     if out is not None:
         files = (Path(out),)
         plot_plan(files[0], found, f"{name_given(model)}: enlargements within {budget:g}x {measure}", _NAMES[gain])
