@@ -61,7 +61,7 @@ def test_widening_gives_one_name_to_one_network(name, factors, expected):
         ("resnet8_w0.50", "this network is called resnet8_w0.5; write that"),
         ("resnet8_w2-2-2", "this network is called resnet8_w2; write that"),
         ("resnet8_w1..2", "resnet8_w1..2: width"),
-        ("resnet9_w2", "unknown model 'resnet9'; did you mean 'resnet8'"),
+        ("resnet9_w2", "unknown model 'resnet9_w2'; did you mean 'resnet"),
         ("resnext50_32x4d_w0.125", "divisible by groups"),
     ],
 )
@@ -97,3 +97,7 @@ def test_runs_and_enlargements_know_the_name(tmp_path, capsys):
     assert "ResNet-8 w0.5" in capsys.readouterr().out
     assert main(["enlarge", run, "--where", "last", "--save", str(tmp_path / "larger")]) == 0
     assert load(tmp_path / "larger")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_valid_factor_with_many_digits_keeps_its_name():
+    assert channels("resnet18_w1.015625")[0] == 65

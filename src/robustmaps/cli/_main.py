@@ -76,11 +76,11 @@ def _outcome(arguments: list[str]) -> int:
         code = _run(arguments)
         finish_output()
     except InputError as error:
-        return _say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), BAD_INPUT)
+        return _say(_noted(f"error: {error}", error), BAD_INPUT)
     except Interrupted as stop:
-        return _say(str(stop), FAILURE)
-    except KeyboardInterrupt:
-        return _say("interrupted", FAILURE)
+        return _say(_noted(str(stop), stop), FAILURE)
+    except KeyboardInterrupt as stop:
+        return _say(_noted("interrupted", stop), FAILURE)
     except BrokenPipeError:
         with contextlib.suppress(OSError):
             finish_output()
@@ -93,10 +93,15 @@ def _outcome(arguments: list[str]) -> int:
         if why_full(error) is not None:
             return _say(f"failed: {_named(error)}", FAILURE)
         if type(error).__module__.startswith("robustmaps"):
-            return _say(f"failed: {error}", FAILURE)
+            return _say(_noted(f"failed: {error}", error), FAILURE)
         print(visible(traceback.format_exc()), end="", file=sys.stderr)
         return _say(f"failed: {type(error).__name__}: {error}", FAILURE)
     return code
+
+
+def _noted(text: str, error: BaseException) -> str:
+    """The text with the notes of the error, each on a line."""
+    return "\n".join([text, *getattr(error, "__notes__", ())])
 
 
 def _named(error: Exception) -> str:

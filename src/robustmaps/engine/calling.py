@@ -60,6 +60,24 @@ def to_channels_last(model: nn.Module) -> None:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
+_FEW_CHANNELS = 16  # oneDNN's block of channels with AVX-512; 8 with AVX2
+
+
+def trains_in_channels_last(model: nn.Module, device: torch.device) -> bool:
+    """Whether gradients of a network's weights may be computed in channels-last order.
+
+    On CPUs, the weights' gradient of a strided 1x1 convolution with few channels would be written past its memory,
+    which ends the process or gives wrong gradients (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    if device.type != "cpu":
+        return True
+    unstrided = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d) and set(module.stride) == {1}
+    }
+    narrow = (w for w in model.parameters() if w.dim() == 4 and w.shape[2:] == (1, 1) and w.shape[1] < _FEW_CHANNELS)
+    return all(id(weight) in unstrided for weight in narrow)
+
+
 def parameter_dtype(model: nn.Module) -> torch.dtype | None:
     """The precision of a network: that of its first floating-point parameter, None without one."""
     return next((p.dtype for p in model.parameters() if p.dtype in _PRECISIONS), None)

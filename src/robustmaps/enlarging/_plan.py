@@ -41,9 +41,9 @@ class Option:
             it sees the whole image, None if unknown.
         gain: the gain of a perturbation; None if not measured.
         interval: its 95 % interval; None if not known.
-        best: whether the last map sees as much of the image as that of the original network, and no other option that
-            does is at least as good in cost and gain, as far as both are printed, and better in one of them; in cost
-            and map size where no gain was measured.
+        best: whether the last map sees the whole image, or this is the original network, and no other such option is at
+            least as good in cost and gain, as far as both are printed, and better in one of them; in cost and map size
+            where no gain was measured.
         spread: whether dilation changes it; not so where no window follows its steps.
         training: ``relative`` averaged over the epochs of a training that enlarges late; None where it does not.
         activation: what takes the place of ReLU; None where it stays.
@@ -71,11 +71,6 @@ class Option:
     def sees_enough(self) -> bool:
         """Whether the last map sees the whole image."""
         return self.field_share is None or self.field_share >= ENOUGH
-
-    def sees_as_much_as(self, other: "Option") -> bool:
-        """Whether the last map sees no less of the image; what is beyond the image does not count."""
-        mine, theirs = (ENOUGH if o.field_share is None else min(o.field_share, ENOUGH) for o in (self, other))
-        return mine >= theirs
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -160,7 +155,7 @@ class Plan:
         steps = "\n".join(f"  step {step}" for step in self.steps)
         spent_for = "as small a gain" if any(o.gain is not None for o in self.options) else "as large a map"
         legend = f"* no other one within {self.budget:g}x {self.measure} has {spent_for} at the same or a lower cost"
-        legend += "\n  (only those whose last map sees as much of the image as that of the given network)"
+        legend += "\n  (the given network, and those whose last map sees the whole image)"
         if self.shares:
             after = " and ".join(f"{100 * share:.3g}" for share in self.shares)
             legend += f"\ntraining: averaged over its epochs, enlarged after {after} % of them; the budget limits this"
@@ -227,7 +222,7 @@ def plan(
     for upsample in upsamples:
         options += _within(study, own, upsample, budget, measure, gain, shares, dilate=dilate)
     options.sort(key=lambda option: option.spent)
-    seeing = [option for option in options if option.sees_as_much_as(own)]
+    seeing = [option for option in options if option is own or option.sees_enough]
     marked = tuple(replace(o, best=o in seeing and not any(_beats(other, o) for other in seeing)) for o in options)
     doubts = tuple(against_head(type(model).__name__, study.view.kind))
     return Plan(measure, budget, dilate, tuple(study.steps), marked, doubts, smooth, tuple(shares), activation)

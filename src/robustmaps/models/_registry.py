@@ -19,7 +19,7 @@ from robustmaps.models._strides import Strides, StridesLike
 INITS = ("kaiming", "published")
 _REGISTRY = Registry("robustmaps.models", "model", Architecture)
 register = _REGISTRY.register
-_WIDTHS = re.compile(r"(.+)_w([\d.]+(?:-[\d.]+)*)")
+_WIDTHS = re.compile("[0-9.]+(?:-[0-9.]+)*")
 _WIDEST = 64.0
 
 
@@ -78,7 +78,10 @@ def _factors(name: str) -> list[float]:
     groups = _REGISTRY.row(plain).groups
     if not groups:
         raise InputError(f"{name}: the widths of {plain} can't be changed; expected {plain} as it is")
-    factors = [parse_number(each, f"{name}: width") for each in widths.split("-")] if widths else [1.0]
+    factors = [1.0]
+    if widths:
+        written = widths.split("-") if _WIDTHS.fullmatch(widths) else []
+        factors = [parse_number(each, f"{name}: width") for each in written]
     factors *= groups if len(factors) == 1 else 1
     if len(factors) != groups or not all(0 < factor <= _WIDEST for factor in factors):
         raise InputError(
@@ -89,18 +92,17 @@ def _factors(name: str) -> list[float]:
 
 
 def _named(plain: str, factors: Sequence[float]) -> str:
-    written = [f"{factor:g}" for factor in factors]
+    written = [f"{factor:.12g}" for factor in factors]
     if len(set(written)) == 1:
         written = written[:1]
     return plain if written == ["1"] else f"{plain}_w{'-'.join(written)}"
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """The name without widths, and the widths; empty if it has none."""
-    match = _WIDTHS.fullmatch(name)
-    if match is None or name in _REGISTRY.listed(warn=False):
-        return name, ""
-    return match[1], match[2]
+    """The name without widths, and the widths; the whole name if there is no network to have them."""
+    known = _REGISTRY.listed(warn=False)
+    ends = [] if name in known else [mark.start() for mark in re.finditer("_w", name) if name[: mark.start()] in known]
+    return (name[: ends[-1]], name[ends[-1] + 2 :] or "nothing") if ends else (name, "")
 
 
 def is_built_in(name: str) -> bool:

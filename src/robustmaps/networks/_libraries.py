@@ -153,7 +153,8 @@ def check_name(spec: str) -> None:
     if ":" not in spec and not Path(spec).exists():
         if not any(spec == name or spec.startswith(f"{name}_w") for name in models.names()):
             raise InputError(f"{unknown('model', spec, models.names())}. Expected {FORMS}")
-        models.architecture(spec)  # which may not have those widths
+        with torch.device("meta"):
+            models.create(spec)  # which may not have those widths
 
 
 def make_network(function: str) -> nn.Module:

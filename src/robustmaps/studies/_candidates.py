@@ -1,6 +1,7 @@
 """Enlargements of a network within a budget, as configurations to train."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,26 +138,35 @@ def reshaped(run: ResolvedRun) -> list[RunConfig]:
     if not groups:
         return []
     strides = models.parse_strides(model.model, model.strides)
-    found = [_widened(model, [2.0] * groups)]
-    found.append(replace(_widened(model, [0.5] * groups), upsample=2 * model.upsample))
+    shapes: list[tuple[list[float], dict[str, Any]]] = [
+        ([2.0] * groups, {}),
+        ([0.5] * groups, {"upsample": 2 * model.upsample}),
+    ]
     if strides[-1] > 1 and len(strides) == groups:
-        larger = str(models.Strides((*strides[:-1], 1)))
-        found.append(replace(_widened(model, [*[1.0] * (groups - 1), 0.5]), strides=larger))
-    return [replace(run.config, model=one) for one in found]
-
-
-def _widened(model: ModelConfig, factors: Sequence[float]) -> ModelConfig:
-    return replace(model, model=models.widened(model.model, factors))
+        larger = models.Strides((*strides[:-1], 1))
+        shapes.append(([*[1.0] * (groups - 1), 0.5], {"strides": str(larger)}))
+    found = []
+    for factors, more in shapes:
+        with suppress(InputError), torch.device("meta"):  # such as no whole number of channels
+            name = models.widened(model.model, factors)
+            models.create(name)
+            found.append(replace(run.config, model=replace(model, model=name, **more)))
+    return found
 
 
 def enlarged_late(run: ResolvedRun, upsamples: Sequence[float]) -> list[RunConfig]:
     """The network with its images upsampled late in training, and step by step."""
     model = run.config.model
-    if model.enlarge is not None or model.upsample != 1:
+    if model.enlarge is not None or model.upsample != 1 or _other_strides(model):
         return []
     larger = [replace(model, upsample=factor) for factor in upsamples if factor != 1]
     late = [replace(one, enlarge_at=shares) for one in larger for shares in _LATE]
     return [replace(run.config, model=one) for one in late]
+
+
+def _other_strides(model: ModelConfig) -> bool:
+    """Whether strides are chosen: enlarged late, training would begin with the usual ones."""
+    return model.strides is not None and model.strides != str(models.parse_strides(model.model, None))
 
 
 def _options(

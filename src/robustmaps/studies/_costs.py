@@ -113,7 +113,7 @@ def training_passes(run: ResolvedRun, data: Dataset, progress: Sequence[float] =
     """
     model = create_network(run, data).model.train()
     defense = create_defense(run.config.defense, run.helper)
-    x = data.train.subset(min(2, len(data.train))).tensors()[0]
+    x = data.train.subset(min(2, len(data.train))).tensors()[0].contiguous()  # see `trains_in_channels_last`
     with torch.no_grad(), plain_view(model) as plain:
         y = plain(x).argmax(1)  # a wrong label would end some attacks at once
     counted = {phase: _step_flops(model, phase, x, y) for phase in {at(defense, share) for share in progress}}

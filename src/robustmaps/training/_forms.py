@@ -15,6 +15,7 @@ from robustmaps import attacks
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset
 from robustmaps.defenses import Defense
+from robustmaps.engine.calling import trains_in_channels_last
 from robustmaps.engine.device import float32_products
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.memory import free_bytes
@@ -160,8 +161,11 @@ class TrainingPass:
 
         def one(x: Tensor, y: Tensor) -> None:
             with float32_products(x.device, tf32=form.precision != "fp32"):
-                trainee = made.setdefault(len(x), Trainee(network, form.precision, form.compile, len(x)))
+                if len(x) not in made:
+                    made[len(x)] = Trainee(network, form.precision, form.compile, len(x), channels_last=last)
+                trainee = made[len(x)]
                 torch.autograd.grad(F.cross_entropy(trainee(x), y), parameters, allow_unused=True)
 
         made: dict[int, Trainee] = {}
+        last = trains_in_channels_last(network, parameters[0].device)
         return one

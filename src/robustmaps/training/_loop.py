@@ -17,7 +17,7 @@ from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
 from robustmaps.defenses import Defense, count_correct, validation_attack
 from robustmaps.engine import ranks
-from robustmaps.engine.calling import network_logits, to_channels_last
+from robustmaps.engine.calling import network_logits, to_channels_last, trains_in_channels_last
 from robustmaps.engine.device import float32_products, resolve_device
 from robustmaps.engine.errors import InputError, Interrupted
 from robustmaps.engine.modes import hidden_modules, modes_restored, move
@@ -126,7 +126,7 @@ class Loop:
         form = self.forms.attack.form
         how = ViewOptions(precision=form.precision, compile=form.compile and not stages, stages=bool(stages))
         self.engine = AttackEngine(model, how)
-        channels_last = self.engine.settle(self.usual[:8]).channels_last
+        channels_last = self.engine.settle(self.usual[:8]).channels_last and trains_in_channels_last(model, self.device)
         if channels_last:
             to_channels_last(model)
             if self.average is not None:

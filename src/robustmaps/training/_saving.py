@@ -31,9 +31,11 @@ def on_host(state: Any, *, copied: bool = True) -> Any:
             other = copy.copy(value)  # PyTorch keeps versions of layers as an attribute of its dictionaries
             other.update((key, moved(each)) for key, each in value.items())
             return other
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(moved, value))
         if isinstance(value, list | tuple):
             return type(value)(map(moved, value))
-        return value
+        return copy.deepcopy(value) if copied else value
 
     return moved(state)
 
@@ -79,10 +81,13 @@ class Saver:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._thread.shutdown()
+        failed = self._work.exception() if self._work is not None else None
         try:
             self.wait()
-        except Exception as failed:
+        except Exception as late:
             if error is None:
                 raise
-            if error is not failed:
-                error.add_note(f"the last checkpoint was not written: {failed}")
+            if late is failed and late is not error:
+                error.add_note(f"the last checkpoint was not written: {late}")
+            elif late is not error:
+                error.add_note(str(late))

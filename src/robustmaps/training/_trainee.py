@@ -21,7 +21,7 @@ class Trainee(Caller):
         precision: ``bf16`` for autocast with float32 weights.
         compile: compile for batches of the usual size; others run eagerly, since each size needs a compilation.
         batch_size: the usual batch size.
-        channels_last: whether images are in channels-last order.
+        channels_last: whether images are put in channels-last order, or else in the usual one.
         stages: those that run again in backward passes.
         shared: whether batch-norms in training mode take their statistics from the images of all ranks.
 
@@ -56,6 +56,8 @@ class Trainee(Caller):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K), at least in float32."""
         own = own_copy(x, parameter_dtype(self.network), channels_last=self._channels_last)
+        if not self._channels_last:  # images from files often are; see `trains_in_channels_last`
+            own = own.contiguous()
         network = self._full if len(x) == self._batch_size else self.network
         autocast = torch.autocast(x.device.type, torch.bfloat16) if self._bf16 else nullcontext()
         statistics = SharedStatistics(counted=self.counted) if self._shared else nullcontext()

@@ -17,7 +17,6 @@ if sys.platform != "win32":  # where leftovers stay
     import fcntl
 
 SUFFIX = ".robustmaps.tmp"
-# The mask can be read only by setting it, for all threads.
 _MASK = Lock()
 # Names may have 255 bytes; a character takes up to four.
 _LONGEST = 50
@@ -84,6 +83,17 @@ def why_full(error: BaseException | None) -> str | None:
     return None
 
 
+def _mask() -> int:
+    """What new files may not permit. Elsewhere than on Linux it can be read only by setting it, for all threads."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)
+    with _MASK:
+        mask = os.umask(0)
+        os.umask(mask)
+    return mask
+
+
 def _create(target: Path, folder: bool) -> tuple[Path, int]:
     prefix = f".{target.name[:_LONGEST]}."
     while True:
@@ -102,10 +112,7 @@ def _create(target: Path, folder: bool) -> tuple[Path, int]:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(handle)):
                 # It was made private; give it the permissions of anything new.
-                with _MASK:
-                    umask = os.umask(0)
-                    os.umask(umask)
-                path.chmod((0o777 if folder else 0o666) & ~umask)
+                path.chmod((0o777 if folder else 0o666) & ~_mask())
                 return path, handle
         os.close(handle)
 
