@@ -125,8 +125,8 @@ def smoothed(run: ResolvedRun, data: Dataset, budget: float) -> list[RunConfig]:
     return found
 
 
-def reshaped(run: ResolvedRun) -> list[RunConfig]:
-    """The network with twice the channels; with half of them and images x2; with fewer late ones and larger late maps.
+def reshaped(run: ResolvedRun, upsamples: Sequence[float]) -> list[RunConfig]:
+    """The network with twice the channels; with fewer and larger images; with fewer late ones and larger late maps.
 
     The last is the redistribution of arXiv 2212.11005: the last group has half the channels, on a map of stride 1 in
     the place of its stride. None for networks whose widths can't be chosen, or that begin with weights.
@@ -140,7 +140,7 @@ def reshaped(run: ResolvedRun) -> list[RunConfig]:
     strides = models.parse_strides(model.model, model.strides)
     shapes: list[tuple[list[float], dict[str, Any]]] = [
         ([2.0] * groups, {}),
-        ([0.5] * groups, {"upsample": 2 * model.upsample}),
+        *(([1 / factor] * groups, {"upsample": factor * model.upsample}) for factor in upsamples if factor != 1),
     ]
     if strides[-1] > 1 and len(strides) == groups:
         larger = models.Strides((*strides[:-1], 1))

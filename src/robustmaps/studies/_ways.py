@@ -239,7 +239,7 @@ def plan_advice(
     others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
     late = _long_enough(enlarged_late(run, upsamples), longer)
     larger = [*enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *late]
-    configs = [given, *larger, *reshaped(run), *others]
+    configs = [given, *larger, *reshaped(run, upsamples), *others]
     measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
     known = {} if before is None else before.relative
     costs = {one.config.hash: one for one in within(configs, data, budget=None, measure=measure, resolver=resolver)}
