@@ -126,7 +126,7 @@ def smoothed(run: ResolvedRun, data: Dataset, budget: float) -> list[RunConfig]:
 
 
 def reshaped(run: ResolvedRun, upsamples: Sequence[float]) -> list[RunConfig]:
-    """The network with twice the channels; with fewer and larger images; with fewer late ones and larger late maps.
+    """The network with twice the channels; fewer of them and larger images; fewer late ones and a larger late map.
 
     The last is the redistribution of arXiv 2212.11005: the last group has half the channels, on a map of stride 1 in
     the place of its stride. None for networks whose widths can't be chosen, or that begin with weights.
