@@ -154,6 +154,13 @@ def main(folder: str, *names: str) -> None:
             if name == APART:
                 fit(plain_net(), bright(), made("at", "linf"), replace(OPTIONS, lr=0.1 + ranks.rank()))
             torch.save(trained(name), Path(folder) / f"{name}-{ranks.rank()}.pt")
+    if (left := [name for name in threads() if "gloo" in name]) != []:
+        raise SystemExit(f"threads of the group outlive it: {left}")
+
+
+def threads() -> list[str]:
+    """The names of this process's threads, those that are not Python's included; none where the system hides them."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 if __name__ == "__main__":

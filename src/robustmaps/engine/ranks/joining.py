@@ -39,6 +39,10 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available() and local < torch.cuda.device_count():
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
+    # PyTorch imports this with the first optimizer, and it keeps the group that it finds then in its functions' default
+    # arguments: the group's threads would outlive it, and abort the process if one dropped a tensor while Python ends.
+    import torch.distributed.nn.functional
+
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=limit_s))
     except (RuntimeError, ValueError) as error:  # also of the address and port, in their own words
