@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from robustmaps.training._fit import FitResult, fit
     from robustmaps.training._forms import Forms, choose_forms
     from robustmaps.training._growth import Earlier, check_earlier
-    from robustmaps.training._loop import CatastrophicOverfitting, Diverged
+    from robustmaps.training._loop import Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
+    from robustmaps.training._overfitting import CatastrophicOverfitting
     from robustmaps.training._run_folder import (
         BEFORE_ENLARGING,
         PROGRAM,

@@ -183,7 +183,7 @@ def fit(
         with logged as opened:
             loop.run(opened)
             opened.summarise(_kept_figures(loop.state.history, loop.state.best_epoch, len(data.validation)))
-        model.load_state_dict(loop.best_weights)
+        model.load_state_dict(loop.checkpoints.best)
         if folder is not None:
             folder.log_finish(loop.state.best_epoch, chosen=is_chosen(loop.state.history))
     # In training mode batch-norms would predict a single image from its own statistics.

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustmaps.attacks import Attack
 from robustmaps.data import Dataset, batches, place
-from robustmaps.defenses import Defense, count_correct, validation_attack
+from robustmaps.defenses import Defense
 from robustmaps.engine import ranks
 from robustmaps.engine.calling import network_logits, to_channels_last, trains_in_channels_last
 from robustmaps.engine.device import float32_products, resolve_device
@@ -32,26 +32,21 @@ from robustmaps.training._data_wait import Waiting
 from robustmaps.training._forms import Forms, choose_forms, choose_stages
 from robustmaps.training._growth import Earlier, measure_statistics
 from robustmaps.training._options import TrainOptions
-from robustmaps.training._run_folder import BEFORE_ENLARGING, RunFolder, clean_score, kept_epochs, validation_score
-from robustmaps.training._saving import Saver, on_host
+from robustmaps.training._overfitting import PROBED_IMAGES, has_overfitted, tell_of_overfitting, withstanding
+from robustmaps.training._run_folder import BEFORE_ENLARGING, RunFolder, clean_score, validation_score
+from robustmaps.training._saving import Checkpoints, on_host
 from robustmaps.training._state import State, Sums, check_settings, settings
 from robustmaps.training._stepper import BatchTrainer
 from robustmaps.training._trainee import Trainee
-from robustmaps.training._weights import check_writable, copied_state
+from robustmaps.training._weights import check_writable
 from robustmaps.training.loggers._open import Loggers
 
 _REPORT_EVERY_S = 0.5
-_SAVING_SHARE = 0.02
 _STATISTICS_BATCHES = 32
-_PROBED_IMAGES = 256
 
 
 class Diverged(RuntimeError):  # noqa: N818 - named after the event
     """The loss became NaN or infinite; the last checkpoint is from before."""
-
-
-class CatastrophicOverfitting(UserWarning):
-    """The network is robust only against the single step that it is trained with."""
 
 
 class Loop:
@@ -99,19 +94,15 @@ class Loop:
         self.train = self.placed.train
         if folder is not None:
             check_writable(model)
-        self.folder, self.description = folder, description
+        self.folder = folder
         self.watcher, self.should_stop = watcher, should_stop
         # A last batch of one image has no batch statistics if the map is a single pixel.
         self.drop_last = len(self.train) > 1 and len(self.train) % options.batch_size == 1
         whole, rest = divmod(len(self.train), options.batch_size)
         self.steps = whole + (rest > 0 and not self.drop_last)
         self.state, self.sums = State(), Sums(self.device)
-        self.best_weights: dict[str, Tensor] = {}
-        self.clean_weights: dict[str, Tensor] = {}  # the same tensors, where the same epoch is the best
-        self.saved, self.save_s, self.best_saved = time.monotonic(), 0.0, True
-        self.saved_at: tuple[int, int] | None = None  # epoch and step of the checkpoint
-        self.saver = Saver()
-        self.reported = self.saved
+        self.checkpoints = Checkpoints(folder, description, options.epochs, options.checkpoint_every_s)
+        self.reported = time.monotonic()
         self.settings = settings(model, data, defense, options, validation_attack, earlier)
 
     def _use(self, model: nn.Module) -> None:
@@ -152,7 +143,7 @@ class Loop:
 
     def run(self, loggers: Loggers) -> None:
         """Train to the end."""
-        with self.saver, float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
+        with self.checkpoints, float32_products(self.device, tf32=self.engine.options.precision != "fp32"):
             while self.state.epoch < self.options.epochs:
                 if self.state.epoch:  # before a step, so that who stops here stops at the same step after a kill
                     self._stop(any_rank(self.should_stop()))
@@ -161,7 +152,7 @@ class Loop:
                 self._train_epoch()
                 record = self._close_epoch()
                 # A run that is killed before its checkpoint is written makes the epoch again.
-                self.saver.after(partial(loggers.write, record))
+                self.checkpoints.after(partial(loggers.write, record))
 
     def _grow(self) -> None:
         """Go on with the next network: with the weights, their average and the optimizer's state of the one before.
@@ -221,14 +212,14 @@ class Loop:
                 self.watcher(self._progress(elapsed / (state.step - first)))
             if save:
                 self.save()
-            self.saver.poll()
+            self.checkpoints.poll()
             self._stop(stop)
 
     def _votes(self) -> tuple[bool, bool, bool]:
         """Whether to stop, to report, and to save; which any of the ranks can cause."""
         now = time.monotonic()
-        report, save = now - self.reported >= _REPORT_EVERY_S, now - self.saved >= self.options.checkpoint_every_s
-        return self.should_stop(), report and ranks.is_main(), save and ranks.is_main()
+        report = now - self.reported >= _REPORT_EVERY_S
+        return self.should_stop(), report and ranks.is_main(), self.checkpoints.due() and ranks.is_main()
 
     def _progress(self, step_s: float) -> Progress:
         state, options = self.state, self.options
@@ -271,17 +262,8 @@ class Loop:
         state.seconds += state.epoch_seconds + record.get("validation_s", 0.0)
         state.epoch, state.step, state.epoch_seconds, state.data_s = state.epoch + 1, 0, 0.0, 0.0
         self.sums = Sums(self.device)
-        if score > state.best_score or (last and not state.best_epoch):
-            state.best_epoch, state.best_score = state.epoch, score
-            self.best_weights = copied_state(self.judged)
-            self.best_saved = False
-        clean = clean_score(record)
-        if clean > state.best_clean:
-            state.best_clean = clean
-            self.clean_weights = self.best_weights if state.best_epoch == state.epoch else copied_state(self.judged)
-        # Every epoch, unless epochs are so short that writing would take a noticeable share of the time.
-        pause = min(self.options.checkpoint_every_s, self.save_s / _SAVING_SHARE)
-        if last or time.monotonic() - self.saved >= pause:
+        self.checkpoints.judge(state, score, clean_score(record), self.judged)
+        if self.checkpoints.due_after(state.epoch):
             self.save()
         self.log(" ".join(f"{name}={value:.4g}" for name, value in record.items()))
         return record
@@ -335,40 +317,19 @@ class Loop:
         return islice(drawn, count)
 
     def _look_for_overfitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Attack a few training images with more steps than the defence, and compare.
-
-        Catastrophic overfitting (arXiv 2001.03994, section 5.3): the single step breaks fewer images than ever, while
-        PGD suddenly breaks nearly all.
-        """
+        few = self._some_batches("overfitting", math.ceil(PROBED_IMAGES / self.options.batch_size))
+        x, y = (torch.cat(parts)[:PROBED_IMAGES] for parts in zip(*few, strict=True))
         # During the budget's warm-up, the single step's average budget was that of the middle of the epoch.
-        present = self.stepper.defense_at(self.state.epoch + 0.5, self.steps)
-        attack = validation_attack(present.attack)
-        assert attack is not None  # noqa: S101 - for the type checker
-        few = self._some_batches("overfitting", math.ceil(_PROBED_IMAGES / self.options.batch_size))
-        x, y = (torch.cat(parts)[:_PROBED_IMAGES] for parts in zip(*few, strict=True))
+        defense = self.stepper.defense_at(self.state.epoch + 0.5, self.steps)
         generator = stream(self.options.seed, "overfitting", self.state.epoch, device=self.device)
-        with modes_restored(self.model), torch.no_grad(), self.engine.view(x) as view:
-            withstood = 0.0
-            for rows in torch.arange(len(x), device=self.device).split(self.part):  # type: ignore[no-untyped-call]
-                x_adv = attack(view, x[rows], y[rows], generator=generator)
-                withstood += float(count_correct(view(x_adv), y[rows]))
-        against_many = withstood / len(x)
-        against_one = record["train_robust_accuracy"]
-        warm = [r for r in self.state.history if r["epoch"] > self.options.eps_warmup]
-        before = max((r["train_pgd_accuracy"] for r in warm), default=0.0)
-        chance = 1 / self.data.num_classes
-        learnt = against_one > min(2 * chance, (1 + chance) / 2)  # twice chance; with few classes, halfway to 1
-        overfitted = learnt and against_many < against_one / 2 and against_many < max(before / 2, against_one / 10)
+        with modes_restored(self.model), self.engine.view(x) as view:
+            withstood = withstanding(view, x, y, defense, generator, self.part)
+        warm = [r["train_pgd_accuracy"] for r in self.state.history if r["epoch"] > self.options.eps_warmup]
+        overfitted = has_overfitted(record["train_robust_accuracy"], withstood, warm, self.data.num_classes)
         if overfitted:
-            warnings.warn(
-                f"catastrophic overfitting in epoch {record['epoch']}: {100 * against_one:.0f} % of the images "
-                f"withstand the single step of {self.defense.name}, but only {100 * against_many:.0f} % withstand "
-                f"{attack.name} with more steps; use a smaller eps or lr, n-fgsm, or a defence with several steps",
-                CatastrophicOverfitting,
-                stacklevel=2,
-            )
+            tell_of_overfitting(self.defense, record, withstood)
             self.log("catastrophic overfitting")
-        return {"train_pgd_accuracy": against_many, "catastrophic_overfitting": overfitted}
+        return {"train_pgd_accuracy": withstood, "catastrophic_overfitting": overfitted}
 
     def _validate(self, record: dict[str, Any]) -> list[float]:
         """Write the validation figures into the record; return the score that epochs are compared by."""
@@ -412,9 +373,9 @@ class Loop:
 
     def _stop(self, asked: bool) -> None:
         if asked:
-            if self.saved_at != (self.state.epoch, self.state.step):
+            if self.checkpoints.place != (self.state.epoch, self.state.step):
                 self.save()
-            self.saver.wait()
+            self.checkpoints.wait()
             place = f"epoch {self.state.epoch + 1} of {self.options.epochs}, step {self.state.step} of {self.steps}"
             self.log(f"stopped at {place}")
             raise Interrupted(place)
@@ -426,69 +387,28 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint beside the next steps, once the one before is written; not if the loss is no number."""
-        if self.folder is None:
-            return
-        self._finite_figures()
-        self.saved_at = (self.state.epoch, self.state.step)
-        if ranks.is_main():
-            self.saver.wait()  # before the copy, so that there is never a second one
-            began, checkpoint = time.monotonic(), self._checkpoint()
-            kept: dict[str, Mapping[str, Tensor]] = {}
-            if not self.best_saved or self.state.epoch == self.options.epochs:
-                judged = checkpoint["model" if self.judged is self.model else "average"]
-                kept = self._kept(checkpoint["best_weights"], checkpoint["clean_weights"], judged)
-            self.saver.start(partial(self._write, self.folder, checkpoint, kept, began))
-            self.best_saved = True
-        self.saved = time.monotonic()
+        if self.folder is not None:
+            self._finite_figures()
+        self.checkpoints.save(self.state, self._checkpoint, "model" if self.judged is self.model else "average")
 
     def _checkpoint(self) -> dict[str, Any]:
-        """All that a run goes on from, as it is now, in host memory."""
+        """All that a run goes on from but the weights that it keeps, as it is now, in host memory."""
         average = self.average
-        changing = {
-            "settings": self.settings,
-            "forms": self.forms.to_dict(),
-            "state": asdict(self.state),
-            "sums": self.sums.to_dict(),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": None if average is None else average.model.state_dict(),
-            "average_steps": 0 if average is None else average.steps,
-            "carried": self.stepper.carried,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-        }
-        # Copies already; better weights take their place, and never change them.
-        settled = {"best_weights": self.best_weights, "clean_weights": self.clean_weights}
-        return {**on_host(changing), **on_host(settled, copied=False)}
-
-    def _kept(
-        self, best: Mapping[str, Tensor], clean: Mapping[str, Tensor], judged: Mapping[str, Tensor]
-    ) -> dict[str, Mapping[str, Tensor]]:
-        """The best weights by the name of their file, and at the end the others that are kept, be they the same."""
-        over = self.state.epoch == self.options.epochs
-        return {"best": best, "best-clean": clean, "last": judged} if over else {"best": best}
-
-    def _write(
-        self, folder: RunFolder, checkpoint: Mapping[str, Any], kept: Mapping[str, Mapping[str, Tensor]], began: float
-    ) -> None:
-        """Write a checkpoint and what follows from it; in the saver's thread."""
-        state = checkpoint["state"]
-        self._write_weights(folder, kept, state["history"], state["best_epoch"])
-        folder.save_last(checkpoint)
-        folder.write_history(state["history"])
-        self.save_s = time.monotonic() - began
-
-    def _write_weights(
-        self,
-        folder: RunFolder,
-        kept: Mapping[str, Mapping[str, Tensor]],
-        history: Sequence[Mapping[str, Any]],
-        best_epoch: int,
-    ) -> None:
-        epochs = {**kept_epochs(history), "best": best_epoch}
-        for which, weights in kept.items():
-            if weights and which in epochs:
-                folder.save_weights(which, weights, {**self.description, "epoch": str(epochs[which])})
+        return on_host(
+            {
+                "settings": self.settings,
+                "forms": self.forms.to_dict(),
+                "state": asdict(self.state),
+                "sums": self.sums.to_dict(),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": None if average is None else average.model.state_dict(),
+                "average_steps": 0 if average is None else average.steps,
+                "carried": self.stepper.carried,
+                "random": torch.get_rng_state(),
+                "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            }
+        )
 
     def load(self, folder: RunFolder, checkpoint: Mapping[str, Any]) -> None:
         """Resume the run in the folder from its checkpoint."""
@@ -502,23 +422,11 @@ class Loop:
             self.average.model.load_state_dict(checkpoint["average"])
             self.average.steps = checkpoint["average_steps"]
         self.stepper.carried = checkpoint["carried"]
-        self.saved_at = (self.state.epoch, self.state.step)
         self.sums.load(checkpoint["sums"])
-        self.best_weights = checkpoint["best_weights"]
-        self.clean_weights = checkpoint.get("clean_weights", {})
-        if not self.clean_weights and self.state.best_epoch:  # of an earlier version
-            clean = [record.get("validation_clean_accuracy", -1.0) for record in self.state.history]
-            self.state.best_clean = max(clean)
-            if clean.index(self.state.best_clean) + 1 == self.state.best_epoch and self.state.best_clean >= 0:
-                self.clean_weights = self.best_weights
         torch.set_rng_state(checkpoint["random"].cpu())
         if checkpoint["random_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint["random_cuda"].cpu(), self.device)
-        # Write both again: a crash may have happened after the checkpoint and before them.
-        folder.write_history(self.state.history)
-        if self.state.best_epoch:
-            kept = self._kept(self.best_weights, self.clean_weights, self.judged.state_dict())
-            self._write_weights(folder, kept, self.state.history, self.state.best_epoch)
+        self.checkpoints.load(checkpoint, self.state, self.judged)
 
 
 def _shares_statistics(model: nn.Module, options: TrainOptions) -> bool:
