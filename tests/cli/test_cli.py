@@ -23,6 +23,15 @@ def robustmaps(*arguments, **kwargs):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
 
 
+def test_training_past_the_best_epoch_is_said(tmp_path, monkeypatch, capsys):
+    arguments = [*TRAIN, "--train-samples", "64", "--out", str(tmp_path / "runs")]
+    assert main([*arguments, "--seed", "1"]) == 0
+    assert "overfitting" not in capsys.readouterr().out
+    monkeypatch.setattr("robustmaps.training.robust_fall", lambda *_: 0.084)
+    assert main([*arguments, "--seed", "2"]) == 0
+    assert "fell by 8.4 points after epoch 1, whose weights are kept" in capsys.readouterr().out
+
+
 def test_help_and_version_need_no_torch():
     code = "import sys; from robustmaps.cli import main; c = main(sys.argv[1:]); print('torch' in sys.modules, c)"
     for arguments in (["--help"], ["--version"]):

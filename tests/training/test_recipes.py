@@ -19,7 +19,7 @@ from robustmaps.attacks import FGSM, PGD
 from robustmaps.data import Augmentation, Dataset, ImageSet, batches
 from robustmaps.defenses import AT, AWP, DAJAT, FAT, HAT, LIET, MART, TRADES, Defense, FastAT, FreeAT, Loss, Standard
 from robustmaps.engine.errors import InputError
-from robustmaps.training import CatastrophicOverfitting, Interrupted, TrainOptions, fit
+from robustmaps.training import CatastrophicOverfitting, Interrupted, TrainOptions, fit, robust_fall
 from robustmaps.training._targets import cutmix, smoothed
 
 MakeData = Callable[..., Dataset]
@@ -304,6 +304,20 @@ def test_honest_single_step_training_is_not_blamed(digits: Dataset, make_cnn: Ma
     history = overfit(FastAT(PGD(eps=0.05, steps=1, step_size=0.0625)), digits, make_cnn)
     assert history[-1]["train_pgd_accuracy"] > 0.5
     assert not any(record["catastrophic_overfitting"] for record in history)
+
+
+def test_a_fall_of_robust_accuracy_is_more_than_chance_does() -> None:
+    def history(*robust: float | None, **last: Any) -> list[dict[str, Any]]:
+        records = [{"epoch": n} if r is None else {"validation_robust_accuracy": r} for n, r in enumerate(robust)]
+        return [*records[:-1], {**records[-1], **last}]
+
+    assert robust_fall(history(0.1, 0.3, None, 0.2), 2, 1000) == pytest.approx(0.1)
+    assert robust_fall(history(0.1, 0.3, 0.27), 2, 1000) is None  # both within 3 points of the truth
+    assert robust_fall(history(0.1, 0.3, 0.27), 2, 10_000) == pytest.approx(0.03)
+    assert robust_fall(history(0.1, 0.3), 2, 1000) is None
+    assert robust_fall(history(None, None), 2, 1000) is None
+    assert robust_fall(history(0.3, 0.0, catastrophic_overfitting=True), 1, 1000) is None
+    assert robust_fall(history(0.3, 0.0), 1, 0) is None
 
 
 @pytest.mark.filterwarnings("ignore:eps_warmup=40")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from robustmaps.training._growth import Earlier, check_earlier
     from robustmaps.training._loop import Diverged
     from robustmaps.training._options import INCIDENTAL, TrainOptions
-    from robustmaps.training._overfitting import CatastrophicOverfitting
+    from robustmaps.training._overfitting import CatastrophicOverfitting, robust_fall
     from robustmaps.training._run_folder import (
         BEFORE_ENLARGING,
         PROGRAM,
@@ -60,6 +60,7 @@ __all__ = [
     "load_weights",
     "other_weights",
     "read_weights",
+    "robust_fall",
     "save_weights",
 ]
 

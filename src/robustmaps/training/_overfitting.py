@@ -1,8 +1,10 @@
-"""Catastrophic overfitting: the single step breaks fewer images than ever, while PGD suddenly breaks nearly all.
+"""Two kinds of overfitting, which training without an attack does not have.
 
-See arXiv 2001.03994, section 5.3.
+Catastrophic (arXiv 2001.03994, section 5.3): the single step breaks fewer images than ever, while PGD suddenly breaks
+nearly all. Robust (arXiv 2002.11569): fewer and fewer new images withstand an attack, while those in training do.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,3 +63,24 @@ def tell_of_overfitting(defense: Defense, record: Mapping[str, Any], against_man
         CatastrophicOverfitting,
         stacklevel=2,
     )
+
+
+def robust_fall(history: Sequence[Mapping[str, Any]], best_epoch: int, images: int) -> float | None:
+    """By how much robust accuracy on validation images fell after the best epoch, as a share of them.
+
+    Args:
+        history: a record per epoch.
+        best_epoch: its number, from 1.
+        images: the number of validation images.
+
+    Returns:
+        The fall to the last epoch; None if it is none, within the 95 % interval of a difference of two samples, or of
+        the catastrophic kind.
+    """
+    key = "validation_robust_accuracy"
+    best, last = (history[epoch - 1].get(key) for epoch in (best_epoch, len(history)))
+    catastrophic = any(record.get("catastrophic_overfitting") for record in history[best_epoch:])
+    if best is None or last is None or not images or catastrophic:
+        return None
+    error = math.sqrt((best * (1 - best) + last * (1 - last)) / images)
+    return float(best - last) if best - last > 1.96 * error else None

@@ -33,6 +33,10 @@ this configuration, or starts it; --resume RUN continues the run in that folder.
 
 _HIDDEN = FILE_ONLY | {"model"}
 """Keys of a configuration that are no options: the network is an argument."""
+_OVERFITTED = (
+    "Robust overfitting: robust accuracy on validation images fell by {points:.1f} points after epoch {epoch}, whose "
+    "weights are kept. Fewer epochs would do, or more images."
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def _operations(cost: "Cost") -> list[str]:
 
 def _train(given: Arguments, begun: Begun) -> None:
     from robustmaps.runs import train
+    from robustmaps.training import robust_fall
 
     run = begun.resolver().resolve(given.run)
     folder = given.out / run.config.name
@@ -135,6 +140,7 @@ def _train(given: Arguments, begun: Begun) -> None:
     if done.needs_code is not None:
         tell(f"note: {done.needs_code}")
     best = done.fit.history[done.fit.best_epoch - 1]
+    fall = robust_fall(done.fit.history, done.fit.best_epoch, len(done.data.validation))
     values = {
         "run": str(done.folder),
         "config": to_mapping(done.config),
@@ -145,6 +151,7 @@ def _train(given: Arguments, begun: Begun) -> None:
         "cost": done.cost.to_dict(),
         "best": dict(best),
         "last": dict(done.fit.history[-1]),
+        "robust_fall": fall,
     }
     figures = ", ".join(
         f"{name} {100 * best[f'validation_{name}_accuracy']:.1f} %"
@@ -159,6 +166,7 @@ def _train(given: Arguments, begun: Begun) -> None:
             if figures
             else f"The weights are those of the last epoch, {done.fit.best_epoch}, since no images were held out."
         ),
+        *([] if fall is None else [_OVERFITTED.format(epoch=done.fit.best_epoch, points=100 * fall)]),
         f"Computed in {done.fit.forms}.",
         *_operations(done.cost),
         f"Run folder: {done.folder}",
