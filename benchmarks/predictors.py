@@ -145,7 +145,8 @@ def _robust(run: RunRecord) -> float:
 
 
 def _rise(run: RunRecord) -> float:
-    curve = [record["validation_robust_accuracy"] for record in run.history]
+    key = "validation_robust_accuracy"
+    curve = [record[key] for record in run.history if key in record]
     third = max(1, len(curve) // 3)
     return float(np.mean(curve[-third:]) - np.mean(curve[-2 * third : -third]))
 

@@ -23,7 +23,7 @@ DIFFERENCE = re.compile(r"([+-]\d+\.\d) \[([+-]\d+\.\d), ([+-]\d+\.\d)\]")
 RATE = re.compile(r"(\d+\.\d) % \[(\d+\.\d), (\d+\.\d)\]")
 SEES = re.compile(r"(?:^|sees )(\d+) %")
 WHOLE = 100
-SHORT = {"Fashion-MNIST": "Fashion-MNIST", "": "digits"}
+SHORT = {"Fashion-MNIST": "Fashion-MNIST", "Photographs": "photographs", "": "digits"}
 """Places as the figure has them, by the beginning of a section's title."""
 KINDS = {
     "the last map sees the whole image": _COLOURS[0],
@@ -87,7 +87,7 @@ def lengths(text: str) -> dict[str, list[tuple[float, float, float, float]]]:
     """Operations, and robust accuracy with its interval, by network, from the table of lengths."""
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     for title, header, rows in tables(text):
-        if not title.startswith("Length"):
+        if not title.startswith("Length") or "operations" not in header:
             continue
         for row in rows:
             spent = 0.0
