@@ -3,8 +3,8 @@
     python benchmarks/along_training.py copy STUDY COPIES      # beside `robustmaps sweep`, until it is stopped
     python benchmarks/along_training.py measure STUDY COPIES --csv along.csv
 
-``copy`` keeps the averaged weights, which are those that are validated, after each eighth of the epochs or at the first
-checkpoint behind it. ``measure`` takes robust accuracy in training and validation from the runs, and measures on test
+``copy`` keeps the weights that are validated (the averaged ones, if any) after each eighth of the epochs, or
+behind it at the first checkpoint. ``measure`` takes robust accuracy in training and validation from the runs, and measures on test
 images the features' gain, the margin's gain relative to the margin, the alignment of gradients, and aliasing; see
 predictors.py and docs/what-predicts-the-gain.md. It prints means over seeds.
 """
@@ -37,7 +37,7 @@ MEASURES = (
 
 
 def copy(study: Path, copies: Path) -> None:
-    """Copy the averaged weights of runs in progress, until interrupted."""
+    """Copy the weights of runs in progress, until interrupted."""
     seen: dict[Path, int] = {}
     while True:
         for last in study.glob("*/last.pt"):
@@ -50,7 +50,8 @@ def copy(study: Path, copies: Path) -> None:
             part = epoch * PARTS // int(checkpoint["settings"]["epochs"])
             if part and not (folder / f"{part}.pt").exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                torch.save({"epoch": epoch, "weights": checkpoint["average"]}, folder / f"{part}.pt")
+                weights = checkpoint["average"] or checkpoint["model"]
+                torch.save({"epoch": epoch, "weights": weights}, folder / f"{part}.pt")
         time.sleep(5.0)
 
 
@@ -68,7 +69,7 @@ def measured(run: RunRecord, file: Path) -> dict[str, float]:
     validated = [record["validation_robust_accuracy"] for record in before if "validation_robust_accuracy" in record]
     values = (
         before[-1]["train_robust_accuracy"],
-        validated[-1],
+        validated[-1] if validated else float("nan"),
         feature_gain(model, x, **budget).value,
         float(np.median(margins.relative(among=margins.right))),
         alignment(model, x, y, config.defense.eps),
