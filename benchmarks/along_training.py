@@ -3,9 +3,9 @@
     python benchmarks/along_training.py copy STUDY COPIES      # beside `robustmaps sweep`, until it is stopped
     python benchmarks/along_training.py measure STUDY COPIES --csv along.csv
 
-``copy`` keeps the weights that are validated (the averaged ones, if any) after each eighth of the epochs, or
-behind it at the first checkpoint. ``measure`` takes robust accuracy in training and validation from the runs, and measures on test
-images the features' gain, the margin's gain relative to the margin, the alignment of gradients, and aliasing; see
+``copy`` keeps the weights that are validated (the averaged ones, if any) after each eighth of the epochs, or at the
+first checkpoint behind it. ``measure`` takes robust accuracy in training and validation from the runs, and measures on
+test images the features' gain, the margin's gain relative to the margin, the alignment of gradients, and aliasing; see
 predictors.py and docs/what-predicts-the-gain.md. It prints means over seeds.
 """
 
