@@ -50,7 +50,7 @@ def copy(study: Path, copies: Path) -> None:
             part = epoch * PARTS // int(checkpoint["settings"]["epochs"])
             if part and not (folder / f"{part}.pt").exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                weights = checkpoint["average"] or checkpoint["model"]
+                weights = checkpoint["average" if checkpoint["average_steps"] else "model"]
                 torch.save({"epoch": epoch, "weights": weights}, folder / f"{part}.pt")
         time.sleep(5.0)
 

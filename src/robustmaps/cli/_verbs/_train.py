@@ -35,7 +35,7 @@ _HIDDEN = FILE_ONLY | {"model"}
 """Keys of a configuration that are no options: the network is an argument."""
 _OVERFITTED = (
     "Robust overfitting: robust accuracy on validation images fell by {points:.1f} points after epoch {epoch}, whose "
-    "weights are kept. Fewer epochs would do, or more images."
+    "weights are kept. Try fewer epochs, or more images."
 )
 
 
