@@ -120,7 +120,7 @@ def _planned(plan: "AdvicePlan") -> object:
 
 
 def _price(plan: "AdvicePlan") -> str:
-    operations = human(plan.total * plan.training_flops, "FLOP")
+    operations = human(plan.total_flops, "FLOP")
     return (
         f"{counted(len(plan.ways), 'way')} of spending {plan.times:.3g} x the given training. To find out takes at "
         f"most {plan.total:.3g} x the given training ({operations}), and evaluations."
@@ -135,7 +135,8 @@ def _texts(advice: "Advice") -> list[object]:
     return [
         listed,
         "* the advice. validation: after a third of the budget, one seed; test: the whole budget, "
-        f"{counted(plan.seeds, 'seed')}; both by a3. Spent: training, as a multiple of the given one.",
+        f"{counted(plan.seeds, 'seed')}; both by a3. Spent: {'time of ' * plan.by_time}training, as a multiple of the "
+        "given one.",
         advice.sentence(),
         f"It is trained already: {best.folders[0]}. Again: {again}",
         f"Written: {plan.out / 'advice.json'}, {plan.out / 'advice.png'}. "
@@ -150,7 +151,7 @@ def _rows(advice: "Advice") -> Iterator[tuple[str, ...]]:
         yield (
             ("* " if way is advice.winner.way else "") + way.name,
             f"{way.spent:.2f}x",
-            human(way.spent * advice.plan.training_flops, "FLOP"),
+            human(way.flops * advice.plan.training_flops, "FLOP"),
             str(advice.screened.get(way.name, "")),
             str(of[way.name].robust) if way.name in of else "",
             versus.get(way.name, ""),
