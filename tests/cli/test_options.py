@@ -237,3 +237,32 @@ def test_the_help_is_short(capsys):
         if verb != "reproduce strides"  # the same help
     }
     assert sum(counts.values()) <= 306, counts
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            "train resnet8 --awp-warmup=0.1",
+            "--awp-warmup: no option of this verb; give it in a file, --config FILE, as awp_warmup: 0.1",
+        ),
+        ("advise resnet8 --lr 0.1", "--lr: no option of this verb; give it in a file"),
+        ("search resnet8 --batch-size 8", "--batch-size: no option of this verb; give it in a file"),
+        ("train resnet8 --form x", "mart and mart-awp take it as --defense-parameters form=VALUE"),
+    ],
+)
+def test_a_key_that_is_no_option_is_refused_with_where_it_goes(line, says, capsys):
+    assert main(line.split()) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "advise", "search"])
+def test_the_help_lists_as_options_what_the_verb_takes(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    listing, _, options = capsys.readouterr().out.partition("positional arguments")
+    rows = listing[listing.index("Defences, each") :]
+    named = set(re.findall(r"--[a-z-]+", rows)) - {"--defense-parameters"}
+    assert named
+    assert {name for name in named if f"{name} " not in options} == set()
+    assert re.search(r"at-awp: .*in a file: .*awp_warmup", rows)

@@ -61,7 +61,7 @@ class Trainee(Caller):
             device = next((p.device for p in network.parameters()), torch.device("cpu"))
             # The compiler chooses the order of maps by itself; see `trains_in_channels_last`.
             kept = None if trains_in_channels_last(network, device) else {"layout_optimization": False}
-            self._full = torch.compile(network, dynamic=False, options=kept)  # type: ignore[assignment]
+            self._full = torch.compile(network, dynamic=False, options=kept)  # type: ignore[assignment, arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K), at least in float32."""
