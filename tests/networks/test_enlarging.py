@@ -83,7 +83,8 @@ def test_a_trained_network_takes_images_with_more_pixels(run, tmp_path):
         ("run", {"image_size": 6}, "images of 6x6 instead of 8x8: expected larger ones"),
         ("run", {}, "nothing to do"),
         ("run", {"image_size": 8}, "nothing to do"),
-        ("resnet8", {"image_size": 16}, "nothing to do"),
+        ("resnet8", {"image_size": 16}, "image_size=16: the network has random weights; train it on such images"),
+        ("resnet8", {}, "nothing to do"),
     ],
 )
 def test_images_that_are_not_larger_are_refused(run, model, options, message):

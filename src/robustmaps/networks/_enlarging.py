@@ -137,8 +137,10 @@ def enlarge_network(
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
         fit = replace(network.fit, in_channels=example.shape[1])
         network = replace(network, recipe=replace(network.recipe, fit=fit))
-    given = example
-    if surgery.is_none and (smaller := _trained_on(network, given)) is not None:
+    given, smaller = example, _trained_on(network, example)
+    if surgery.is_none and smaller is None and image_size is not None:
+        _refuse_size(network, example, image_size)
+    if surgery.is_none and smaller is not None:
         example = look(opened=network, image_size=smaller).x
         larger, enlargement = on_larger_images(network.model, example, given, labels=labels, latency_runs=latency_runs)
     else:
@@ -160,6 +162,20 @@ def _trained_on(network: OpenedNetwork, images: Tensor) -> int | None:
     if not network.trained or network.data is None or size is None or tuple(size) == tuple(images.shape[2:]):
         return None
     return size[0] if size[0] == size[1] else None
+
+
+def _refuse_size(network: OpenedNetwork, images: Tensor, image_size: int) -> None:
+    """Refuse an image size beside no surgery, unless the images are those that the network takes anyway."""
+    size = network.image_size
+    if size is not None and tuple(size) == tuple(images.shape[2:]):
+        return
+    if not network.trained:
+        why = "the network has random weights; train it on such images"
+    elif network.data is None or size is None:
+        why = "not known on which images the network was trained, so that none can be said to be larger"
+    else:
+        why = f"the network was trained on images of {size[0]}x{size[1]} pixels; expected one of square images"
+    raise InputError(f"image_size={image_size}: {why}; upsample=2 or where enlarges any network")
 
 
 def _check_recalibrated(network: OpenedNetwork, training: Tensor | None) -> None:
