@@ -203,6 +203,7 @@ def test_a_search_has_one_network(handed_on, capsys):
     ("line", "message"),
     [
         ("plan resnet8 --gain none --eps 0.1", "nothing is perturbed"),
+        ("plan resnet8 --budget 30min", "budget='30min': expected a multiple of the given network's cost, such as 2x"),
         ("report runs --no-pictures --device cpu", "nothing is computed"),
         ("runs runs --format csv --columns seed", "leave --columns out"),
         ("runs runs --json --format csv", "give one of them"),
