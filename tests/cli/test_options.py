@@ -195,6 +195,11 @@ def test_upsamples_are_written_with_commas(verb, handed_on, capsys):
     assert "'1.0', '3.0'" in handed_on(verb, capsys, "--upsamples", "1,3")[0]
 
 
+def test_networks_are_written_with_commas(handed_on, capsys):
+    said = handed_on("advise", capsys, "--networks", "resnet20, mine:net")[0]
+    assert "'networks': [\"'resnet20'\", \"'mine:net'\"]" in said
+
+
 def test_a_search_has_one_network(handed_on, capsys):
     assert handed_on("search", capsys, "--model", "resnet20") is None
 

@@ -16,7 +16,7 @@ from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.evaluation import compare_all
 from robustmaps.runs import read_run
-from robustmaps.studies import Advice, Confirmed, TrainingBudget, Way, plan_advice
+from robustmaps.studies import Advice, Confirmed, TrainingBudget, Way, advise, plan_advice
 from robustmaps.training import TrainOptions
 
 BASE = RunConfig(
@@ -136,6 +136,20 @@ def test_a_network_of_ones_own_is_advised_on_the_images_that_are_named(digits, t
 
 
 @pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
+def test_nothing_is_written_into_a_run(digits, tmp_path, one_step):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    (run / "best.safetensors").touch()
+    base = replace(BASE, model=ModelConfig(model=one_step))
+    for out in (run, run / "deeper"):
+        plan = plan_advice(base, digits, out, budget=TrainingBudget.of("6x"), seeds=3, timed=False)
+        with pytest.raises(InputError, match=r"is inside the run .*; choose a folder of its own"):
+            advise(plan)
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "best.safetensors"}
+
+
+@pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
 def test_what_is_changed_in_a_recipe_stays_changed(digits, tmp_path, one_step):
     """The study would take the recipe's value for one that is changed back to the usual one."""
     usual = TrainOptions.lr
@@ -175,9 +189,9 @@ def advice(**rates):
         ({"given": 0.4, "longer": 0.5, "larger": 0.6}, "larger", "Spend it on larger: larger is 1"),
         ({"given": 0.4, "longer": 0.5, "larger": 0.45}, "longer", "longer is 9.8 points more robust than given"),
         ({"given": 0.4, "longer": 0.5, "larger": 0.501}, "longer", "No other way is shown to be better at this cost"),
-        ({"given": 0.5, "longer": 0.501, "larger": 0.499}, "given", "nothing is shown to be worth 4 x"),
-        ({"given": 0.5, "longer": 0.3, "larger": 0.3}, "given", "nothing is shown to be worth 4 x"),
-        ({"given": 0.5, "longer": 0.3, "larger": 0.4}, "given", "nothing is shown to be worth 4 x"),
+        ({"given": 0.5, "longer": 0.501, "larger": 0.499}, "given", "nothing is shown to be worth 4 x as much"),
+        ({"given": 0.5, "longer": 0.3, "larger": 0.3}, "given", "nothing is shown to be worth 4 x as much"),
+        ({"given": 0.5, "longer": 0.3, "larger": 0.4}, "given", "Of what was tried, larger comes first: "),
         ({"given": 0.4, "longer": 0.3, "larger": 0.6}, "larger", "Spend it on larger"),
         ({"given": 0.4, "longer": 0.5, "larger": 0.6, "wider": 0.7}, "wider", "Spend it on wider"),
     ],

@@ -23,7 +23,7 @@ from robustmaps.studies._configurations import bounded
 from robustmaps.studies._plan import SweepPlan, image_hashes, made_evaluation, plan_sweep
 from robustmaps.studies._processes import Executor
 from robustmaps.studies._progress import SweepState
-from robustmaps.studies._sweep import RunsFailed, sweep
+from robustmaps.studies._sweep import RunsFailed, claim_study, sweep
 from robustmaps.studies._ways import MEASURED, AdvicePlan, Way, shortened, study_of
 from robustmaps.training import RunFolder
 
@@ -134,8 +134,8 @@ class Advice:
         if best is given:
             tried = max((c for c in self.differences if c.a == given.way.name), key=lambda c: c.value)
             return (
-                f"Keep what you have: nothing is shown to be worth {self.plan.times:.3g} x the given training. Best of "
-                f"what was tried: {tried.sentence()}."
+                f"Keep to the given training: nothing is shown to be worth {self.plan.times:.3g} x as much. Of what "
+                f"was tried, {tried.b} comes first: {tried.sentence()}."
             )
         against = self.difference(longer.way.name, best.way.name)
         if _beats(against):
@@ -205,6 +205,7 @@ def advise(
         Interrupted: ``should_stop`` returned True.
     """
     path = plan.out / "advice.json"
+    claim_study(plan.screening)
     claim(path, ours=json_with("budget", "sentence", "ways"))
     measured = plan.out / MEASURED
     claim(measured, ours=json_with("times", "relative", "given"))

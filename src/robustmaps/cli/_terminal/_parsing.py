@@ -206,6 +206,19 @@ OptionalValue = Annotated[
 """An option that may stand alone, which is an empty text; None where it is not given."""
 
 
+Names = Annotated[
+    tuple[str, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STR[,STR...]",
+        instance_from_str=lambda args: tuple(part.strip() for part in args[0].split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(value) or "none"],
+    ),
+]
+"""Several names, written with commas."""
+
+
 def _one_or_none(words: Sequence[str]) -> str:
     if len(words) > 1:  # the parser takes all words that follow
         raise ValueError(f"expected one value, not {' '.join(words)}; write what else there is in front of this option")

@@ -9,7 +9,7 @@ import tyro
 
 from robustmaps.cli._terminal._begin import Sources, begin, check_data_named
 from robustmaps.cli._terminal._executor import Execution, shares
-from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known, typed_model
+from robustmaps.cli._terminal._parsing import DEFENCES, Names, parse, parse_known, typed_model
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._verbs._search import SHOWN
 from robustmaps.cli._verbs._sweep import plan_line, showing
@@ -53,7 +53,7 @@ class Arguments:
     model: tyro.conf.Positional[str]
     budget: str = "4x"
     upsamples: tuple[float, ...] = (1.0, 2.0)
-    networks: tuple[str, ...] = ()
+    networks: Names = ()
     seeds: int = 5
     finalists: int = 2
     samples: int | None = None
