@@ -13,7 +13,7 @@ from robustmaps.cli._terminal._parsing import DEFENCES, Names, parse, parse_know
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._verbs._search import SHOWN
 from robustmaps.cli._verbs._sweep import plan_line, showing
-from robustmaps.config import RunConfig, flat_values
+from robustmaps.config import RunConfig, flat_values, needs_trust
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import table
@@ -131,7 +131,8 @@ def _texts(advice: "Advice") -> list[object]:
     best, plan = advice.winner, advice.plan
     columns = ("way", "spent", "operations", "validation", "robust, test [95 %]", "against training longer")
     listed = table(columns, list(_rows(advice)), words=1)
-    again = shell("robustmaps", "train", "--config", best.folders[0] / "config.yaml", "--out", "runs")
+    permission = ["--allow-code"] * needs_trust(best.way.config)
+    again = shell("robustmaps", "train", "--config", best.folders[0] / "config.yaml", "--out", "runs", *permission)
     return [
         listed,
         "* the advice. validation: after a third of the budget, one seed; test: the whole budget, "
