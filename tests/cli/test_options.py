@@ -195,6 +195,11 @@ def test_upsamples_are_written_with_commas(verb, handed_on, capsys):
     assert "'1.0', '3.0'" in handed_on(verb, capsys, "--upsamples", "1,3")[0]
 
 
+def test_networks_are_written_with_commas(handed_on, capsys):
+    said = handed_on("advise", capsys, "--networks", "resnet20, mine:net")[0]
+    assert "'networks': [\"'resnet20'\", \"'mine:net'\"]" in said
+
+
 def test_a_search_has_one_network(handed_on, capsys):
     assert handed_on("search", capsys, "--model", "resnet20") is None
 
@@ -203,6 +208,7 @@ def test_a_search_has_one_network(handed_on, capsys):
     ("line", "message"),
     [
         ("plan resnet8 --gain none --eps 0.1", "nothing is perturbed"),
+        ("plan resnet8 --budget 30min", "budget='30min': expected a multiple of the given network's cost, such as 2x"),
         ("report runs --no-pictures --device cpu", "nothing is computed"),
         ("runs runs --format csv --columns seed", "leave --columns out"),
         ("runs runs --json --format csv", "give one of them"),
@@ -237,3 +243,32 @@ def test_the_help_is_short(capsys):
         if verb != "reproduce strides"  # the same help
     }
     assert sum(counts.values()) <= 306, counts
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            "train resnet8 --awp-warmup=0.1",
+            "--awp-warmup: no option of this verb; give it in a file, --config FILE, as awp_warmup: 0.1",
+        ),
+        ("advise resnet8 --lr 0.1", "--lr: no option of this verb; give it in a file"),
+        ("search resnet8 --batch-size 8", "--batch-size: no option of this verb; give it in a file"),
+        ("train resnet8 --form x", "mart and mart-awp take it as --defense-parameters form=VALUE"),
+    ],
+)
+def test_a_key_that_is_no_option_is_refused_with_where_it_goes(line, says, capsys):
+    assert main(line.split()) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "advise", "search"])
+def test_the_help_lists_as_options_what_the_verb_takes(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    listing, _, options = capsys.readouterr().out.partition("positional arguments")
+    rows = listing[listing.index("Defences, each") :]
+    named = set(re.findall(r"--[a-z-]+", rows)) - {"--defense-parameters"}
+    assert named
+    assert {name for name in named if f"{name} " not in options} == set()
+    assert re.search(r"at-awp: .*in a file: .*awp_warmup", rows)

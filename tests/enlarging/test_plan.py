@@ -98,7 +98,8 @@ def test_training_that_enlarges_late_costs_the_mean_of_its_epochs() -> None:
     assert "training" not in str(whole)
     grown = plan(network, IMAGE, budget=3, upsamples=(1, 2), shares=(0.5, 0.8))
     (plain, twice) = grown.options
-    middle = plan(network, IMAGE, budget=3, upsamples=(1.5,)).options
+    middle = plan(network, IMAGE, budget=3, upsamples=(1.5, 1.5)).options
+    assert len(middle) == len({(o.upsample, o.where) for o in middle})
     half = next(o.relative for o in middle if (o.upsample, o.where) == (1.5, ()))
     assert (plain.training, twice.upsample, twice.where) == (1, 2, ())
     assert twice.training == pytest.approx(0.5 + 0.3 * half + 0.2 * twice.relative)
@@ -132,7 +133,10 @@ def test_a_plan_says_where_the_last_map_sees_too_little():
     assert shares[1, (1,)] == 1
     assert shares[2, ()] == pytest.approx(4 / 7)  # seven pixels of the upsampled image lie on four
     assert not any(o.sees_enough for o in found.options if o.where == (0,))
-    assert "the last map does not see the whole image" in str(found)
+    assert "enlarge only while it does, or dilate" in str(found)
+    dilated = str(plan(network, torch.rand(1, 1, 7, 7), budget=20, dilate=True))
+    assert "enlarge only while it does" in dilated
+    assert "or dilate" not in dilated
     # Whatever its gain, what sees less of the image than the given network is not starred.
     falling = iter(range(100, 0, -1))
     starred = plan(network, torch.rand(1, 1, 7, 7), budget=20, gain=lambda _: float(next(falling))).front

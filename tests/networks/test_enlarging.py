@@ -83,9 +83,31 @@ def test_a_trained_network_takes_images_with_more_pixels(run, tmp_path):
         ("run", {"image_size": 6}, "images of 6x6 instead of 8x8: expected larger ones"),
         ("run", {}, "nothing to do"),
         ("run", {"image_size": 8}, "nothing to do"),
-        ("resnet8", {"image_size": 16}, "nothing to do"),
+        ("resnet8", {"image_size": 16}, "image_size=16: the network has random weights; train it on such images"),
+        ("resnet8", {}, "nothing to do"),
     ],
 )
 def test_images_that_are_not_larger_are_refused(run, model, options, message):
     with pytest.raises(InputError, match=message):
         enlarge_network(run if model == "run" else model, Surgery(), latency_runs=0, **options)
+
+
+def test_channels_count_where_no_images_are_named():
+    def parameters(channels):
+        done = enlarge_network("resnet8", Surgery(where="last"), channels=channels, latency_runs=0)
+        return done.enlargement.before.cost.parameters
+
+    assert parameters(3) - parameters(1) == 2 * 16 * 9  # weights of the first convolution
+    assert parameters(None) == parameters(3)
+    with pytest.raises(InputError, match="channels=7: expected 1 for grey images"):
+        parameters(7)
+
+
+def test_a_network_that_takes_no_blank_image_asks_for_its_images(tmp_path, monkeypatch):
+    text = "from torch import nn\n\ndef grey():\n    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.Flatten())\n"
+    (tmp_path / "grey_network.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"can't take a blank image of 3x32x32 .*name its images \(data\), or what they"
+    ):
+        enlarge_network("grey_network:grey", Surgery(where="last"), latency_runs=0)

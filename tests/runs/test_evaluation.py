@@ -203,6 +203,8 @@ def test_a_network_of_ones_own(own):
     [
         ("own_networks", None, "unknown model 'own_networks'"),
         ("own_network:small", None, "no module named 'own_network'"),
+        ("own_networks.py:small", None, "can import, here or on PYTHONPATH, such as own_networks:small"),
+        ("./own_networks.py:small", None, "can import, here or on PYTHONPATH, such as own_networks:small"),
         ("own_networks:smal", None, "did you mean 'small'"),
         ("own_networks:nothing", None, "returned NoneType"),
         ("own_networks:small", "weights.pt", "no such file"),

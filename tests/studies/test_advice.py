@@ -1,6 +1,8 @@
 """What to spend a budget on: equal cost, choice by validation images, and a sentence no stronger than the data."""
 
 import json
+import re
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,12 +11,12 @@ import pytest
 import torch
 
 from robustmaps.cli import main
-from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, read_study
+from robustmaps.config import DefenseConfig, ModelConfig, RunConfig, from_mapping, read_study
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
 from robustmaps.evaluation import compare_all
 from robustmaps.runs import read_run
-from robustmaps.studies import Advice, Confirmed, TrainingBudget, Way, plan_advice
+from robustmaps.studies import Advice, Confirmed, TrainingBudget, Way, advise, plan_advice
 from robustmaps.training import TrainOptions
 
 BASE = RunConfig(
@@ -34,9 +36,9 @@ def test_a_budget_is_a_multiple_operations_or_a_time(text, amount, unit):
     assert TrainingBudget.of(text) == TrainingBudget(amount, unit)
 
 
-@pytest.mark.parametrize("text", ["4", "", "x", "-1x", "0h", "four x", "2 weeks", "nan x", "infs"])
+@pytest.mark.parametrize("text", ["4", "", "x", "-1x", "0h", "four x", "2 weeks", "2days", "nan x", "infs"])
 def test_what_is_no_budget_is_refused(text):
-    with pytest.raises(InputError, match="budget"):
+    with pytest.raises(InputError, match=re.escape(f"budget={text!r}: expected a number above 0 with its unit")):
         TrainingBudget.of(text)
 
 
@@ -92,6 +94,13 @@ def test_a_time_is_measured_once(digits, tmp_path):
     first = plan_advice(base, digits, tmp_path, budget=budget, upsamples=(1,), seeds=3)
     assert first.times > 1
     assert first.ways[1].config.training.epochs == int(first.times)
+    assert first.ways[1].flops == first.ways[1].spent
+    counted = plan_advice(base, digits, tmp_path, budget=TrainingBudget.of("8x"), upsamples=(1,), seeds=3)
+    costs = {way.config.model: way.relative for way in counted.ways[1:]}
+    both = [way for way in first.ways[1:] if way.config.model in costs]
+    assert len(both) > 2
+    for way in both:  # whatever the time, operations are counted
+        assert way.flops == pytest.approx(costs[way.config.model] * way.config.training.epochs)
     changed = {**first.measured.to_dict(), "times": 5.0}
     changed["relative"] = {name: 1 + number for number, name in enumerate(changed["relative"])}
     write_json(tmp_path / "measured.json", changed)
@@ -104,11 +113,60 @@ def test_a_time_is_measured_once(digits, tmp_path):
     assert other.times != 5
 
 
+@pytest.fixture
+def one_step(tmp_path, monkeypatch):
+    """A network of one's own, with one step."""
+    (tmp_path / "advised_network.py").write_text(
+        "from torch import nn\n\n"
+        "def one_step():\n"
+        "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)\n"
+        "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), *head)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "advised_network:one_step"
+    sys.modules.pop("advised_network", None)
+
+
+@pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
+def test_a_network_of_ones_own_is_advised_on_the_images_that_are_named(digits, tmp_path, one_step):
+    base = replace(BASE, model=ModelConfig(model=one_step))
+    plan = plan_advice(base, digits, tmp_path / "out", budget=TrainingBudget.of("6x"), seeds=3, timed=False)
+    assert {run.point.config.data.data for run in plan.screening.runs} == {"digits"}
+    assert len(plan.screening.runs) == len(plan.ways) - 1
+
+
+@pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
+def test_nothing_is_written_into_a_run(digits, tmp_path, one_step):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    (run / "best.safetensors").touch()
+    base = replace(BASE, model=ModelConfig(model=one_step))
+    for out in (run, run / "deeper"):
+        plan = plan_advice(base, digits, out, budget=TrainingBudget.of("6x"), seeds=3, timed=False)
+        with pytest.raises(InputError, match=r"is inside the run .*; choose a folder of its own"):
+            advise(plan)
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "best.safetensors"}
+
+
+@pytest.mark.filterwarnings("ignore::robustmaps.enlarging.EnlargeWarning")
+def test_what_is_changed_in_a_recipe_stays_changed(digits, tmp_path, one_step):
+    """The study would take the recipe's value for one that is changed back to the usual one."""
+    usual = TrainOptions.lr
+    base = from_mapping({"recipe": "at-resnet8-122-digits", "model": one_step, "strides": None, "lr": usual}, None)
+    assert from_mapping({"recipe": "at-resnet8-122-digits"}, None).training.lr != usual
+    base = replace(base, training=replace(base.training, epochs=4, device="cpu"))
+    plan = plan_advice(base, digits, tmp_path / "out", budget=TrainingBudget.of("6x"), seeds=3, timed=False)
+    assert {run.point.config.training.lr for run in plan.screening.runs} == {usual}
+
+
 def test_what_cannot_be_advised_is_refused(digits, tmp_path):
     with pytest.raises(InputError, match="does not pay for one epoch more"):
         plan_advice(BASE, digits, tmp_path, budget=TrainingBudget(1.1, "x"))
     with pytest.raises(InputError, match="seeds=2"):
         plan_advice(BASE, digits, tmp_path, budget=TrainingBudget(4, "x"), seeds=2)
+    with pytest.raises(InputError, match="networks=resnet8: has the given network"):
+        plan_advice(BASE, digits, tmp_path, budget=TrainingBudget(4, "x"), networks=("resnet8",))
     unsplit = replace(digits, validation=digits.validation.subset(torch.arange(0)))
     with pytest.raises(InputError, match="validation above 0"):
         plan_advice(BASE, unsplit, tmp_path, budget=TrainingBudget(4, "x"))
@@ -131,9 +189,9 @@ def advice(**rates):
         ({"given": 0.4, "longer": 0.5, "larger": 0.6}, "larger", "Spend it on larger: larger is 1"),
         ({"given": 0.4, "longer": 0.5, "larger": 0.45}, "longer", "longer is 9.8 points more robust than given"),
         ({"given": 0.4, "longer": 0.5, "larger": 0.501}, "longer", "No other way is shown to be better at this cost"),
-        ({"given": 0.5, "longer": 0.501, "larger": 0.499}, "given", "nothing is shown to be worth 4 x"),
-        ({"given": 0.5, "longer": 0.3, "larger": 0.3}, "given", "nothing is shown to be worth 4 x"),
-        ({"given": 0.5, "longer": 0.3, "larger": 0.4}, "given", "nothing is shown to be worth 4 x"),
+        ({"given": 0.5, "longer": 0.501, "larger": 0.499}, "given", "nothing is shown to be worth 4 x as much"),
+        ({"given": 0.5, "longer": 0.3, "larger": 0.3}, "given", "nothing is shown to be worth 4 x as much"),
+        ({"given": 0.5, "longer": 0.3, "larger": 0.4}, "given", "Of what was tried, larger comes first: "),
         ({"given": 0.4, "longer": 0.3, "larger": 0.6}, "larger", "Spend it on larger"),
         ({"given": 0.4, "longer": 0.5, "larger": 0.6, "wider": 0.7}, "wider", "Spend it on wider"),
     ],

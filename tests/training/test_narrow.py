@@ -71,3 +71,20 @@ def test_narrow_networks_are_trained(make_dataset, precision):
     options = TrainOptions(epochs=1, batch_size=8, device="cpu", precision=precision)
     fit(network, make_dataset(), AT(PGD(eps=0.1, steps=2)), options)
     assert all(weight.isfinite().all() for weight in network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_narrow_network_is_trained_compiled():
+    """The compiler puts maps in channels-last order by itself, which ended the process or gave wrong gradients."""
+    torch.manual_seed(0)
+    network = models.create("resnet8_w0.25").train()
+    exact = copy.deepcopy(network).double()
+    trainee = Trainee(network, "fp32", True, 16, channels_last=False)
+    for _ in range(20):
+        images, labels = torch.rand(16, 3, 8, 8), torch.arange(16) % 10
+        for each, x in ((trainee, images), (exact, images.double())):
+            each.zero_grad()
+            F.cross_entropy(each(x), labels).backward()
+        for mine, theirs in zip(network.parameters(), exact.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-2, atol=1e-4)

@@ -38,7 +38,7 @@ def feature_gain(
         seed: seed of the directions.
     """
     if len(x) < 2:
-        raise InputError(f"x contains {len(x)} image(s): expected at least two, to measure their spread")
+        raise InputError(f"x contains {len(x)} image(s): expected at least two (samples), to measure their spread")
     with no_shortcuts():
         recorded = trace(model, x[:1])
     last = find_stages(recorded)[-1:]

@@ -24,8 +24,11 @@ def parse_shares(text: str | None) -> tuple[float, ...]:
     """
     if text is None:
         return ()
-    shares = tuple(parse_number(part.strip(), "enlarge_at") for part in text.split(","))
-    if not all(0 < share < 1 for share in shares) or any(a >= b for a, b in pairwise(shares)):
+    try:
+        shares = tuple(parse_number(part.strip(), "enlarge_at") for part in text.split(","))
+    except InputError:
+        shares = ()
+    if not shares or not all(0 < share < 1 for share in shares) or any(a >= b for a, b in pairwise(shares)):
         raise InputError(
             f"enlarge_at={text}: expected a share of the epochs in (0, 1) such as 0.8, or ascending ones such as "
             "0.5,0.8; leave it out to train on large maps from the beginning"

@@ -160,7 +160,8 @@ class Plan:
             after = " and ".join(f"{100 * share:.3g}" for share in self.shares)
             legend += f"\ntraining: averaged over its epochs, enlarged after {after} % of them; the budget limits this"
         if not all(o.sees_enough for o in self.options):
-            legend += "\n! the last map does not see the whole image: enlarge only while it does, or dilate"
+            legend += "\n! the last map does not see the whole image: enlarge only while it does"
+            legend += "" if self.dilate else ", or dilate"
         same = [",".join(map(str, o.where)) for o in self.options if self.dilate and o.where and not o.spread]
         if same:
             legend += f"\nwhere {' and '.join(dict.fromkeys(same))}: dilate {NOTHING_FOLLOWS}"
@@ -219,7 +220,7 @@ def plan(
     own = Option(1, (), cost, 1.0, study.view.stride, _share(study, study.view), *_gained(gain, model))
     own = replace(own, training=1.0 if shares else None)
     options = [own]
-    for upsample in upsamples:
+    for upsample in dict.fromkeys(upsamples):
         options += _within(study, own, upsample, budget, measure, gain, shares, dilate=dilate)
     options.sort(key=lambda option: option.spent)
     seeing = [option for option in options if option is own or option.sees_enough]

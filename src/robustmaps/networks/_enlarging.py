@@ -12,9 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from robustmaps.config import Surgery
+from robustmaps.data.sources.channels import check_channels
+from robustmaps.engine.calling import network_logits
+from robustmaps.engine.device import is_out_of_memory
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.files import write_json
+from robustmaps.engine.modes import evaluating
 from robustmaps.engine.progress import Watcher, ignore
+from robustmaps.engine.text import first_line
 from robustmaps.engine.writing.outputs import claim_published, json_with, publish, tensors_with
 from robustmaps.engine.writing.temporaries import temporary
 from robustmaps.enlarging import Enlargement, enlarge, on_larger_images, with_decisions
@@ -103,7 +108,9 @@ def enlarge_network(
     check_built_in(model, strides, pool)
     # Weights of another program fit the classes and channels of the images.
     made_for_data = weights is not None and data is not None
-    network = None if made_for_data else open_model(model, Fit(strides=strides, pool=pool, seed=seed), weights)
+    check_channels(channels)
+    fit = Fit(in_channels=channels or Fit.in_channels, strides=strides, pool=pool, seed=seed)
+    network = None if made_for_data else open_model(model, fit, weights)
     look = partial(
         open_subject,
         model,
@@ -130,15 +137,18 @@ def enlarge_network(
     elif classes is not None:
         raise InputError(f"classes={classes}: no images are classified; give data, or leave classes out")
     else:
-        example = blank_image(network, image_size)
+        example = blank_image(network, image_size, channels)
+        _check_blank(network, example)
         check_strides(model, strides, (example.shape[2], example.shape[3]))
     if recalibrate:
         _check_recalibrated(network, training)
     if example.shape[1] != network.fit.in_channels:  # known only now for a user's own network
         fit = replace(network.fit, in_channels=example.shape[1])
         network = replace(network, recipe=replace(network.recipe, fit=fit))
-    given = example
-    if surgery.is_none and (smaller := _trained_on(network, given)) is not None:
+    given, smaller = example, _trained_on(network, example)
+    if surgery.is_none and smaller is None and image_size is not None:
+        _refuse_size(network, example, image_size)
+    if surgery.is_none and smaller is not None:
         example = look(opened=network, image_size=smaller).x
         larger, enlargement = on_larger_images(network.model, example, given, labels=labels, latency_runs=latency_runs)
     else:
@@ -160,6 +170,35 @@ def _trained_on(network: OpenedNetwork, images: Tensor) -> int | None:
     if not network.trained or network.data is None or size is None or tuple(size) == tuple(images.shape[2:]):
         return None
     return size[0] if size[0] == size[1] else None
+
+
+def _check_blank(network: OpenedNetwork, image: Tensor) -> None:
+    """Refuse a network that can't take the image which stands in for those that nobody named."""
+    try:
+        with torch.no_grad(), evaluating(network.model):
+            network_logits(network.model, image)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        shape = "x".join(map(str, image.shape[1:]))
+        raise InputError(
+            f"{network.recipe.spec} can't take a blank image of {shape} ({first_line(error)}); name its images (data), "
+            "or what they are like: channels, image_size"
+        ) from error
+
+
+def _refuse_size(network: OpenedNetwork, images: Tensor, image_size: int) -> None:
+    """Refuse an image size beside no surgery, unless the images are those that the network takes anyway."""
+    size = network.image_size
+    if size is not None and tuple(size) == tuple(images.shape[2:]):
+        return
+    if not network.trained:
+        why = "the network has random weights; train it on such images"
+    elif network.data is None or size is None:
+        why = "not known on which images the network was trained, so that none can be said to be larger"
+    else:
+        why = f"the network was trained on images of {size[0]}x{size[1]} pixels; expected one of square images"
+    raise InputError(f"image_size={image_size}: {why}; upsample=2 or where enlarges any network")
 
 
 def _check_recalibrated(network: OpenedNetwork, training: Tensor | None) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -166,6 +167,11 @@ def make_network(function: str) -> nn.Module:
     module, _, name = function.partition(":")
     if not module or not name:
         raise InputError(f"{function!r}: expected package.module:function")
+    if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+        stem = re.sub(r"\W", "_", Path(module).name.removesuffix(".py")) or "module"
+        raise InputError(
+            f"{function}: expected a module that Python can import, here or on PYTHONPATH, such as {stem}:{name}"
+        )
     here = str(Path.cwd())
     # A console script does not look for modules where it is called.
     sys.path.insert(0, here)

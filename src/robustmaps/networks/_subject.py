@@ -146,7 +146,7 @@ def check_built_in(model: str, strides: str | None, pool: Pool | None) -> None:
             raise InputError(f"{name}={value}: {model} has {own} of its own; expected the name of a built-in network")
 
 
-def blank_image(network: OpenedNetwork, image_size: int | None) -> Tensor:
-    """An image (1, C, H, W) where nothing but its size matters."""
+def blank_image(network: OpenedNetwork, image_size: int | None, channels: int | None) -> Tensor:
+    """An image (1, C, H, W) where nothing but its size matters; the network's own where that is not given."""
     side = image_size or network.image_px
-    return torch.zeros(1, network.fit.in_channels, side, side)
+    return torch.zeros(1, channels or network.fit.in_channels, side, side)

@@ -194,7 +194,8 @@ def _gain(study: Statistics) -> Comparison | None:
 def _at_cost(one: Variant, other: Variant) -> str:
     if one.cost is None or other.cost is None:
         return ""
-    return f"; {one.name} takes {one.cost.flops / other.cost.flops:.3g} times the operations of {other.name}"
+    times = f"{one.cost.flops / other.cost.flops:.3g} times"
+    return f"; for one image, {one.name} takes {times} the operations of {other.name}"
 
 
 def _facts(study: Statistics) -> tuple[Fact, ...]:

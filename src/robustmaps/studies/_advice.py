@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from robustmaps.studies._configurations import bounded
 from robustmaps.studies._plan import SweepPlan, image_hashes, made_evaluation, plan_sweep
 from robustmaps.studies._processes import Executor
 from robustmaps.studies._progress import SweepState
-from robustmaps.studies._sweep import RunsFailed, sweep
+from robustmaps.studies._sweep import RunsFailed, claim_study, sweep
 from robustmaps.studies._ways import MEASURED, AdvicePlan, Way, shortened, study_of
 from robustmaps.training import RunFolder
+
+_MOST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,12 @@ def _mean(rates: Sequence[float], images: int) -> Measured:
         return Measured.wilson(rates[0], images)
     mean = over_seeds(rates)
     return Measured(mean.value, max(0.0, mean.low), min(1.0, mean.high), percent=True)
+
+
+def _ticks(times: float) -> range:
+    """Round numbers from 0 to a multiple of the given training, ten steps or fewer."""
+    steps = (digit * 10**power for power in count() for digit in (1, 2, 5))
+    return range(0, int(times) + 1, next(step for step in steps if times / step <= _MOST_STEPS))
 
 
 def _beats(difference: Comparison) -> bool:
@@ -125,8 +134,8 @@ class Advice:
         if best is given:
             tried = max((c for c in self.differences if c.a == given.way.name), key=lambda c: c.value)
             return (
-                f"Keep what you have: nothing is shown to be worth {self.plan.times:.3g} x the given training. Best of "
-                f"what was tried: {tried.sentence()}."
+                f"Keep to the given training: nothing is shown to be worth {self.plan.times:.3g} x as much. Of what "
+                f"was tried, {tried.b} comes first: {tried.sentence()}."
             )
         against = self.difference(longer.way.name, best.way.name)
         if _beats(against):
@@ -196,6 +205,7 @@ def advise(
         Interrupted: ``should_stop`` returned True.
     """
     path = plan.out / "advice.json"
+    claim_study(plan.screening)
     claim(path, ours=json_with("budget", "sentence", "ways"))
     measured = plan.out / MEASURED
     claim(measured, ours=json_with("times", "relative", "given"))
@@ -219,9 +229,9 @@ def advise(
     plot_lines(
         plan.out / "advice.png",
         {one.way.name: one.curve(plan.validation) for one in confirmed},
-        "training operations, as a multiple of the given training",
+        f"training {'time' if plan.by_time else 'operations'}, as a multiple of the given training",
         f"What to spend training on: {kind} accuracy on validation images",
-        {float(tick): f"{tick}x" for tick in range(int(plan.times) + 1)},
+        {float(tick): f"{tick:,}x" for tick in _ticks(plan.times)},
     )
     write_json(path, advice.to_dict())
     return advice

@@ -15,6 +15,7 @@ from robustmaps.defenses import Defense, ReplayingDefense, at, validation_attack
 from robustmaps.engine.calling import network_logits
 from robustmaps.engine.device import resolve_device
 from robustmaps.engine.errors import Interrupted
+from robustmaps.engine.modes import evaluating
 from robustmaps.engine.numbers import counted
 from robustmaps.engine.view import plain_view
 from robustmaps.models import count_flops
@@ -26,6 +27,8 @@ from robustmaps.training import choose_forms, fit
 _QUARTERS = (0.125, 0.375, 0.625, 0.875)
 _TIMED_STEPS = 3
 _TIMED_S = 3.0
+_TIMED_PASSES = 5
+_TIMED_FLOPS = 5e9
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,30 @@ def time_steps(run: ResolvedRun, data: Dataset, threads: int) -> tuple[float, fl
     images = min(config.training.batch_size, len(few))
     per_flop = step_s / (images * training_passes(run, data, (0.0,)) * image_cost(model, data).flops)
     return per_flop, max(0.0, moments[0] - began - step_s)
+
+
+def batch_to_time(run: ResolvedRun, data: Dataset) -> int:
+    """The images of a pass to time: a batch, or fewer if their operations suffice to be timed."""
+    batch = min(run.config.training.batch_size, len(data.train))
+    return max(1, min(batch, int(_TIMED_FLOPS / max(1, forward_flops(run, data)[-1]))))
+
+
+def time_passes(run: ResolvedRun, data: Dataset, images: int) -> tuple[float, ...]:
+    """Seconds of a forward pass on the CPU, the best of a few, by each network that is trained."""
+    x = data.train.subset(images).tensors()[0].contiguous()
+    networks = [*(one.model for one in create_earlier(run, data)), create_network(run, data).model]
+    return tuple(_pass_s(network, x) for network in networks)
+
+
+def _pass_s(network: torch.nn.Module, x: torch.Tensor) -> float:
+    def seconds() -> float:
+        began = time.perf_counter()
+        network_logits(network, x)
+        return time.perf_counter() - began
+
+    with torch.no_grad(), evaluating(network):
+        seconds()
+        return min(seconds() for _ in range(_TIMED_PASSES))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from robustmaps.studies._candidates import Candidate
 from robustmaps.studies._plan import image_hashes, made_evaluation, usual_jobs
 from robustmaps.studies._processes import Executor, LocalExecutor, TaskOutcome, Worker
 from robustmaps.studies._progress import SweepState
-from robustmaps.studies._sweep import RunTask
+from robustmaps.studies._sweep import RunTask, check_apart
 from robustmaps.training import RunFolder
 
 
@@ -305,6 +305,7 @@ def search(
     if len(data.validation) == 0:
         raise InputError(f"{data.name}: the search needs validation images; set validation above 0")
     path = Path(out) / "search.json"
+    check_apart(path.parent)
     claim(path, ours=json_with("front", "trials"))
     with ExitStack() as stack:
         stack.enter_context(alone(path.parent / ".search.lock", "searching there"))

@@ -20,7 +20,7 @@ from robustmaps.runs import evaluate_wanted, read_run, train
 from robustmaps.studies._plan import SweepPlan
 from robustmaps.studies._processes import Executor, LocalExecutor, Worker
 from robustmaps.studies._progress import Board, SweepState
-from robustmaps.training import RunFolder
+from robustmaps.training import RunFolder, enclosing_run
 
 _COPY = "study.yaml"
 
@@ -193,6 +193,17 @@ def sweep(
     return SweepResult(plan.out, made, len(plan.runs) - len(missing), failed, time.monotonic() - began)
 
 
+def check_apart(out: Path) -> None:
+    """Refuse the folder of a run, or one in it, for other runs.
+
+    Raises:
+        InputError: it is one.
+    """
+    outer = enclosing_run(out / "run")
+    if outer is not None:
+        raise InputError(f"{out}: is inside the run {outer}; choose a folder of its own for the new runs")
+
+
 def claim_study(plan: SweepPlan, *others: Path) -> None:
     """Refuse a folder in which other files are in the way, before the work.
 
@@ -201,8 +212,9 @@ def claim_study(plan: SweepPlan, *others: Path) -> None:
         others: further files to write, which are ours if the folder has a study's record.
 
     Raises:
-        InputError: one of the files is not ours.
+        InputError: one of the files is not ours, or the folder is in that of a run.
     """
+    check_apart(plan.out)
     record, copy = plan.out / STUDY, plan.out / _COPY
     ours = json_with("format", "keys", "evaluations", "runs", "study")
     claim(record, ours=ours)

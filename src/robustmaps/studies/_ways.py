@@ -13,9 +13,17 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
 from robustmaps.engine.reading.plain import read_json
-from robustmaps.networks import ResolvedRun, Resolver
+from robustmaps.networks import ResolvedRun, Resolver, mean_over_epochs
 from robustmaps.studies._candidates import Candidate, enlarged, enlarged_late, reshaped, smoothed, within
-from robustmaps.studies._costs import RunEstimate, estimate_run, forward_flops, measure_all, training_passes
+from robustmaps.studies._costs import (
+    RunEstimate,
+    batch_to_time,
+    estimate_run,
+    forward_flops,
+    measure_all,
+    time_passes,
+    training_passes,
+)
 from robustmaps.studies._plan import SweepPlan, plan_sweep
 
 _SCREENED = 1 / 3  # of the budget, for every way; the most promising ones get all of it
@@ -54,12 +62,14 @@ class TrainingBudget:
         for name in sorted(scales, key=len, reverse=True):
             if low.endswith(name):
                 scale, unit = scales[name]
-                amount = parse_number(low.removesuffix(name).strip(), "budget") * scale
-                check_at_least("budget", amount, 0, exclusive=True)
-                return cls(amount, unit)  # type: ignore[arg-type]
+                with suppress(InputError):
+                    amount = parse_number(low.removesuffix(name).strip(), "budget") * scale
+                    check_at_least("budget", amount, 0, exclusive=True)
+                    return cls(amount, unit)  # type: ignore[arg-type]
+                break
         raise InputError(
-            f"budget={text!r}: expected a multiple of the given training such as 4x, operations such as 1e15flop, or a "
-            "time such as 2h or 30min"
+            f"budget={text!r}: expected a number above 0 with its unit: a multiple of the given training such as 4x, "
+            "operations such as 1e15flop, or a time such as 2h or 30min"
         )
 
 
@@ -73,6 +83,7 @@ class Way:
         relative: the cost of an epoch, relative to one of the given network.
         spent: the cost of its training, as a multiple of the given training.
         each: the relative cost of an epoch of each network that it trains, where there are several.
+        operations: its training operations, as a multiple of those of the given training, where the cost is a time.
     """
 
     name: str
@@ -80,6 +91,12 @@ class Way:
     relative: float
     spent: float
     each: tuple[float, ...] = ()
+    operations: float | None = None
+
+    @property
+    def flops(self) -> float:
+        """Its training operations, as a multiple of those of the given training."""
+        return self.spent if self.operations is None else self.operations
 
     def spent_by(self, epoch: int) -> float:
         """The cost of the training up to an epoch, from 1, as a multiple of the given training."""
@@ -94,7 +111,8 @@ class Way:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         epochs = self.config.training.epochs
-        return {"name": self.name, "epochs": epochs, "relative_cost": self.relative, "spent": self.spent}
+        known = {} if self.operations is None else {"operations": self.operations}
+        return {"name": self.name, "epochs": epochs, "relative_cost": self.relative, "spent": self.spent, **known}
 
 
 MEASURED = "measured.json"
@@ -160,9 +178,22 @@ class AdvicePlan:
     @property
     def total(self) -> float:
         """Training for the whole advice, as a multiple of the given one; at most, since finalists are not known."""
-        screened = sum(shortened(way).spent for way in self.ways[1:])
-        dearest = sorted((way.spent for way in self.others), reverse=True)[: self.finalists]
-        return screened + self.seeds * (self.ways[0].spent + self.ways[1].spent + sum(dearest))
+        return self._total(lambda way: way.spent)
+
+    @property
+    def total_flops(self) -> float:
+        """Its operations, at most."""
+        return self._total(lambda way: way.flops) * self.training_flops
+
+    @property
+    def by_time(self) -> bool:
+        """Whether the budget is a time."""
+        return self.measured.budget.unit == "s"
+
+    def _total(self, of: Callable[[Way], float]) -> float:
+        screened = sum(of(shortened(way)) for way in self.ways[1:])
+        dearest = sorted(map(of, self.others), reverse=True)[: self.finalists]
+        return screened + self.seeds * (of(self.ways[0]) + of(self.ways[1]) + sum(dearest))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -231,19 +262,22 @@ def plan_advice(
     longer = int(times * given.training.epochs + 1e-9)
     if longer <= given.training.epochs:
         raise InputError(
-            f"budget: {times:.2f} x the training of {counted(given.training.epochs, 'epoch')} does not pay for one "
+            f"budget: {times:.3g} x the training of {counted(given.training.epochs, 'epoch')} does not pay for one "
             "epoch more; give a larger one, or fewer epochs"
         )
     if networks and given.model.begins_with_weights:
         raise InputError(f"networks={','.join(networks)}: would begin without weights, where the given one has some")
-    others = [replace(given, model=replace(given.model, model=name, strides=None, enlarge=None)) for name in networks]
+    named = (replace(given, model=replace(given.model, model=one, strides=None, enlarge=None)) for one in networks)
+    others = [resolver.resolve(one).config for one in named]
+    if given in others:
+        raise InputError(f"networks={','.join(networks)}: has the given network, which is tried anyway; leave it out")
     late = _long_enough(enlarged_late(run, upsamples), longer)
     larger = [*enlarged(run, data, times, "flops", upsamples), *smoothed(run, data, times), *late]
     configs = [given, *larger, *reshaped(run, upsamples), *others]
-    measure: Literal["flops", "latency"] = "latency" if budget.unit == "s" else "flops"
-    known = {} if before is None else before.relative
-    costs = {one.config.hash: one for one in within(configs, data, budget=None, measure=measure, resolver=resolver)}
-    relative = {**{name: one.relative for name, one in costs.items()}, **known}
+    costs = {one.config.hash: one for one in within(configs, data, budget=None, resolver=resolver)}
+    relative = {name: one.relative for name, one in costs.items()}
+    if budget.unit == "s":
+        relative = _relative_times(costs, {} if before is None else before.relative, data, resolver)
     measured = Measurements(times, relative, budget, given.hash)
     found = [_as_measured(one, relative[name]) for name, one in costs.items()]
     for one in found:
@@ -252,7 +286,8 @@ def plan_advice(
                 f"networks={one.config.model.model}: an epoch costs {one.relative:.3g} x one of the given network, "
                 f"beyond the budget of {times:.3g} x; leave it out, or give a larger budget"
             )
-    ways = _ways(sorted((one for one in found if one.relative <= times), key=_order(given)), longer)
+    counted_by = costs if budget.unit == "s" else None
+    ways = _ways(sorted((one for one in found if one.relative <= times), key=_order(given)), longer, counted_by)
     if len(ways) < 3:
         raise InputError(f"budget: {times:.3g} x the given training pays for nothing but training longer")
     judged = EvaluationConfig(AttackConfig("a3"), split="validation")
@@ -275,6 +310,24 @@ def _measured_before(out: Path, budget: TrainingBudget, given: RunConfig) -> Mea
         return Measurements(float(found["times"]), relative, budget, given.hash)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{out / MEASURED}: not what advise writes; delete it, and times are measured again") from None
+
+
+def _relative_times(
+    candidates: Mapping[str, Candidate], known: Mapping[str, float], data: Dataset, resolver: Resolver
+) -> dict[str, float]:
+    """The time of an epoch of each candidate, relative to the first one: as known, or by timed passes of batches."""
+    found = dict(known)
+    missing = {name: one for name, one in candidates.items() if name not in known}
+    if not missing:
+        return found
+    first = resolver.resolve(next(iter(candidates.values())).config)
+    images = batch_to_time(first, data)
+    (whole,) = time_passes(first, data, images)
+    for name, one in missing.items():
+        run, epochs = resolver.resolve(one.config), one.config.training.epochs
+        each = [seconds / whole for seconds in time_passes(run, data, images)] if run != first else [1.0]
+        found[name] = mean_over_epochs(each, last_epochs(one.config.model.enlarge_at, epochs), epochs)
+    return found
 
 
 def _times(budget: TrainingBudget, estimate: RunEstimate, run: ResolvedRun, data: Dataset) -> float:
@@ -310,8 +363,14 @@ def _order(given: RunConfig) -> Callable[[Candidate], tuple[bool, float, str]]:
     return lambda one: (one.config != given, one.relative, one.config.hash)
 
 
-def _ways(candidates: Sequence[Candidate], longer: int) -> list[Way]:
-    """The given training, the same for ``longer`` epochs, and each other candidate for as long as these cost."""
+def _ways(candidates: Sequence[Candidate], longer: int, operations: Mapping[str, Candidate] | None) -> list[Way]:
+    """The given training, the same for ``longer`` epochs, and each other candidate for as long as these cost.
+
+    Args:
+        candidates: the given network first.
+        longer: the epochs that the budget pays for.
+        operations: the candidates with their operations by hash, where the cost is another one.
+    """
     given, *others = candidates
     epochs = given.config.training.epochs
 
@@ -319,7 +378,8 @@ def _ways(candidates: Sequence[Candidate], longer: int) -> list[Way]:
         config = replace(candidate.config, training=replace(candidate.config.training, epochs=count))
         title = f"{name}, {counted(count, 'epoch')}"
         relative = candidate.relative_over(count)
-        return Way(title, config, relative, relative * count / epochs, candidate.each)
+        flops = None if operations is None else operations[candidate.config.hash].relative_over(count) * count / epochs
+        return Way(title, config, relative, relative * count / epochs, candidate.each, flops)
 
     ways = [way("as given", given, epochs), way("longer", given, longer)]
     for one in others:
@@ -338,7 +398,8 @@ def shortened(way: Way) -> Way:
     epochs = way.config.training.epochs
     count = _third(epochs)
     config = replace(way.config, training=replace(way.config.training, epochs=count))
-    return replace(way, config=config, spent=way.spent * count / epochs)
+    operations = None if way.operations is None else way.operations * count / epochs
+    return replace(way, config=config, spent=way.spent * count / epochs, operations=operations)
 
 
 def _third(epochs: int) -> int:
@@ -350,12 +411,15 @@ def study_of(ways: Sequence[Way], seeds: int, evaluation: EvaluationConfig, name
     flat, usual, plain = [to_mapping(way.config) for way in ways], to_mapping(RunConfig()), EvaluationConfig().to_dict()
     differ = [key for key in flat[0] if len({repr(values[key]) for values in flat}) > 1]
     first = ways[0].config.training.seed
+    # A recipe would decide what is left out, and images must be named for a network that is not ours.
+    from_recipe = flat[0]["recipe"] is not None or flat[0]["protocol"] is not None
+    written = [key for key in flat[0] if key == "data" or from_recipe or flat[0][key] != usual[key]]
     values = {
         "axes": {
             "way": [{key: values[key] for key in differ} for values in flat],
             "seed": list(range(first, first + seeds)),
         },
-        "fixed": {key: value for key, value in flat[0].items() if key not in (*differ, "seed") and value != usual[key]},
+        "fixed": {key: flat[0][key] for key in written if key not in (*differ, "seed")},
         "evaluation": {key: value for key, value in evaluation.to_dict().items() if value != plain[key]},
     }
     return make_study(values, Path(name), make=resolver.complete)

@@ -158,7 +158,7 @@ class RunFolder:
         Raises:
             InputError: the folder contains something else, or is in another run.
         """
-        outer = None if self.begun else next((f for f in self.path.absolute().parents if RunFolder(f)._is_run), None)
+        outer = None if self.begun else enclosing_run(self.path)
         if outer is not None:
             raise InputError(f"{self.path}: is inside the run {outer}; choose a folder of its own for the new run")
         claim_folder(
@@ -168,7 +168,8 @@ class RunFolder:
             claim(self.metrics)  # written after the checkpoint, so that a killed run never has it alone
 
     @property
-    def _is_run(self) -> bool:
+    def is_run(self) -> bool:
+        """Whether the folder has a run."""
         return self.config.exists() and (self.begun or self.best.exists())
 
     def _is_ours(self, _: Path) -> bool:
@@ -376,3 +377,8 @@ def best_epoch(history: Sequence[Mapping[str, Any]], epochs: int) -> int | None:
         if score is not None and score > highest:
             best, highest = number, score
     return len(history) if best is None and len(history) == epochs else best
+
+
+def enclosing_run(path: Path) -> Path | None:
+    """The run in whose folder a path is; None if it is in none."""
+    return next((folder for folder in path.absolute().parents if RunFolder(folder).is_run), None)

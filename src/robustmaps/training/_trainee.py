@@ -6,7 +6,14 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from robustmaps.engine.calling import Caller, at_least_float32, logits_of, own_copy, parameter_dtype
+from robustmaps.engine.calling import (
+    Caller,
+    at_least_float32,
+    logits_of,
+    own_copy,
+    parameter_dtype,
+    trains_in_channels_last,
+)
 from robustmaps.engine.device import Precision
 from robustmaps.engine.ranks.batch_norm import SharedStatistics
 from robustmaps.engine.view import require_compiler
@@ -51,7 +58,10 @@ class Trainee(Caller):
         self._full = network
         if compile:
             require_compiler()
-            self._full = torch.compile(network, dynamic=False)  # type: ignore[assignment]
+            device = next((p.device for p in network.parameters()), torch.device("cpu"))
+            # The compiler chooses the order of maps by itself; see `trains_in_channels_last`.
+            kept = None if trains_in_channels_last(network, device) else {"layout_optimization": False}
+            self._full = torch.compile(network, dynamic=False, options=kept)  # type: ignore[assignment, arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K), at least in float32."""

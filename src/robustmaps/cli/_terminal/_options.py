@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from robustmaps.config import Fraction, Surgery, parse_surgery
+from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import parse_number
 from robustmaps.models import Pool
 
@@ -185,5 +186,13 @@ class Spending:
 
         >>> Spending("2.5x").times
         2.5
+
+        Raises:
+            InputError: it is no multiple.
         """
-        return parse_number(self.budget.removesuffix("x"), "budget")
+        try:
+            return parse_number(self.budget.removesuffix("x"), "budget")
+        except InputError:
+            raise InputError(
+                f"budget={self.budget!r}: expected a multiple of the given network's cost, such as 2x"
+            ) from None

@@ -62,22 +62,26 @@ class Rows:
     config: type[Any]
     further: str
 
-    def text(self) -> str:
-        """A line for each."""
+    def text(self, hidden: Collection[str]) -> str:
+        """A line for each, with keys that are no options of the verb apart."""
         lines = [f"{self.title}, each with the options that it takes:"]
         for name, row in self.listed().items():
-            options = [f"--{each.replace('_', '-')}" for each in row.parameters if hasattr(self.config, each)]
+            own = [each for each in row.parameters if hasattr(self.config, each)]
+            options = [f"--{each.replace('_', '-')}" for each in own if each not in hidden]
+            in_files = [each for each in own if each in hidden]
+            options += [f"in a file: {' '.join(in_files)}"] if in_files else []
             further = ",".join(f"{each}=VALUE" for each in row.parameters if not hasattr(self.config, each))
             options += [f"{self.further} {further}"] if further else []
             lines.append(f"  {name}: {row.summary}" + (f"; {' '.join(options)}" if options else ""))
         return "\n".join(lines)
 
-    def check(self, arguments: Sequence[str], known: Collection[str]) -> None:
-        """Refuse a parameter that has no option of its own, and name the one that takes it.
+    def check(self, arguments: Sequence[str], known: Collection[str], hidden: Collection[str]) -> None:
+        """Refuse a parameter that has no option of its own, and name what takes it.
 
         Args:
             arguments: what follows the verb.
-            known: the verb's own options.
+            known: the verb's own options, and keys of a configuration.
+            hidden: keys that are no options of the verb.
 
         Raises:
             InputError: there is one.
@@ -85,7 +89,12 @@ class Rows:
         for word in arguments:
             option, equals, value = word.partition("=")
             name = option.removeprefix("--").replace("-", "_")
-            if not option.startswith("--") or name in known:
+            if not option.startswith("--"):
+                continue
+            if name in known and name in hidden and name != "model":  # which is an argument
+                line = f"{name}: {value if equals else 'VALUE'}"
+                raise InputError(f"{option}: no option of this verb; give it in a file, --config FILE, as {line}")
+            if name in known:
                 continue
             takers = [row.name for row in self.listed().values() if name in row.parameters]
             if takers:
@@ -121,10 +130,10 @@ def parse(
         hidden: keys of a configuration that are no options of this verb.
     """
     if {"-h", "--help"} & set(arguments):  # listing rows takes time that nothing else needs
-        parts = [description, *([_code.HELP] if verb in _code.OPENING else []), *([rows.text()] if rows else [])]
+        parts = [description, *([_code.HELP] if verb in _code.OPENING else []), *([rows.text(hidden)] if rows else [])]
         description = "\n\n".join(parts)
     elif rows:
-        rows.check(arguments, set(_names(kind)))
+        rows.check(arguments, set(_names(kind)), hidden)
     with _registry(hidden):
         given: T = tyro.cli(
             kind,
@@ -181,7 +190,7 @@ def typed_model(
     """
     if {"-h", "--help"} & set(arguments):
         return None
-    return cast("str | None", getattr(parse(kind, arguments, verb, "", default, hidden=hidden), name))
+    return cast("str | None", getattr(parse(kind, arguments, verb, "", default, rows=DEFENCES, hidden=hidden), name))
 
 
 OptionalValue = Annotated[
@@ -195,6 +204,19 @@ OptionalValue = Annotated[
     ),
 ]
 """An option that may stand alone, which is an empty text; None where it is not given."""
+
+
+Names = Annotated[
+    tuple[str, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STR[,STR...]",
+        instance_from_str=lambda args: tuple(part.strip() for part in args[0].split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(value) or "none"],
+    ),
+]
+"""Several names, written with commas."""
 
 
 def _one_or_none(words: Sequence[str]) -> str:

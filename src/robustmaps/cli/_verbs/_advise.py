@@ -9,11 +9,11 @@ import tyro
 
 from robustmaps.cli._terminal._begin import Sources, begin, check_data_named
 from robustmaps.cli._terminal._executor import Execution, shares
-from robustmaps.cli._terminal._parsing import DEFENCES, parse, parse_known, typed_model
+from robustmaps.cli._terminal._parsing import DEFENCES, Names, parse, parse_known, typed_model
 from robustmaps.cli._terminal._shared import Output, stop_on_signal, tell
 from robustmaps.cli._verbs._search import SHOWN
 from robustmaps.cli._verbs._sweep import plan_line, showing
-from robustmaps.config import RunConfig, flat_values
+from robustmaps.config import RunConfig, flat_values, needs_trust
 from robustmaps.engine.errors import Interrupted
 from robustmaps.engine.numbers import counted, human
 from robustmaps.engine.tables import table
@@ -53,7 +53,7 @@ class Arguments:
     model: tyro.conf.Positional[str]
     budget: str = "4x"
     upsamples: tuple[float, ...] = (1.0, 2.0)
-    networks: tuple[str, ...] = ()
+    networks: Names = ()
     seeds: int = 5
     finalists: int = 2
     samples: int | None = None
@@ -120,7 +120,7 @@ def _planned(plan: "AdvicePlan") -> object:
 
 
 def _price(plan: "AdvicePlan") -> str:
-    operations = human(plan.total * plan.training_flops, "FLOP")
+    operations = human(plan.total_flops, "FLOP")
     return (
         f"{counted(len(plan.ways), 'way')} of spending {plan.times:.3g} x the given training. To find out takes at "
         f"most {plan.total:.3g} x the given training ({operations}), and evaluations."
@@ -131,11 +131,13 @@ def _texts(advice: "Advice") -> list[object]:
     best, plan = advice.winner, advice.plan
     columns = ("way", "spent", "operations", "validation", "robust, test [95 %]", "against training longer")
     listed = table(columns, list(_rows(advice)), words=1)
-    again = shell("robustmaps", "train", "--config", best.folders[0] / "config.yaml", "--out", "runs")
+    permission = ["--allow-code"] * needs_trust(best.way.config)
+    again = shell("robustmaps", "train", "--config", best.folders[0] / "config.yaml", "--out", "runs", *permission)
     return [
         listed,
         "* the advice. validation: after a third of the budget, one seed; test: the whole budget, "
-        f"{counted(plan.seeds, 'seed')}; both by a3. Spent: training, as a multiple of the given one.",
+        f"{counted(plan.seeds, 'seed')}; both by a3. Spent: {'time of ' * plan.by_time}training, as a multiple of the "
+        "given one.",
         advice.sentence(),
         f"It is trained already: {best.folders[0]}. Again: {again}",
         f"Written: {plan.out / 'advice.json'}, {plan.out / 'advice.png'}. "
@@ -150,7 +152,7 @@ def _rows(advice: "Advice") -> Iterator[tuple[str, ...]]:
         yield (
             ("* " if way is advice.winner.way else "") + way.name,
             f"{way.spent:.2f}x",
-            human(way.spent * advice.plan.training_flops, "FLOP"),
+            human(way.flops * advice.plan.training_flops, "FLOP"),
             str(advice.screened.get(way.name, "")),
             str(of[way.name].robust) if way.name in of else "",
             versus.get(way.name, ""),
