@@ -79,31 +79,32 @@ def measured(run: RunRecord, file: Path) -> dict[str, float]:
 
 
 def measure(study: Path, copies: Path) -> list[dict[str, object]]:
-    """A row per copy: the network, the epochs of the run, the seed, the part of the run, and the measures."""
+    """A row per copy: the network, the schedule and epochs of the run, its seed, the part of it, and the measures."""
     rows: list[dict[str, object]] = []
     for run in read_runs(study, skipped=lambda *_: None):
         model, training = run.config.model, run.config.training
-        change = "plain" if model.strides is None else model.strides
+        change = ("plain" if model.strides is None else model.strides) + f" x{model.upsample:g}" * (model.upsample != 1)
         for file in sorted((copies / run.folder.name).glob("*.pt")):
-            row = {"network": change, "epochs": training.epochs, "seed": training.seed, "part": int(file.stem)}
+            row = {"network": change, "schedule": training.schedule, "epochs": training.epochs}
+            row |= {"seed": training.seed, "part": int(file.stem)}
             rows.append({**row, **measured(run, file)})
             print(rows[-1], flush=True)
     return rows
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    """Means over seeds by network, length of the run and part of it."""
+    """Means over seeds by network, schedule, length of the run and part of it."""
     groups = defaultdict(list)
     for row in rows:
-        groups[row["network"], row["epochs"], row["part"]].append(row)
+        groups[row["network"], row["schedule"], row["epochs"], row["part"]].append(row)
     lines = [
-        "| network | epochs | after | seeds | " + " | ".join(MEASURES) + " |",
-        "| --- " * (4 + len(MEASURES)) + "|",
+        "| network | schedule | epochs | after | seeds | " + " | ".join(MEASURES) + " |",
+        "| --- " * (5 + len(MEASURES)) + "|",
     ]
-    for (network, epochs, part), some in sorted(groups.items(), key=str):
+    for (network, schedule, epochs, part), some in sorted(groups.items(), key=str):
         means = [np.mean([row[name] for row in some]) for name in MEASURES]
         shown = " | ".join(f"{mean:.3g}" for mean in means)
-        lines.append(f"| {network} | {epochs} | {part}/{PARTS} | {len(some)} | {shown} |")
+        lines.append(f"| {network} | {schedule} | {epochs} | {part}/{PARTS} | {len(some)} | {shown} |")
     return "\n".join(lines)
 
 
