@@ -224,7 +224,7 @@ def within(
     first = next(iter(costs))
     whole = costs[first].of(measure)
     each = {config: _each(run, costs[config], data, measure, whole) for config, run in runs.items()}
-    spent = {config: _mean(config, each[config]) for config in costs}
+    spent = {config: mean_cost(config, each[config]) for config in costs}
     twins = same_enlargements(list(runs.values()), {config: cost.flops for config, cost in costs.items()}, data)
     double = {other for others in twins.values() for other in others}
     candidates = [
@@ -270,7 +270,8 @@ def _each(run: ResolvedRun, cost: Cost, data: Dataset, measure: Measure, whole: 
     return tuple(value / whole for value in (*before, cost.of(measure)))
 
 
-def _mean(config: RunConfig, each: tuple[float, ...]) -> float:
+def mean_cost(config: RunConfig, each: Sequence[float]) -> float:
+    """The mean over the epochs of a run, of the cost of each network that it trains."""
     epochs = config.training.epochs
     return mean_over_epochs(each, last_epochs(config.model.enlarge_at, epochs), epochs)
 

@@ -13,8 +13,8 @@ from robustmaps.data import Dataset
 from robustmaps.engine.errors import InputError
 from robustmaps.engine.numbers import check_at_least, check_whole, counted, parse_number
 from robustmaps.engine.reading.plain import read_json
-from robustmaps.networks import ResolvedRun, Resolver, mean_over_epochs
-from robustmaps.studies._candidates import Candidate, enlarged, enlarged_late, reshaped, smoothed, within
+from robustmaps.networks import ResolvedRun, Resolver
+from robustmaps.studies._candidates import Candidate, enlarged, enlarged_late, mean_cost, reshaped, smoothed, within
 from robustmaps.studies._costs import (
     RunEstimate,
     batch_to_time,
@@ -324,9 +324,9 @@ def _relative_times(
     images = batch_to_time(first, data)
     (whole,) = time_passes(first, data, images)
     for name, one in missing.items():
-        run, epochs = resolver.resolve(one.config), one.config.training.epochs
+        run = resolver.resolve(one.config)
         each = [seconds / whole for seconds in time_passes(run, data, images)] if run != first else [1.0]
-        found[name] = mean_over_epochs(each, last_epochs(one.config.model.enlarge_at, epochs), epochs)
+        found[name] = mean_cost(one.config, each)
     return found
 
 
